@@ -6,11 +6,19 @@ import (
 	"testing"
 )
 
+// byOp lists the forms of each opcode.
+var byOp = func() (l [256][]Form) {
+	for f := Form(1); f < NumForms; f++ {
+		l[Forms[f].Op] = append(l[Forms[f].Op], f)
+	}
+	return l
+}()
+
 // naive finds the form of an instruction by looking at every one.
 func naive(op, regs uint8, off int16, imm int32) Form {
-	for f := Form(1); f < NumForms; f++ {
+	for _, f := range byOp[op] {
 		i := &Forms[f]
-		if i.Op == op && holds(i.Dst, int32(regs&15)) && holds(i.Src, int32(regs>>4)) &&
+		if holds(i.Dst, int32(regs&15)) && holds(i.Src, int32(regs>>4)) &&
 			holds(i.Off, int32(off)) && holds(i.Imm, imm) {
 			return f
 		}
