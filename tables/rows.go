@@ -23,6 +23,7 @@ type Row struct {
 	Kind  Kind
 	// Short is the opcode of a jump with 8 bits of distance.
 	Short uint8
+	_     [3]uint8
 }
 
 // Kind says who writes the bytes of a row.
