@@ -77,3 +77,8 @@ var nops = [6][]byte{nil, nil, {0x66, 0x90}, {0x0f, 0x1f, 0x00}, {0x0f, 0x1f, 0x
 
 // PutNop fills code[:n] with one no-operation; n is 0, 2, 3, 4 or 5.
 func PutNop(code []byte, n int) { copy(code[:n], nops[n]) }
+
+// LastStep returns the length of a row's last step.
+func LastStep(row *tables.Row, in abi.Insn) int {
+	return stepSize(&tables.Steps[int(row.First)+int(row.Count)-1], tables.RegClass[in.Regs], in.Off)
+}
