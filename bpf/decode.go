@@ -1,0 +1,45 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/bpfjit/bpfjit/abi"
+)
+
+// Decode reads slots of 8 bytes, little-endian (RFC 9669, section 3). Every
+// bit pattern is a slot; Check says whether it is an instruction. The error
+// is an *Error that names the slot that is cut off.
+func Decode(code []byte) ([]Insn, error) {
+	n := len(code) / abi.InsnSize
+	if rest := len(code) % abi.InsnSize; rest != 0 {
+		return nil, &Error{Slot: n, Reason: fmt.Sprintf("the code ends after %d of %d bytes", rest, abi.InsnSize)}
+	}
+	insns := make([]Insn, n)
+	for i := range insns {
+		b := code[i*abi.InsnSize:][:abi.InsnSize]
+		insns[i] = Insn{
+			Op:   b[0],
+			Regs: b[1],
+			Off:  int16(binary.LittleEndian.Uint16(b[2:])),
+			Imm:  int32(binary.LittleEndian.Uint32(b[4:])),
+		}
+	}
+	return insns, nil
+}
+
+// Encode is the reverse of Decode.
+func Encode(insns []Insn) []byte {
+	code := make([]byte, 0, len(insns)*abi.InsnSize)
+	for _, i := range insns {
+		code = AppendInsn(code, i)
+	}
+	return code
+}
+
+// AppendInsn appends the 8 bytes of a slot to b.
+func AppendInsn(b []byte, i Insn) []byte {
+	b = append(b, i.Op, i.Regs)
+	b = binary.LittleEndian.AppendUint16(b, uint16(i.Off))
+	return binary.LittleEndian.AppendUint32(b, uint32(i.Imm))
+}

@@ -1,0 +1,94 @@
+package bpf
+
+import (
+	"fmt"
+
+	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/tables"
+)
+
+// function checks where a function's jumps lead and how it ends.
+func (c *checker) function(f Func) error {
+	insns := c.p.Insns
+	for slot := f.Start; slot < f.End; slot++ {
+		d, form, ok := distance(insns[slot])
+		if !ok || toFunction(form) {
+			continue
+		}
+		field := "off"
+		if form.Imm.Use == tables.UseDistance {
+			field = "imm"
+		}
+		switch t := int64(slot) + 1 + int64(d); {
+		case t < 0 || t >= int64(len(insns)):
+			return c.fail(slot, field, "leads to slot %d, outside of the program", t)
+		case t < int64(f.Start) || t >= int64(f.End):
+			return c.fail(slot, field, "leads to slot %d, outside of its function", t)
+		case c.second[t]:
+			return c.fail(slot, field, "leads into the 64-bit constant of slot %d", t-1)
+		}
+	}
+	last := f.End - 1
+	end := form(insns[last])
+	if end.Flow == tables.FlowExit || end.Flow == tables.FlowJump || c.dialect == Translated && end.Flow == tables.FlowCall {
+		return nil
+	}
+	if c.second[last] {
+		last--
+	}
+	what := "the function"
+	if f.Start == 0 {
+		what = "the program"
+	}
+	return c.fail(last, "", "%s can go on behind its last instruction", what)
+}
+
+// form returns the form of an instruction that has one.
+func form(i Insn) *tables.FormInfo {
+	f, _ := tables.FormOf(i.Op, i.Regs, i.Off, i.Imm)
+	return &tables.Forms[f]
+}
+
+// checkNesting refuses recursion and calls nested too deeply. A function that
+// only an address constant refers to counts as called from outside.
+//
+// The walk is depth-first and goes at most abi.MaxFrames deep: a function
+// once left knows how deep it goes by itself, so each call is looked at once.
+func checkNesting(p *Program, funcs []Func) error {
+	const onPath = -1
+	// deep[f] is the number of frames from f down, 0 if not known yet.
+	deep := make([]int, len(funcs))
+	var walk func(f, frames int) error
+	walk = func(f, frames int) error {
+		deep[f] = onPath
+		most := 1
+		for _, c := range funcs[f].Calls {
+			if deep[c.Callee] == onPath {
+				return nesting(p, funcs, c, "recurses: function at slot %d is running already")
+			}
+			if frames == abi.MaxFrames || deep[c.Callee] > abi.MaxFrames-frames {
+				return nesting(p, funcs, c, fmt.Sprintf("calls the function at slot %%d: more than %d frames", abi.MaxFrames))
+			}
+			if deep[c.Callee] == 0 {
+				if err := walk(c.Callee, frames+1); err != nil {
+					return err
+				}
+			}
+			most = max(most, 1+deep[c.Callee])
+		}
+		deep[f] = most
+		return nil
+	}
+	for f := range funcs {
+		if deep[f] == 0 {
+			if err := walk(f, 1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func nesting(p *Program, funcs []Func, c Call, reason string) error {
+	return &Error{Slot: c.Slot, Insn: p.Insns[c.Slot], Field: "imm", Reason: fmt.Sprintf(reason, funcs[c.Callee].Start)}
+}
