@@ -228,6 +228,8 @@ func (c *compiler) write(code *Code, end int) error {
 	}
 	if c.cage {
 		c.appendCold(code)
+	} else {
+		c.noteConstants(code, ends)
 	}
 	return nil
 }

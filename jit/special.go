@@ -1,6 +1,9 @@
 package jit
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/encoder"
@@ -25,7 +28,8 @@ func (c *compiler) appendSpecial(b []byte, slot int, code *Code, at uint32) ([]b
 		}
 		return b, nil
 	}
-	reloc := func(kind RelocKind) {
+	// reloc notes that b ends in a field.
+	reloc := func(b []byte, kind RelocKind) {
 		if code != nil {
 			code.Relocs = append(code.Relocs, Reloc{Slot: c.start + slot, Offset: at + uint32(len(b)) - 4, Kind: kind})
 		}
@@ -34,14 +38,14 @@ func (c *compiler) appendSpecial(b []byte, slot int, code *Code, at uint32) ([]b
 	case abi.OpExit:
 		b = append(b, c.epilogue...)
 		if !c.cage && c.profile.ReturnThunk {
-			reloc(RelReturnThunk)
+			reloc(b, RelReturnThunk)
 		}
 		return b, nil
 	case abi.OpTailCall:
 		direct := in.Imm != 0
 		b = c.appendTailCall(b, direct)
 		if !direct && c.profile.Indirect == JumpThunk {
-			reloc(RelIndirectThunk)
+			reloc(b, RelIndirectThunk)
 		}
 		return b, nil
 	case abi.OpCall:
@@ -50,11 +54,11 @@ func (c *compiler) appendSpecial(b []byte, slot int, code *Code, at uint32) ([]b
 	return b, errorAt(c.prog, c.start+slot, "", "has no code in this profile", bpf.ErrUnsupported)
 }
 
-func (c *compiler) appendCall(b []byte, in abi.Insn, slot int, reloc func(RelocKind)) ([]byte, error) {
+func (c *compiler) appendCall(b []byte, in abi.Insn, slot int, reloc func([]byte, RelocKind)) ([]byte, error) {
 	local := in.Src() == abi.CallLocal
 	if c.cage {
 		b = append(b, 0xe8, 0, 0, 0, 0)
-		reloc(RelLocal)
+		reloc(b, RelLocal)
 		return b, nil
 	}
 	if c.fn.TailCallReachable {
@@ -75,16 +79,59 @@ func (c *compiler) appendCall(b []byte, in abi.Insn, slot int, reloc func(RelocK
 	b = append(b, 0xe8, 0, 0, 0, 0)
 	switch in.Src() {
 	case abi.CallLocal:
-		reloc(RelLocal)
+		reloc(b, RelLocal)
 	case abi.CallKfunc:
-		reloc(RelKfunc)
+		reloc(b, RelKfunc)
 	default:
-		reloc(RelHelper)
+		reloc(b, RelHelper)
 	}
 	if c.fn.PrivateStack != 0 {
 		b = append(b, 0x41, 0x59) // pop r9
 	}
 	return b, nil
+}
+
+// noteConstants adds what plain slots of the kernel profile have to offer:
+// relocations of constants, and the accesses to arena memory that may fault.
+func (c *compiler) noteConstants(code *Code, ends []uint32) {
+	relocs, faults := len(code.Relocs), len(code.Faults)
+	for i, in := range c.insns {
+		switch {
+		case in.Op == abi.OpLdImm64 && in.Src() == abi.Imm64Func:
+			code.Relocs = append(code.Relocs, Reloc{Slot: c.start + i, Offset: ends[i] - 4, Kind: RelFunc})
+		case in.Op == abi.OpLdImm64 && in.Src() != abi.Imm64Value:
+			code.Relocs = append(code.Relocs, Reloc{Slot: c.start + i, Offset: ends[i] - 8, Kind: RelMap})
+		case isArena(in):
+			f := Fault{Slot: c.start + i, Clear: -1, Arena: int8(in.Dst()), Off: in.Off}
+			if in.Op&abi.ClassMask == abi.ClassLDX {
+				f.Clear, f.Arena = int8(in.Dst()), int8(in.Src())
+			}
+			f.Len = uint8(encoder.Size(&tables.Rows[c.rows[i]], in))
+			f.Offset = ends[i] - uint32(f.Len)
+			code.Faults = append(code.Faults, f)
+		}
+	}
+	if len(code.Relocs) > relocs {
+		slices.SortFunc(code.Relocs, func(a, b Reloc) int { return cmp.Compare(a.Offset, b.Offset) })
+	}
+	if len(code.Faults) > faults {
+		slices.SortFunc(code.Faults, func(a, b Fault) int { return cmp.Compare(a.Offset, b.Offset) })
+	}
+}
+
+// isArena tells whether an instruction accesses arena memory (PROBE_MEM32,
+// PROBE_MEM32SX, PROBE_ATOMIC).
+func isArena(in abi.Insn) bool {
+	mode := in.Op & abi.ModeMask
+	switch in.Op & abi.ClassMask {
+	case abi.ClassLDX:
+		return mode == 0xa0 || mode == 0xc0
+	case abi.ClassST:
+		return mode == 0xa0
+	case abi.ClassSTX:
+		return mode == 0xa0 || mode == 0xe0
+	}
+	return false
 }
 
 // isProbe tells whether an instruction is a load that may fault (PROBE_MEM,
