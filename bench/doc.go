@@ -1,0 +1,22 @@
+// Package bench weighs bpfjit: what it costs to compile a program, to place
+// it, to call it and to be called back by it. It is a module of its own, so
+// that the peers which it is compared with stay out of the product.
+//
+//	cd bench && go test -run - -bench .
+//
+// A benchmark's name says what is done, "key=value" parts say to what:
+//
+//	BenchmarkFloor/corpus=C          read 8 bytes, store 8 bytes, advance
+//	BenchmarkEmit/corpus=C/blind=B   slots in, machine code out
+//	BenchmarkEmit/slots=N/blind=B    the same for one program of N slots
+//	BenchmarkPublish                 machine code to its place, and free
+//	BenchmarkCall/engine=E           an empty program, from Go and back
+//	BenchmarkHelper/engine=E         a Go function, from a program and back
+//
+// Corpora: generated programs, which have the opcode frequencies of real ones;
+// kernels, the eight programs of testdata/kernels; shared, real programs that
+// lie beside the repository or else are left out.
+//
+// Compare runs by benchstat, ten of each and in turns. Times of a busy machine
+// are good as ratios only: every benchmark has its yardstick in the same run.
+package bench

@@ -1,0 +1,12 @@
+module github.com/bpfjit/bpfjit/bench
+
+go 1.26.0
+
+require (
+	github.com/bpfjit/bpfjit v0.0.0
+	github.com/tetratelabs/wazero v1.12.0
+)
+
+require golang.org/x/sys v0.49.0 // indirect
+
+replace github.com/bpfjit/bpfjit => ../

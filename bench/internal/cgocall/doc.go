@@ -1,0 +1,3 @@
+// Package cgocall has the call of an empty C function, a yardstick. Without
+// cgo it says that there is none.
+package cgocall

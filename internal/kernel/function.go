@@ -1,0 +1,266 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/bpfjit/bpfjit/abi"
+)
+
+// Function is one BPF function as the kernel's JIT took and gave it.
+type Function struct {
+	// Index of the function in its program; 0 is the main program.
+	Index int
+	// Name is the one given by Spec.Debug, else "".
+	Name string
+	// Start is the function's first slot in Info.Xlated.
+	Start int
+	// Insns is what the JIT was given:
+	//   - a tail call is OpTailCall; Imm is 0 (indirect) or counts from 1
+	//     (direct),
+	//   - a load that may fault has mode PROBE_MEM,
+	//   - an ldimm64 of a map, a map value or a function holds the address as
+	//     a plain constant,
+	//   - a call of a BPF function has Src CallLocal, and the index of the
+	//     callee in Imm,
+	//   - any other call has in Imm the distance from Constants.CallBase.
+	Insns []abi.Insn
+	// Jited is the function's machine code, Addr its address.
+	Jited []byte
+	Addr  uint64
+	// Calls of the function, in order.
+	Calls []Call
+	// Return is where the function goes to return: the address of the return
+	// thunk, or 0 for a plain ret or a function that has no EXIT.
+	Return uint64
+	// Offsets has, for each slot of Insns, where the JIT's code for it begins
+	// in Jited, or -1 where that isn't known. nil without Spec.Debug.
+	Offsets []int
+	Params
+}
+
+// Call is a call instruction of a Function.
+type Call struct {
+	Slot int   // in Function.Insns
+	Kind uint8 // abi.CallHelper, CallLocal or CallKfunc
+	// Callee is the index of the called function, -1 unless Kind is CallLocal.
+	Callee int
+	Target uint64 // address
+	Name   string // of the helper or kfunc
+}
+
+// errHidden reports that an opcode that the dump hides can't be restored.
+var errHidden = errors.New("kernel: can't tell hidden opcodes apart")
+
+// split cuts a dump into functions. Exception callbacks that the verifier
+// made are left out, as the kernel leaves them out.
+func split(i *Info) ([]Function, error) {
+	n := len(i.Addrs)
+	if len(i.Lens) != n || n == 0 {
+		return nil, fmt.Errorf("kernel: %d functions' addresses, %d lengths", n, len(i.Lens))
+	}
+	starts := translatedFunctions(i)
+	if len(starts) < n {
+		return nil, fmt.Errorf("kernel: %d functions in the dump, %d in the machine code", len(starts), n)
+	}
+	fs := make([]Function, n)
+	code := i.Jited
+	for k := range fs {
+		end := len(i.Xlated)
+		if k+1 < len(starts) {
+			end = starts[k+1]
+		}
+		if int(i.Lens[k]) > len(code) {
+			return nil, fmt.Errorf("kernel: function %d of %d bytes, only %d are left", k, i.Lens[k], len(code))
+		}
+		fs[k] = Function{Index: k, Start: starts[k], Insns: slices.Clone(i.Xlated[starts[k]:end]),
+			Jited: code[:i.Lens[k]:i.Lens[k]], Addr: i.Addrs[k]}
+		code = code[i.Lens[k]:]
+	}
+	return fs, nil
+}
+
+// translatedFunctions returns the first slots of the functions of a dump.
+func translatedFunctions(i *Info) []int {
+	starts := []int{0}
+	if len(i.Funcs) > 0 {
+		starts = nil
+	}
+	for _, f := range i.Funcs {
+		starts = append(starts, f.Slot)
+	}
+	if starts[0] == 0 && len(starts) == len(i.Funcs) {
+		return starts
+	}
+	for s := 0; s < len(i.Xlated); s++ {
+		in := i.Xlated[s]
+		switch {
+		case in.Op == abi.OpCall && in.Src() == abi.CallLocal:
+			// Imm is the callee's index; Off the distance, if it fits.
+			starts = append(starts, s+1+int(in.Off))
+		case in.Op == abi.OpLdImm64:
+			if in.Src() == abi.Imm64Func {
+				starts = append(starts, s+1+int(in.Imm))
+			}
+			s++
+		}
+	}
+	slices.Sort(starts)
+	return slices.Compact(starts)
+}
+
+// restore puts back into f what the dump hides, apart from map addresses.
+// all are the functions of the program.
+func (f *Function) restore(all []Function, i *Info, c *Constants) error {
+	for s := 0; s < len(f.Insns); s++ {
+		in := &f.Insns[s]
+		switch {
+		case in.Op == abi.OpCall && in.Src() == abi.CallHelper && in.Imm == tailCallHelper:
+			in.Op, in.Imm = abi.OpTailCall, 0
+		case in.Op == abi.OpCall && in.Src() == abi.CallLocal:
+			if in.Imm < 0 || int(in.Imm) >= len(all) {
+				return fmt.Errorf("kernel: slot %d calls function %d of %d", f.Start+s, in.Imm, len(all))
+			}
+			f.Calls = append(f.Calls, Call{s, abi.CallLocal, int(in.Imm), all[in.Imm].Addr, all[in.Imm].Name})
+		case in.Op == abi.OpCall:
+			f.Calls = append(f.Calls, Call{s, in.Src(), -1, c.CallBase + uint64(int64(in.Imm)), ""})
+		case in.Op == abi.OpLdImm64 && s+1 < len(f.Insns):
+			if in.Src() == abi.Imm64Func {
+				callee := slices.IndexFunc(all, func(g Function) bool { return g.Start == f.Start+s+1+int(in.Imm) })
+				if callee < 0 {
+					return fmt.Errorf("kernel: slot %d: address of an unknown function", f.Start+s)
+				}
+				setConstant(f.Insns[s:], all[callee].Addr)
+			}
+			s++
+		}
+	}
+	if err := f.restoreTailCalls(); err != nil {
+		return err
+	}
+	f.locate(i)
+	f.restoreProbes()
+	f.Return = f.returnTarget()
+	return nil
+}
+
+// tailCallHelper is the helper number that a tail call has in the dump.
+const tailCallHelper = 12
+
+// setConstant makes of an ldimm64 one of a plain constant.
+func setConstant(pair []abi.Insn, v uint64) {
+	pair[0].Regs = abi.Registers(pair[0].Dst(), abi.Imm64Value)
+	pair[0].Imm, pair[1].Imm = int32(v), int32(v>>32)
+}
+
+// Bytes within a tail call: the counter's test, and what follows it in an
+// indirect one (section 7.4).
+var (
+	bytesCounterTest  = []byte{0x48, 0x83, 0x38, 0x21, 0x73}
+	bytesLoadIndirect = []byte{0x48, 0x8b, 0x8c, 0xd6}
+)
+
+// restoreTailCalls tells direct from indirect tail calls by their code. Both
+// test the counter with an instruction that nothing else uses.
+func (f *Function) restoreTailCalls() error {
+	var slots []int
+	for s := 0; s < len(f.Insns); s++ {
+		switch f.Insns[s].Op {
+		case abi.OpTailCall:
+			slots = append(slots, s)
+		case abi.OpLdImm64:
+			s++
+		}
+	}
+	if slots == nil {
+		return nil
+	}
+	var direct []bool
+	for at := 0; at+10 <= len(f.Jited); at++ {
+		c := cursor{f.Jited, at}
+		if c.take(bytesCounterTest) {
+			c.at++ // the distance of the jump
+			direct = append(direct, !c.take(bytesLoadIndirect))
+		}
+	}
+	if len(direct) != len(slots) {
+		return fmt.Errorf("%w: %d tail calls, %d in the code", errHidden, len(slots), len(direct))
+	}
+	poke := int32(0)
+	for k, s := range slots {
+		if direct[k] {
+			poke++
+			f.Insns[s].Imm = poke
+		}
+	}
+	return nil
+}
+
+// locate finds where the code of each slot begins. The kernel tells, for a
+// line of source, where the instruction before it ended.
+func (f *Function) locate(i *Info) {
+	if i.Lines == nil {
+		return
+	}
+	f.Offsets = make([]int, len(f.Insns))
+	for s := range f.Offsets {
+		f.Offsets[s] = -1
+	}
+	for _, l := range i.Lines {
+		if s := l.Slot - f.Start; s >= 0 && s < len(f.Insns) && l.Addr-f.Addr < uint64(len(f.Jited)) {
+			f.Offsets[s] = int(l.Addr - f.Addr)
+		}
+	}
+	// The first line stands at the start of the function, not of its code.
+	if f.Length > 0 && len(f.Offsets) > 0 {
+		f.Offsets[0] = f.Length
+	}
+}
+
+// bytesProbe begins a load that may fault: mov r10, vsyscall page.
+var bytesProbe = []byte{0x49, 0xc7, 0xc2, 0x00, 0x00, 0x60, 0xff}
+
+// restoreProbes gives loads that may fault their mode back, where debug
+// information says which code is theirs.
+func (f *Function) restoreProbes() {
+	const mem, probeMem = 0x60, 0x20
+	for s, at := range f.Offsets {
+		in := &f.Insns[s]
+		if at < 0 || in.Op&abi.ClassMask != abi.ClassLDX || in.Op&abi.ModeMask != mem {
+			continue
+		}
+		if c := (cursor{f.Jited, at}); c.take(bytesProbe) {
+			in.Op = in.Op&^abi.ModeMask | probeMem
+		}
+	}
+}
+
+// HasProbe says whether the code has a load that may fault. Without debug
+// information Insns doesn't tell which.
+func (f *Function) HasProbe() bool {
+	for at := range f.Jited {
+		if c := (cursor{f.Jited, at}); c.take(bytesProbe) {
+			return true
+		}
+	}
+	return false
+}
+
+// returnTarget reads the address of the return thunk behind the first leave
+// that a jump follows and no instruction of the program could be: the
+// epilogue restores at least the frame right before it.
+func (f *Function) returnTarget() uint64 {
+	for at := len(f.Jited) - 6; at >= 0; at-- {
+		c := cursor{f.Jited, at}
+		if c.take([]byte{0xc9, 0xe9}) {
+			end := f.Addr + uint64(at) + 6
+			t := end + uint64(int64(int32(binary.LittleEndian.Uint32(f.Jited[c.at:]))))
+			if t < f.Addr || t >= f.Addr+uint64(len(f.Jited)) {
+				return t
+			}
+		}
+	}
+	return 0
+}

@@ -1,0 +1,75 @@
+package jit
+
+import (
+	"encoding/binary"
+
+	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/bpf"
+)
+
+// CompileCage compiles a whole program, lowered (package lower), for the cage.
+// The code doesn't depend on where it lies. The machine enters it at offset 0,
+// which is the main function:
+//
+//	rsp  native stack      r12  window's base     r9   slice of the budget
+//	rbp  R10, a guest address                     rdi  R1, rsi R2
+//
+// and all other registers are 0. It returns with R0 in rax.
+func CompileCage(p *bpf.Program, profile *Profile) (*Code, error) {
+	funcs, err := bpf.Functions(p)
+	if err != nil {
+		return nil, err
+	}
+	c := compilers.Get().(*compiler)
+	defer compilers.Put(c)
+	c.profile, c.prog, c.cage = profile, p, true
+	code := &Code{Ends: make([]uint32, len(p.Insns))}
+	for i, f := range funcs {
+		for i > 0 && len(code.Bytes)%16 != 0 {
+			code.Bytes = append(code.Bytes, 0xcc)
+		}
+		c.fn = &Function{Subprogram: i > 0}
+		if err := c.function(code, f.Start, f.End); err != nil {
+			return nil, err
+		}
+	}
+	linkCalls(p, code)
+	return code, nil
+}
+
+// linkCalls resolves the calls between the program's functions.
+func linkCalls(p *bpf.Program, code *Code) {
+	entry := make(map[int]uint32, len(code.Funcs))
+	for _, f := range code.Funcs {
+		entry[f.Start] = f.Entry
+	}
+	for _, r := range code.Relocs {
+		target := entry[r.Slot+1+int(p.Insns[r.Slot].Imm)]
+		binary.LittleEndian.PutUint32(code.Bytes[r.Offset:], target-(r.Offset+4))
+	}
+	code.Relocs = nil
+}
+
+// coldSize is the length of what stands behind the function for each CHARGE.
+const coldSize = 19
+
+// appendCold writes the jumps of the CHARGEs and where they go when the slice
+// is spent:
+//
+//	41 BB id          mov r11d, n       what is asked for
+//	41 FF 94 24 id    call [r12+...]    to the driver, back with a new slice
+//	E9 cd             jmp               behind the CHARGE
+func (c *compiler) appendCold(code *Code) {
+	b := code.Bytes
+	for _, slot := range c.charges {
+		back := code.Ends[slot]
+		b[back-6], b[back-5] = 0x0f, 0x82
+		binary.LittleEndian.PutUint32(b[back-4:], uint32(len(b))-back)
+		b = le32(append(b, 0x41, 0xbb), c.prog.Insns[slot].Imm)
+		b = le32(append(b, 0x41, 0xff, 0x94, 0x24), abi.ContextOffset+abi.OffSliceStub)
+		b = append(b, 0xe9)
+		b = le32(b, int32(back)-int32(len(b)+4))
+	}
+	code.Bytes = b
+	code.Funcs[len(code.Funcs)-1].Limit = uint32(len(b))
+}

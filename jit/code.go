@@ -1,0 +1,91 @@
+package jit
+
+import (
+	"sort"
+
+	"github.com/bpfjit/bpfjit/bpf"
+)
+
+// Code is a compiled function, or for the cage a compiled program.
+type Code struct {
+	Bytes []byte
+	// Ends is the offset in Bytes behind the code of each slot.
+	Ends []uint32
+	// Funcs are the functions, in the order of their slots.
+	Funcs  []Func
+	Faults []Fault
+	Relocs []Reloc
+}
+
+// Func is where a function is in a Code.
+type Func struct {
+	Start, End int // slots
+	// Entry is the offset of the first byte; Body that of the first slot.
+	Entry, Body uint32
+	// Cold is the offset of the code behind the last slot; Limit is the
+	// function's end.
+	Cold, Limit uint32
+	// Passes are the lengths that the passes arrived at, in bytes. The last
+	// one wrote the code.
+	Passes []int
+
+	charges []uint32 // slots of the CHARGEs, in the order of their cold code
+}
+
+// Fault is an instruction that may fault: it then has no effect but that a
+// register becomes zero.
+type Fault struct {
+	Slot   int
+	Offset uint32 // of the x86 instruction
+	Len    uint8  // its length in bytes
+	Clear  int8   // BPF register that becomes 0, or -1
+	Arena  int8   // BPF register with the arena address, or -1
+	Off    int16  // for arena accesses: the instruction's offset
+}
+
+// Reloc is a field that depends on where the code is, or on addresses outside.
+type Reloc struct {
+	Slot   int    // -1: part of the epilogue
+	Offset uint32 // of the field
+	Kind   RelocKind
+}
+
+// RelocKind says what a field holds.
+type RelocKind uint8
+
+const (
+	// RelHelper: 32 bits, distance from behind the field to the base of
+	// helper calls plus the instruction's Imm.
+	RelHelper RelocKind = iota
+	// RelKfunc: the same for a kernel function.
+	RelKfunc
+	// RelLocal: 32 bits, distance to a function of this program: Imm.
+	RelLocal
+	// RelReturnThunk: 32 bits, distance to the return thunk.
+	RelReturnThunk
+	// RelIndirectThunk: 32 bits, distance to the thunk for jumps through rcx.
+	RelIndirectThunk
+	// RelFunc: 32 bits sign-extended, address of a function of this program.
+	RelFunc
+	// RelMap: 64 bits, address of a map, a map's value or a variable.
+	RelMap
+)
+
+// Slot returns the slot that the instruction at an offset of Bytes belongs to,
+// or -1: a prologue or a hole.
+func (c *Code) Slot(offset uint32) int {
+	i := sort.Search(len(c.Funcs), func(i int) bool { return c.Funcs[i].Limit > offset })
+	if i == len(c.Funcs) || offset < c.Funcs[i].Body {
+		return -1
+	}
+	f := &c.Funcs[i]
+	if offset >= f.Cold {
+		return int(f.charges[(offset-f.Cold)/coldSize])
+	}
+	return f.Start + sort.Search(f.End-f.Start, func(k int) bool { return c.Ends[f.Start+k] > offset })
+}
+
+// errorAt makes an error about a slot.
+func errorAt(p *bpf.Program, slot int, field, reason string, err error) error {
+	return &bpf.Error{Slot: slot, Insn: p.Insns[slot], Field: field, Reason: reason, Err: err}
+}

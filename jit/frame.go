@@ -1,0 +1,224 @@
+package jit
+
+import (
+	"encoding/binary"
+
+	"github.com/bpfjit/bpfjit/abi"
+)
+
+// The frame of a function in the kernel's profile:
+//
+//	          +------------------------------+
+//	          | return address               |
+//	rbp ->    | caller's rbp                 |
+//	          +------------------------------+
+//	          | stack of the function        |  StackDepth, rounded up to 8
+//	          +------------------------------+
+//	          | tail-call counter, or rax    |  where tail calls can happen
+//	          | pointer to the counter       |  slot()
+//	          +------------------------------+
+//	          | r12; rbx r13 r14 r15         |  what the function uses
+//	          +------------------------------+
+//
+// In the cage the stack is in guest memory, rbp is a guest offset, and only a
+// subprogram has anything to save:
+//
+//	          +------------------------------+
+//	          | return address               |
+//	          | caller's rbp                 |
+//	          | rbx r13 r14 r15              |  what the function uses
+//	          +------------------------------+
+
+// pushes and pops of R6 to R9: rbx, r13, r14, r15.
+var (
+	pushes = [4][]byte{{0x53}, {0x41, 0x55}, {0x41, 0x56}, {0x41, 0x57}}
+	pops   = [4][]byte{{0x5b}, {0x41, 0x5d}, {0x41, 0x5e}, {0x41, 0x5f}}
+)
+
+var (
+	pushR12 = []byte{0x41, 0x54}
+	popR12  = []byte{0x41, 0x5c}
+	endbr64 = []byte{0xf3, 0x0f, 0x1e, 0xfa}
+)
+
+// usedSaved returns which of R6 to R9 occur, as bits 0 to 3: in any register
+// field, whether the instruction has a use for it or not, as the kernel does.
+func usedSaved(insns []abi.Insn) (used uint8) {
+	for _, in := range insns {
+		used |= savedBits[in.Regs]
+	}
+	return used
+}
+
+// savedBits gives for a slot's byte of registers which of R6 to R9 are in it.
+var savedBits = func() (t [256]uint8) {
+	for regs := range t {
+		for _, r := range [2]int{regs & 15, regs >> 4} {
+			if r >= abi.R6 && r <= abi.R9 {
+				t[regs] |= 1 << (r - abi.R6)
+			}
+		}
+	}
+	return t
+}()
+
+func appendPushes(b []byte, used uint8) []byte {
+	for i := range 4 {
+		if used>>i&1 != 0 {
+			b = append(b, pushes[i]...)
+		}
+	}
+	return b
+}
+
+func appendPops(b []byte, used uint8) []byte {
+	for i := 3; i >= 0; i-- {
+		if used>>i&1 != 0 {
+			b = append(b, pops[i]...)
+		}
+	}
+	return b
+}
+
+// stack returns the bytes of the frame that rsp makes room for.
+func (f *Function) stack() int32 {
+	if f.PrivateStack != 0 {
+		return 0
+	}
+	return int32(f.StackDepth+7) &^ 7
+}
+
+// slot returns where the pointer to the tail-call counter is, from rbp.
+func (f *Function) slot() int32 { return -16 - f.stack() }
+
+// kernelPrologue appends what stands before the first instruction.
+func (c *compiler) kernelPrologue(b []byte) []byte {
+	fn, p := c.fn, c.profile
+	if p.IBT {
+		b = append(b, endbr64...)
+	}
+	b = append(b, 0x0f, 0x1f, 0x44, 0x00, 0x00) // nop, for trampolines
+	zeroCounter := fn.TailCallReachable && !fn.Subprogram
+	switch {
+	case fn.Classic:
+	case p.OldPrologue && zeroCounter:
+		b = append(b, 0x31, 0xc0) // xor eax, eax
+	case p.OldPrologue:
+		b = append(b, 0x66, 0x90) // nop
+	case zeroCounter:
+		b = append(b, 0x48, 0x31, 0xc0) // xor rax, rax
+	default:
+		b = append(b, 0x0f, 0x1f, 0x00) // nop
+	}
+	if fn.ExceptionCallback {
+		b = append(b, 0x48, 0x89, 0xf4, // mov rsp, rsi
+			0x48, 0x89, 0xd5) // mov rbp, rdx
+		b = appendPops(b, 15)
+		b = append(b, popR12...)
+		b = append(b, 0x48, 0x89, 0xec) // mov rsp, rbp
+	} else {
+		b = append(b, 0x55, // push rbp
+			0x48, 0x89, 0xe5) // mov rbp, rsp
+	}
+	if p.IBT { // tail calls enter here
+		b = append(b, endbr64...)
+	}
+	if fn.stack() != 0 {
+		b = append(b, 0x48, 0x81, 0xec) // sub rsp, stack
+		b = le32(b, fn.stack())
+	}
+	if fn.TailCallReachable {
+		if !fn.Subprogram {
+			b = append(b, 0x48, 0x83, 0xf8, abi.MaxTailCalls, // cmp rax, 33
+				0x77, 0x06, // ja pointer: rax is one already
+				0x50,             // push rax
+				0x48, 0x89, 0xe0, // mov rax, rsp
+				0xeb, 0x01) // jmp over the next push
+		}
+		b = append(b, 0x50, // pointer: push rax
+			0x50) // push rax
+	}
+	if fn.ExceptionBoundary {
+		b = append(b, pushR12...)
+		b = appendPushes(b, 15)
+	} else {
+		if fn.ArenaKernel != 0 {
+			b = append(b, pushR12...)
+		}
+		b = appendPushes(b, c.saved)
+	}
+	if fn.ArenaKernel != 0 {
+		b = appendMove(b, abi.X86R12, fn.ArenaKernel)
+	}
+	if fn.PrivateStack != 0 {
+		b = appendMove(b, abi.X86R9, fn.PrivateStack)
+		b = append(b, 0x65, 0x4c, 0x03, 0x0c, 0x25) // add r9, gs:[percpu]
+		b = le32(b, p.Percpu)
+	}
+	return b
+}
+
+// kernelPops appends what undoes the pushes of the prologue.
+func (c *compiler) kernelPops(b []byte) []byte {
+	if c.fn.ExceptionBoundary {
+		b = appendPops(b, 15)
+		return append(b, popR12...)
+	}
+	b = appendPops(b, c.saved)
+	if c.fn.ArenaKernel != 0 {
+		b = append(b, popR12...)
+	}
+	return b
+}
+
+// kernelEpilogue appends what the first EXIT becomes. The return thunk's
+// distance is the last field.
+func (c *compiler) kernelEpilogue(b []byte) []byte {
+	b = c.kernelPops(b)
+	b = append(b, 0xc9) // leave
+	switch {
+	case c.profile.ReturnThunk:
+		return append(b, 0xe9, 0, 0, 0, 0)
+	case c.profile.StraightLine:
+		return append(b, 0xc3, 0xcc)
+	}
+	return append(b, 0xc3)
+}
+
+// cagePrologue appends the start of a subprogram; the main function has none.
+func (c *compiler) cagePrologue(b []byte) []byte {
+	if !c.fn.Subprogram {
+		return b
+	}
+	b = append(b, 0x55, // push rbp
+		0x8d, 0xad) // lea ebp, [rbp-FrameSize]
+	b = le32(b, -abi.FrameSize)
+	return appendPushes(b, c.saved)
+}
+
+// cageEpilogue appends what EXIT becomes.
+func (c *compiler) cageEpilogue(b []byte) []byte {
+	if c.fn.Subprogram {
+		b = appendPops(b, c.saved)
+		b = append(b, 0x5d) // pop rbp
+	}
+	return append(b, 0xc3)
+}
+
+// appendMove loads a register above rdi with a constant, in the shortest form
+// of three.
+func appendMove(b []byte, reg uint8, v uint64) []byte {
+	lo := reg & 7
+	switch {
+	case v == uint64(uint32(v)):
+		if v == 0 {
+			return append(b, 0x45, 0x31, 0xc0|lo<<3|lo)
+		}
+		return le32(append(b, 0x41, 0xb8|lo), int32(v))
+	case int64(v) == int64(int32(v)):
+		return le32(append(b, 0x49, 0xc7, 0xc0|lo), int32(v))
+	}
+	return binary.LittleEndian.AppendUint64(append(b, 0x49, 0xb8|lo), v)
+}
+
+func le32(b []byte, v int32) []byte { return binary.LittleEndian.AppendUint32(b, uint32(v)) }
