@@ -82,3 +82,8 @@ func PutNop(code []byte, n int) { copy(code[:n], nops[n]) }
 func LastStep(row *tables.Row, in abi.Insn) int {
 	return stepSize(&tables.Steps[int(row.First)+int(row.Count)-1], tables.RegClass[in.Regs], in.Off)
 }
+
+// RowOf returns the row of an instruction of one slot.
+func RowOf(profile tables.Profile, in abi.Insn) *tables.Row {
+	return &tables.Rows[find(&tables.Windows[profile], in, Class(in, 0))]
+}

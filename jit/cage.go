@@ -5,6 +5,7 @@ import (
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/encoder"
 )
 
 // CompileCage compiles a whole program, lowered (package lower), for the cage.
@@ -33,6 +34,7 @@ func CompileCage(p *bpf.Program, profile *Profile) (*Code, error) {
 			return nil, err
 		}
 	}
+	noteProbes(p, code, profile)
 	linkCalls(p, code)
 	return code, nil
 }
@@ -48,6 +50,21 @@ func linkCalls(p *bpf.Program, code *Code) {
 		binary.LittleEndian.PutUint32(code.Bytes[r.Offset:], target-(r.Offset+4))
 	}
 	code.Relocs = nil
+}
+
+// noteProbes adds the loads that read as zero where they fault. The access is
+// the last x86 instruction of the slot.
+func noteProbes(p *bpf.Program, code *Code, profile *Profile) {
+	for i := range p.Flags {
+		if p.Flags[i]&bpf.Probe == 0 {
+			continue
+		}
+		in := p.Insns[i]
+		n := encoder.LastStep(encoder.RowOf(profile.Rows, in), in)
+		code.Faults = append(code.Faults, Fault{
+			Slot: i, Offset: code.Ends[i] - uint32(n), Len: uint8(n), Clear: int8(in.Dst()), Arena: -1,
+		})
+	}
 }
 
 // coldSize is the length of what stands behind the function for each CHARGE.

@@ -1,6 +1,8 @@
 package jit
 
 import (
+	"encoding/binary"
+	"fmt"
 	"sort"
 
 	"github.com/bpfjit/bpfjit/bpf"
@@ -88,4 +90,29 @@ func (c *Code) Slot(offset uint32) int {
 // errorAt makes an error about a slot.
 func errorAt(p *bpf.Program, slot int, field, reason string, err error) error {
 	return &bpf.Error{Slot: slot, Insn: p.Insns[slot], Field: field, Reason: reason, Err: err}
+}
+
+// Link fills in what depends on addresses: the code is to lie at base, and
+// resolve gives the address that a relocation refers to. It changes c.Bytes.
+func (c *Code) Link(base uint64, resolve func(Reloc) (uint64, error)) error {
+	for _, r := range c.Relocs {
+		target, err := resolve(r)
+		if err != nil {
+			return err
+		}
+		field := c.Bytes[r.Offset:]
+		switch r.Kind {
+		case RelMap:
+			binary.LittleEndian.PutUint64(field, target)
+			continue
+		case RelFunc:
+		default:
+			target -= base + uint64(r.Offset) + 4
+		}
+		if int64(target) != int64(int32(target)) {
+			return fmt.Errorf("jit: slot %d: target of the relocation is out of reach: %#x", r.Slot, target)
+		}
+		binary.LittleEndian.PutUint32(field, uint32(target))
+	}
+	return nil
 }

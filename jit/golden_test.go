@@ -128,4 +128,3 @@ func compareGolden(t *testing.T, r *goldenRow) bool {
 	}
 	return true
 }
-

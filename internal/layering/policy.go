@@ -46,6 +46,7 @@ helpers            | abi cage maps              |                               
 bpftest            | .                          |                                | testing
 internal/kernel    | abi bpf                    | golang.org/x/sys               | unsafe
 internal/testprog  | abi bpf                    |                                | testing
+internal/oracle    | abi bpf tables jit internal/kernel |                        |
 internal/layering  |                            |                                |
 internal/generated |                            |                                |
 cmd/bpfjit         | . bpf jit blind internal/kernel | github.com/gopacket/gopacket/pcapgo |
