@@ -1,6 +1,7 @@
 package abi
 
 import (
+	"errors"
 	"testing"
 	"unsafe"
 )
@@ -48,6 +49,42 @@ func TestPlan(t *testing.T) {
 		}
 		if r[1]%PageSize != 0 {
 			t.Errorf("region %d does not begin at a page: %#x", i+1, r[1])
+		}
+	}
+}
+
+func TestHandles(t *testing.T) {
+	for _, i := range []int{0, 1, 77, MaxHandles - 1} {
+		h := MapHandle(i)
+		if got, ok := MapIndex(h); !ok || got != i {
+			t.Errorf("MapIndex(MapHandle(%d)) = %d, %v", i, got, ok)
+		}
+		for _, not := range []uint64{h + 1, h - 1, h + 1<<32, FuncHandle(i)} {
+			if got, ok := MapIndex(not); ok {
+				t.Errorf("MapIndex(%#x) = %d, but that is no handle of a map", not, got)
+			}
+		}
+		if f := FuncHandle(i); f < FuncHandleBase || f >= HandleLimit {
+			t.Errorf("FuncHandle(%d) = %#x is outside of the handles", i, f)
+		}
+	}
+}
+
+func TestResultCause(t *testing.T) {
+	own := errors.New("own")
+	for _, c := range []struct {
+		r    Result
+		want error
+	}{
+		{Result{Stop: StopExit}, nil},
+		{Result{Stop: StopFault}, ErrFault},
+		{Result{Stop: StopBudget}, ErrBudget},
+		{Result{Stop: StopHelper, Err: own}, own},
+		{Result{Stop: StopHelper, Err: UnknownHelper(77)}, ErrHelper},
+		{Result{Stop: StopCancel, Err: own}, own},
+	} {
+		if got := c.r.Cause(); !errors.Is(got, c.want) {
+			t.Errorf("%v: cause %v, want %v", c.r.Stop, got, c.want)
 		}
 	}
 }

@@ -44,6 +44,10 @@ const (
 	// HandleStep separates handles, so that no small arithmetic on one
 	// makes another.
 	HandleStep = 0x1000
+	// FuncHandleBase divides the handles: maps are below it, functions of
+	// the program begin at it. MaxHandles is the number of each.
+	FuncHandleBase = HandleBase + (HandleLimit-HandleBase)/2
+	MaxHandles     = (FuncHandleBase - HandleBase) / HandleStep
 
 	SharedBase = 0x8000_0000
 	SharedMax  = 0x7fff_0000 // bytes
@@ -73,3 +77,20 @@ const (
 
 // MaxTailCalls is the number of tail calls a run may make.
 const MaxTailCalls = 33
+
+// MapHandle returns the handle of a map by its index, 0 to MaxHandles-1.
+func MapHandle(i int) uint64 { return HandleBase + uint64(i)*HandleStep }
+
+// FuncHandle returns the handle of a function of the program by its index in
+// the program's list of functions, 0 to MaxHandles-1.
+func FuncHandle(i int) uint64 { return FuncHandleBase + uint64(i)*HandleStep }
+
+// MapIndex returns the index of the map that a handle stands for. Only the
+// very value that MapHandle made is a handle.
+func MapIndex(handle uint64) (int, bool) {
+	o := handle - HandleBase
+	if o >= FuncHandleBase-HandleBase || o%HandleStep != 0 {
+		return 0, false
+	}
+	return int(o / HandleStep), true
+}

@@ -32,14 +32,21 @@ func Distance(i Insn) (d int32, ok bool) {
 	return d, ok
 }
 
+// leads marks the opcodes of which some form has a distance.
+var leads = func() (t [256]bool) {
+	for f := range tables.Forms {
+		form := &tables.Forms[f]
+		if form.Off.Use == tables.UseDistance || form.Imm.Use == tables.UseDistance {
+			t[form.Op] = true
+		}
+	}
+	return t
+}()
+
 // distance also returns the form of an instruction that has a distance.
 func distance(i Insn) (d int32, form *tables.FormInfo, ok bool) {
-	switch i.Op & abi.ClassMask {
-	case abi.ClassJMP, abi.ClassJMP32:
-	default:
-		if i.Op != abi.OpLdImm64 {
-			return 0, nil, false
-		}
+	if !leads[i.Op] {
+		return 0, nil, false
 	}
 	f, ok := tables.FormOf(i.Op, i.Regs, i.Off, i.Imm)
 	if !ok {
@@ -75,6 +82,7 @@ func Functions(p *Program) ([]Func, error) {
 	number := make([]int32, n)
 	number[0] = 1
 	inner := false // the slot is the second half of a constant
+	linked := false
 	for i, insn := range p.Insns {
 		if inner {
 			inner = false
@@ -90,8 +98,12 @@ func Functions(p *Program) ([]Func, error) {
 			return nil, &Error{Slot: i, Insn: insn, Field: "imm", Reason: fmt.Sprintf("leads to slot %d, outside of the program", t)}
 		}
 		number[t] = 1
+		linked = true
 	}
-	funcs := make([]Func, 0, 1)
+	if !linked {
+		return []Func{{Start: 0, End: n}}, nil
+	}
+	var funcs []Func
 	for i := range number {
 		if number[i] != 0 {
 			if len(funcs) > 0 {

@@ -29,7 +29,7 @@ type forms struct {
 
 var width64 = forms{
 	jeq: tables.FormJmpJeqK, jne: tables.FormJmpJneK, jgt: tables.FormJmpJgtK,
-	mov: tables.FormAlu64MovX, movK: tables.FormAlu64MovK, xor: tables.FormAlu64XorX,
+	mov: tables.FormAlu64MovX, movK: tables.FormAlu64MovK, xor: tables.FormAlu32XorX,
 	addK: tables.FormAlu64AddK, mul: tables.FormAlu64MulX, neg: tables.FormAlu64Neg,
 }
 
