@@ -29,6 +29,9 @@ type Context struct {
 	// Where generated code calls: call [r12+disp32].
 	HelperStub uint64
 	SliceStub  uint64
+
+	// Busy is 1 while the driver runs code here.
+	Busy uint64
 }
 
 // Offsets of the fields of Context, in bytes.

@@ -1,0 +1,97 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/bpfjit/bpfjit/abi"
+)
+
+// Input is what a run begins with.
+type Input struct {
+	// R1 and R2 of the program, guest addresses or plain numbers.
+	R1, R2 uint64
+	// Entry is the offset of the first instruction in the code, in bytes.
+	Entry int
+	// Budget is the largest number of source instructions to execute: 0 is
+	// abi.DefaultBudget, less than 0 as many as the program likes.
+	Budget int64
+	// Poll is asked each time a slice is spent, about 2^16 instructions. An
+	// error ends the run. May be nil.
+	Poll func() error
+	// Helpers is what the program may call; nil is nothing.
+	Helpers *Helpers
+	// Env is what helpers are called with.
+	Env abi.Env
+}
+
+// Result is how a run ended and where it was. After StopExit the fields
+// below abi.Result have no meaning.
+type Result struct {
+	// Result is complete but for Slot, which is -1: PC is to be looked up
+	// in what the compiler says of the code. After StopFault, Addr is the
+	// first byte of the access that is not accessible, if HasAddr.
+	abi.Result
+
+	// PC is where the run stopped, as an offset in the code in bytes. For a
+	// fault it is the start of the instruction, and may lie outside of the
+	// code after a wild jump. Otherwise it is the last byte of the call
+	// that led to the exit.
+	PC int
+	// R are the BPF registers R0 to R10. R0 isn't known at the call of a
+	// helper, and given as 0.
+	R [11]uint64
+
+	// Signal and Code are those of a fault, see sigaction(2).
+	Signal, Code int
+	// HasAddr says that the fault was about a guest address: Signal is
+	// SIGSEGV or SIGBUS, and Addr is as far outside of the window as its
+	// guards reach, or inside.
+	HasAddr bool
+}
+
+// ErrBusy reports a run on an instance that is in a run: of a helper that
+// runs a program on the instance that called it.
+var ErrBusy = errors.New("machine: instance is in a run")
+
+// Helpers is a set of helper functions by number. It doesn't change.
+type Helpers struct {
+	low  []abi.HelperFunc          // by number
+	high map[uint32]abi.HelperFunc // the rest
+}
+
+// maxLow bounds the table; Linux has some 210 helpers.
+const maxLow = 1024
+
+// NewHelpers returns a set of functions, none of which is nil.
+func NewHelpers(funcs map[uint32]abi.HelperFunc) *Helpers {
+	h := &Helpers{}
+	for n, f := range funcs {
+		if f == nil {
+			panic(fmt.Sprintf("machine: helper %d is nil", n))
+		}
+		if n >= maxLow {
+			if h.high == nil {
+				h.high = map[uint32]abi.HelperFunc{}
+			}
+			h.high[n] = f
+			continue
+		}
+		for int(n) >= len(h.low) {
+			h.low = append(h.low, nil)
+		}
+		h.low[n] = f
+	}
+	return h
+}
+
+// Lookup returns the helper with a number, or nil.
+func (h *Helpers) Lookup(n uint32) abi.HelperFunc {
+	if h == nil {
+		return nil
+	}
+	if int(n) < len(h.low) {
+		return h.low[n]
+	}
+	return h.high[n]
+}

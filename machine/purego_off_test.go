@@ -1,0 +1,5 @@
+//go:build !purego
+
+package machine
+
+const purego = false

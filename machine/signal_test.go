@@ -1,0 +1,250 @@
+//go:build linux && amd64 && !purego
+
+package machine
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime/pprof"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bpfjit/bpfjit/abi"
+)
+
+func handler(t *testing.T, s unix.Signal) uintptr {
+	t.Helper()
+	var a action
+	if err := getAction(s, &a); err != nil {
+		t.Fatal(err)
+	}
+	return a.handler
+}
+
+func setHandler(t *testing.T, s unix.Signal, h uintptr) {
+	t.Helper()
+	var a action
+	if err := getAction(s, &a); err != nil {
+		t.Fatal(err)
+	}
+	a.handler = h
+	if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&a)), 0, maskSize, 0, 0); e != 0 {
+		t.Fatal(e)
+	}
+}
+
+func hooked(t *testing.T, s unix.Signal) bool {
+	h := handler(t, s)
+	return h == faultAddr || h == sampleAddr
+}
+
+// TestOSSignal: os/signal never takes the hooks of faults, and what it takes
+// of the others comes back with the next Check. What it does works as ever.
+func TestOSSignal(t *testing.T) {
+	g := newRig(t)
+	all := append(faults[:], samples[:]...)
+	check := func(when string, want bool, signals ...unix.Signal) {
+		t.Helper()
+		for _, s := range signals {
+			if hooked(t, s) != want {
+				t.Errorf("%s: %s hooked: %v", when, unix.SignalName(s), !want)
+			}
+		}
+		stillAlive(t, g)
+		if out := g.run(Input{}, "0f 0b ; ud2"); out.Signal != int(unix.SIGILL) {
+			t.Errorf("%s: %+v", when, out)
+		}
+	}
+	check("at first", true, all...)
+
+	ch := make(chan os.Signal, 10)
+	signal.Notify(ch)
+	check("after Notify", true, all...)
+	if err := unix.Kill(os.Getpid(), unix.SIGQUIT); err != nil {
+		t.Fatal(err)
+	}
+	for s := range ch { // SIGURG comes by itself
+		if s == unix.SIGQUIT {
+			break
+		}
+	}
+	signal.Stop(ch)
+	check("after Stop", true, all...)
+
+	signal.Ignore(unix.SIGQUIT, unix.SIGSEGV, unix.SIGFPE, unix.SIGPROF)
+	check("after Ignore", true, faults[:]...)
+	check("after Ignore", false, unix.SIGQUIT)
+	if err := Check(); err != nil {
+		t.Fatal(err)
+	}
+	check("an ignored signal stays ignored", false, unix.SIGQUIT)
+	signal.Notify(ch, unix.SIGQUIT)
+	if err := Check(); err != nil {
+		t.Fatal(err)
+	}
+	check("after Notify and Check", true, all...)
+	signal.Stop(ch)
+	signal.Reset()
+	if err := Check(); err != nil {
+		t.Fatal(err)
+	}
+	check("after Reset", true, all...)
+}
+
+// TestCheck: a hook that was taken away is put back if Go's handler is there,
+// and refused if nobody knows whose it is.
+func TestCheck(t *testing.T) {
+	g := newRig(t)
+	for _, s := range faults {
+		setHandler(t, s, previous[s])
+		if hooked(t, s) {
+			t.Fatal("not taken away")
+		}
+		if err := Check(); err != nil || !hooked(t, s) {
+			t.Errorf("%s: %v, hooked: %v", unix.SignalName(s), err, hooked(t, s))
+		}
+		for _, foreign := range []uintptr{0, 1, sliceAddr} {
+			setHandler(t, s, foreign)
+			err := Check()
+			setHandler(t, s, faultAddr)
+			var hook *HookError
+			if !errors.As(err, &hook) || hook.Signal != s {
+				t.Errorf("%s with handler %#x: %v", unix.SignalName(s), foreign, err)
+			}
+		}
+	}
+	if err := Check(); err != nil {
+		t.Error(err)
+	}
+	stillAlive(t, g)
+}
+
+// runAWhile runs an endless loop until stop is closed. Its name is looked for
+// in profiles and dumps.
+//
+//go:noinline
+func runAWhile(g *rig, code []byte, stop *atomic.Bool) Result {
+	enough := errors.New("enough")
+	return g.runImage(Input{Budget: -1, Poll: func() error {
+		if stop.Load() {
+			return enough
+		}
+		return nil
+	}}, load(g.t, code))
+}
+
+// TestProfile: the profiler finds the time spent in generated code at Run and
+// its callers.
+func TestProfile(t *testing.T) {
+	g := newRig(t)
+	code := assemble(t, endless(1))
+	var buf bytes.Buffer
+	var text string
+	for range 20 { // until there are samples; nothing is said of how many
+		buf.Reset()
+		if err := pprof.StartCPUProfile(&buf); err != nil {
+			t.Skip("another profile is being taken:", err)
+		}
+		var stop atomic.Bool
+		time.AfterFunc(200*time.Millisecond, func() { stop.Store(true) })
+		runAWhile(g, code, &stop)
+		pprof.StopCPUProfile()
+		z, err := gzip.NewReader(&buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(z)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The names of all functions that were seen are in the profile as
+		// they are.
+		if text = string(b); strings.Contains(text, "machine.runAWhile") {
+			break
+		}
+	}
+	for _, name := range []string{"machine.Run", "machine.runAWhile", "machine.TestProfile"} {
+		if !strings.Contains(text, name) {
+			t.Errorf("the profile has no %s", name)
+		}
+	}
+	if strings.Contains(text, "runtime._ExternalCode") {
+		t.Error("the profile has time in external code")
+	}
+}
+
+// TestDump: a signal that ends the process while a thread is in generated code
+// leaves a complete dump of all goroutines.
+func TestDump(t *testing.T) {
+	const child = "BPFJIT_TEST_DUMP"
+	if name := os.Getenv(child); name != "" {
+		g := newRig(t)
+		waiting := make(chan bool)
+		go func() { dumpedToo(waiting) }()
+		<-waiting
+		tid := make(chan int, 1)
+		go func() {
+			thread := <-tid
+			time.Sleep(50 * time.Millisecond) // the helper has returned
+			unix.Tgkill(os.Getpid(), thread, unix.SignalNum(name))
+			time.Sleep(20 * time.Second)
+			os.Exit(0)
+		}()
+		sent := false
+		// Without slices: the thread stays in the loop for good.
+		helpers := NewHelpers(map[uint32]abi.HelperFunc{1: func(abi.Env, uint64, uint64, uint64, uint64, uint64) (uint64, error) {
+			if !sent {
+				sent = true
+				tid <- unix.Gettid()
+			}
+			return 0, nil
+		}})
+		g.run(Input{Helpers: helpers}, callHelper(1), "eb fe ; (jmp to itself)")
+		return
+	}
+	for _, s := range []string{"SIGQUIT", "SIGABRT", "SIGSEGV", "SIGTRAP", "SIGILL"} {
+		t.Run(s, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.Command(os.Args[0], "-test.run=^TestDump$")
+			cmd.Env = append(os.Environ(), child+"="+s, "GOTRACEBACK=all")
+			var out bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, &out
+			err := cmd.Run()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != 2 && exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGABRT {
+				t.Errorf("ended with %v", err)
+			}
+			dump := out.String()
+			for _, want := range []string{"machine.Run(", "machine.TestDump(", "machine.dumpedToo(", s + ":"} {
+				if !strings.Contains(dump, want) {
+					t.Errorf("the dump has no %q", want)
+				}
+			}
+			for _, not := range []string{"panic during", "unexpected signal during", "out of range"} {
+				if strings.Contains(dump, not) {
+					t.Errorf("the dump has %q", not)
+				}
+			}
+			if t.Failed() {
+				t.Log(dump)
+			}
+		})
+	}
+}
+
+//go:noinline
+func dumpedToo(c chan bool) {
+	c <- true
+	<-c
+}
