@@ -30,7 +30,7 @@ func Load(s *Spec) (*Program, error) {
 		return nil, ErrDangerous
 	}
 	fd, err := load(s, s.LogLevel)
-	if le, ok := err.(*LoadError); ok && s.LogLevel == 0 && !s.Quiet && le.Errno != JITErrno {
+	if le, ok := err.(*LoadError); ok && le.Log == "" && !s.Quiet {
 		fd, err = load(s, 1)
 	}
 	if err != nil {

@@ -74,7 +74,8 @@ type Spec struct {
 }
 
 // JITErrno is what BPF_PROG_LOAD returns when the verifier accepted a program
-// and the JIT did not (ENOTSUPP, which has no name in user space).
+// and the JIT did not, and in a few other cases (ENOTSUPP, which has no name
+// in user space). LoadError.ByJIT tells them apart.
 const JITErrno = syscall.Errno(524)
 
 // ErrUnavailable reports that the kernel can't be asked: another platform, no
@@ -96,13 +97,19 @@ type LoadError struct {
 func (e *LoadError) Error() string {
 	msg := e.Errno.Error()
 	if e.Errno == JITErrno {
-		msg = "refused by the JIT (errno 524)"
+		msg = "not supported (errno 524)"
 	}
 	if l := lastLine(e.Log); l != "" {
 		msg += ": " + l
+	} else if e.ByJIT() {
+		msg += ": the JIT refused it"
 	}
 	return "kernel: load: " + msg
 }
+
+// ByJIT says that the verifier had nothing against the program, but the JIT
+// had. Without a log (Spec.Quiet) it is a guess.
+func (e *LoadError) ByJIT() bool { return e.Errno == JITErrno && lastLine(e.Log) == "" }
 
 func (e *LoadError) Unwrap() error { return e.Errno }
 

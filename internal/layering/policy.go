@@ -45,7 +45,7 @@ helpers            | abi cage maps              |                               
 .                  | tables abi bpf encoder lower blind jit image cage interp machine maps helpers | github.com/cilium/ebpf golang.org/x/arch |
 bpftest            | .                          |                                | testing
 internal/kernel    | abi bpf                    | golang.org/x/sys               | unsafe
-internal/testprog  | abi bpf                    |                                | testing
+internal/testprog  | tables abi bpf             |                                | testing
 internal/oracle    | abi bpf tables jit internal/kernel |                        |
 internal/layering  |                            |                                |
 internal/generated |                            |                                |

@@ -119,13 +119,27 @@ func leaveGo() {
 }
 
 // backToGo returns to the driver that called enter, resume or resumeAll last.
-func backToGo(exit string) {
-	if exit != "" {
-		MOVQ(operand.U32(uint32(abi(exit))), context(reg.R12, "OffExit"))
-	}
+func backToGo() {
+	ontoGoStack()
+	RET()
+}
+
+// exitToGo does the same from a stub that generated code called. The
+// processor expects the return from that call, so a RET would be mispredicted,
+// and the next one, out of resume's wrapper, as well. A jump is predicted by
+// where it went last time. (A helper's round trip took 17.6 ns with RET, and
+// 9.4 ns like this.)
+func exitToGo(exit string) {
+	MOVQ(operand.U32(uint32(abi(exit))), context(reg.R12, "OffExit"))
+	ontoGoStack()
+	raw("MOVQ", mem(reg.RSP, 0), reg.R11)
+	raw("ADDQ", operand.Imm(8), reg.RSP)
+	jump(reg.R11)
+}
+
+func ontoGoStack() {
 	raw("MOVQ", context(reg.R12, "OffGoSP"), reg.RSP)
 	raw("MOVQ", context(reg.R12, "OffGoBP"), reg.RBP)
-	RET()
 }
 
 func enter() {
@@ -155,7 +169,8 @@ func enter() {
 	raw("CALL", reg.R11)
 	MOVQ(reg.RAX, saved(reg.R12, rax))
 	MOVQ(reg.R9, saved(reg.R12, r9))
-	backToGo("ExitDone")
+	MOVQ(operand.U32(uint32(abi("ExitDone"))), context(reg.R12, "OffExit"))
+	backToGo()
 }
 
 func clearReg(n int) {
@@ -222,7 +237,7 @@ func helperStub() {
 	for _, r := range []int{rdi, rsi, rdx, rcx, r8, rbx, rbp, r9, r13, r14, r15} {
 		MOVQ(x86[r], saved(reg.R12, r))
 	}
-	backToGo("ExitHelper")
+	exitToGo("ExitHelper")
 }
 
 func sliceStub() {
@@ -238,7 +253,7 @@ func sliceStub() {
 	}
 	saveCaller(reg.RAX)
 	MOVQ(operand.U32(plainFlags), context(reg.R12, "OffRFlags"))
-	backToGo("ExitSlice")
+	exitToGo("ExitSlice")
 }
 
 func faultExit() {
@@ -250,7 +265,7 @@ func faultExit() {
 	// vet takes a function without a frame that writes BP before it reads it
 	// for one that forgot to save it.
 	raw("CMPQ", reg.RBP, operand.Imm(0))
-	backToGo("")
+	backToGo()
 }
 
 // onNativeStack goes to no unless the thread that was interrupted, whose
