@@ -255,7 +255,7 @@ func resolveLabels(row *Row, steps []Step, labels map[string]int) error {
 		}
 		for _, b := range steps[from:to] {
 			fixed = fixed && b.Rex == 0 && b.Disp == 0
-			distance += int(b.Len[1]) + int(b.Imm)
+			distance += int(b.Len[0]) + int(b.Imm) // no register can ask for a REX
 		}
 		if target <= i {
 			distance = -distance

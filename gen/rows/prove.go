@@ -98,6 +98,21 @@ func distance(pieces [][]byte, i, to int) int {
 	return n
 }
 
+// labelled returns the number of the piece that a label stands before.
+func (r *Row) labelled(label string) int {
+	piece := 0
+	for i := range r.source.Steps {
+		s := &r.source.Steps[i]
+		if s.Label == label {
+			return piece
+		}
+		if r.keep[i] && s.Enc != nil {
+			piece++
+		}
+	}
+	panic("BUG: a label that build has resolved")
+}
+
 // argument returns the value of the immediate, or of the displacement that
 // takes its place.
 func argument(s *describe.Step, in Insn) int64 {
@@ -249,8 +264,8 @@ func (t *Tables) proveForm(profile string, f *describe.Form, reached map[*Row]bo
 			dist := 0
 			want := reference(s, in)
 			if s.Enc.Short != 0 {
-				dist = int(int8(code[1]))
-				want[1] = code[1]
+				dist = distance(pieces, i, row.labelled(s.Ops[0].Name))
+				want[1] = byte(dist)
 			}
 			fail := func(format string, args ...any) error {
 				return fmt.Errorf("%s:%d: %s %+v: % x: %s", row.source.File, s.Line, f.Name, in, code, fmt.Sprintf(format, args...))
