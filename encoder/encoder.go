@@ -47,14 +47,31 @@ func Measure(profile tables.Profile, insns []abi.Insn, rows []uint16, pos []Posi
 // mark k it leaves room for gaps[k] bytes behind the steps. ends[i] becomes
 // the offset behind instruction i, its room included.
 //
-// code needs Slack bytes more than the result, which Emit returns.
+// code needs Slack bytes more than the result, which Emit returns. Emit
+// writes nothing outside of code, and panics where code or gaps are too short.
 func Emit(code []byte, insns []abi.Insn, rows []uint16, gaps []uint32, ends []uint32) int {
 	if len(insns) == 0 {
 		return 0
 	}
 	_, _ = rows[len(insns)-1], ends[len(insns)-1]
-	return emit(code, insns, rows, gaps, ends)
+	n := emit(code, insns, rows, gaps, ends)
+	switch {
+	case n == noRow:
+		panic("BUG: encoder: Emit was given rows that are none")
+	case n == noGap:
+		panic("BUG: encoder: Emit was given fewer gaps than there are marks")
+	case n == noRoom || n+Slack > len(code):
+		panic("BUG: encoder: Emit was given too short code")
+	}
+	return n
 }
+
+// What emit returns if it can't go on; gen/asm/encoder has the numbers.
+const (
+	noRoom = -1 - iota
+	noRow
+	noGap
+)
 
 // word returns a slot as the little-endian word that tables describe.
 func word(in abi.Insn) uint64 {
@@ -124,17 +141,18 @@ func measureGeneric(finders *[256]tables.Finder, insns []abi.Insn, rows []uint16
 	return n, len(insns)
 }
 
-// emitGeneric is Emit in Go. It returns -1 if code, rows or gaps are wrong.
+// emitGeneric is Emit in Go. It returns a number below 0 if code, rows or gaps
+// are wrong.
 func emitGeneric(code []byte, insns []abi.Insn, rows []uint16, gaps []uint32, ends []uint32) int {
 	at, mark := 0, 0
 	for i, in := range insns {
 		if int(rows[i]) >= tables.NumRows {
-			return -1
+			return noRow
 		}
 		row := &tables.Rows[rows[i]]
-		imm := int64(in.Imm)
+		imm := int64(uint32(in.Imm))
 		if i+1 < len(insns) {
-			imm = int64(insns[i+1].Imm)<<32 | int64(uint32(in.Imm))
+			imm |= int64(insns[i+1].Imm) << 32
 		}
 		s := &row.Step
 		for k := range int(row.More) + 1 {
@@ -142,14 +160,14 @@ func emitGeneric(code []byte, insns []abi.Insn, rows []uint16, gaps []uint32, en
 				s = &tables.Steps[int(row.First)+k]
 			}
 			if at+int(s.Len)+Slack > len(code) {
-				return -1
+				return noRoom
 			}
 			put(code[at:], s, in, imm)
 			at += int(s.Len)
 		}
 		if row.Marks() != 0 {
 			if mark == len(gaps) {
-				return -1
+				return noGap
 			}
 			at += int(gaps[mark])
 			mark++
