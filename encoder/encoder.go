@@ -2,6 +2,7 @@ package encoder
 
 import (
 	"encoding/binary"
+	"math/bits"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/tables"
@@ -39,21 +40,38 @@ func Measure(profile tables.Profile, insns []abi.Insn, rows []uint16, pos []Posi
 		return 0, 0
 	}
 	_, _, _ = rows[len(insns)-1], pos[len(insns)], marks[len(insns)-1]
-	return measure(&tables.Windows[profile], insns, rows, pos, marks)
+	return measure(&tables.Finders[profile], insns, rows, pos, marks)
 }
 
 // Emit writes the code of all rows that Measure counted, from code[0] on. At
 // mark k it leaves room for gaps[k] bytes behind the steps. ends[i] becomes
 // the offset behind instruction i, its room included.
 //
-// code needs Slack bytes more than the result, which Emit returns.
+// code needs Slack bytes more than the result, which Emit returns. Emit
+// writes nothing outside of code, and panics where code or gaps are too short.
 func Emit(code []byte, insns []abi.Insn, rows []uint16, gaps []uint32, ends []uint32) int {
 	if len(insns) == 0 {
 		return 0
 	}
 	_, _ = rows[len(insns)-1], ends[len(insns)-1]
-	return emit(code, insns, rows, gaps, ends)
+	n := emit(code, insns, rows, gaps, ends)
+	switch {
+	case n == noRow:
+		panic("BUG: encoder: Emit was given rows that are none")
+	case n == noGap:
+		panic("BUG: encoder: Emit was given fewer gaps than there are marks")
+	case n == noRoom || n+Slack > len(code):
+		panic("BUG: encoder: Emit was given too short code")
+	}
+	return n
 }
+
+// What emit returns if it can't go on; gen/asm/encoder has the numbers.
+const (
+	noRoom = -1 - iota
+	noRow
+	noGap
+)
 
 // word returns a slot as the little-endian word that tables describe.
 func word(in abi.Insn) uint64 {
@@ -61,14 +79,11 @@ func word(in abi.Insn) uint64 {
 }
 
 // Class returns the class bits of an instruction; high is the constant of the
-// next slot.
+// next slot, 0 if there is none.
 func Class(in abi.Insn, high int32) uint32 {
 	c := tables.RegClass[in.Regs]
-	if high == -1 && in.Imm < 0 {
-		c |= tables.ClassS32
-	}
-	if high == 0 {
-		c |= tables.ClassU32
+	if int32(int8(in.Imm)) == in.Imm {
+		c |= tables.ClassImm8
 	}
 	if in.Imm < 0 {
 		c |= tables.ClassImmNeg
@@ -76,11 +91,17 @@ func Class(in abi.Insn, high int32) uint32 {
 	if in.Imm == 0 {
 		c |= tables.ClassImmZero
 	}
-	if int32(int8(in.Imm)) == in.Imm {
-		c |= tables.ClassImm8
-	}
 	if in.Imm == 1 {
 		c |= tables.ClassImmOne
+	}
+	if high == 0 {
+		c |= tables.ClassHighZero
+	}
+	if high == -1 {
+		c |= tables.ClassHighOnes
+	}
+	if int16(int8(in.Off)) == in.Off {
+		c |= tables.ClassOff8
 	}
 	if in.Off == 0 {
 		c |= tables.ClassOffZero
@@ -89,85 +110,65 @@ func Class(in abi.Insn, high int32) uint32 {
 }
 
 // find returns the row of an instruction.
-func find(windows *[tables.NumForms]tables.Window, in abi.Insn, class uint32) uint16 {
-	w := word(in)
-	s := &tables.Selectors[in.Op]
-	key := w>>(s.Shift&63)&uint64(s.Mask) | w>>(s.LowShift&63)&uint64(s.Low)
-	win := windows[tables.FormIndex[uint64(s.Base)+key]]
-	return tables.RowIndex[uint32(win.Base)+class>>(win.Shift&31)&uint32(win.Mask)]
+func find(finders *[256]tables.Finder, in abi.Insn, class uint32) uint16 {
+	f := &finders[in.Op]
+	key := word(in)<<tables.ClassBits | uint64(class)
+	i, _ := bits.Mul64(key&f.Mask, f.Mul)
+	return tables.RowIndex[f.Base+i&f.Last]
 }
 
 // measureGeneric is Measure in Go.
-func measureGeneric(windows *[tables.NumForms]tables.Window, insns []abi.Insn, rows []uint16, pos []Position, marks []uint32) (n, end int) {
+func measureGeneric(finders *[256]tables.Finder, insns []abi.Insn, rows []uint16, pos []Position, marks []uint32) (n, end int) {
 	p := pos[0]
 	for i, in := range insns {
 		var high int32
 		if i+1 < len(insns) {
 			high = insns[i+1].Imm
 		}
-		class := Class(in, high)
-		id := find(windows, in, class)
-		row := &tables.Rows[id]
-		switch row.Kind {
-		case tables.None:
+		id := find(finders, in, Class(in, high))
+		if id == 0 {
 			return n, i
-		case tables.Special, tables.Compiler:
-		default:
-			p += Position(size(row, class, in.Off))
 		}
-		if row.Kind != tables.Plain {
+		row := &tables.Rows[id]
+		if row.Marks() != 0 {
 			marks[n] = uint32(i)
 			n++
-			p += 1 << 32
 		}
+		p += Position(row.Adds)
 		rows[i] = id
 		pos[i+1] = p
 	}
 	return n, len(insns)
 }
 
-// size returns the bytes of a row's steps.
-func size(row *tables.Row, class uint32, off int16) int {
-	n := 0
-	for i := range int(row.Count) {
-		n += stepSize(&tables.Steps[int(row.First)+i], class, off)
-	}
-	return n
-}
-
-func stepSize(s *tables.Step, class uint32, off int16) int {
-	v := variant(s, class)
-	n := int(s.Len[v]) + int(s.Imm) + int(s.Disp)
-	if int16(int8(off)) != off {
-		n += 3 * int(s.Disp)
-	}
-	return n
-}
-
-// variant tells whether a step needs a REX byte: 0 or 1.
-func variant(s *tables.Step, class uint32) int {
-	if uint32(s.Rex)&(class>>tables.RexShift) != 0 {
-		return 1
-	}
-	return 0
-}
-
-// emitGeneric is Emit in Go.
+// emitGeneric is Emit in Go. It returns a number below 0 if code, rows or gaps
+// are wrong.
 func emitGeneric(code []byte, insns []abi.Insn, rows []uint16, gaps []uint32, ends []uint32) int {
 	at, mark := 0, 0
 	for i, in := range insns {
-		row := &tables.Rows[rows[i]]
-		if row.Kind != tables.Special && row.Kind != tables.Compiler {
-			imm := int64(in.Imm)
-			if i+1 < len(insns) {
-				imm = int64(insns[i+1].Imm)<<32 | int64(uint32(in.Imm))
-			}
-			class := tables.RegClass[in.Regs]
-			for k := range int(row.Count) {
-				at += put(code[at:], &tables.Steps[int(row.First)+k], class, in, imm)
-			}
+		if int(rows[i]) >= tables.NumRows {
+			return noRow
 		}
-		if row.Kind != tables.Plain {
+		row := &tables.Rows[rows[i]]
+		imm := int64(uint32(in.Imm))
+		if i+1 < len(insns) {
+			imm |= int64(insns[i+1].Imm) << 32
+		}
+		s := &row.Step
+		for k := range int(row.More) + 1 {
+			if k > 0 {
+				s = &tables.Steps[int(row.First)+k]
+			}
+			if at+int(s.Len)+Slack > len(code) {
+				return noRoom
+			}
+			put(code[at:], s, in, imm)
+			at += int(s.Len)
+		}
+		if row.Marks() != 0 {
+			if mark == len(gaps) {
+				return noGap
+			}
 			at += int(gaps[mark])
 			mark++
 		}
@@ -176,23 +177,17 @@ func emitGeneric(code []byte, insns []abi.Insn, rows []uint16, gaps []uint32, en
 	return at
 }
 
-// put writes a step and returns its length. It stores 16 bytes; what is too
-// many, the next step overwrites. imm holds more bits than a step takes.
-func put(code []byte, s *tables.Step, class uint32, in abi.Insn, imm int64) int {
-	v := variant(s, class)
-	head := s.Head[v] ^ tables.Bits[s.Dst[v]][in.Dst()] ^ tables.Bits[s.Src[v]][in.Src()]
-	n := int(s.Len[v])
-	tail := uint64(imm)
-	disp := 0
-	if s.Disp != 0 {
-		disp = 1
-		if int16(int8(in.Off)) != in.Off {
-			disp = 4
-			head ^= 0xc0 << s.Mod[v]
-		}
-		tail = tail<<(8*disp) | uint64(int64(in.Off))&(1<<(8*disp)-1)
-	}
+// put writes a step. Its three stores overlap: what one writes behind its
+// field, the next one or the next step overwrites. imm holds more bits than a
+// step takes.
+//
+//	head  hhhhhhhh           8 bytes from 0
+//	disp      dddd           4 bytes from s.Disp
+//	imm         iiiiiiii     8 bytes from s.Imm
+//	      hhhhdd iiii        s.Len bytes stay
+func put(code []byte, s *tables.Step, in abi.Insn, imm int64) {
+	head := s.Head ^ tables.Bits[s.Dst+uint16(in.Dst())] ^ tables.Bits[s.Src+uint16(in.Src())]
 	binary.LittleEndian.PutUint64(code, head)
-	binary.LittleEndian.PutUint64(code[n:], tail)
-	return n + disp + int(s.Imm)
+	binary.LittleEndian.PutUint32(code[s.Disp:], uint32(in.Off))
+	binary.LittleEndian.PutUint64(code[s.Imm:], uint64(imm))
 }

@@ -14,12 +14,8 @@ type Args [tables.NumArgs]int64
 // AppendRow appends the steps of any row, Special ones included. imm is the
 // constant, 64 bits of it for ld.imm64.
 func AppendRow(code []byte, row *tables.Row, in abi.Insn, imm int64, args *Args) []byte {
-	class := tables.RegClass[in.Regs]
-	steps := tables.Steps[row.First:][:row.Count]
-	var starts [tables.MaxSteps + 1]int
-	for i := range steps {
-		s := &steps[i]
-		starts[i] = len(code)
+	for i := range int(row.Count) {
+		s := &tables.Steps[int(row.First)+i]
 		v := imm
 		switch s.Arg {
 		case tables.ArgImm:
@@ -29,19 +25,14 @@ func AppendRow(code []byte, row *tables.Row, in abi.Insn, imm int64, args *Args)
 			v = args[s.Arg]
 		}
 		var buf [2 * Slack]byte
-		code = append(code, buf[:put(buf[:], s, class, in, v)]...)
-	}
-	starts[len(steps)] = len(code)
-	for i := range steps {
-		if to := steps[i].Label; to != tables.NoLabel {
-			code[starts[i]+1] = byte(starts[to] - starts[i+1])
-		}
+		put(buf[:], s, in, v)
+		code = append(code, buf[:s.Len]...)
 	}
 	return code
 }
 
 // Size returns the length of a row's steps for an instruction.
-func Size(row *tables.Row, in abi.Insn) int { return size(row, tables.RegClass[in.Regs], in.Off) }
+func Size(row *tables.Row, in abi.Insn) int { return int(row.Size) }
 
 // JumpSize is the room for a jump: short, or long.
 func JumpSize(kind tables.Kind, short bool) uint32 {
@@ -78,12 +69,10 @@ var nops = [6][]byte{nil, nil, {0x66, 0x90}, {0x0f, 0x1f, 0x00}, {0x0f, 0x1f, 0x
 // PutNop fills code[:n] with one no-operation; n is 0, 2, 3, 4 or 5.
 func PutNop(code []byte, n int) { copy(code[:n], nops[n]) }
 
-// LastStep returns the length of a row's last step.
-func LastStep(row *tables.Row, in abi.Insn) int {
-	return stepSize(&tables.Steps[int(row.First)+int(row.Count)-1], tables.RegClass[in.Regs], in.Off)
-}
+// LastStep returns the length of a row's last x86 instruction.
+func LastStep(row *tables.Row, in abi.Insn) int { return int(row.Last) }
 
 // RowOf returns the row of an instruction of one slot.
 func RowOf(profile tables.Profile, in abi.Insn) *tables.Row {
-	return &tables.Rows[find(&tables.Windows[profile], in, Class(in, 0))]
+	return &tables.Rows[find(&tables.Finders[profile], in, Class(in, 0))]
 }

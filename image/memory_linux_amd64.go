@@ -141,20 +141,23 @@ func (m *memory) seal(off, n int) error {
 	return mprotect(unsafe.Add(m.exec, off), n, unix.PROT_READ|unix.PROT_EXEC)
 }
 
-// close makes [off, off+n) inaccessible and gives its memory back.
+// close makes [off, off+n) inaccessible and gives its memory back. After an
+// error it is as it was.
 func (m *memory) close(off, n int) error {
 	exec := unsafe.Add(m.exec, off)
 	if err := mprotect(exec, n, unix.PROT_NONE); err != nil {
 		return err
 	}
+	// What follows may fail where memory is locked, or where there are too
+	// many mappings. Then it is kept, which does no harm: open fills it.
 	if m.write == nil {
-		return os.NewSyscallError("madvise", madvise(exec, n, unix.MADV_DONTNEED))
+		madvise(exec, n, unix.MADV_DONTNEED)
+		return nil
 	}
 	write := unsafe.Add(m.write, off)
-	if err := madvise(write, n, unix.MADV_REMOVE); err != nil {
-		return os.NewSyscallError("madvise", err)
-	}
-	return mprotect(write, n, unix.PROT_NONE)
+	madvise(write, n, unix.MADV_REMOVE)
+	mprotect(write, n, unix.PROT_NONE)
+	return nil
 }
 
 func mprotect(p unsafe.Pointer, n, prot int) error {

@@ -3,6 +3,7 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -45,7 +46,7 @@ func Available() error {
 	var features uint64
 	_, _, e := unix.RawSyscall(unix.SYS_ARCH_PRCTL, archShadowStackStatus, uintptr(unsafe.Pointer(&features)), 0)
 	if e == 0 && features&shadowStack != 0 {
-		return fmt.Errorf("machine: threads have shadow stacks")
+		return errors.New("machine: threads have shadow stacks")
 	}
 	return nil
 }

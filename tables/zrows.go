@@ -3,3212 +3,3975 @@
 package tables
 
 // Bits are the contributions of a register to a head, by the number that a
-// slot holds. Step.Dst and Step.Src select a row; row 0 is for no contribution.
-var Bits = [25][16]uint64{
-	{0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0},
-	{0x0, 0x70000, 0x60000, 0x20000, 0x10000, 0x1, 0x30000, 0x50001, 0x60001, 0x70001, 0x50000, 0x20001, 0x10001, 0x0, 0x0, 0x0},
-	{0x0, 0x380000, 0x300000, 0x100000, 0x80000, 0x4, 0x180000, 0x280004, 0x300004, 0x380004, 0x280000, 0x100004, 0x80004, 0x0, 0x0, 0x0},
-	{0x0, 0x3f0000, 0x360000, 0x120000, 0x90000, 0x5, 0x1b0000, 0x2d0005, 0x360005, 0x3f0005, 0x2d0000, 0x120005, 0x90005, 0x0, 0x0, 0x0},
-	{0x0, 0x38000000, 0x30000000, 0x10000000, 0x8000000, 0x4, 0x18000000, 0x28000004, 0x30000004, 0x38000004, 0x28000000, 0x10000004, 0x8000004, 0x0, 0x0, 0x0},
-	{0x0, 0x7000000, 0x6000000, 0x2000000, 0x1000000, 0x1, 0x3000000, 0x5000001, 0x6000001, 0x7000001, 0x5000000, 0x2000001, 0x1000001, 0x0, 0x0, 0x0},
-	{0x0, 0x3f00000000, 0x3600000000, 0x1200000000, 0x900000000, 0xa000, 0x1b00000000, 0x2d0000a000, 0x360000a000, 0x3f0000a000, 0x2d00000000, 0x120000a000, 0x90000a000, 0x0, 0x0, 0x0},
-	{0x0, 0x380000, 0x300000, 0x100000, 0x80000, 0x400000, 0x180000, 0x680000, 0x700000, 0x780000, 0x280000, 0x500000, 0x480000, 0x0, 0x0, 0x0},
-	{0x0, 0x7, 0x6, 0x2, 0x1, 0x0, 0x3, 0x5, 0x6, 0x7, 0x5, 0x2, 0x1, 0x0, 0x0, 0x0},
-	{0x0, 0x700, 0x600, 0x200, 0x100, 0x1, 0x300, 0x501, 0x601, 0x701, 0x500, 0x201, 0x101, 0x0, 0x0, 0x0},
-	{0x0, 0x3f00, 0x3600, 0x1200, 0x900, 0x0, 0x1b00, 0x2d00, 0x3600, 0x3f00, 0x2d00, 0x1200, 0x900, 0x0, 0x0, 0x0},
-	{0x0, 0x38000000, 0x30000000, 0x10000000, 0x8000000, 0x400, 0x18000000, 0x28000400, 0x30000400, 0x38000400, 0x28000000, 0x10000400, 0x8000400, 0x0, 0x0, 0x0},
-	{0x0, 0x700, 0x600, 0x200, 0x100, 0x0, 0x300, 0x500, 0x600, 0x700, 0x500, 0x200, 0x100, 0x0, 0x0, 0x0},
-	{0x0, 0x3800, 0x3000, 0x1000, 0x800, 0x0, 0x1800, 0x2800, 0x3000, 0x3800, 0x2800, 0x1000, 0x800, 0x0, 0x0, 0x0},
-	{0x0, 0x380000, 0x300000, 0x100000, 0x80000, 0x0, 0x180000, 0x280000, 0x300000, 0x380000, 0x280000, 0x100000, 0x80000, 0x0, 0x0, 0x0},
-	{0x0, 0x70000, 0x60000, 0x20000, 0x10000, 0x0, 0x30000, 0x50000, 0x60000, 0x70000, 0x50000, 0x20000, 0x10000, 0x0, 0x0, 0x0},
-	{0x0, 0x3f0000, 0x360000, 0x120000, 0x90000, 0x0, 0x1b0000, 0x2d0000, 0x360000, 0x3f0000, 0x2d0000, 0x120000, 0x90000, 0x0, 0x0, 0x0},
-	{0x0, 0x3f000000, 0x36000000, 0x12000000, 0x9000000, 0x5, 0x1b000000, 0x2d000005, 0x36000005, 0x3f000005, 0x2d000000, 0x12000005, 0x9000005, 0x0, 0x0, 0x0},
-	{0x0, 0x7000000, 0x6000000, 0x2000000, 0x1000000, 0x100, 0x3000000, 0x5000100, 0x6000100, 0x7000100, 0x5000000, 0x2000100, 0x1000100, 0x0, 0x0, 0x0},
-	{0x0, 0x700000000, 0x600000000, 0x200000000, 0x100000000, 0x1, 0x300000000, 0x500000001, 0x600000001, 0x700000001, 0x500000000, 0x200000001, 0x100000001, 0x0, 0x0, 0x0},
-	{0x0, 0x700000000, 0x600000000, 0x200000000, 0x100000000, 0x100, 0x300000000, 0x500000100, 0x600000100, 0x700000100, 0x500000000, 0x200000100, 0x100000100, 0x0, 0x0, 0x0},
-	{0x0, 0x7000000, 0x6000000, 0x2000000, 0x1000000, 0x0, 0x3000000, 0x5000000, 0x6000000, 0x7000000, 0x5000000, 0x2000000, 0x1000000, 0x0, 0x0, 0x0},
-	{0x0, 0x38000000, 0x30000000, 0x10000000, 0x8000000, 0x0, 0x18000000, 0x28000000, 0x30000000, 0x38000000, 0x28000000, 0x10000000, 0x8000000, 0x0, 0x0, 0x0},
-	{0x0, 0x3800000000, 0x3000000000, 0x1000000000, 0x800000000, 0x400, 0x1800000000, 0x2800000400, 0x3000000400, 0x3800000400, 0x2800000000, 0x1000000400, 0x800000400, 0x0, 0x0, 0x0},
-	{0x0, 0x70000000000, 0x60000000000, 0x20000000000, 0x10000000000, 0x100, 0x30000000000, 0x50000000100, 0x60000000100, 0x70000000100, 0x50000000000, 0x20000000100, 0x10000000100, 0x0, 0x0, 0x0},
+// slot holds: 16 for each kind of place. The first 16 are no contribution.
+var Bits = [688]uint64{
+	0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0,
+	0x0, 0x700, 0x600, 0x200, 0x100, 0x0, 0x300, 0x500, 0x600, 0x700, 0x500, 0x200, 0x100, 0x0, 0x0, 0x0,
+	0x0, 0x70000, 0x60000, 0x20000, 0x10000, 0x1, 0x30000, 0x50001, 0x60001, 0x70001, 0x50000, 0x20001, 0x10001, 0x0, 0x0, 0x0,
+	0x0, 0x3800, 0x3000, 0x1000, 0x800, 0x0, 0x1800, 0x2800, 0x3000, 0x3800, 0x2800, 0x1000, 0x800, 0x0, 0x0, 0x0,
+	0x0, 0x380000, 0x300000, 0x100000, 0x80000, 0x4, 0x180000, 0x280004, 0x300004, 0x380004, 0x280000, 0x100004, 0x80004, 0x0, 0x0, 0x0,
+	0x0, 0x3f0000, 0x360000, 0x120000, 0x90000, 0x5, 0x1b0000, 0x2d0005, 0x360005, 0x3f0005, 0x2d0000, 0x120005, 0x90005, 0x0, 0x0, 0x0,
+	0x0, 0x3f00, 0x3600, 0x1200, 0x900, 0x0, 0x1b00, 0x2d00, 0x3600, 0x3f00, 0x2d00, 0x1200, 0x900, 0x0, 0x0, 0x0,
+	0x0, 0x700, 0x600, 0x200, 0x100, 0x1, 0x300, 0x501, 0x601, 0x701, 0x500, 0x201, 0x101, 0x0, 0x0, 0x0,
+	0x0, 0x7, 0x6, 0x2, 0x1, 0x0, 0x3, 0x5, 0x6, 0x7, 0x5, 0x2, 0x1, 0x0, 0x0, 0x0,
+	0x0, 0x38000000, 0x30000000, 0x10000000, 0x8000000, 0x4, 0x18000000, 0x28000004, 0x30000004, 0x38000004, 0x28000000, 0x10000004, 0x8000004, 0x0, 0x0, 0x0,
+	0x0, 0x7000000, 0x6000000, 0x2000000, 0x1000000, 0x1, 0x3000000, 0x5000001, 0x6000001, 0x7000001, 0x5000000, 0x2000001, 0x1000001, 0x0, 0x0, 0x0,
+	0x0, 0x380000, 0x300000, 0x100000, 0x80000, 0x0, 0x180000, 0x280000, 0x300000, 0x380000, 0x280000, 0x100000, 0x80000, 0x0, 0x0, 0x0,
+	0x0, 0x70000, 0x60000, 0x20000, 0x10000, 0x0, 0x30000, 0x50000, 0x60000, 0x70000, 0x50000, 0x20000, 0x10000, 0x0, 0x0, 0x0,
+	0x0, 0x700000000003800, 0x600000000003000, 0x200000000001000, 0x100000000000800, 0x0, 0x300000000001800, 0x500000000002800, 0x600000000003000, 0x700000000003800, 0x500000000002800, 0x200000000001000, 0x100000000000800, 0x0, 0x0, 0x0,
+	0x0, 0x38000000, 0x30000000, 0x10000000, 0x8000000, 0x400, 0x18000000, 0x28000400, 0x30000400, 0x38000400, 0x28000000, 0x10000400, 0x8000400, 0x0, 0x0, 0x0,
+	0x0, 0x700000000, 0x600000000, 0x200000000, 0x100000000, 0x0, 0x300000000, 0x500000000, 0x600000000, 0x700000000, 0x500000000, 0x200000000, 0x100000000, 0x0, 0x0, 0x0,
+	0x0, 0x70000000000, 0x60000000000, 0x20000000000, 0x10000000000, 0x1000000, 0x30000000000, 0x50001000000, 0x60001000000, 0x70001000000, 0x50000000000, 0x20001000000, 0x10001000000, 0x0, 0x0, 0x0,
+	0x0, 0x38000000000000, 0x30000000000000, 0x10000000000000, 0x8000000000000, 0x0, 0x18000000000000, 0x28000000000000, 0x30000000000000, 0x38000000000000, 0x28000000000000, 0x10000000000000, 0x8000000000000, 0x0, 0x0, 0x0,
+	0x0, 0x3800000000, 0x3000000000, 0x1000000000, 0x800000000, 0x40000, 0x1800000000, 0x2800040000, 0x3000040000, 0x3800040000, 0x2800000000, 0x1000040000, 0x800040000, 0x0, 0x0, 0x0,
+	0x0, 0x7000000000000, 0x6000000000000, 0x2000000000000, 0x1000000000000, 0x0, 0x3000000000000, 0x5000000000000, 0x6000000000000, 0x7000000000000, 0x5000000000000, 0x2000000000000, 0x1000000000000, 0x0, 0x0, 0x0,
+	0x0, 0x38000000, 0x30000000, 0x10000000, 0x8000000, 0x0, 0x18000000, 0x28000000, 0x30000000, 0x38000000, 0x28000000, 0x10000000, 0x8000000, 0x0, 0x0, 0x0,
+	0x0, 0x700000000000000, 0x600000000000000, 0x200000000000000, 0x100000000000000, 0x0, 0x300000000000000, 0x500000000000000, 0x600000000000000, 0x700000000000000, 0x500000000000000, 0x200000000000000, 0x100000000000000, 0x0, 0x0, 0x0,
+	0x0, 0x380000000000, 0x300000000000, 0x100000000000, 0x80000000000, 0x0, 0x180000000000, 0x280000000000, 0x300000000000, 0x380000000000, 0x280000000000, 0x100000000000, 0x80000000000, 0x0, 0x0, 0x0,
+	0x0, 0x700000000000000, 0x600000000000000, 0x200000000000000, 0x100000000000000, 0x10000000000, 0x300000000000000, 0x500010000000000, 0x600010000000000, 0x700010000000000, 0x500000000000000, 0x200010000000000, 0x100010000000000, 0x0, 0x0, 0x0,
+	0x0, 0x3800000000000000, 0x3000000000000000, 0x1000000000000000, 0x800000000000000, 0x40000000000, 0x1800000000000000, 0x2800040000000000, 0x3000040000000000, 0x3800040000000000, 0x2800000000000000, 0x1000040000000000, 0x800040000000000, 0x0, 0x0, 0x0,
+	0x0, 0x700000000, 0x600000000, 0x200000000, 0x100000000, 0x10000, 0x300000000, 0x500010000, 0x600010000, 0x700010000, 0x500000000, 0x200010000, 0x100010000, 0x0, 0x0, 0x0,
+	0x0, 0x7000000, 0x6000000, 0x2000000, 0x1000000, 0x0, 0x3000000, 0x5000000, 0x6000000, 0x7000000, 0x5000000, 0x2000000, 0x1000000, 0x0, 0x0, 0x0,
+	0x0, 0x700000000380000, 0x600000000300000, 0x200000000100000, 0x100000000080000, 0x0, 0x300000000180000, 0x500000000280000, 0x600000000300000, 0x700000000380000, 0x500000000280000, 0x200000000100000, 0x100000000080000, 0x0, 0x0, 0x0,
+	0x0, 0x70000000000, 0x60000000000, 0x20000000000, 0x10000000000, 0x0, 0x30000000000, 0x50000000000, 0x60000000000, 0x70000000000, 0x50000000000, 0x20000000000, 0x10000000000, 0x0, 0x0, 0x0,
+	0x0, 0x7000000000000, 0x6000000000000, 0x2000000000000, 0x1000000000000, 0x100000000, 0x3000000000000, 0x5000100000000, 0x6000100000000, 0x7000100000000, 0x5000000000000, 0x2000100000000, 0x1000100000000, 0x0, 0x0, 0x0,
+	0x0, 0x38000000000000, 0x30000000000000, 0x10000000000000, 0x8000000000000, 0x400000000, 0x18000000000000, 0x28000400000000, 0x30000400000000, 0x38000400000000, 0x28000000000000, 0x10000400000000, 0x8000400000000, 0x0, 0x0, 0x0,
+	0x0, 0x7000000, 0x6000000, 0x2000000, 0x1000000, 0x100, 0x3000000, 0x5000100, 0x6000100, 0x7000100, 0x5000000, 0x2000100, 0x1000100, 0x0, 0x0, 0x0,
+	0x0, 0x3f00000000, 0x3600000000, 0x1200000000, 0x900000000, 0xa000, 0x1b00000000, 0x2d0000a000, 0x360000a000, 0x3f0000a000, 0x2d00000000, 0x120000a000, 0x90000a000, 0x0, 0x0, 0x0,
+	0x0, 0x380000, 0x300000, 0x100000, 0x80000, 0x400000, 0x180000, 0x680000, 0x700000, 0x780000, 0x280000, 0x500000, 0x480000, 0x0, 0x0, 0x0,
+	0x0, 0x700000000, 0x600000000, 0x200000000, 0x100000000, 0x1, 0x300000000, 0x500000001, 0x600000001, 0x700000001, 0x500000000, 0x200000001, 0x100000001, 0x0, 0x0, 0x0,
+	0x0, 0x700000000, 0x600000000, 0x200000000, 0x100000000, 0x100, 0x300000000, 0x500000100, 0x600000100, 0x700000100, 0x500000000, 0x200000100, 0x100000100, 0x0, 0x0, 0x0,
+	0x0, 0x3800000000, 0x3000000000, 0x1000000000, 0x800000000, 0x400, 0x1800000000, 0x2800000400, 0x3000000400, 0x3800000400, 0x2800000000, 0x1000000400, 0x800000400, 0x0, 0x0, 0x0,
+	0x0, 0x380000000000, 0x300000000000, 0x100000000000, 0x80000000000, 0x4000000, 0x180000000000, 0x280004000000, 0x300004000000, 0x380004000000, 0x280000000000, 0x100004000000, 0x80004000000, 0x0, 0x0, 0x0,
+	0x0, 0x3f0000, 0x360000, 0x120000, 0x90000, 0x0, 0x1b0000, 0x2d0000, 0x360000, 0x3f0000, 0x2d0000, 0x120000, 0x90000, 0x0, 0x0, 0x0,
+	0x0, 0x3f000000, 0x36000000, 0x12000000, 0x9000000, 0x5, 0x1b000000, 0x2d000005, 0x36000005, 0x3f000005, 0x2d000000, 0x12000005, 0x9000005, 0x0, 0x0, 0x0,
+	0x0, 0x3f000000070000, 0x36000000060000, 0x12000000020000, 0x9000000010000, 0x0, 0x1b000000030000, 0x2d000000050000, 0x36000000060000, 0x3f000000070000, 0x2d000000050000, 0x12000000020000, 0x9000000010000, 0x0, 0x0, 0x0,
+	0x0, 0x70000000000, 0x60000000000, 0x20000000000, 0x10000000000, 0x100, 0x30000000000, 0x50000000100, 0x60000000100, 0x70000000100, 0x50000000000, 0x20000000100, 0x10000000100, 0x0, 0x0, 0x0,
+	0x0, 0x38000000000000, 0x30000000000000, 0x10000000000000, 0x8000000000000, 0x4000000, 0x18000000000000, 0x28000004000000, 0x30000004000000, 0x38000004000000, 0x28000000000000, 0x10000004000000, 0x8000004000000, 0x0, 0x0, 0x0,
 }
 
 // Steps are the x86 instructions of all rows.
-var Steps = [1675]Step{
-	{Head: [2]uint64{0xc08148, 0xc08148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // add dst, imm
-	{Head: [2]uint64{0xc08348, 0xc08348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // add dst, imm
-	{Head: [2]uint64{0x548, 0x548}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                                 // add rax, imm
-	{Head: [2]uint64{0xc00148, 0xc00148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // add dst, src
-	{Head: [2]uint64{0xe88148, 0xe88148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // sub dst, imm
-	{Head: [2]uint64{0xe88348, 0xe88348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // sub dst, imm
-	{Head: [2]uint64{0x2d48, 0x2d48}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                               // sub rax, imm
-	{Head: [2]uint64{0xc02948, 0xc02948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // sub dst, src
-	{Head: [2]uint64{0xc06948, 0xc06948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x3, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // imul dst, dst, imm
-	{Head: [2]uint64{0xc06b48, 0xc06b48}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x3, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // imul dst, dst, imm
-	{Head: [2]uint64{0xc0af0f48, 0xc0af0f48}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},             // imul dst, src
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f749, 0xf3f749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rax
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f749, 0xf3f749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f749, 0xf3f749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf0f748, 0xf0f748}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // div src
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rax
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf0f748, 0xf0f748}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // div src
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf0f748, 0xf0f748}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // div src
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f749, 0xf3f749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rax
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f749, 0xf3f749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f749, 0xf3f749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xfbf749, 0xfbf749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rax
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xfbf749, 0xfbf749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xfbf749, 0xfbf749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xf8f748, 0xf8f748}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // idiv src
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rax
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xf8f748, 0xf8f748}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // idiv src
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xf8f748, 0xf8f748}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // idiv src
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xfbf749, 0xfbf749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rax
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xfbf749, 0xfbf749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xfbf749, 0xfbf749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f749, 0xf3f749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11
-	{Head: [2]uint64{0xd08948, 0xd08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rdx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f749, 0xf3f749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11
-	{Head: [2]uint64{0xd08948, 0xd08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rdx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f749, 0xf3f749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf0f748, 0xf0f748}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // div src
-	{Head: [2]uint64{0xd08948, 0xd08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rdx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf0f748, 0xf0f748}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // div src
-	{Head: [2]uint64{0xd08948, 0xd08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rdx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf0f748, 0xf0f748}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // div src
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f749, 0xf3f749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11
-	{Head: [2]uint64{0xd08948, 0xd08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rdx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f749, 0xf3f749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11
-	{Head: [2]uint64{0xd08948, 0xd08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rdx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f749, 0xf3f749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xfbf749, 0xfbf749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11
-	{Head: [2]uint64{0xd08948, 0xd08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rdx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xfbf749, 0xfbf749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11
-	{Head: [2]uint64{0xd08948, 0xd08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rdx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xfbf749, 0xfbf749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xf8f748, 0xf8f748}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // idiv src
-	{Head: [2]uint64{0xd08948, 0xd08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rdx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xf8f748, 0xf8f748}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // idiv src
-	{Head: [2]uint64{0xd08948, 0xd08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rdx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xf8f748, 0xf8f748}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // idiv src
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xfbf749, 0xfbf749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11
-	{Head: [2]uint64{0xd08948, 0xd08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rdx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xfbf749, 0xfbf749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11
-	{Head: [2]uint64{0xd08948, 0xd08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov dst, rdx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0x9948, 0x9948}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // cqo
-	{Head: [2]uint64{0xfbf749, 0xfbf749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0xc88148, 0xc88148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // or dst, imm
-	{Head: [2]uint64{0xc88348, 0xc88348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // or dst, imm
-	{Head: [2]uint64{0xd48, 0xd48}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                                 // or rax, imm
-	{Head: [2]uint64{0xc00948, 0xc00948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // or dst, src
-	{Head: [2]uint64{0xe08148, 0xe08148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // and dst, imm
-	{Head: [2]uint64{0xe08348, 0xe08348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // and dst, imm
-	{Head: [2]uint64{0x2548, 0x2548}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                               // and rax, imm
-	{Head: [2]uint64{0xc02148, 0xc02148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // and dst, src
-	{Head: [2]uint64{0xf08148, 0xf08148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // xor dst, imm
-	{Head: [2]uint64{0xf08348, 0xf08348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // xor dst, imm
-	{Head: [2]uint64{0x3548, 0x3548}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                               // xor rax, imm
-	{Head: [2]uint64{0xc03148, 0xc03148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // xor dst, src
-	{Head: [2]uint64{0xe0c148, 0xe0c148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // shl dst, imm
-	{Head: [2]uint64{0xe0d148, 0xe0d148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // shl dst, 1
-	{Head: [2]uint64{0xc0f7f9e2c4, 0xc0f7f9e2c4}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x6, 0x6}, Src: [2]uint8{0x7, 0x7}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},         // shlx dst, dst, src
-	{Head: [2]uint64{0xe0d348, 0xe0d348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // shl dst, cl
-	{Head: [2]uint64{0xe8c148, 0xe8c148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // shr dst, imm
-	{Head: [2]uint64{0xe8d148, 0xe8d148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // shr dst, 1
-	{Head: [2]uint64{0xc0f7fbe2c4, 0xc0f7fbe2c4}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x6, 0x6}, Src: [2]uint8{0x7, 0x7}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},         // shrx dst, dst, src
-	{Head: [2]uint64{0xe8d348, 0xe8d348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // shr dst, cl
-	{Head: [2]uint64{0xf8c148, 0xf8c148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // sar dst, imm
-	{Head: [2]uint64{0xf8d148, 0xf8d148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // sar dst, 1
-	{Head: [2]uint64{0xc0f7fae2c4, 0xc0f7fae2c4}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x6, 0x6}, Src: [2]uint8{0x7, 0x7}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},         // sarx dst, dst, src
-	{Head: [2]uint64{0xf8d348, 0xf8d348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // sar dst, cl
-	{Head: [2]uint64{0xb8, 0xb840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{0x8, 0x9}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                         // mov dst.d, imm
-	{Head: [2]uint64{0xc0c748, 0xc0c748}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // mov dst, imm
-	{Head: [2]uint64{0xc031, 0xc03140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // xor dst.d, dst.d
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // mov dst, src
-	{Head: [2]uint64{0xd8f748, 0xd8f748}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // neg dst
-	{Head: [2]uint64{0xc0be0f48, 0xc0be0f48}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},             // movsx dst, src.b
-	{Head: [2]uint64{0xc0bf0f48, 0xc0bf0f48}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},             // movsx dst, src.w
-	{Head: [2]uint64{0xc06348, 0xc06348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // movsxd dst, src.d
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // mov dst, src
-	{Head: [2]uint64{0x2504034865, 0x2504034865}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0xb, 0xb}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgPercpu, Label: 255},              // add dst, qword ptr gs:[{percpu}]
-	{Head: [2]uint64{0x2504034865, 0x2504034865}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0xb, 0xb}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgPercpu, Label: 255},              // add dst, qword ptr gs:[{percpu}]
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // mov dst.d, src.d
-	{Head: [2]uint64{0x20e0c148, 0x20e0c148}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // shl dst, 32
-	{Head: [2]uint64{0xc88148, 0xc88148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgUser, Label: 255},                        // or dst, {user}
-	{Head: [2]uint64{0x20c0c148, 0x20c0c148}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // rol dst, 32
-	{Head: [2]uint64{0xdb314d, 0xdb314d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // xor r11, r11
-	{Head: [2]uint64{0xc085, 0xc08540}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // test dst.d, dst.d
-	{Head: [2]uint64{0xc3440f49, 0xc3440f49}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // cmovz dst, r11
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // mov dst.d, src.d
-	{Head: [2]uint64{0x20e0c148, 0x20e0c148}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // shl dst, 32
-	{Head: [2]uint64{0xd48, 0xd48}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgUser, Label: 255},                                                // or rax, {user}
-	{Head: [2]uint64{0x20c0c148, 0x20c0c148}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // rol dst, 32
-	{Head: [2]uint64{0xdb314d, 0xdb314d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // xor r11, r11
-	{Head: [2]uint64{0xc085, 0xc08540}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // test dst.d, dst.d
-	{Head: [2]uint64{0xc3440f49, 0xc3440f49}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // cmovz dst, r11
-	{Head: [2]uint64{0x20e0c148, 0x20e0c148}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // shl dst, 32
-	{Head: [2]uint64{0xc88148, 0xc88148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgUser, Label: 255},                        // or dst, {user}
-	{Head: [2]uint64{0x20c0c148, 0x20c0c148}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // rol dst, 32
-	{Head: [2]uint64{0xdb314d, 0xdb314d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // xor r11, r11
-	{Head: [2]uint64{0xc085, 0xc08540}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // test dst.d, dst.d
-	{Head: [2]uint64{0xc3440f49, 0xc3440f49}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // cmovz dst, r11
-	{Head: [2]uint64{0x20e0c148, 0x20e0c148}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // shl dst, 32
-	{Head: [2]uint64{0xd48, 0xd48}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgUser, Label: 255},                                                // or rax, {user}
-	{Head: [2]uint64{0x20c0c148, 0x20c0c148}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // rol dst, 32
-	{Head: [2]uint64{0xdb314d, 0xdb314d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // xor r11, r11
-	{Head: [2]uint64{0xc085, 0xc08540}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // test dst.d, dst.d
-	{Head: [2]uint64{0xc3440f49, 0xc3440f49}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // cmovz dst, r11
-	{Head: [2]uint64{0xc081, 0xc08140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // add dst.d, imm
-	{Head: [2]uint64{0xc083, 0xc08340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // add dst.d, imm
-	{Head: [2]uint64{0x5, 0x540}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                                   // add eax, imm
-	{Head: [2]uint64{0xc001, 0xc00140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // add dst.d, src.d
-	{Head: [2]uint64{0xe881, 0xe88140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // sub dst.d, imm
-	{Head: [2]uint64{0xe883, 0xe88340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // sub dst.d, imm
-	{Head: [2]uint64{0x2d, 0x2d40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                                 // sub eax, imm
-	{Head: [2]uint64{0xc029, 0xc02940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // sub dst.d, src.d
-	{Head: [2]uint64{0xc069, 0xc06940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // imul dst.d, dst.d, imm
-	{Head: [2]uint64{0xc06b, 0xc06b40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // imul dst.d, dst.d, imm
-	{Head: [2]uint64{0xc0af0f, 0xc0af0f40}, Len: [2]uint8{0x3, 0x4}, Dst: [2]uint8{0xe, 0x4}, Src: [2]uint8{0xf, 0x5}, Mod: [2]uint8{0x10, 0x18}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},               // imul dst.d, src.d
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f741, 0xf3f741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11d
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, eax
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f741, 0xf3f741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11d
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f741, 0xf3f741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11d
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, eax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf0f7, 0xf0f740}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // div src.d
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, eax
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf0f7, 0xf0f740}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // div src.d
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf0f7, 0xf0f740}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // div src.d
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, eax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f741, 0xf3f741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11d
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, eax
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f741, 0xf3f741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11d
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f741, 0xf3f741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11d
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, eax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xfbf741, 0xfbf741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11d
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, eax
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xfbf741, 0xfbf741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11d
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xfbf741, 0xfbf741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11d
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, eax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xf8f7, 0xf8f740}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // idiv src.d
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, eax
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xf8f7, 0xf8f740}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // idiv src.d
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xf8f7, 0xf8f740}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // idiv src.d
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, eax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xfbf741, 0xfbf741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11d
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, eax
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xfbf741, 0xfbf741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11d
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xfbf741, 0xfbf741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11d
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, eax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f741, 0xf3f741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11d
-	{Head: [2]uint64{0xd089, 0xd08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, edx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f741, 0xf3f741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11d
-	{Head: [2]uint64{0xd089, 0xd08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, edx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f741, 0xf3f741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11d
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf0f7, 0xf0f740}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // div src.d
-	{Head: [2]uint64{0xd089, 0xd08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, edx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf0f7, 0xf0f740}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // div src.d
-	{Head: [2]uint64{0xd089, 0xd08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, edx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf0f7, 0xf0f740}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // div src.d
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f741, 0xf3f741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11d
-	{Head: [2]uint64{0xd089, 0xd08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, edx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f741, 0xf3f741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11d
-	{Head: [2]uint64{0xd089, 0xd08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, edx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0xd231, 0xd23140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // xor edx, edx
-	{Head: [2]uint64{0xf3f741, 0xf3f741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // div r11d
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xfbf741, 0xfbf741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11d
-	{Head: [2]uint64{0xd089, 0xd08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, edx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xfbf741, 0xfbf741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11d
-	{Head: [2]uint64{0xd089, 0xd08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, edx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc3c749, 0xc3c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // mov r11, imm
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xfbf741, 0xfbf741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11d
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xf8f7, 0xf8f740}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // idiv src.d
-	{Head: [2]uint64{0xd089, 0xd08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, edx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xf8f7, 0xf8f740}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // idiv src.d
-	{Head: [2]uint64{0xd089, 0xd08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, edx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xf8f7, 0xf8f740}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // idiv src.d
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xfbf741, 0xfbf741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11d
-	{Head: [2]uint64{0xd089, 0xd08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, edx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x52, 0x5240}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rdx
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xfbf741, 0xfbf741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11d
-	{Head: [2]uint64{0xd089, 0xd08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, edx
-	{Head: [2]uint64{0x5a, 0x5a40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rdx
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dst.d
-	{Head: [2]uint64{0x99, 0x9940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // cdq
-	{Head: [2]uint64{0xfbf741, 0xfbf741}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // idiv r11d
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0xc881, 0xc88140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // or dst.d, imm
-	{Head: [2]uint64{0xc883, 0xc88340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // or dst.d, imm
-	{Head: [2]uint64{0xd, 0xd40}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                                   // or eax, imm
-	{Head: [2]uint64{0xc009, 0xc00940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // or dst.d, src.d
-	{Head: [2]uint64{0xe081, 0xe08140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // and dst.d, imm
-	{Head: [2]uint64{0xe083, 0xe08340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // and dst.d, imm
-	{Head: [2]uint64{0x25, 0x2540}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                                 // and eax, imm
-	{Head: [2]uint64{0xc021, 0xc02140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // and dst.d, src.d
-	{Head: [2]uint64{0xf081, 0xf08140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // xor dst.d, imm
-	{Head: [2]uint64{0xf083, 0xf08340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // xor dst.d, imm
-	{Head: [2]uint64{0x35, 0x3540}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                                 // xor eax, imm
-	{Head: [2]uint64{0xc031, 0xc03140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // xor dst.d, src.d
-	{Head: [2]uint64{0xe0c1, 0xe0c140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // shl dst.d, imm
-	{Head: [2]uint64{0xe0d1, 0xe0d140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // shl dst.d, 1
-	{Head: [2]uint64{0xc0f779e2c4, 0xc0f779e2c4}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x6, 0x6}, Src: [2]uint8{0x7, 0x7}, Mod: [2]uint8{0x20, 0x20}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},         // shlx dst.d, dst.d, src.d
-	{Head: [2]uint64{0xe0d3, 0xe0d340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // shl dst.d, cl
-	{Head: [2]uint64{0xe8c1, 0xe8c140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // shr dst.d, imm
-	{Head: [2]uint64{0xe8d1, 0xe8d140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // shr dst.d, 1
-	{Head: [2]uint64{0xc0f77be2c4, 0xc0f77be2c4}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x6, 0x6}, Src: [2]uint8{0x7, 0x7}, Mod: [2]uint8{0x20, 0x20}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},         // shrx dst.d, dst.d, src.d
-	{Head: [2]uint64{0xe8d3, 0xe8d340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // shr dst.d, cl
-	{Head: [2]uint64{0xf8c1, 0xf8c140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // sar dst.d, imm
-	{Head: [2]uint64{0xf8d1, 0xf8d140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // sar dst.d, 1
-	{Head: [2]uint64{0xc0f77ae2c4, 0xc0f77ae2c4}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x6, 0x6}, Src: [2]uint8{0x7, 0x7}, Mod: [2]uint8{0x20, 0x20}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},         // sarx dst.d, dst.d, src.d
-	{Head: [2]uint64{0xf8d3, 0xf8d340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // sar dst.d, cl
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // mov dst.d, src.d
-	{Head: [2]uint64{0xd8f7, 0xd8f740}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // neg dst.d
-	{Head: [2]uint64{0xc0be0f40, 0xc0be0f40}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},             // movsx dst.d, src.b
-	{Head: [2]uint64{0xc0bf0f, 0xc0bf0f40}, Len: [2]uint8{0x3, 0x4}, Dst: [2]uint8{0xe, 0x4}, Src: [2]uint8{0xf, 0x5}, Mod: [2]uint8{0x10, 0x18}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},               // movsx dst.d, src.w
-	{Head: [2]uint64{0xc0b70f, 0xc0b70f40}, Len: [2]uint8{0x3, 0x4}, Dst: [2]uint8{0x10, 0x11}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x18}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // movzx dst.d, dst.w
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov dst.d, dst.d
-	{Head: [2]uint64{0x8c8c166, 0x8c8c14066}, Len: [2]uint8{0x4, 0x5}, Dst: [2]uint8{0xf, 0x12}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x18}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // ror dst.w, 8
-	{Head: [2]uint64{0xc0b70f, 0xc0b70f40}, Len: [2]uint8{0x3, 0x4}, Dst: [2]uint8{0x10, 0x11}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x18}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // movzx dst.d, dst.w
-	{Head: [2]uint64{0xc80f, 0xc80f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                     // bswap dst.d
-	{Head: [2]uint64{0xc80f48, 0xc80f48}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                   // bswap dst
-	{Head: [2]uint64{0xf88148, 0xf88148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xf88348, 0xf88348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xc08548, 0xc08548}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x3, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // test dst, dst
-	{Head: [2]uint64{0xc03948, 0xc03948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // cmp dst, src
-	{Head: [2]uint64{0xf88148, 0xf88148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xf88348, 0xf88348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xc08548, 0xc08548}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x3, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // test dst, dst
-	{Head: [2]uint64{0xc03948, 0xc03948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // cmp dst, src
-	{Head: [2]uint64{0xf88148, 0xf88148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xf88348, 0xf88348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xc08548, 0xc08548}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x3, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // test dst, dst
-	{Head: [2]uint64{0xc03948, 0xc03948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // cmp dst, src
-	{Head: [2]uint64{0xf88148, 0xf88148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xf88348, 0xf88348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xc08548, 0xc08548}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x3, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // test dst, dst
-	{Head: [2]uint64{0xc03948, 0xc03948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // cmp dst, src
-	{Head: [2]uint64{0xf88148, 0xf88148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xf88348, 0xf88348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xc08548, 0xc08548}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x3, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // test dst, dst
-	{Head: [2]uint64{0xc03948, 0xc03948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // cmp dst, src
-	{Head: [2]uint64{0xf88148, 0xf88148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xf88348, 0xf88348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xc08548, 0xc08548}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x3, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // test dst, dst
-	{Head: [2]uint64{0xc03948, 0xc03948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // cmp dst, src
-	{Head: [2]uint64{0xf88148, 0xf88148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xf88348, 0xf88348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xc08548, 0xc08548}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x3, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // test dst, dst
-	{Head: [2]uint64{0xc03948, 0xc03948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // cmp dst, src
-	{Head: [2]uint64{0xf88148, 0xf88148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xf88348, 0xf88348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xc08548, 0xc08548}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x3, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // test dst, dst
-	{Head: [2]uint64{0xc03948, 0xc03948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // cmp dst, src
-	{Head: [2]uint64{0xf88148, 0xf88148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xf88348, 0xf88348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xc08548, 0xc08548}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x3, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // test dst, dst
-	{Head: [2]uint64{0xc03948, 0xc03948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // cmp dst, src
-	{Head: [2]uint64{0xf88148, 0xf88148}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xf88348, 0xf88348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                         // cmp dst, imm
-	{Head: [2]uint64{0xc08548, 0xc08548}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x3, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // test dst, dst
-	{Head: [2]uint64{0xc03948, 0xc03948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // cmp dst, src
-	{Head: [2]uint64{0xc0f748, 0xc0f748}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                         // test dst, imm
-	{Head: [2]uint64{0xc08548, 0xc08548}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // test dst, src
-	{Head: [2]uint64{0xf881, 0xf88140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xf883, 0xf88340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xc085, 0xc08540}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // test dst.d, dst.d
-	{Head: [2]uint64{0xc039, 0xc03940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // cmp dst.d, src.d
-	{Head: [2]uint64{0xf881, 0xf88140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xf883, 0xf88340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xc085, 0xc08540}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // test dst.d, dst.d
-	{Head: [2]uint64{0xc039, 0xc03940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // cmp dst.d, src.d
-	{Head: [2]uint64{0xf881, 0xf88140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xf883, 0xf88340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xc085, 0xc08540}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // test dst.d, dst.d
-	{Head: [2]uint64{0xc039, 0xc03940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // cmp dst.d, src.d
-	{Head: [2]uint64{0xf881, 0xf88140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xf883, 0xf88340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xc085, 0xc08540}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // test dst.d, dst.d
-	{Head: [2]uint64{0xc039, 0xc03940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // cmp dst.d, src.d
-	{Head: [2]uint64{0xf881, 0xf88140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xf883, 0xf88340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xc085, 0xc08540}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // test dst.d, dst.d
-	{Head: [2]uint64{0xc039, 0xc03940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // cmp dst.d, src.d
-	{Head: [2]uint64{0xf881, 0xf88140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xf883, 0xf88340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xc085, 0xc08540}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // test dst.d, dst.d
-	{Head: [2]uint64{0xc039, 0xc03940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // cmp dst.d, src.d
-	{Head: [2]uint64{0xf881, 0xf88140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xf883, 0xf88340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xc085, 0xc08540}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // test dst.d, dst.d
-	{Head: [2]uint64{0xc039, 0xc03940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // cmp dst.d, src.d
-	{Head: [2]uint64{0xf881, 0xf88140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xf883, 0xf88340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xc085, 0xc08540}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // test dst.d, dst.d
-	{Head: [2]uint64{0xc039, 0xc03940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // cmp dst.d, src.d
-	{Head: [2]uint64{0xf881, 0xf88140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xf883, 0xf88340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xc085, 0xc08540}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // test dst.d, dst.d
-	{Head: [2]uint64{0xc039, 0xc03940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // cmp dst.d, src.d
-	{Head: [2]uint64{0xf881, 0xf88140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xf883, 0xf88340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                            // cmp dst.d, imm
-	{Head: [2]uint64{0xc085, 0xc08540}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // test dst.d, dst.d
-	{Head: [2]uint64{0xc039, 0xc03940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // cmp dst.d, src.d
-	{Head: [2]uint64{0xc0f7, 0xc0f740}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                            // test dst.d, imm
-	{Head: [2]uint64{0xc085, 0xc08540}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                    // test dst.d, src.d
-	{Head: [2]uint64{0xb848, 0xb848}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{0x9, 0x9}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 8, Arg: ArgImm, Label: 255},                                       // mov dst, imm
-	{Head: [2]uint64{0x40b60f48, 0x40b60f48}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // movzx dst, byte ptr [src+off]
-	{Head: [2]uint64{0x40b70f48, 0x40b70f48}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // movzx dst, word ptr [src+off]
-	{Head: [2]uint64{0x408b, 0x408b40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                    // mov dst.d, dword ptr [src+off]
-	{Head: [2]uint64{0x408b48, 0x408b48}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // mov dst, qword ptr [src+off]
-	{Head: [2]uint64{0x40be0f48, 0x40be0f48}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // movsx dst, byte ptr [src+off]
-	{Head: [2]uint64{0x40bf0f48, 0x40bf0f48}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // movsx dst, word ptr [src+off]
-	{Head: [2]uint64{0x406348, 0x406348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // movsxd dst, dword ptr [src+off]
-	{Head: [2]uint64{0xc2c749, 0xc2c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgVsyscall, Label: 255},                            // mov r10, {vsyscall}
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc38149, 0xc38149}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgOff, Label: 255},                                 // add r11, {off}
-	{Head: [2]uint64{0xd3294d, 0xd3294d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // sub r11, r10
-	{Head: [2]uint64{0xba49, 0xba49}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 8, Arg: ArgLimit, Label: 255},                                             // mov r10, {limit}
-	{Head: [2]uint64{0xd3394d, 0xd3394d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // cmp r11, r10
-	{Head: [2]uint64{0x77, 0x77}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 9},                                                     // jnbe load
-	{Head: [2]uint64{0xc031, 0xc03140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // xor dst.d, dst.d
-	{Head: [2]uint64{0xeb, 0xeb}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 10},                                                    // jmp end
-	{Head: [2]uint64{0x40b60f48, 0x40b60f48}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // movzx dst, byte ptr [src+off]
-	{Head: [2]uint64{0xc2c749, 0xc2c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgVsyscall, Label: 255},                            // mov r10, {vsyscall}
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xd3294d, 0xd3294d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // sub r11, r10
-	{Head: [2]uint64{0xba49, 0xba49}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 8, Arg: ArgLimit, Label: 255},                                             // mov r10, {limit}
-	{Head: [2]uint64{0xd3394d, 0xd3394d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // cmp r11, r10
-	{Head: [2]uint64{0x77, 0x77}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 8},                                                     // jnbe load
-	{Head: [2]uint64{0xc031, 0xc03140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // xor dst.d, dst.d
-	{Head: [2]uint64{0xeb, 0xeb}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 9},                                                     // jmp end
-	{Head: [2]uint64{0x40b60f48, 0x40b60f48}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // movzx dst, byte ptr [src+off]
-	{Head: [2]uint64{0xc2c749, 0xc2c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgVsyscall, Label: 255},                            // mov r10, {vsyscall}
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc38149, 0xc38149}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgOff, Label: 255},                                 // add r11, {off}
-	{Head: [2]uint64{0xd3294d, 0xd3294d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // sub r11, r10
-	{Head: [2]uint64{0xba49, 0xba49}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 8, Arg: ArgLimit, Label: 255},                                             // mov r10, {limit}
-	{Head: [2]uint64{0xd3394d, 0xd3394d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // cmp r11, r10
-	{Head: [2]uint64{0x77, 0x77}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 9},                                                     // jnbe load
-	{Head: [2]uint64{0xc031, 0xc03140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // xor dst.d, dst.d
-	{Head: [2]uint64{0xeb, 0xeb}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 10},                                                    // jmp end
-	{Head: [2]uint64{0x40b70f48, 0x40b70f48}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // movzx dst, word ptr [src+off]
-	{Head: [2]uint64{0xc2c749, 0xc2c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgVsyscall, Label: 255},                            // mov r10, {vsyscall}
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xd3294d, 0xd3294d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // sub r11, r10
-	{Head: [2]uint64{0xba49, 0xba49}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 8, Arg: ArgLimit, Label: 255},                                             // mov r10, {limit}
-	{Head: [2]uint64{0xd3394d, 0xd3394d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // cmp r11, r10
-	{Head: [2]uint64{0x77, 0x77}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 8},                                                     // jnbe load
-	{Head: [2]uint64{0xc031, 0xc03140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // xor dst.d, dst.d
-	{Head: [2]uint64{0xeb, 0xeb}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 9},                                                     // jmp end
-	{Head: [2]uint64{0x40b70f48, 0x40b70f48}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // movzx dst, word ptr [src+off]
-	{Head: [2]uint64{0xc2c749, 0xc2c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgVsyscall, Label: 255},                            // mov r10, {vsyscall}
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc38149, 0xc38149}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgOff, Label: 255},                                 // add r11, {off}
-	{Head: [2]uint64{0xd3294d, 0xd3294d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // sub r11, r10
-	{Head: [2]uint64{0xba49, 0xba49}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 8, Arg: ArgLimit, Label: 255},                                             // mov r10, {limit}
-	{Head: [2]uint64{0xd3394d, 0xd3394d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // cmp r11, r10
-	{Head: [2]uint64{0x77, 0x77}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 9},                                                     // jnbe load
-	{Head: [2]uint64{0xc031, 0xc03140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // xor dst.d, dst.d
-	{Head: [2]uint64{0xeb, 0xeb}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 10},                                                    // jmp end
-	{Head: [2]uint64{0x408b, 0x408b40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                    // mov dst.d, dword ptr [src+off]
-	{Head: [2]uint64{0xc2c749, 0xc2c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgVsyscall, Label: 255},                            // mov r10, {vsyscall}
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xd3294d, 0xd3294d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // sub r11, r10
-	{Head: [2]uint64{0xba49, 0xba49}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 8, Arg: ArgLimit, Label: 255},                                             // mov r10, {limit}
-	{Head: [2]uint64{0xd3394d, 0xd3394d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // cmp r11, r10
-	{Head: [2]uint64{0x77, 0x77}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 8},                                                     // jnbe load
-	{Head: [2]uint64{0xc031, 0xc03140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // xor dst.d, dst.d
-	{Head: [2]uint64{0xeb, 0xeb}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 9},                                                     // jmp end
-	{Head: [2]uint64{0x408b, 0x408b40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xd, 0x2}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                    // mov dst.d, dword ptr [src+off]
-	{Head: [2]uint64{0xc2c749, 0xc2c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgVsyscall, Label: 255},                            // mov r10, {vsyscall}
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc38149, 0xc38149}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgOff, Label: 255},                                 // add r11, {off}
-	{Head: [2]uint64{0xd3294d, 0xd3294d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // sub r11, r10
-	{Head: [2]uint64{0xba49, 0xba49}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 8, Arg: ArgLimit, Label: 255},                                             // mov r10, {limit}
-	{Head: [2]uint64{0xd3394d, 0xd3394d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // cmp r11, r10
-	{Head: [2]uint64{0x77, 0x77}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 9},                                                     // jnbe load
-	{Head: [2]uint64{0xc031, 0xc03140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // xor dst.d, dst.d
-	{Head: [2]uint64{0xeb, 0xeb}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 10},                                                    // jmp end
-	{Head: [2]uint64{0x408b48, 0x408b48}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // mov dst, qword ptr [src+off]
-	{Head: [2]uint64{0xc2c749, 0xc2c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgVsyscall, Label: 255},                            // mov r10, {vsyscall}
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xd3294d, 0xd3294d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // sub r11, r10
-	{Head: [2]uint64{0xba49, 0xba49}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 8, Arg: ArgLimit, Label: 255},                                             // mov r10, {limit}
-	{Head: [2]uint64{0xd3394d, 0xd3394d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // cmp r11, r10
-	{Head: [2]uint64{0x77, 0x77}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 8},                                                     // jnbe load
-	{Head: [2]uint64{0xc031, 0xc03140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // xor dst.d, dst.d
-	{Head: [2]uint64{0xeb, 0xeb}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 9},                                                     // jmp end
-	{Head: [2]uint64{0x408b48, 0x408b48}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // mov dst, qword ptr [src+off]
-	{Head: [2]uint64{0xc2c749, 0xc2c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgVsyscall, Label: 255},                            // mov r10, {vsyscall}
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc38149, 0xc38149}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgOff, Label: 255},                                 // add r11, {off}
-	{Head: [2]uint64{0xd3294d, 0xd3294d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // sub r11, r10
-	{Head: [2]uint64{0xba49, 0xba49}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 8, Arg: ArgLimit, Label: 255},                                             // mov r10, {limit}
-	{Head: [2]uint64{0xd3394d, 0xd3394d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // cmp r11, r10
-	{Head: [2]uint64{0x77, 0x77}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 9},                                                     // jnbe load
-	{Head: [2]uint64{0xc031, 0xc03140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // xor dst.d, dst.d
-	{Head: [2]uint64{0xeb, 0xeb}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 10},                                                    // jmp end
-	{Head: [2]uint64{0x40be0f48, 0x40be0f48}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // movsx dst, byte ptr [src+off]
-	{Head: [2]uint64{0xc2c749, 0xc2c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgVsyscall, Label: 255},                            // mov r10, {vsyscall}
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xd3294d, 0xd3294d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // sub r11, r10
-	{Head: [2]uint64{0xba49, 0xba49}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 8, Arg: ArgLimit, Label: 255},                                             // mov r10, {limit}
-	{Head: [2]uint64{0xd3394d, 0xd3394d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // cmp r11, r10
-	{Head: [2]uint64{0x77, 0x77}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 8},                                                     // jnbe load
-	{Head: [2]uint64{0xc031, 0xc03140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // xor dst.d, dst.d
-	{Head: [2]uint64{0xeb, 0xeb}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 9},                                                     // jmp end
-	{Head: [2]uint64{0x40be0f48, 0x40be0f48}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // movsx dst, byte ptr [src+off]
-	{Head: [2]uint64{0xc2c749, 0xc2c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgVsyscall, Label: 255},                            // mov r10, {vsyscall}
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc38149, 0xc38149}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgOff, Label: 255},                                 // add r11, {off}
-	{Head: [2]uint64{0xd3294d, 0xd3294d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // sub r11, r10
-	{Head: [2]uint64{0xba49, 0xba49}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 8, Arg: ArgLimit, Label: 255},                                             // mov r10, {limit}
-	{Head: [2]uint64{0xd3394d, 0xd3394d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // cmp r11, r10
-	{Head: [2]uint64{0x77, 0x77}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 9},                                                     // jnbe load
-	{Head: [2]uint64{0xc031, 0xc03140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // xor dst.d, dst.d
-	{Head: [2]uint64{0xeb, 0xeb}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 10},                                                    // jmp end
-	{Head: [2]uint64{0x40bf0f48, 0x40bf0f48}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // movsx dst, word ptr [src+off]
-	{Head: [2]uint64{0xc2c749, 0xc2c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgVsyscall, Label: 255},                            // mov r10, {vsyscall}
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xd3294d, 0xd3294d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // sub r11, r10
-	{Head: [2]uint64{0xba49, 0xba49}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 8, Arg: ArgLimit, Label: 255},                                             // mov r10, {limit}
-	{Head: [2]uint64{0xd3394d, 0xd3394d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // cmp r11, r10
-	{Head: [2]uint64{0x77, 0x77}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 8},                                                     // jnbe load
-	{Head: [2]uint64{0xc031, 0xc03140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // xor dst.d, dst.d
-	{Head: [2]uint64{0xeb, 0xeb}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 9},                                                     // jmp end
-	{Head: [2]uint64{0x40bf0f48, 0x40bf0f48}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // movsx dst, word ptr [src+off]
-	{Head: [2]uint64{0xc2c749, 0xc2c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgVsyscall, Label: 255},                            // mov r10, {vsyscall}
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xc38149, 0xc38149}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgOff, Label: 255},                                 // add r11, {off}
-	{Head: [2]uint64{0xd3294d, 0xd3294d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // sub r11, r10
-	{Head: [2]uint64{0xba49, 0xba49}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 8, Arg: ArgLimit, Label: 255},                                             // mov r10, {limit}
-	{Head: [2]uint64{0xd3394d, 0xd3394d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // cmp r11, r10
-	{Head: [2]uint64{0x77, 0x77}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 9},                                                     // jnbe load
-	{Head: [2]uint64{0xc031, 0xc03140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // xor dst.d, dst.d
-	{Head: [2]uint64{0xeb, 0xeb}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 10},                                                    // jmp end
-	{Head: [2]uint64{0x406348, 0x406348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // movsxd dst, dword ptr [src+off]
-	{Head: [2]uint64{0xc2c749, 0xc2c749}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgVsyscall, Label: 255},                            // mov r10, {vsyscall}
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11, src
-	{Head: [2]uint64{0xd3294d, 0xd3294d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // sub r11, r10
-	{Head: [2]uint64{0xba49, 0xba49}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 8, Arg: ArgLimit, Label: 255},                                             // mov r10, {limit}
-	{Head: [2]uint64{0xd3394d, 0xd3394d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // cmp r11, r10
-	{Head: [2]uint64{0x77, 0x77}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 8},                                                     // jnbe load
-	{Head: [2]uint64{0xc031, 0xc03140}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xa, 0x3}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // xor dst.d, dst.d
-	{Head: [2]uint64{0xeb, 0xeb}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 9},                                                     // jmp end
-	{Head: [2]uint64{0x406348, 0x406348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // movsxd dst, dword ptr [src+off]
-	{Head: [2]uint64{0x2044b60f42, 0x2044b60f42}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x13, 0x13}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // movzx dst.d, byte ptr [src+r12+off]
-	{Head: [2]uint64{0x2044b70f42, 0x2044b70f42}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x13, 0x13}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // movzx dst.d, word ptr [src+r12+off]
-	{Head: [2]uint64{0x20448b42, 0x20448b42}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // mov dst.d, dword ptr [src+r12+off]
-	{Head: [2]uint64{0x20448b4a, 0x20448b4a}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // mov dst, qword ptr [src+r12+off]
-	{Head: [2]uint64{0x2044be0f4a, 0x2044be0f4a}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x13, 0x13}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // movsx dst, byte ptr [src+r12+off]
-	{Head: [2]uint64{0x2044bf0f4a, 0x2044bf0f4a}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{0x13, 0x13}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // movsx dst, word ptr [src+r12+off]
-	{Head: [2]uint64{0x2044634a, 0x2044634a}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{0x5, 0x5}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // movsxd dst, dword ptr [src+r12+off]
-	{Head: [2]uint64{0x40c6, 0x40c640}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 1, Imm: 1, Arg: ArgImm, Label: 255},                            // mov byte ptr [dst+off], imm
-	{Head: [2]uint64{0x40c766, 0x40c74066}, Len: [2]uint8{0x3, 0x4}, Dst: [2]uint8{0xf, 0x12}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x18}, Rex: 1, Disp: 1, Imm: 2, Arg: ArgImm, Label: 255},                      // mov word ptr [dst+off], imm
-	{Head: [2]uint64{0x40c7, 0x40c740}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 1, Imm: 4, Arg: ArgImm, Label: 255},                            // mov dword ptr [dst+off], imm
-	{Head: [2]uint64{0x40c748, 0x40c748}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 4, Arg: ArgImm, Label: 255},                         // mov qword ptr [dst+off], imm
-	{Head: [2]uint64{0x2044c642, 0x2044c642}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x5, 0x5}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 1, Arg: ArgImm, Label: 255},                     // mov byte ptr [dst+r12+off], imm
-	{Head: [2]uint64{0x2044c74266, 0x2044c74266}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 2, Arg: ArgImm, Label: 255},               // mov word ptr [dst+r12+off], imm
-	{Head: [2]uint64{0x2044c742, 0x2044c742}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x5, 0x5}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 4, Arg: ArgImm, Label: 255},                     // mov dword ptr [dst+r12+off], imm
-	{Head: [2]uint64{0x2044c74a, 0x2044c74a}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x5, 0x5}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 4, Arg: ArgImm, Label: 255},                     // mov qword ptr [dst+r12+off], imm
-	{Head: [2]uint64{0xe8ae0f, 0xe8ae0f40}, Len: [2]uint8{0x3, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                         // lfence
-	{Head: [2]uint64{0x4088, 0x408840}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 7, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                    // mov byte ptr [dst+off], src.b
-	{Head: [2]uint64{0x408966, 0x40894066}, Len: [2]uint8{0x3, 0x4}, Dst: [2]uint8{0xf, 0x12}, Src: [2]uint8{0xe, 0xb}, Mod: [2]uint8{0x10, 0x18}, Rex: 3, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},              // mov word ptr [dst+off], src.w
-	{Head: [2]uint64{0x4089, 0x408940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{0xd, 0x2}, Mod: [2]uint8{0x8, 0x10}, Rex: 3, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                    // mov dword ptr [dst+off], src.d
-	{Head: [2]uint64{0x408948, 0x408948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // mov qword ptr [dst+off], src
-	{Head: [2]uint64{0x20448842, 0x20448842}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x5, 0x5}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // mov byte ptr [dst+r12+off], src.b
-	{Head: [2]uint64{0x2044894266, 0x2044894266}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // mov word ptr [dst+r12+off], src.w
-	{Head: [2]uint64{0x20448942, 0x20448942}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x5, 0x5}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // mov dword ptr [dst+r12+off], src.d
-	{Head: [2]uint64{0x2044894a, 0x2044894a}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x5, 0x5}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},             // mov qword ptr [dst+r12+off], src
-	{Head: [2]uint64{0x4001f0, 0x400140f0}, Len: [2]uint8{0x3, 0x4}, Dst: [2]uint8{0xf, 0x12}, Src: [2]uint8{0xe, 0xb}, Mod: [2]uint8{0x10, 0x18}, Rex: 3, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},              // lock add dword ptr [dst+off], src.d
-	{Head: [2]uint64{0x4009f0, 0x400940f0}, Len: [2]uint8{0x3, 0x4}, Dst: [2]uint8{0xf, 0x12}, Src: [2]uint8{0xe, 0xb}, Mod: [2]uint8{0x10, 0x18}, Rex: 3, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},              // lock or dword ptr [dst+off], src.d
-	{Head: [2]uint64{0x4021f0, 0x402140f0}, Len: [2]uint8{0x3, 0x4}, Dst: [2]uint8{0xf, 0x12}, Src: [2]uint8{0xe, 0xb}, Mod: [2]uint8{0x10, 0x18}, Rex: 3, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},              // lock and dword ptr [dst+off], src.d
-	{Head: [2]uint64{0x4031f0, 0x403140f0}, Len: [2]uint8{0x3, 0x4}, Dst: [2]uint8{0xf, 0x12}, Src: [2]uint8{0xe, 0xb}, Mod: [2]uint8{0x10, 0x18}, Rex: 3, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},              // lock xor dword ptr [dst+off], src.d
-	{Head: [2]uint64{0x40c10ff0, 0x40c10f40f0}, Len: [2]uint8{0x4, 0x5}, Dst: [2]uint8{0x15, 0x14}, Src: [2]uint8{0x16, 0x17}, Mod: [2]uint8{0x18, 0x20}, Rex: 3, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // lock xadd dword ptr [dst+off], src.d
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x408b, 0x408b40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dword ptr [dst+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xc30941, 0xc30941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // or r11d, src.d
-	{Head: [2]uint64{0x58b10f44f0, 0x58b10f44f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},               // lock cmpxchg dword ptr [dst+off], r11d
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov src.d, eax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x428b41, 0x428b41}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov eax, dword ptr [r10+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xc30941, 0xc30941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // or r11d, src.d
-	{Head: [2]uint64{0x5ab10f45f0, 0x5ab10f45f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // lock cmpxchg dword ptr [r10+off], r11d
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov src.d, eax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x408b, 0x408b40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dword ptr [dst+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xd30945, 0xd30945}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // or r11d, r10d
-	{Head: [2]uint64{0x58b10f44f0, 0x58b10f44f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},               // lock cmpxchg dword ptr [dst+off], r11d
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10d, eax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x428b41, 0x428b41}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov eax, dword ptr [r10+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xd30945, 0xd30945}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // or r11d, r10d
-	{Head: [2]uint64{0x5ab10f45f0, 0x5ab10f45f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // lock cmpxchg dword ptr [r10+off], r11d
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10d, eax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x408b, 0x408b40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dword ptr [dst+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xc32141, 0xc32141}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // and r11d, src.d
-	{Head: [2]uint64{0x58b10f44f0, 0x58b10f44f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},               // lock cmpxchg dword ptr [dst+off], r11d
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov src.d, eax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x428b41, 0x428b41}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov eax, dword ptr [r10+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xc32141, 0xc32141}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // and r11d, src.d
-	{Head: [2]uint64{0x5ab10f45f0, 0x5ab10f45f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // lock cmpxchg dword ptr [r10+off], r11d
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov src.d, eax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x408b, 0x408b40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dword ptr [dst+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xd32145, 0xd32145}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // and r11d, r10d
-	{Head: [2]uint64{0x58b10f44f0, 0x58b10f44f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},               // lock cmpxchg dword ptr [dst+off], r11d
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10d, eax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x428b41, 0x428b41}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov eax, dword ptr [r10+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xd32145, 0xd32145}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // and r11d, r10d
-	{Head: [2]uint64{0x5ab10f45f0, 0x5ab10f45f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // lock cmpxchg dword ptr [r10+off], r11d
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10d, eax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x408b, 0x408b40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dword ptr [dst+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xc33141, 0xc33141}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // xor r11d, src.d
-	{Head: [2]uint64{0x58b10f44f0, 0x58b10f44f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},               // lock cmpxchg dword ptr [dst+off], r11d
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov src.d, eax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x428b41, 0x428b41}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov eax, dword ptr [r10+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xc33141, 0xc33141}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // xor r11d, src.d
-	{Head: [2]uint64{0x5ab10f45f0, 0x5ab10f45f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // lock cmpxchg dword ptr [r10+off], r11d
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov src.d, eax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x408b, 0x408b40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                            // mov eax, dword ptr [dst+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xd33145, 0xd33145}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // xor r11d, r10d
-	{Head: [2]uint64{0x58b10f44f0, 0x58b10f44f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},               // lock cmpxchg dword ptr [dst+off], r11d
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10d, eax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x428b41, 0x428b41}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov eax, dword ptr [r10+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xd33145, 0xd33145}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // xor r11d, r10d
-	{Head: [2]uint64{0x5ab10f45f0, 0x5ab10f45f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // lock cmpxchg dword ptr [r10+off], r11d
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10d, eax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0x4087f0, 0x408740f0}, Len: [2]uint8{0x3, 0x4}, Dst: [2]uint8{0xf, 0x12}, Src: [2]uint8{0xe, 0xb}, Mod: [2]uint8{0x10, 0x18}, Rex: 3, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},              // lock xchg dword ptr [dst+off], src.d
-	{Head: [2]uint64{0x40b10ff0, 0x40b10f40f0}, Len: [2]uint8{0x4, 0x5}, Dst: [2]uint8{0x15, 0x14}, Src: [2]uint8{0x16, 0x17}, Mod: [2]uint8{0x18, 0x20}, Rex: 3, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // lock cmpxchg dword ptr [dst+off], src.d
-	{Head: [2]uint64{0x400148f0, 0x400148f0}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x12, 0x12}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},           // lock add qword ptr [dst+off], src
-	{Head: [2]uint64{0x400948f0, 0x400948f0}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x12, 0x12}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},           // lock or qword ptr [dst+off], src
-	{Head: [2]uint64{0x402148f0, 0x402148f0}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x12, 0x12}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},           // lock and qword ptr [dst+off], src
-	{Head: [2]uint64{0x403148f0, 0x403148f0}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x12, 0x12}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},           // lock xor qword ptr [dst+off], src
-	{Head: [2]uint64{0x40c10f48f0, 0x40c10f48f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{0x17, 0x17}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},     // lock xadd qword ptr [dst+off], src
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x408b48, 0x408b48}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, qword ptr [dst+off]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xc30949, 0xc30949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // or r11, src
-	{Head: [2]uint64{0x58b10f4cf0, 0x58b10f4cf0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},               // lock cmpxchg qword ptr [dst+off], r11
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov src, rax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x428b49, 0x428b49}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, qword ptr [r10+off]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xc30949, 0xc30949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // or r11, src
-	{Head: [2]uint64{0x5ab10f4df0, 0x5ab10f4df0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // lock cmpxchg qword ptr [r10+off], r11
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov src, rax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x408b48, 0x408b48}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, qword ptr [dst+off]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xd3094d, 0xd3094d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // or r11, r10
-	{Head: [2]uint64{0x58b10f4cf0, 0x58b10f4cf0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},               // lock cmpxchg qword ptr [dst+off], r11
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x428b49, 0x428b49}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, qword ptr [r10+off]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xd3094d, 0xd3094d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // or r11, r10
-	{Head: [2]uint64{0x5ab10f4df0, 0x5ab10f4df0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // lock cmpxchg qword ptr [r10+off], r11
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x408b48, 0x408b48}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, qword ptr [dst+off]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xc32149, 0xc32149}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // and r11, src
-	{Head: [2]uint64{0x58b10f4cf0, 0x58b10f4cf0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},               // lock cmpxchg qword ptr [dst+off], r11
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov src, rax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x428b49, 0x428b49}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, qword ptr [r10+off]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xc32149, 0xc32149}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // and r11, src
-	{Head: [2]uint64{0x5ab10f4df0, 0x5ab10f4df0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // lock cmpxchg qword ptr [r10+off], r11
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov src, rax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x408b48, 0x408b48}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, qword ptr [dst+off]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xd3214d, 0xd3214d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // and r11, r10
-	{Head: [2]uint64{0x58b10f4cf0, 0x58b10f4cf0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},               // lock cmpxchg qword ptr [dst+off], r11
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x428b49, 0x428b49}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, qword ptr [r10+off]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xd3214d, 0xd3214d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // and r11, r10
-	{Head: [2]uint64{0x5ab10f4df0, 0x5ab10f4df0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // lock cmpxchg qword ptr [r10+off], r11
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x408b48, 0x408b48}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, qword ptr [dst+off]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xc33149, 0xc33149}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // xor r11, src
-	{Head: [2]uint64{0x58b10f4cf0, 0x58b10f4cf0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},               // lock cmpxchg qword ptr [dst+off], r11
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov src, rax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x428b49, 0x428b49}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, qword ptr [r10+off]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xc33149, 0xc33149}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // xor r11, src
-	{Head: [2]uint64{0x5ab10f4df0, 0x5ab10f4df0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // lock cmpxchg qword ptr [r10+off], r11
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov src, rax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x408b48, 0x408b48}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, qword ptr [dst+off]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xd3314d, 0xd3314d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // xor r11, r10
-	{Head: [2]uint64{0x58b10f4cf0, 0x58b10f4cf0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},               // lock cmpxchg qword ptr [dst+off], r11
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0x428b49, 0x428b49}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, qword ptr [r10+off]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xd3314d, 0xd3314d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // xor r11, r10
-	{Head: [2]uint64{0x5ab10f4df0, 0x5ab10f4df0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                         // lock cmpxchg qword ptr [r10+off], r11
-	{Head: [2]uint64{0x75, 0x75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 1},                                                     // jnz again
-	{Head: [2]uint64{0xc28949, 0xc28949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r10, rax
-	{Head: [2]uint64{0xd0894c, 0xd0894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rax, r10
-	{Head: [2]uint64{0x408748f0, 0x408748f0}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x12, 0x12}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},           // lock xchg qword ptr [dst+off], src
-	{Head: [2]uint64{0x40b10f48f0, 0x40b10f48f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{0x17, 0x17}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},     // lock cmpxchg qword ptr [dst+off], src
-	{Head: [2]uint64{0x20440142f0, 0x20440142f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // lock add dword ptr [dst+r12+off], src.d
-	{Head: [2]uint64{0x20440942f0, 0x20440942f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // lock or dword ptr [dst+r12+off], src.d
-	{Head: [2]uint64{0x20442142f0, 0x20442142f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // lock and dword ptr [dst+r12+off], src.d
-	{Head: [2]uint64{0x20443142f0, 0x20443142f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // lock xor dword ptr [dst+r12+off], src.d
-	{Head: [2]uint64{0x2044c10f42f0, 0x2044c10f42f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{0x18, 0x18}, Src: [2]uint8{0x17, 0x17}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255}, // lock xadd dword ptr [dst+r12+off], src.d
-	{Head: [2]uint64{0x20448742f0, 0x20448742f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // lock xchg dword ptr [dst+r12+off], src.d
-	{Head: [2]uint64{0x2044b10f42f0, 0x2044b10f42f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{0x18, 0x18}, Src: [2]uint8{0x17, 0x17}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255}, // lock cmpxchg dword ptr [dst+r12+off], src.d
-	{Head: [2]uint64{0x2044014af0, 0x2044014af0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // lock add qword ptr [dst+r12+off], src
-	{Head: [2]uint64{0x2044094af0, 0x2044094af0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // lock or qword ptr [dst+r12+off], src
-	{Head: [2]uint64{0x2044214af0, 0x2044214af0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // lock and qword ptr [dst+r12+off], src
-	{Head: [2]uint64{0x2044314af0, 0x2044314af0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // lock xor qword ptr [dst+r12+off], src
-	{Head: [2]uint64{0x2044c10f4af0, 0x2044c10f4af0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{0x18, 0x18}, Src: [2]uint8{0x17, 0x17}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255}, // lock xadd qword ptr [dst+r12+off], src
-	{Head: [2]uint64{0x2044874af0, 0x2044874af0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x14, 0x14}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},       // lock xchg qword ptr [dst+r12+off], src
-	{Head: [2]uint64{0x2044b10f4af0, 0x2044b10f4af0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{0x18, 0x18}, Src: [2]uint8{0x17, 0x17}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255}, // lock cmpxchg qword ptr [dst+r12+off], src
-	{Head: [2]uint64{0x51, 0x5140}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rcx
-	{Head: [2]uint64{0xc18948, 0xc18948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rcx, src
-	{Head: [2]uint64{0xe0d348, 0xe0d348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // shl dst, cl
-	{Head: [2]uint64{0x59, 0x5940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rcx
-	{Head: [2]uint64{0xcb8949, 0xcb8949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rcx
-	{Head: [2]uint64{0xc18948, 0xc18948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rcx, src
-	{Head: [2]uint64{0xe3d349, 0xe3d349}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // shl r11, cl
-	{Head: [2]uint64{0xd9894c, 0xd9894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rcx, r11
-	{Head: [2]uint64{0x51, 0x5140}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rcx
-	{Head: [2]uint64{0xc18948, 0xc18948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rcx, src
-	{Head: [2]uint64{0xe8d348, 0xe8d348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // shr dst, cl
-	{Head: [2]uint64{0x59, 0x5940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rcx
-	{Head: [2]uint64{0xcb8949, 0xcb8949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rcx
-	{Head: [2]uint64{0xc18948, 0xc18948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rcx, src
-	{Head: [2]uint64{0xebd349, 0xebd349}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // shr r11, cl
-	{Head: [2]uint64{0xd9894c, 0xd9894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rcx, r11
-	{Head: [2]uint64{0x51, 0x5140}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rcx
-	{Head: [2]uint64{0xc18948, 0xc18948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rcx, src
-	{Head: [2]uint64{0xf8d348, 0xf8d348}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x1, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // sar dst, cl
-	{Head: [2]uint64{0x59, 0x5940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rcx
-	{Head: [2]uint64{0xcb8949, 0xcb8949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rcx
-	{Head: [2]uint64{0xc18948, 0xc18948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rcx, src
-	{Head: [2]uint64{0xfbd349, 0xfbd349}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // sar r11, cl
-	{Head: [2]uint64{0xd9894c, 0xd9894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rcx, r11
-	{Head: [2]uint64{0x51, 0x5140}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rcx
-	{Head: [2]uint64{0xc18948, 0xc18948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rcx, src
-	{Head: [2]uint64{0xe0d3, 0xe0d340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // shl dst.d, cl
-	{Head: [2]uint64{0x59, 0x5940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rcx
-	{Head: [2]uint64{0xcb8949, 0xcb8949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rcx
-	{Head: [2]uint64{0xc18948, 0xc18948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rcx, src
-	{Head: [2]uint64{0xe3d341, 0xe3d341}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // shl r11d, cl
-	{Head: [2]uint64{0xd9894c, 0xd9894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rcx, r11
-	{Head: [2]uint64{0x51, 0x5140}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rcx
-	{Head: [2]uint64{0xc18948, 0xc18948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rcx, src
-	{Head: [2]uint64{0xe8d3, 0xe8d340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // shr dst.d, cl
-	{Head: [2]uint64{0x59, 0x5940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rcx
-	{Head: [2]uint64{0xcb8949, 0xcb8949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rcx
-	{Head: [2]uint64{0xc18948, 0xc18948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rcx, src
-	{Head: [2]uint64{0xebd341, 0xebd341}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // shr r11d, cl
-	{Head: [2]uint64{0xd9894c, 0xd9894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rcx, r11
-	{Head: [2]uint64{0x51, 0x5140}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rcx
-	{Head: [2]uint64{0xc18948, 0xc18948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rcx, src
-	{Head: [2]uint64{0xf8d3, 0xf8d340}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{0xc, 0x1}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 1, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // sar dst.d, cl
-	{Head: [2]uint64{0x59, 0x5940}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rcx
-	{Head: [2]uint64{0xcb8949, 0xcb8949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rcx
-	{Head: [2]uint64{0xc18948, 0xc18948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rcx, src
-	{Head: [2]uint64{0xfbd341, 0xfbd341}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // sar r11d, cl
-	{Head: [2]uint64{0xd9894c, 0xd9894c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov rcx, r11
-	{Head: [2]uint64{0xb8, 0xb840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                                 // mov eax, imm
-	{Head: [2]uint64{0xfffe00c82494ff41, 0xfffe00c82494ff41}, Len: [2]uint8{0x8, 0x8}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},             // call qword ptr [r12+0xfffe00c8]
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov rax, dst
-	{Head: [2]uint64{0xfffe00c82494ff41, 0xfffe00c82494ff41}, Len: [2]uint8{0x8, 0x8}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},             // call qword ptr [r12+0xfffe00c8]
-	{Head: [2]uint64{0xe98149, 0xe98149}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 4, Arg: ArgImm, Label: 255},                                 // sub r9, imm
-	{Head: [2]uint64{0xe98349, 0xe98349}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 1, Arg: ArgImm, Label: 255},                                 // sub r9, imm
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, src.d
-	{Head: [2]uint64{0x1c44b60f4b, 0x1c44b60f4b}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // movzx dst, byte ptr [r12+r11+off]
-	{Head: [2]uint64{0x2544b60f4a, 0x2544b60f4a}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // movzx dst, byte ptr [rbp+r12+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, src.d
-	{Head: [2]uint64{0x1c44b70f4b, 0x1c44b70f4b}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // movzx dst, word ptr [r12+r11+off]
-	{Head: [2]uint64{0x2544b70f4a, 0x2544b70f4a}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // movzx dst, word ptr [rbp+r12+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, src.d
-	{Head: [2]uint64{0x1c448b43, 0x1c448b43}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                     // mov dst.d, dword ptr [r12+r11+off]
-	{Head: [2]uint64{0x25448b42, 0x25448b42}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                     // mov dst.d, dword ptr [rbp+r12+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, src.d
-	{Head: [2]uint64{0x1c448b4b, 0x1c448b4b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                     // mov dst, qword ptr [r12+r11+off]
-	{Head: [2]uint64{0x25448b4a, 0x25448b4a}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                     // mov dst, qword ptr [rbp+r12+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, src.d
-	{Head: [2]uint64{0x1c44be0f4b, 0x1c44be0f4b}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // movsx dst, byte ptr [r12+r11+off]
-	{Head: [2]uint64{0x2544be0f4a, 0x2544be0f4a}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // movsx dst, byte ptr [rbp+r12+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, src.d
-	{Head: [2]uint64{0x1c44bf0f4b, 0x1c44bf0f4b}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // movsx dst, word ptr [r12+r11+off]
-	{Head: [2]uint64{0x2544bf0f4a, 0x2544bf0f4a}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // movsx dst, word ptr [rbp+r12+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, src.d
-	{Head: [2]uint64{0x1c44634b, 0x1c44634b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                     // movsxd dst, dword ptr [r12+r11+off]
-	{Head: [2]uint64{0x2544634a, 0x2544634a}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                     // movsxd dst, dword ptr [rbp+r12+off]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x1c44c643, 0x1c44c643}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 1, Arg: ArgImm, Label: 255},                             // mov byte ptr [r12+r11+off], imm
-	{Head: [2]uint64{0x2544c642, 0x2544c642}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 1, Arg: ArgImm, Label: 255},                             // mov byte ptr [rbp+r12+off], imm
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x1c44c74366, 0x1c44c74366}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 2, Arg: ArgImm, Label: 255},                         // mov word ptr [r12+r11+off], imm
-	{Head: [2]uint64{0x2544c74266, 0x2544c74266}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 2, Arg: ArgImm, Label: 255},                         // mov word ptr [rbp+r12+off], imm
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x1c44c743, 0x1c44c743}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 4, Arg: ArgImm, Label: 255},                             // mov dword ptr [r12+r11+off], imm
-	{Head: [2]uint64{0x2544c742, 0x2544c742}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 4, Arg: ArgImm, Label: 255},                             // mov dword ptr [rbp+r12+off], imm
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x1c44c74b, 0x1c44c74b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 4, Arg: ArgImm, Label: 255},                             // mov qword ptr [r12+r11+off], imm
-	{Head: [2]uint64{0x2544c74a, 0x2544c74a}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 4, Arg: ArgImm, Label: 255},                             // mov qword ptr [rbp+r12+off], imm
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x1c448843, 0x1c448843}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                     // mov byte ptr [r12+r11+off], src.b
-	{Head: [2]uint64{0x25448842, 0x25448842}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                     // mov byte ptr [rbp+r12+off], src.b
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x1c44894366, 0x1c44894366}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // mov word ptr [r12+r11+off], src.w
-	{Head: [2]uint64{0x2544894266, 0x2544894266}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                 // mov word ptr [rbp+r12+off], src.w
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x1c448943, 0x1c448943}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                     // mov dword ptr [r12+r11+off], src.d
-	{Head: [2]uint64{0x25448942, 0x25448942}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                     // mov dword ptr [rbp+r12+off], src.d
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x1c44894b, 0x1c44894b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                     // mov qword ptr [r12+r11+off], src
-	{Head: [2]uint64{0x2544894a, 0x2544894a}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                     // mov qword ptr [rbp+r12+off], src
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c040143f0, 0x1c040143f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock add dword ptr [r12+r11], src.d
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c040143f0, 0x1c040143f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock add dword ptr [r12+r11], src.d
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c040943f0, 0x1c040943f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock or dword ptr [r12+r11], src.d
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c040943f0, 0x1c040943f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock or dword ptr [r12+r11], src.d
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c042143f0, 0x1c042143f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock and dword ptr [r12+r11], src.d
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c042143f0, 0x1c042143f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock and dword ptr [r12+r11], src.d
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c043143f0, 0x1c043143f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock xor dword ptr [r12+r11], src.d
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c043143f0, 0x1c043143f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock xor dword ptr [r12+r11], src.d
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04c10f43f0, 0x1c04c10f43f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{0x17, 0x17}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},           // lock xadd dword ptr [r12+r11], src.d
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04c10f43f0, 0x1c04c10f43f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{0x17, 0x17}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},           // lock xadd dword ptr [r12+r11], src.d
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r10d, dst.d
-	{Head: [2]uint64{0x528d4d, 0x528d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [r10+off]
-	{Head: [2]uint64{0x3c2f641, 0x3c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b43, 0x14048b43}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov eax, dword ptr [r12+r10]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xd80b44, 0xd80b44}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // or r11d, src.d
-	{Head: [2]uint64{0x141cb10f47f0, 0x141cb10f47f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg dword ptr [r12+r10], r11d
-	{Head: [2]uint64{0xee75, 0xee75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov src.d, eax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r10d, dst.d
-	{Head: [2]uint64{0x528d4d, 0x528d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [r10+off]
-	{Head: [2]uint64{0x3c2f641, 0x3c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b43, 0x14048b43}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov eax, dword ptr [r12+r10]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0x241c0b44, 0x241c0b44}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // or r11d, dword ptr [rsp]
-	{Head: [2]uint64{0x141cb10f47f0, 0x141cb10f47f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg dword ptr [r12+r10], r11d
-	{Head: [2]uint64{0xed75, 0xed75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0x824648d48, 0x824648d48}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                           // lea rsp, ptr [rsp+8]
-	{Head: [2]uint64{0x558d4c, 0x558d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [rbp+off]
-	{Head: [2]uint64{0x3c2f641, 0x3c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b43, 0x14048b43}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov eax, dword ptr [r12+r10]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xd80b44, 0xd80b44}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // or r11d, src.d
-	{Head: [2]uint64{0x141cb10f47f0, 0x141cb10f47f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg dword ptr [r12+r10], r11d
-	{Head: [2]uint64{0xee75, 0xee75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov src.d, eax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x558d4c, 0x558d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [rbp+off]
-	{Head: [2]uint64{0x3c2f641, 0x3c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b43, 0x14048b43}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov eax, dword ptr [r12+r10]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0x241c0b44, 0x241c0b44}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // or r11d, dword ptr [rsp]
-	{Head: [2]uint64{0x141cb10f47f0, 0x141cb10f47f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg dword ptr [r12+r10], r11d
-	{Head: [2]uint64{0xed75, 0xed75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0x824648d48, 0x824648d48}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                           // lea rsp, ptr [rsp+8]
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r10d, dst.d
-	{Head: [2]uint64{0x528d4d, 0x528d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [r10+off]
-	{Head: [2]uint64{0x3c2f641, 0x3c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b43, 0x14048b43}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov eax, dword ptr [r12+r10]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xd82344, 0xd82344}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // and r11d, src.d
-	{Head: [2]uint64{0x141cb10f47f0, 0x141cb10f47f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg dword ptr [r12+r10], r11d
-	{Head: [2]uint64{0xee75, 0xee75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov src.d, eax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r10d, dst.d
-	{Head: [2]uint64{0x528d4d, 0x528d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [r10+off]
-	{Head: [2]uint64{0x3c2f641, 0x3c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b43, 0x14048b43}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov eax, dword ptr [r12+r10]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0x241c2344, 0x241c2344}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // and r11d, dword ptr [rsp]
-	{Head: [2]uint64{0x141cb10f47f0, 0x141cb10f47f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg dword ptr [r12+r10], r11d
-	{Head: [2]uint64{0xed75, 0xed75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0x824648d48, 0x824648d48}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                           // lea rsp, ptr [rsp+8]
-	{Head: [2]uint64{0x558d4c, 0x558d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [rbp+off]
-	{Head: [2]uint64{0x3c2f641, 0x3c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b43, 0x14048b43}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov eax, dword ptr [r12+r10]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xd82344, 0xd82344}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // and r11d, src.d
-	{Head: [2]uint64{0x141cb10f47f0, 0x141cb10f47f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg dword ptr [r12+r10], r11d
-	{Head: [2]uint64{0xee75, 0xee75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov src.d, eax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x558d4c, 0x558d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [rbp+off]
-	{Head: [2]uint64{0x3c2f641, 0x3c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b43, 0x14048b43}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov eax, dword ptr [r12+r10]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0x241c2344, 0x241c2344}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // and r11d, dword ptr [rsp]
-	{Head: [2]uint64{0x141cb10f47f0, 0x141cb10f47f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg dword ptr [r12+r10], r11d
-	{Head: [2]uint64{0xed75, 0xed75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0x824648d48, 0x824648d48}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                           // lea rsp, ptr [rsp+8]
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r10d, dst.d
-	{Head: [2]uint64{0x528d4d, 0x528d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [r10+off]
-	{Head: [2]uint64{0x3c2f641, 0x3c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b43, 0x14048b43}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov eax, dword ptr [r12+r10]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xd83344, 0xd83344}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // xor r11d, src.d
-	{Head: [2]uint64{0x141cb10f47f0, 0x141cb10f47f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg dword ptr [r12+r10], r11d
-	{Head: [2]uint64{0xee75, 0xee75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov src.d, eax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r10d, dst.d
-	{Head: [2]uint64{0x528d4d, 0x528d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [r10+off]
-	{Head: [2]uint64{0x3c2f641, 0x3c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b43, 0x14048b43}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov eax, dword ptr [r12+r10]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0x241c3344, 0x241c3344}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // xor r11d, dword ptr [rsp]
-	{Head: [2]uint64{0x141cb10f47f0, 0x141cb10f47f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg dword ptr [r12+r10], r11d
-	{Head: [2]uint64{0xed75, 0xed75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0x824648d48, 0x824648d48}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                           // lea rsp, ptr [rsp+8]
-	{Head: [2]uint64{0x558d4c, 0x558d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [rbp+off]
-	{Head: [2]uint64{0x3c2f641, 0x3c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b43, 0x14048b43}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov eax, dword ptr [r12+r10]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0xd83344, 0xd83344}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // xor r11d, src.d
-	{Head: [2]uint64{0x141cb10f47f0, 0x141cb10f47f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg dword ptr [r12+r10], r11d
-	{Head: [2]uint64{0xee75, 0xee75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0xc, 0x1}, Mod: [2]uint8{0x8, 0x10}, Rex: 2, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                            // mov src.d, eax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x558d4c, 0x558d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [rbp+off]
-	{Head: [2]uint64{0x3c2f641, 0x3c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b43, 0x14048b43}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov eax, dword ptr [r12+r10]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11d, eax
-	{Head: [2]uint64{0x241c3344, 0x241c3344}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // xor r11d, dword ptr [rsp]
-	{Head: [2]uint64{0x141cb10f47f0, 0x141cb10f47f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg dword ptr [r12+r10], r11d
-	{Head: [2]uint64{0xed75, 0xed75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0x824648d48, 0x824648d48}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                           // lea rsp, ptr [rsp+8]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c048743f0, 0x1c048743f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock xchg dword ptr [r12+r11], src.d
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c048743f0, 0x1c048743f0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock xchg dword ptr [r12+r11], src.d
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04b10f43f0, 0x1c04b10f43f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{0x17, 0x17}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},           // lock cmpxchg dword ptr [r12+r11], src.d
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // mov eax, eax
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04b10f43f0, 0x1c04b10f43f0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{0x17, 0x17}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},           // lock cmpxchg dword ptr [r12+r11], src.d
-	{Head: [2]uint64{0xc089, 0xc08940}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x8, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                    // mov eax, eax
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04014bf0, 0x1c04014bf0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock add qword ptr [r12+r11], src
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04014bf0, 0x1c04014bf0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock add qword ptr [r12+r11], src
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04094bf0, 0x1c04094bf0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock or qword ptr [r12+r11], src
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04094bf0, 0x1c04094bf0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock or qword ptr [r12+r11], src
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04214bf0, 0x1c04214bf0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock and qword ptr [r12+r11], src
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04214bf0, 0x1c04214bf0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock and qword ptr [r12+r11], src
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04314bf0, 0x1c04314bf0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock xor qword ptr [r12+r11], src
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04314bf0, 0x1c04314bf0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock xor qword ptr [r12+r11], src
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04c10f4bf0, 0x1c04c10f4bf0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{0x17, 0x17}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},           // lock xadd qword ptr [r12+r11], src
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04c10f4bf0, 0x1c04c10f4bf0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{0x17, 0x17}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},           // lock xadd qword ptr [r12+r11], src
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r10d, dst.d
-	{Head: [2]uint64{0x528d4d, 0x528d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [r10+off]
-	{Head: [2]uint64{0x7c2f641, 0x7c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b4b, 0x14048b4b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov rax, qword ptr [r12+r10]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xd80b4c, 0xd80b4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // or r11, src
-	{Head: [2]uint64{0x141cb10f4ff0, 0x141cb10f4ff0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg qword ptr [r12+r10], r11
-	{Head: [2]uint64{0xee75, 0xee75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov src, rax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r10d, dst.d
-	{Head: [2]uint64{0x528d4d, 0x528d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [r10+off]
-	{Head: [2]uint64{0x7c2f641, 0x7c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b4b, 0x14048b4b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov rax, qword ptr [r12+r10]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0x241c0b4c, 0x241c0b4c}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // or r11, qword ptr [rsp]
-	{Head: [2]uint64{0x141cb10f4ff0, 0x141cb10f4ff0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg qword ptr [r12+r10], r11
-	{Head: [2]uint64{0xed75, 0xed75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0x824648d48, 0x824648d48}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                           // lea rsp, ptr [rsp+8]
-	{Head: [2]uint64{0x558d4c, 0x558d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [rbp+off]
-	{Head: [2]uint64{0x7c2f641, 0x7c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b4b, 0x14048b4b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov rax, qword ptr [r12+r10]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xd80b4c, 0xd80b4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // or r11, src
-	{Head: [2]uint64{0x141cb10f4ff0, 0x141cb10f4ff0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg qword ptr [r12+r10], r11
-	{Head: [2]uint64{0xee75, 0xee75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov src, rax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x558d4c, 0x558d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [rbp+off]
-	{Head: [2]uint64{0x7c2f641, 0x7c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b4b, 0x14048b4b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov rax, qword ptr [r12+r10]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0x241c0b4c, 0x241c0b4c}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // or r11, qword ptr [rsp]
-	{Head: [2]uint64{0x141cb10f4ff0, 0x141cb10f4ff0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg qword ptr [r12+r10], r11
-	{Head: [2]uint64{0xed75, 0xed75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0x824648d48, 0x824648d48}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                           // lea rsp, ptr [rsp+8]
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r10d, dst.d
-	{Head: [2]uint64{0x528d4d, 0x528d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [r10+off]
-	{Head: [2]uint64{0x7c2f641, 0x7c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b4b, 0x14048b4b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov rax, qword ptr [r12+r10]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xd8234c, 0xd8234c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // and r11, src
-	{Head: [2]uint64{0x141cb10f4ff0, 0x141cb10f4ff0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg qword ptr [r12+r10], r11
-	{Head: [2]uint64{0xee75, 0xee75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov src, rax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r10d, dst.d
-	{Head: [2]uint64{0x528d4d, 0x528d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [r10+off]
-	{Head: [2]uint64{0x7c2f641, 0x7c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b4b, 0x14048b4b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov rax, qword ptr [r12+r10]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0x241c234c, 0x241c234c}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // and r11, qword ptr [rsp]
-	{Head: [2]uint64{0x141cb10f4ff0, 0x141cb10f4ff0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg qword ptr [r12+r10], r11
-	{Head: [2]uint64{0xed75, 0xed75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0x824648d48, 0x824648d48}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                           // lea rsp, ptr [rsp+8]
-	{Head: [2]uint64{0x558d4c, 0x558d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [rbp+off]
-	{Head: [2]uint64{0x7c2f641, 0x7c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b4b, 0x14048b4b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov rax, qword ptr [r12+r10]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xd8234c, 0xd8234c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // and r11, src
-	{Head: [2]uint64{0x141cb10f4ff0, 0x141cb10f4ff0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg qword ptr [r12+r10], r11
-	{Head: [2]uint64{0xee75, 0xee75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov src, rax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x558d4c, 0x558d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [rbp+off]
-	{Head: [2]uint64{0x7c2f641, 0x7c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b4b, 0x14048b4b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov rax, qword ptr [r12+r10]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0x241c234c, 0x241c234c}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // and r11, qword ptr [rsp]
-	{Head: [2]uint64{0x141cb10f4ff0, 0x141cb10f4ff0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg qword ptr [r12+r10], r11
-	{Head: [2]uint64{0xed75, 0xed75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0x824648d48, 0x824648d48}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                           // lea rsp, ptr [rsp+8]
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r10d, dst.d
-	{Head: [2]uint64{0x528d4d, 0x528d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [r10+off]
-	{Head: [2]uint64{0x7c2f641, 0x7c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b4b, 0x14048b4b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov rax, qword ptr [r12+r10]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xd8334c, 0xd8334c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // xor r11, src
-	{Head: [2]uint64{0x141cb10f4ff0, 0x141cb10f4ff0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg qword ptr [r12+r10], r11
-	{Head: [2]uint64{0xee75, 0xee75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov src, rax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0xc28941, 0xc28941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r10d, dst.d
-	{Head: [2]uint64{0x528d4d, 0x528d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [r10+off]
-	{Head: [2]uint64{0x7c2f641, 0x7c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b4b, 0x14048b4b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov rax, qword ptr [r12+r10]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0x241c334c, 0x241c334c}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // xor r11, qword ptr [rsp]
-	{Head: [2]uint64{0x141cb10f4ff0, 0x141cb10f4ff0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg qword ptr [r12+r10], r11
-	{Head: [2]uint64{0xed75, 0xed75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0x824648d48, 0x824648d48}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                           // lea rsp, ptr [rsp+8]
-	{Head: [2]uint64{0x558d4c, 0x558d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [rbp+off]
-	{Head: [2]uint64{0x7c2f641, 0x7c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b4b, 0x14048b4b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov rax, qword ptr [r12+r10]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0xd8334c, 0xd8334c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // xor r11, src
-	{Head: [2]uint64{0x141cb10f4ff0, 0x141cb10f4ff0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg qword ptr [r12+r10], r11
-	{Head: [2]uint64{0xee75, 0xee75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0xc08948, 0xc08948}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x1, 0x1}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov src, rax
-	{Head: [2]uint64{0x58, 0x5840}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // pop rax
-	{Head: [2]uint64{0x558d4c, 0x558d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r10, ptr [rbp+off]
-	{Head: [2]uint64{0x7c2f641, 0x7c2f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r10b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x50, 0x5040}, Len: [2]uint8{0x1, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // push rax
-	{Head: [2]uint64{0x14048b4b, 0x14048b4b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // mov rax, qword ptr [r12+r10]
-	{Head: [2]uint64{0xc38949, 0xc38949}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                 // mov r11, rax
-	{Head: [2]uint64{0x241c334c, 0x241c334c}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                             // xor r11, qword ptr [rsp]
-	{Head: [2]uint64{0x141cb10f4ff0, 0x141cb10f4ff0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // lock cmpxchg qword ptr [r12+r10], r11
-	{Head: [2]uint64{0xed75, 0xed75}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // jnz again
-	{Head: [2]uint64{0x824648d48, 0x824648d48}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                           // lea rsp, ptr [rsp+8]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04874bf0, 0x1c04874bf0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock xchg qword ptr [r12+r11], src
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04874bf0, 0x1c04874bf0}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // lock xchg qword ptr [r12+r11], src
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04b10f4bf0, 0x1c04b10f4bf0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{0x17, 0x17}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},           // lock cmpxchg qword ptr [r12+r11], src
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04b10f4bf0, 0x1c04b10f4bf0}, Len: [2]uint8{0x6, 0x6}, Dst: [2]uint8{}, Src: [2]uint8{0x17, 0x17}, Mod: [2]uint8{0x20, 0x20}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},           // lock cmpxchg qword ptr [r12+r11], src
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, src.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x1c3f641, 0x1c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 1
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04b70f4b, 0x1c04b70f4b}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // movzx dst, word ptr [r12+r11]
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x1c3f641, 0x1c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 1
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04b70f4b, 0x1c04b70f4b}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{0x4, 0x4}, Src: [2]uint8{}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // movzx dst, word ptr [r12+r11]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, src.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c048b43, 0x1c048b43}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // mov dst.d, dword ptr [r12+r11]
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c048b43, 0x1c048b43}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // mov dst.d, dword ptr [r12+r11]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, src.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c048b4b, 0x1c048b4b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // mov dst, qword ptr [r12+r11]
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c048b4b, 0x1c048b4b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // mov dst, qword ptr [r12+r11]
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x1c3f641, 0x1c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 1
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04894366, 0x1c04894366}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // mov word ptr [r12+r11], src.w
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x1c3f641, 0x1c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 1
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04894366, 0x1c04894366}, Len: [2]uint8{0x5, 0x5}, Dst: [2]uint8{}, Src: [2]uint8{0xb, 0xb}, Mod: [2]uint8{0x18, 0x18}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                 // mov word ptr [r12+r11], src.w
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c048943, 0x1c048943}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // mov dword ptr [r12+r11], src.d
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x3c3f641, 0x3c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 3
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c048943, 0x1c048943}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // mov dword ptr [r12+r11], src.d
-	{Head: [2]uint64{0xc38941, 0xc38941}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{0x2, 0x2}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                         // mov r11d, dst.d
-	{Head: [2]uint64{0x5b8d4d, 0x5b8d4d}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [r11+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04894b, 0x1c04894b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // mov qword ptr [r12+r11], src
-	{Head: [2]uint64{0x5d8d4c, 0x5d8d4c}, Len: [2]uint8{0x3, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 1, Imm: 0, Arg: ArgImm, Label: 255},                                 // lea r11, ptr [rbp+off]
-	{Head: [2]uint64{0x7c3f641, 0x7c3f641}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                               // test r11b, 7
-	{Head: [2]uint64{0x274, 0x274}, Len: [2]uint8{0x2, 0x2}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                                 // jz aligned
-	{Head: [2]uint64{0xb0f, 0xb0f40}, Len: [2]uint8{0x2, 0x3}, Dst: [2]uint8{}, Src: [2]uint8{}, Mod: [2]uint8{}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                                               // ud2
-	{Head: [2]uint64{0x1c04894b, 0x1c04894b}, Len: [2]uint8{0x4, 0x4}, Dst: [2]uint8{}, Src: [2]uint8{0x2, 0x2}, Mod: [2]uint8{0x10, 0x10}, Rex: 0, Disp: 0, Imm: 0, Arg: ArgImm, Label: 255},                     // mov qword ptr [r12+r11], src
+var Steps = [1970]Step{
+	{Head: 0xc083, Dst: 16, Disp: 2, Imm: 2, Len: 3},                         // add dst.d, imm
+	{Head: 0x5, Disp: 1, Imm: 1, Len: 5},                                     // add eax, imm
+	{Head: 0xc081, Dst: 16, Disp: 2, Imm: 2, Len: 6},                         // add dst.d, imm
+	{Head: 0xc08340, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // add dst.d, imm
+	{Head: 0xc08140, Dst: 32, Disp: 3, Imm: 3, Len: 7},                       // add dst.d, imm
+	{Head: 0xc08348, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // add dst, imm
+	{Head: 0x548, Disp: 2, Imm: 2, Len: 6},                                   // add rax, imm
+	{Head: 0xc08148, Dst: 32, Disp: 3, Imm: 3, Len: 7},                       // add dst, imm
+	{Head: 0xc001, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2},                // add dst.d, src.d
+	{Head: 0xc00140, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // add dst.d, src.d
+	{Head: 0xc00148, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // add dst, src
+	{Head: 0xe883, Dst: 16, Disp: 2, Imm: 2, Len: 3},                         // sub dst.d, imm
+	{Head: 0x2d, Disp: 1, Imm: 1, Len: 5},                                    // sub eax, imm
+	{Head: 0xe881, Dst: 16, Disp: 2, Imm: 2, Len: 6},                         // sub dst.d, imm
+	{Head: 0xe88340, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // sub dst.d, imm
+	{Head: 0xe88140, Dst: 32, Disp: 3, Imm: 3, Len: 7},                       // sub dst.d, imm
+	{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // test dst, dst
+	{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // cmp dst, imm
+	{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7},                       // cmp dst, imm
+	{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // test dst.d, dst.d
+	{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3},                         // cmp dst.d, imm
+	{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6},                         // cmp dst.d, imm
+	{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // test dst.d, dst.d
+	{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // cmp dst.d, imm
+	{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7},                       // cmp dst.d, imm
+	{Head: 0xe88348, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // sub dst, imm
+	{Head: 0x2d48, Disp: 2, Imm: 2, Len: 6},                                  // sub rax, imm
+	{Head: 0xe88148, Dst: 32, Disp: 3, Imm: 3, Len: 7},                       // sub dst, imm
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10},                       // mov dst, imm
+	{Head: 0xb8, Dst: 128, Disp: 1, Imm: 1, Len: 5},                          // mov dst.d, imm
+	{Head: 0xc0c748, Dst: 32, Disp: 3, Imm: 3, Len: 7},                       // mov dst, imm
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0xb840, Dst: 112, Disp: 2, Imm: 2, Len: 6},                        // mov dst.d, imm
+	{Head: 0xc029, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2},                // sub dst.d, src.d
+	{Head: 0xc02940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // sub dst.d, src.d
+	{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // cmp dst, src
+	{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2},                // cmp dst.d, src.d
+	{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // cmp dst.d, src.d
+	{Head: 0xc02948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // sub dst, src
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x3eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x408b, Dst: 48, Src: 16, Disp: 2, Imm: 3, Len: 3},                // mov dst.d, dword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x3eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x408b, Dst: 48, Src: 16, Disp: 2, Imm: 3, Len: 3},                // mov dst.d, dword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x6eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x808b, Dst: 48, Src: 16, Disp: 2, Imm: 6, Len: 6},                // mov dst.d, dword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x4eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x408b40, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4},              // mov dst.d, dword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x4eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x408b40, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4},              // mov dst.d, dword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x7eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x808b40, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7},              // mov dst.d, dword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x4eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x408b40, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4},              // mov dst.d, dword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x4eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x408b40, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4},              // mov dst.d, dword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x7eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x808b40, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7},              // mov dst.d, dword ptr [src+off]
+	{Head: 0xc06b, Dst: 96, Disp: 2, Imm: 2, Len: 3},                         // imul dst.d, dst.d, imm
+	{Head: 0xc069, Dst: 96, Disp: 2, Imm: 2, Len: 6},                         // imul dst.d, dst.d, imm
+	{Head: 0xc06b40, Dst: 80, Disp: 3, Imm: 3, Len: 4},                       // imul dst.d, dst.d, imm
+	{Head: 0xc06940, Dst: 80, Disp: 3, Imm: 3, Len: 7},                       // imul dst.d, dst.d, imm
+	{Head: 0xc06b48, Dst: 80, Disp: 3, Imm: 3, Len: 4},                       // imul dst, dst, imm
+	{Head: 0xc06948, Dst: 80, Disp: 3, Imm: 3, Len: 7},                       // imul dst, dst, imm
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x5eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x40b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5},          // movzx dst, word ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x5eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x40b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5},          // movzx dst, word ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x8eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x80b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8},          // movzx dst, word ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x5eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x40b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5},          // movzx dst, word ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x5eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x40b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5},          // movzx dst, word ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x8eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x80b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8},          // movzx dst, word ptr [src+off]
+	{Head: 0xc0af0f, Dst: 176, Src: 192, Disp: 3, Imm: 3, Len: 3},            // imul dst.d, src.d
+	{Head: 0xc0af0f40, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4},          // imul dst.d, src.d
+	{Head: 0xc0af0f48, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4},          // imul dst, src
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x5eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x40b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5},          // movzx dst, byte ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x5eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x40b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5},          // movzx dst, byte ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x8eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x80b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8},          // movzx dst, byte ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x5eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x40b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5},          // movzx dst, byte ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x5eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x40b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5},          // movzx dst, byte ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x8eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x80b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8},          // movzx dst, byte ptr [src+off]
+	{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8},                              // push rdx; mov r11, imm
+	{Head: 0x5af3f741d231, Disp: 6, Imm: 6, Len: 6},                          // xor edx, edx; div r11d; pop rdx
+	{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9},                            // push rax; push rdx; mov r11, imm
+	{Head: 0xf3f741d231c089, Dst: 48, Disp: 7, Imm: 7, Len: 7},               // mov eax, dst.d; xor edx, edx; div r11d
+	{Head: 0x585ac089, Dst: 16, Disp: 4, Imm: 4, Len: 4},                     // mov dst.d, eax; pop rdx; pop rax
+	{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8},                              // push rax; mov r11, imm
+	{Head: 0xf3f741d231c089, Dst: 48, Disp: 7, Imm: 7, Len: 7},               // mov eax, dst.d; xor edx, edx; div r11d
+	{Head: 0x58c089, Dst: 16, Disp: 3, Imm: 3, Len: 3},                       // mov dst.d, eax; pop rax
+	{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9},                            // push rax; push rdx; mov r11, imm
+	{Head: 0xf3f741d231c08940, Dst: 64, Disp: 8, Imm: 8, Len: 8},             // mov eax, dst.d; xor edx, edx; div r11d
+	{Head: 0x585ac08940, Dst: 32, Disp: 5, Imm: 5, Len: 5},                   // mov dst.d, eax; pop rdx; pop rax
+	{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8},                              // push rdx; mov r11, imm
+	{Head: 0x5afbf74199, Disp: 5, Imm: 5, Len: 5},                            // cdq; idiv r11d; pop rdx
+	{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9},                            // push rax; push rdx; mov r11, imm
+	{Head: 0xc089fbf74199c089, Dst: 208, Disp: 8, Imm: 8, Len: 8},            // mov eax, dst.d; cdq; idiv r11d; mov dst.d, eax
+	{Head: 0x585a, Disp: 2, Imm: 2, Len: 2},                                  // pop rdx; pop rax
+	{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8},                              // push rax; mov r11, imm
+	{Head: 0xc089fbf74199c089, Dst: 208, Disp: 8, Imm: 8, Len: 8},            // mov eax, dst.d; cdq; idiv r11d; mov dst.d, eax
+	{Head: 0x58, Disp: 1, Imm: 1, Len: 1},                                    // pop rax
+	{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9},                            // push rax; push rdx; mov r11, imm
+	{Head: 0xfbf74199c08940, Dst: 64, Disp: 7, Imm: 7, Len: 7},               // mov eax, dst.d; cdq; idiv r11d
+	{Head: 0x585ac08940, Dst: 32, Disp: 5, Imm: 5, Len: 5},                   // mov dst.d, eax; pop rdx; pop rax
+	{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8},                              // push rdx; mov r11, imm
+	{Head: 0x5af3f749d231, Disp: 6, Imm: 6, Len: 6},                          // xor edx, edx; div r11; pop rdx
+	{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9},                            // push rax; push rdx; mov r11, imm
+	{Head: 0xf3f749d231c08948, Dst: 64, Disp: 8, Imm: 8, Len: 8},             // mov rax, dst; xor edx, edx; div r11
+	{Head: 0x585ac08948, Dst: 32, Disp: 5, Imm: 5, Len: 5},                   // mov dst, rax; pop rdx; pop rax
+	{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8},                              // push rax; mov r11, imm
+	{Head: 0xf3f749d231c08948, Dst: 64, Disp: 8, Imm: 8, Len: 8},             // mov rax, dst; xor edx, edx; div r11
+	{Head: 0x58c08948, Dst: 32, Disp: 4, Imm: 4, Len: 4},                     // mov dst, rax; pop rax
+	{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8},                              // push rdx; mov r11, imm
+	{Head: 0x5afbf7499948, Disp: 6, Imm: 6, Len: 6},                          // cqo; idiv r11; pop rdx
+	{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9},                            // push rax; push rdx; mov r11, imm
+	{Head: 0xfbf7499948c08948, Dst: 64, Disp: 8, Imm: 8, Len: 8},             // mov rax, dst; cqo; idiv r11
+	{Head: 0x585ac08948, Dst: 32, Disp: 5, Imm: 5, Len: 5},                   // mov dst, rax; pop rdx; pop rax
+	{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8},                              // push rax; mov r11, imm
+	{Head: 0xfbf7499948c08948, Dst: 64, Disp: 8, Imm: 8, Len: 8},             // mov rax, dst; cqo; idiv r11
+	{Head: 0x58c08948, Dst: 32, Disp: 4, Imm: 4, Len: 4},                     // mov dst, rax; pop rax
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x4eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x408b48, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4},              // mov dst, qword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x4eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x408b48, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4},              // mov dst, qword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x7eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x808b48, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7},              // mov dst, qword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x4eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x408b48, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4},              // mov dst, qword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x4eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x408b48, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4},              // mov dst, qword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x7eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x808b48, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7},              // mov dst, qword ptr [src+off]
+	{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6},                // push rdx; mov r11, src; xor edx, edx
+	{Head: 0x5af3f741, Disp: 4, Imm: 4, Len: 4},                              // div r11d; pop rdx
+	{Head: 0x5af0f7d23152, Src: 240, Disp: 6, Imm: 6, Len: 6},                // push rdx; xor edx, edx; div src.d; pop rdx
+	{Head: 0x5af0f740d23152, Src: 256, Disp: 7, Imm: 7, Len: 7},              // push rdx; xor edx, edx; div src.d; pop rdx
+	{Head: 0xc089c389495250, Dst: 272, Src: 288, Disp: 7, Imm: 7, Len: 7},    // push rax; push rdx; mov r11, src; mov eax, dst.d
+	{Head: 0x5ac089f3f741d231, Dst: 304, Disp: 8, Imm: 8, Len: 8},            // xor edx, edx; div r11d; mov dst.d, eax; pop rdx
+	{Head: 0x58, Disp: 1, Imm: 1, Len: 1},                                    // pop rax
+	{Head: 0xf0f7d231c0895250, Dst: 320, Src: 336, Disp: 8, Imm: 8, Len: 8},  // push rax; push rdx; mov eax, dst.d; xor edx, edx; div src.d
+	{Head: 0x585ac089, Dst: 16, Disp: 4, Imm: 4, Len: 4},                     // mov dst.d, eax; pop rdx; pop rax
+	{Head: 0xd231c0895250, Dst: 320, Disp: 6, Imm: 6, Len: 6},                // push rax; push rdx; mov eax, dst.d; xor edx, edx
+	{Head: 0x585ac089f0f740, Dst: 240, Src: 32, Disp: 7, Imm: 7, Len: 7},     // div src.d; mov dst.d, eax; pop rdx; pop rax
+	{Head: 0xd231c089c3894950, Dst: 352, Src: 224, Disp: 8, Imm: 8, Len: 8},  // push rax; mov r11, src; mov eax, dst.d; xor edx, edx
+	{Head: 0x58c089f3f741, Dst: 240, Disp: 6, Imm: 6, Len: 6},                // div r11d; mov dst.d, eax; pop rax
+	{Head: 0xf0f7d231c08950, Dst: 176, Src: 304, Disp: 7, Imm: 7, Len: 7},    // push rax; mov eax, dst.d; xor edx, edx; div src.d
+	{Head: 0x58c089, Dst: 16, Disp: 3, Imm: 3, Len: 3},                       // mov dst.d, eax; pop rax
+	{Head: 0xf0f740d231c08950, Dst: 176, Src: 368, Disp: 8, Imm: 8, Len: 8},  // push rax; mov eax, dst.d; xor edx, edx; div src.d
+	{Head: 0x58c089, Dst: 16, Disp: 3, Imm: 3, Len: 3},                       // mov dst.d, eax; pop rax
+	{Head: 0xc08940c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8},  // push rax; push rdx; mov r11, src; mov eax, dst.d
+	{Head: 0xc08940f3f741d231, Dst: 368, Disp: 8, Imm: 8, Len: 8},            // xor edx, edx; div r11d; mov dst.d, eax
+	{Head: 0x585a, Disp: 2, Imm: 2, Len: 2},                                  // pop rdx; pop rax
+	{Head: 0xd231c089405250, Dst: 288, Disp: 7, Imm: 7, Len: 7},              // push rax; push rdx; mov eax, dst.d; xor edx, edx
+	{Head: 0x585ac08940f0f7, Dst: 400, Src: 16, Disp: 7, Imm: 7, Len: 7},     // div src.d; mov dst.d, eax; pop rdx; pop rax
+	{Head: 0xd231c089405250, Dst: 288, Disp: 7, Imm: 7, Len: 7},              // push rax; push rdx; mov eax, dst.d; xor edx, edx
+	{Head: 0x585ac08940f0f740, Dst: 256, Src: 32, Disp: 8, Imm: 8, Len: 8},   // div src.d; mov dst.d, eax; pop rdx; pop rax
+	{Head: 0xfbf74199c3894952, Src: 224, Disp: 8, Imm: 8, Len: 8},            // push rdx; mov r11, src; cdq; idiv r11d
+	{Head: 0x5a, Disp: 1, Imm: 1, Len: 1},                                    // pop rdx
+	{Head: 0x5af8f79952, Src: 416, Disp: 5, Imm: 5, Len: 5},                  // push rdx; cdq; idiv src.d; pop rdx
+	{Head: 0x5af8f7409952, Src: 400, Disp: 6, Imm: 6, Len: 6},                // push rdx; cdq; idiv src.d; pop rdx
+	{Head: 0x99c089c389495250, Dst: 272, Src: 288, Disp: 8, Imm: 8, Len: 8},  // push rax; push rdx; mov r11, src; mov eax, dst.d; cdq
+	{Head: 0x585ac089fbf741, Dst: 240, Disp: 7, Imm: 7, Len: 7},              // idiv r11d; mov dst.d, eax; pop rdx; pop rax
+	{Head: 0xf8f799c0895250, Dst: 320, Src: 304, Disp: 7, Imm: 7, Len: 7},    // push rax; push rdx; mov eax, dst.d; cdq; idiv src.d
+	{Head: 0x585ac089, Dst: 16, Disp: 4, Imm: 4, Len: 4},                     // mov dst.d, eax; pop rdx; pop rax
+	{Head: 0xf8f74099c0895250, Dst: 320, Src: 368, Disp: 8, Imm: 8, Len: 8},  // push rax; push rdx; mov eax, dst.d; cdq; idiv src.d
+	{Head: 0x585ac089, Dst: 16, Disp: 4, Imm: 4, Len: 4},                     // mov dst.d, eax; pop rdx; pop rax
+	{Head: 0x99c089c3894950, Dst: 352, Src: 224, Disp: 7, Imm: 7, Len: 7},    // push rax; mov r11, src; mov eax, dst.d; cdq
+	{Head: 0x58c089fbf741, Dst: 240, Disp: 6, Imm: 6, Len: 6},                // idiv r11d; mov dst.d, eax; pop rax
+	{Head: 0xc089f8f799c08950, Dst: 432, Src: 448, Disp: 8, Imm: 8, Len: 8},  // push rax; mov eax, dst.d; cdq; idiv src.d; mov dst.d, eax
+	{Head: 0x58, Disp: 1, Imm: 1, Len: 1},                                    // pop rax
+	{Head: 0xf8f74099c08950, Dst: 176, Src: 464, Disp: 7, Imm: 7, Len: 7},    // push rax; mov eax, dst.d; cdq; idiv src.d
+	{Head: 0x58c089, Dst: 16, Disp: 3, Imm: 3, Len: 3},                       // mov dst.d, eax; pop rax
+	{Head: 0xc08940c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8},  // push rax; push rdx; mov r11, src; mov eax, dst.d
+	{Head: 0x5ac08940fbf74199, Dst: 464, Disp: 8, Imm: 8, Len: 8},            // cdq; idiv r11d; mov dst.d, eax; pop rdx
+	{Head: 0x58, Disp: 1, Imm: 1, Len: 1},                                    // pop rax
+	{Head: 0xf8f799c089405250, Dst: 288, Src: 336, Disp: 8, Imm: 8, Len: 8},  // push rax; push rdx; mov eax, dst.d; cdq; idiv src.d
+	{Head: 0x585ac08940, Dst: 32, Disp: 5, Imm: 5, Len: 5},                   // mov dst.d, eax; pop rdx; pop rax
+	{Head: 0x99c089405250, Dst: 288, Disp: 6, Imm: 6, Len: 6},                // push rax; push rdx; mov eax, dst.d; cdq
+	{Head: 0x585ac08940f8f740, Dst: 256, Src: 32, Disp: 8, Imm: 8, Len: 8},   // idiv src.d; mov dst.d, eax; pop rdx; pop rax
+	{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6},                // push rdx; mov r11, src; xor edx, edx
+	{Head: 0x5af3f749, Disp: 4, Imm: 4, Len: 4},                              // div r11; pop rdx
+	{Head: 0x5af0f748d23152, Src: 256, Disp: 7, Imm: 7, Len: 7},              // push rdx; xor edx, edx; div src; pop rdx
+	{Head: 0xc08948c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8},  // push rax; push rdx; mov r11, src; mov rax, dst
+	{Head: 0xc08948f3f749d231, Dst: 368, Disp: 8, Imm: 8, Len: 8},            // xor edx, edx; div r11; mov dst, rax
+	{Head: 0x585a, Disp: 2, Imm: 2, Len: 2},                                  // pop rdx; pop rax
+	{Head: 0xd231c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7},              // push rax; push rdx; mov rax, dst; xor edx, edx
+	{Head: 0x585ac08948f0f748, Dst: 256, Src: 32, Disp: 8, Imm: 8, Len: 8},   // div src; mov dst, rax; pop rdx; pop rax
+	{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7},    // push rax; mov r11, src; mov rax, dst
+	{Head: 0xc08948f3f749d231, Dst: 368, Disp: 8, Imm: 8, Len: 8},            // xor edx, edx; div r11; mov dst, rax
+	{Head: 0x58, Disp: 1, Imm: 1, Len: 1},                                    // pop rax
+	{Head: 0xd231c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6},                // push rax; mov rax, dst; xor edx, edx
+	{Head: 0x58c08948f0f748, Dst: 256, Src: 32, Disp: 7, Imm: 7, Len: 7},     // div src; mov dst, rax; pop rax
+	{Head: 0x9948c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6},                // push rdx; mov r11, src; cqo
+	{Head: 0x5afbf749, Disp: 4, Imm: 4, Len: 4},                              // idiv r11; pop rdx
+	{Head: 0x5af8f748994852, Src: 256, Disp: 7, Imm: 7, Len: 7},              // push rdx; cqo; idiv src; pop rdx
+	{Head: 0xc08948c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8},  // push rax; push rdx; mov r11, src; mov rax, dst
+	{Head: 0xc08948fbf7499948, Dst: 368, Disp: 8, Imm: 8, Len: 8},            // cqo; idiv r11; mov dst, rax
+	{Head: 0x585a, Disp: 2, Imm: 2, Len: 2},                                  // pop rdx; pop rax
+	{Head: 0x9948c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7},              // push rax; push rdx; mov rax, dst; cqo
+	{Head: 0x585ac08948f8f748, Dst: 256, Src: 32, Disp: 8, Imm: 8, Len: 8},   // idiv src; mov dst, rax; pop rdx; pop rax
+	{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7},    // push rax; mov r11, src; mov rax, dst
+	{Head: 0xc08948fbf7499948, Dst: 368, Disp: 8, Imm: 8, Len: 8},            // cqo; idiv r11; mov dst, rax
+	{Head: 0x58, Disp: 1, Imm: 1, Len: 1},                                    // pop rax
+	{Head: 0x9948c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6},                // push rax; mov rax, dst; cqo
+	{Head: 0x58c08948f8f748, Dst: 256, Src: 32, Disp: 7, Imm: 7, Len: 7},     // idiv src; mov dst, rax; pop rax
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x4eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x406348, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4},              // movsxd dst, dword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x4eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x406348, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4},              // movsxd dst, dword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x7eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x806348, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7},              // movsxd dst, dword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x4eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x406348, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4},              // movsxd dst, dword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x4eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x406348, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4},              // movsxd dst, dword ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x7eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x806348, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7},              // movsxd dst, dword ptr [src+off]
+	{Head: 0xc883, Dst: 16, Disp: 2, Imm: 2, Len: 3},                         // or dst.d, imm
+	{Head: 0xd, Disp: 1, Imm: 1, Len: 5},                                     // or eax, imm
+	{Head: 0xc881, Dst: 16, Disp: 2, Imm: 2, Len: 6},                         // or dst.d, imm
+	{Head: 0xc88340, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // or dst.d, imm
+	{Head: 0xc88140, Dst: 32, Disp: 3, Imm: 3, Len: 7},                       // or dst.d, imm
+	{Head: 0xc0f748, Dst: 32, Disp: 3, Imm: 3, Len: 7},                       // test dst, imm
+	{Head: 0xc0f7, Dst: 16, Disp: 2, Imm: 2, Len: 6},                         // test dst.d, imm
+	{Head: 0xc0f740, Dst: 32, Disp: 3, Imm: 3, Len: 7},                       // test dst.d, imm
+	{Head: 0xc88348, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // or dst, imm
+	{Head: 0xd48, Disp: 2, Imm: 2, Len: 6},                                   // or rax, imm
+	{Head: 0xc88148, Dst: 32, Disp: 3, Imm: 3, Len: 7},                       // or dst, imm
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x5eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x40bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5},          // movsx dst, word ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x5eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x40bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5},          // movsx dst, word ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x8eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x80bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8},          // movsx dst, word ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x5eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x40bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5},          // movsx dst, word ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x5eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x40bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5},          // movsx dst, word ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x8eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x80bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8},          // movsx dst, word ptr [src+off]
+	{Head: 0xc009, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2},                // or dst.d, src.d
+	{Head: 0xc00940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // or dst.d, src.d
+	{Head: 0xc08548, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // test dst, src
+	{Head: 0xc085, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2},                // test dst.d, src.d
+	{Head: 0xc08540, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // test dst.d, src.d
+	{Head: 0xc00948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // or dst, src
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x5eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x40be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5},          // movsx dst, byte ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x5eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x40be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5},          // movsx dst, byte ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x477, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // xor dst.d, dst.d
+	{Head: 0x8eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x80be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8},          // movsx dst, byte ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x5eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x40be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5},          // movsx dst, byte ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x5eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x40be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5},          // movsx dst, byte ptr [src+off]
+	{Head: 0xc2c749, Disp: 3, Imm: 3, Len: 7, Arg: ArgVsyscall},              // mov r10, {vsyscall}
+	{Head: 0xc38949, Src: 64, Disp: 3, Imm: 3, Len: 3},                       // mov r11, src
+	{Head: 0xc38149, Disp: 3, Imm: 3, Len: 7, Arg: ArgOff},                   // add r11, {off}
+	{Head: 0xd3294d, Disp: 3, Imm: 3, Len: 3},                                // sub r11, r10
+	{Head: 0xba49, Disp: 2, Imm: 2, Len: 10, Arg: ArgLimit},                  // mov r10, {limit}
+	{Head: 0xd3394d, Disp: 3, Imm: 3, Len: 3},                                // cmp r11, r10
+	{Head: 0x577, Disp: 2, Imm: 2, Len: 2},                                   // jnbe load
+	{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // xor dst.d, dst.d
+	{Head: 0x8eb, Disp: 2, Imm: 2, Len: 2},                                   // jmp end
+	{Head: 0x80be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8},          // movsx dst, byte ptr [src+off]
+	{Head: 0xe083, Dst: 16, Disp: 2, Imm: 2, Len: 3},                         // and dst.d, imm
+	{Head: 0x25, Disp: 1, Imm: 1, Len: 5},                                    // and eax, imm
+	{Head: 0xe081, Dst: 16, Disp: 2, Imm: 2, Len: 6},                         // and dst.d, imm
+	{Head: 0xe08340, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // and dst.d, imm
+	{Head: 0xe08140, Dst: 32, Disp: 3, Imm: 3, Len: 7},                       // and dst.d, imm
+	{Head: 0xe08348, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // and dst, imm
+	{Head: 0x2548, Disp: 2, Imm: 2, Len: 6},                                  // and rax, imm
+	{Head: 0xe08148, Dst: 32, Disp: 3, Imm: 3, Len: 7},                       // and dst, imm
+	{Head: 0xc021, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2},                // and dst.d, src.d
+	{Head: 0xc02140, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // and dst.d, src.d
+	{Head: 0xc02148, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // and dst, src
+	{Head: 0x40c7, Dst: 16, Disp: 2, Imm: 3, Len: 7},                         // mov dword ptr [dst+off], imm
+	{Head: 0x80c7, Dst: 16, Disp: 2, Imm: 6, Len: 10},                        // mov dword ptr [dst+off], imm
+	{Head: 0x40c740, Dst: 32, Disp: 3, Imm: 4, Len: 8},                       // mov dword ptr [dst+off], imm
+	{Head: 0x80c740, Dst: 32, Disp: 3, Imm: 7, Len: 11},                      // mov dword ptr [dst+off], imm
+	{Head: 0x4089, Dst: 16, Src: 48, Disp: 2, Imm: 3, Len: 3},                // mov dword ptr [dst+off], src.d
+	{Head: 0x8089, Dst: 16, Src: 48, Disp: 2, Imm: 6, Len: 6},                // mov dword ptr [dst+off], src.d
+	{Head: 0x408940, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4},              // mov dword ptr [dst+off], src.d
+	{Head: 0x808940, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7},              // mov dword ptr [dst+off], src.d
+	{Head: 0xe0c1, Dst: 16, Disp: 2, Imm: 2, Len: 3},                         // shl dst.d, imm
+	{Head: 0xe0d1, Dst: 16, Disp: 2, Imm: 2, Len: 2},                         // shl dst.d, 1
+	{Head: 0xe0c140, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // shl dst.d, imm
+	{Head: 0xe0d140, Dst: 32, Disp: 3, Imm: 3, Len: 3},                       // shl dst.d, 1
+	{Head: 0xe0c148, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // shl dst, imm
+	{Head: 0xe0d148, Dst: 32, Disp: 3, Imm: 3, Len: 3},                       // shl dst, 1
+	{Head: 0x40c766, Dst: 192, Disp: 3, Imm: 4, Len: 6},                      // mov word ptr [dst+off], imm
+	{Head: 0x80c766, Dst: 192, Disp: 3, Imm: 7, Len: 9},                      // mov word ptr [dst+off], imm
+	{Head: 0x40c74066, Dst: 496, Disp: 4, Imm: 5, Len: 7},                    // mov word ptr [dst+off], imm
+	{Head: 0x80c74066, Dst: 496, Disp: 4, Imm: 8, Len: 10},                   // mov word ptr [dst+off], imm
+	{Head: 0x408966, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4},            // mov word ptr [dst+off], src.w
+	{Head: 0x808966, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7},            // mov word ptr [dst+off], src.w
+	{Head: 0x40894066, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5},          // mov word ptr [dst+off], src.w
+	{Head: 0x80894066, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8},          // mov word ptr [dst+off], src.w
+	{Head: 0xc0f779e2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5},        // shlx dst.d, dst.d, src.d
+	{Head: 0xe0d3, Dst: 16, Disp: 2, Imm: 2, Len: 2},                         // shl dst.d, cl
+	{Head: 0xe0d340, Dst: 32, Disp: 3, Imm: 3, Len: 3},                       // shl dst.d, cl
+	{Head: 0xc0f7f9e2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5},        // shlx dst, dst, src
+	{Head: 0xe0d348, Dst: 32, Disp: 3, Imm: 3, Len: 3},                       // shl dst, cl
+	{Head: 0x40c6, Dst: 16, Disp: 2, Imm: 3, Len: 4},                         // mov byte ptr [dst+off], imm
+	{Head: 0x80c6, Dst: 16, Disp: 2, Imm: 6, Len: 7},                         // mov byte ptr [dst+off], imm
+	{Head: 0x40c640, Dst: 32, Disp: 3, Imm: 4, Len: 5},                       // mov byte ptr [dst+off], imm
+	{Head: 0x80c640, Dst: 32, Disp: 3, Imm: 7, Len: 8},                       // mov byte ptr [dst+off], imm
+	{Head: 0x4088, Dst: 16, Src: 48, Disp: 2, Imm: 3, Len: 3},                // mov byte ptr [dst+off], src.b
+	{Head: 0x8088, Dst: 16, Src: 48, Disp: 2, Imm: 6, Len: 6},                // mov byte ptr [dst+off], src.b
+	{Head: 0x408840, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4},              // mov byte ptr [dst+off], src.b
+	{Head: 0x808840, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7},              // mov byte ptr [dst+off], src.b
+	{Head: 0xe8c1, Dst: 16, Disp: 2, Imm: 2, Len: 3},                         // shr dst.d, imm
+	{Head: 0xe8d1, Dst: 16, Disp: 2, Imm: 2, Len: 2},                         // shr dst.d, 1
+	{Head: 0xe8c140, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // shr dst.d, imm
+	{Head: 0xe8d140, Dst: 32, Disp: 3, Imm: 3, Len: 3},                       // shr dst.d, 1
+	{Head: 0xe8c148, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // shr dst, imm
+	{Head: 0xe8d148, Dst: 32, Disp: 3, Imm: 3, Len: 3},                       // shr dst, 1
+	{Head: 0x40c748, Dst: 32, Disp: 3, Imm: 4, Len: 8},                       // mov qword ptr [dst+off], imm
+	{Head: 0x80c748, Dst: 32, Disp: 3, Imm: 7, Len: 11},                      // mov qword ptr [dst+off], imm
+	{Head: 0x408948, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4},              // mov qword ptr [dst+off], src
+	{Head: 0x808948, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7},              // mov qword ptr [dst+off], src
+	{Head: 0xc0f77be2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5},        // shrx dst.d, dst.d, src.d
+	{Head: 0xe8d3, Dst: 16, Disp: 2, Imm: 2, Len: 2},                         // shr dst.d, cl
+	{Head: 0xe8d340, Dst: 32, Disp: 3, Imm: 3, Len: 3},                       // shr dst.d, cl
+	{Head: 0xc0f7fbe2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5},        // shrx dst, dst, src
+	{Head: 0xe8d348, Dst: 32, Disp: 3, Imm: 3, Len: 3},                       // shr dst, cl
+	{Head: 0xd8f7, Dst: 16, Disp: 2, Imm: 2, Len: 2},                         // neg dst.d
+	{Head: 0xd8f740, Dst: 32, Disp: 3, Imm: 3, Len: 3},                       // neg dst.d
+	{Head: 0xd8f748, Dst: 32, Disp: 3, Imm: 3, Len: 3},                       // neg dst
+	{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8},                              // push rdx; mov r11, imm
+	{Head: 0x5ad089f3f741d231, Dst: 304, Disp: 8, Imm: 8, Len: 8},            // xor edx, edx; div r11d; mov dst.d, edx; pop rdx
+	{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9},                            // push rax; push rdx; mov r11, imm
+	{Head: 0xf3f741d231c089, Dst: 48, Disp: 7, Imm: 7, Len: 7},               // mov eax, dst.d; xor edx, edx; div r11d
+	{Head: 0x585ad089, Dst: 16, Disp: 4, Imm: 4, Len: 4},                     // mov dst.d, edx; pop rdx; pop rax
+	{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8},                              // push rax; mov r11, imm
+	{Head: 0x58f3f741d231c089, Dst: 48, Disp: 8, Imm: 8, Len: 8},             // mov eax, dst.d; xor edx, edx; div r11d; pop rax
+	{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9},                            // push rax; push rdx; mov r11, imm
+	{Head: 0xf3f741d231c08940, Dst: 64, Disp: 8, Imm: 8, Len: 8},             // mov eax, dst.d; xor edx, edx; div r11d
+	{Head: 0x585ad08940, Dst: 32, Disp: 5, Imm: 5, Len: 5},                   // mov dst.d, edx; pop rdx; pop rax
+	{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8},                              // push rdx; mov r11, imm
+	{Head: 0x5ad089fbf74199, Dst: 448, Disp: 7, Imm: 7, Len: 7},              // cdq; idiv r11d; mov dst.d, edx; pop rdx
+	{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9},                            // push rax; push rdx; mov r11, imm
+	{Head: 0xd089fbf74199c089, Dst: 208, Disp: 8, Imm: 8, Len: 8},            // mov eax, dst.d; cdq; idiv r11d; mov dst.d, edx
+	{Head: 0x585a, Disp: 2, Imm: 2, Len: 2},                                  // pop rdx; pop rax
+	{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8},                              // push rax; mov r11, imm
+	{Head: 0x58fbf74199c089, Dst: 48, Disp: 7, Imm: 7, Len: 7},               // mov eax, dst.d; cdq; idiv r11d; pop rax
+	{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9},                            // push rax; push rdx; mov r11, imm
+	{Head: 0xfbf74199c08940, Dst: 64, Disp: 7, Imm: 7, Len: 7},               // mov eax, dst.d; cdq; idiv r11d
+	{Head: 0x585ad08940, Dst: 32, Disp: 5, Imm: 5, Len: 5},                   // mov dst.d, edx; pop rdx; pop rax
+	{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8},                              // push rdx; mov r11, imm
+	{Head: 0xd08948f3f749d231, Dst: 368, Disp: 8, Imm: 8, Len: 8},            // xor edx, edx; div r11; mov dst, rdx
+	{Head: 0x5a, Disp: 1, Imm: 1, Len: 1},                                    // pop rdx
+	{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9},                            // push rax; push rdx; mov r11, imm
+	{Head: 0xf3f749d231c08948, Dst: 64, Disp: 8, Imm: 8, Len: 8},             // mov rax, dst; xor edx, edx; div r11
+	{Head: 0x585ad08948, Dst: 32, Disp: 5, Imm: 5, Len: 5},                   // mov dst, rdx; pop rdx; pop rax
+	{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8},                              // push rax; mov r11, imm
+	{Head: 0xf3f749d231c08948, Dst: 64, Disp: 8, Imm: 8, Len: 8},             // mov rax, dst; xor edx, edx; div r11
+	{Head: 0x58, Disp: 1, Imm: 1, Len: 1},                                    // pop rax
+	{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8},                              // push rdx; mov r11, imm
+	{Head: 0xd08948fbf7499948, Dst: 368, Disp: 8, Imm: 8, Len: 8},            // cqo; idiv r11; mov dst, rdx
+	{Head: 0x5a, Disp: 1, Imm: 1, Len: 1},                                    // pop rdx
+	{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9},                            // push rax; push rdx; mov r11, imm
+	{Head: 0xfbf7499948c08948, Dst: 64, Disp: 8, Imm: 8, Len: 8},             // mov rax, dst; cqo; idiv r11
+	{Head: 0x585ad08948, Dst: 32, Disp: 5, Imm: 5, Len: 5},                   // mov dst, rdx; pop rdx; pop rax
+	{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8},                              // push rax; mov r11, imm
+	{Head: 0xfbf7499948c08948, Dst: 64, Disp: 8, Imm: 8, Len: 8},             // mov rax, dst; cqo; idiv r11
+	{Head: 0x58, Disp: 1, Imm: 1, Len: 1},                                    // pop rax
+	{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6},                // push rdx; mov r11, src; xor edx, edx
+	{Head: 0x5ad089f3f741, Dst: 240, Disp: 6, Imm: 6, Len: 6},                // div r11d; mov dst.d, edx; pop rdx
+	{Head: 0x5ad089f0f7d23152, Dst: 304, Src: 240, Disp: 8, Imm: 8, Len: 8},  // push rdx; xor edx, edx; div src.d; mov dst.d, edx; pop rdx
+	{Head: 0xd089f0f740d23152, Dst: 336, Src: 256, Disp: 8, Imm: 8, Len: 8},  // push rdx; xor edx, edx; div src.d; mov dst.d, edx
+	{Head: 0x5a, Disp: 1, Imm: 1, Len: 1},                                    // pop rdx
+	{Head: 0xc089c389495250, Dst: 272, Src: 288, Disp: 7, Imm: 7, Len: 7},    // push rax; push rdx; mov r11, src; mov eax, dst.d
+	{Head: 0x5ad089f3f741d231, Dst: 304, Disp: 8, Imm: 8, Len: 8},            // xor edx, edx; div r11d; mov dst.d, edx; pop rdx
+	{Head: 0x58, Disp: 1, Imm: 1, Len: 1},                                    // pop rax
+	{Head: 0xf0f7d231c0895250, Dst: 320, Src: 336, Disp: 8, Imm: 8, Len: 8},  // push rax; push rdx; mov eax, dst.d; xor edx, edx; div src.d
+	{Head: 0x585ad089, Dst: 16, Disp: 4, Imm: 4, Len: 4},                     // mov dst.d, edx; pop rdx; pop rax
+	{Head: 0xd231c0895250, Dst: 320, Disp: 6, Imm: 6, Len: 6},                // push rax; push rdx; mov eax, dst.d; xor edx, edx
+	{Head: 0x585ad089f0f740, Dst: 240, Src: 32, Disp: 7, Imm: 7, Len: 7},     // div src.d; mov dst.d, edx; pop rdx; pop rax
+	{Head: 0xd231c089c3894950, Dst: 352, Src: 224, Disp: 8, Imm: 8, Len: 8},  // push rax; mov r11, src; mov eax, dst.d; xor edx, edx
+	{Head: 0x58f3f741, Disp: 4, Imm: 4, Len: 4},                              // div r11d; pop rax
+	{Head: 0x58f0f7d231c08950, Dst: 176, Src: 304, Disp: 8, Imm: 8, Len: 8},  // push rax; mov eax, dst.d; xor edx, edx; div src.d; pop rax
+	{Head: 0xf0f740d231c08950, Dst: 176, Src: 368, Disp: 8, Imm: 8, Len: 8},  // push rax; mov eax, dst.d; xor edx, edx; div src.d
+	{Head: 0x58, Disp: 1, Imm: 1, Len: 1},                                    // pop rax
+	{Head: 0xc08940c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8},  // push rax; push rdx; mov r11, src; mov eax, dst.d
+	{Head: 0xd08940f3f741d231, Dst: 368, Disp: 8, Imm: 8, Len: 8},            // xor edx, edx; div r11d; mov dst.d, edx
+	{Head: 0x585a, Disp: 2, Imm: 2, Len: 2},                                  // pop rdx; pop rax
+	{Head: 0xd231c089405250, Dst: 288, Disp: 7, Imm: 7, Len: 7},              // push rax; push rdx; mov eax, dst.d; xor edx, edx
+	{Head: 0x585ad08940f0f7, Dst: 400, Src: 16, Disp: 7, Imm: 7, Len: 7},     // div src.d; mov dst.d, edx; pop rdx; pop rax
+	{Head: 0xd231c089405250, Dst: 288, Disp: 7, Imm: 7, Len: 7},              // push rax; push rdx; mov eax, dst.d; xor edx, edx
+	{Head: 0x585ad08940f0f740, Dst: 256, Src: 32, Disp: 8, Imm: 8, Len: 8},   // div src.d; mov dst.d, edx; pop rdx; pop rax
+	{Head: 0xfbf74199c3894952, Src: 224, Disp: 8, Imm: 8, Len: 8},            // push rdx; mov r11, src; cdq; idiv r11d
+	{Head: 0x5ad089, Dst: 16, Disp: 3, Imm: 3, Len: 3},                       // mov dst.d, edx; pop rdx
+	{Head: 0x5ad089f8f79952, Dst: 448, Src: 416, Disp: 7, Imm: 7, Len: 7},    // push rdx; cdq; idiv src.d; mov dst.d, edx; pop rdx
+	{Head: 0x5ad089f8f7409952, Dst: 304, Src: 400, Disp: 8, Imm: 8, Len: 8},  // push rdx; cdq; idiv src.d; mov dst.d, edx; pop rdx
+	{Head: 0x99c089c389495250, Dst: 272, Src: 288, Disp: 8, Imm: 8, Len: 8},  // push rax; push rdx; mov r11, src; mov eax, dst.d; cdq
+	{Head: 0x585ad089fbf741, Dst: 240, Disp: 7, Imm: 7, Len: 7},              // idiv r11d; mov dst.d, edx; pop rdx; pop rax
+	{Head: 0xf8f799c0895250, Dst: 320, Src: 304, Disp: 7, Imm: 7, Len: 7},    // push rax; push rdx; mov eax, dst.d; cdq; idiv src.d
+	{Head: 0x585ad089, Dst: 16, Disp: 4, Imm: 4, Len: 4},                     // mov dst.d, edx; pop rdx; pop rax
+	{Head: 0xf8f74099c0895250, Dst: 320, Src: 368, Disp: 8, Imm: 8, Len: 8},  // push rax; push rdx; mov eax, dst.d; cdq; idiv src.d
+	{Head: 0x585ad089, Dst: 16, Disp: 4, Imm: 4, Len: 4},                     // mov dst.d, edx; pop rdx; pop rax
+	{Head: 0x99c089c3894950, Dst: 352, Src: 224, Disp: 7, Imm: 7, Len: 7},    // push rax; mov r11, src; mov eax, dst.d; cdq
+	{Head: 0x58fbf741, Disp: 4, Imm: 4, Len: 4},                              // idiv r11d; pop rax
+	{Head: 0x58f8f799c08950, Dst: 176, Src: 448, Disp: 7, Imm: 7, Len: 7},    // push rax; mov eax, dst.d; cdq; idiv src.d; pop rax
+	{Head: 0x58f8f74099c08950, Dst: 176, Src: 464, Disp: 8, Imm: 8, Len: 8},  // push rax; mov eax, dst.d; cdq; idiv src.d; pop rax
+	{Head: 0xc08940c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8},  // push rax; push rdx; mov r11, src; mov eax, dst.d
+	{Head: 0x5ad08940fbf74199, Dst: 464, Disp: 8, Imm: 8, Len: 8},            // cdq; idiv r11d; mov dst.d, edx; pop rdx
+	{Head: 0x58, Disp: 1, Imm: 1, Len: 1},                                    // pop rax
+	{Head: 0xf8f799c089405250, Dst: 288, Src: 336, Disp: 8, Imm: 8, Len: 8},  // push rax; push rdx; mov eax, dst.d; cdq; idiv src.d
+	{Head: 0x585ad08940, Dst: 32, Disp: 5, Imm: 5, Len: 5},                   // mov dst.d, edx; pop rdx; pop rax
+	{Head: 0x99c089405250, Dst: 288, Disp: 6, Imm: 6, Len: 6},                // push rax; push rdx; mov eax, dst.d; cdq
+	{Head: 0x585ad08940f8f740, Dst: 256, Src: 32, Disp: 8, Imm: 8, Len: 8},   // idiv src.d; mov dst.d, edx; pop rdx; pop rax
+	{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6},                // push rdx; mov r11, src; xor edx, edx
+	{Head: 0x5ad08948f3f749, Dst: 256, Disp: 7, Imm: 7, Len: 7},              // div r11; mov dst, rdx; pop rdx
+	{Head: 0xf0f748d23152, Src: 256, Disp: 6, Imm: 6, Len: 6},                // push rdx; xor edx, edx; div src
+	{Head: 0x5ad08948, Dst: 32, Disp: 4, Imm: 4, Len: 4},                     // mov dst, rdx; pop rdx
+	{Head: 0xc08948c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8},  // push rax; push rdx; mov r11, src; mov rax, dst
+	{Head: 0xd08948f3f749d231, Dst: 368, Disp: 8, Imm: 8, Len: 8},            // xor edx, edx; div r11; mov dst, rdx
+	{Head: 0x585a, Disp: 2, Imm: 2, Len: 2},                                  // pop rdx; pop rax
+	{Head: 0xd231c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7},              // push rax; push rdx; mov rax, dst; xor edx, edx
+	{Head: 0x585ad08948f0f748, Dst: 256, Src: 32, Disp: 8, Imm: 8, Len: 8},   // div src; mov dst, rdx; pop rdx; pop rax
+	{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7},    // push rax; mov r11, src; mov rax, dst
+	{Head: 0x58f3f749d231, Disp: 6, Imm: 6, Len: 6},                          // xor edx, edx; div r11; pop rax
+	{Head: 0xd231c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6},                // push rax; mov rax, dst; xor edx, edx
+	{Head: 0x58f0f748, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // div src; pop rax
+	{Head: 0x9948c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6},                // push rdx; mov r11, src; cqo
+	{Head: 0x5ad08948fbf749, Dst: 256, Disp: 7, Imm: 7, Len: 7},              // idiv r11; mov dst, rdx; pop rdx
+	{Head: 0xf8f748994852, Src: 256, Disp: 6, Imm: 6, Len: 6},                // push rdx; cqo; idiv src
+	{Head: 0x5ad08948, Dst: 32, Disp: 4, Imm: 4, Len: 4},                     // mov dst, rdx; pop rdx
+	{Head: 0xc08948c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8},  // push rax; push rdx; mov r11, src; mov rax, dst
+	{Head: 0xd08948fbf7499948, Dst: 368, Disp: 8, Imm: 8, Len: 8},            // cqo; idiv r11; mov dst, rdx
+	{Head: 0x585a, Disp: 2, Imm: 2, Len: 2},                                  // pop rdx; pop rax
+	{Head: 0x9948c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7},              // push rax; push rdx; mov rax, dst; cqo
+	{Head: 0x585ad08948f8f748, Dst: 256, Src: 32, Disp: 8, Imm: 8, Len: 8},   // idiv src; mov dst, rdx; pop rdx; pop rax
+	{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7},    // push rax; mov r11, src; mov rax, dst
+	{Head: 0x58fbf7499948, Disp: 6, Imm: 6, Len: 6},                          // cqo; idiv r11; pop rax
+	{Head: 0x9948c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6},                // push rax; mov rax, dst; cqo
+	{Head: 0x58f8f748, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // idiv src; pop rax
+	{Head: 0x20448b42, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5},           // mov dst.d, dword ptr [src+r12+off]
+	{Head: 0x20848b42, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8},           // mov dst.d, dword ptr [src+r12+off]
+	{Head: 0x2044c742, Dst: 160, Disp: 4, Imm: 5, Len: 9},                    // mov dword ptr [dst+r12+off], imm
+	{Head: 0x2084c742, Dst: 160, Disp: 4, Imm: 8, Len: 12},                   // mov dword ptr [dst+r12+off], imm
+	{Head: 0x20448942, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5},           // mov dword ptr [dst+r12+off], src.d
+	{Head: 0x20848942, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8},           // mov dword ptr [dst+r12+off], src.d
+	{Head: 0xf083, Dst: 16, Disp: 2, Imm: 2, Len: 3},                         // xor dst.d, imm
+	{Head: 0x35, Disp: 1, Imm: 1, Len: 5},                                    // xor eax, imm
+	{Head: 0xf081, Dst: 16, Disp: 2, Imm: 2, Len: 6},                         // xor dst.d, imm
+	{Head: 0xf08340, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // xor dst.d, imm
+	{Head: 0xf08140, Dst: 32, Disp: 3, Imm: 3, Len: 7},                       // xor dst.d, imm
+	{Head: 0xf08348, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // xor dst, imm
+	{Head: 0x3548, Disp: 2, Imm: 2, Len: 6},                                  // xor rax, imm
+	{Head: 0xf08148, Dst: 32, Disp: 3, Imm: 3, Len: 7},                       // xor dst, imm
+	{Head: 0x2044b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6},        // movzx dst.d, word ptr [src+r12+off]
+	{Head: 0x2084b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9},        // movzx dst.d, word ptr [src+r12+off]
+	{Head: 0x2044c74266, Dst: 560, Disp: 5, Imm: 6, Len: 8},                  // mov word ptr [dst+r12+off], imm
+	{Head: 0x2084c74266, Dst: 560, Disp: 5, Imm: 9, Len: 11},                 // mov word ptr [dst+r12+off], imm
+	{Head: 0x2044894266, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6},        // mov word ptr [dst+r12+off], src.w
+	{Head: 0x2084894266, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9},        // mov word ptr [dst+r12+off], src.w
+	{Head: 0xc031, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2},                // xor dst.d, src.d
+	{Head: 0xc03140, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // xor dst.d, src.d
+	{Head: 0xc03148, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // xor dst, src
+	{Head: 0x2044b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6},        // movzx dst.d, byte ptr [src+r12+off]
+	{Head: 0x2084b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9},        // movzx dst.d, byte ptr [src+r12+off]
+	{Head: 0x2044c642, Dst: 160, Disp: 4, Imm: 5, Len: 6},                    // mov byte ptr [dst+r12+off], imm
+	{Head: 0x2084c642, Dst: 160, Disp: 4, Imm: 8, Len: 9},                    // mov byte ptr [dst+r12+off], imm
+	{Head: 0x20448842, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5},           // mov byte ptr [dst+r12+off], src.b
+	{Head: 0x20848842, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8},           // mov byte ptr [dst+r12+off], src.b
+	{Head: 0x20448b4a, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5},           // mov dst, qword ptr [src+r12+off]
+	{Head: 0x20848b4a, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8},           // mov dst, qword ptr [src+r12+off]
+	{Head: 0x2044c74a, Dst: 160, Disp: 4, Imm: 5, Len: 9},                    // mov qword ptr [dst+r12+off], imm
+	{Head: 0x2084c74a, Dst: 160, Disp: 4, Imm: 8, Len: 12},                   // mov qword ptr [dst+r12+off], imm
+	{Head: 0x2044894a, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5},           // mov qword ptr [dst+r12+off], src
+	{Head: 0x2084894a, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8},           // mov qword ptr [dst+r12+off], src
+	{Head: 0xc089, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2},                // mov dst.d, src.d
+	{Head: 0xc08940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // mov dst.d, src.d
+	{Head: 0xc0be0f40, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4},          // movsx dst.d, src.b
+	{Head: 0xc0bf0f, Dst: 176, Src: 192, Disp: 3, Imm: 3, Len: 3},            // movsx dst.d, src.w
+	{Head: 0xc0bf0f40, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4},          // movsx dst.d, src.w
+	{Head: 0xc08948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // mov dst, src
+	{Head: 0xc0be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4},          // movsx dst, src.b
+	{Head: 0xc0bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4},          // movsx dst, src.w
+	{Head: 0xc06348, Dst: 64, Src: 32, Disp: 3, Imm: 3, Len: 3},              // movsxd dst, src.d
+	{Head: 0x2504034865, Dst: 224, Disp: 5, Imm: 5, Len: 9, Arg: ArgPercpu},  // add dst, qword ptr gs:[{percpu}]
+	{Head: 0xc08948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // mov dst, src
+	{Head: 0x2504034865, Dst: 224, Disp: 5, Imm: 5, Len: 9, Arg: ArgPercpu},  // add dst, qword ptr gs:[{percpu}]
+	{Head: 0x20e0c148, Dst: 32, Disp: 4, Imm: 4, Len: 4},                     // shl dst, 32
+	{Head: 0xd48, Disp: 2, Imm: 2, Len: 6, Arg: ArgUser},                     // or rax, {user}
+	{Head: 0x20c0c148, Dst: 32, Disp: 4, Imm: 4, Len: 4},                     // rol dst, 32
+	{Head: 0xdb314d, Disp: 3, Imm: 3, Len: 3},                                // xor r11, r11
+	{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // test dst.d, dst.d
+	{Head: 0xc3440f49, Dst: 144, Disp: 4, Imm: 4, Len: 4},                    // cmovz dst, r11
+	{Head: 0xc089, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2},                // mov dst.d, src.d
+	{Head: 0x20e0c148, Dst: 32, Disp: 4, Imm: 4, Len: 4},                     // shl dst, 32
+	{Head: 0xd48, Disp: 2, Imm: 2, Len: 6, Arg: ArgUser},                     // or rax, {user}
+	{Head: 0x20c0c148, Dst: 32, Disp: 4, Imm: 4, Len: 4},                     // rol dst, 32
+	{Head: 0xdb314d, Disp: 3, Imm: 3, Len: 3},                                // xor r11, r11
+	{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // test dst.d, dst.d
+	{Head: 0xc3440f49, Dst: 144, Disp: 4, Imm: 4, Len: 4},                    // cmovz dst, r11
+	{Head: 0xc08940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // mov dst.d, src.d
+	{Head: 0x20e0c148, Dst: 32, Disp: 4, Imm: 4, Len: 4},                     // shl dst, 32
+	{Head: 0xd48, Disp: 2, Imm: 2, Len: 6, Arg: ArgUser},                     // or rax, {user}
+	{Head: 0x20c0c148, Dst: 32, Disp: 4, Imm: 4, Len: 4},                     // rol dst, 32
+	{Head: 0xdb314d, Disp: 3, Imm: 3, Len: 3},                                // xor r11, r11
+	{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // test dst.d, dst.d
+	{Head: 0xc3440f49, Dst: 144, Disp: 4, Imm: 4, Len: 4},                    // cmovz dst, r11
+	{Head: 0xc089, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2},                // mov dst.d, src.d
+	{Head: 0x20e0c148, Dst: 32, Disp: 4, Imm: 4, Len: 4},                     // shl dst, 32
+	{Head: 0xc88148, Dst: 32, Disp: 3, Imm: 3, Len: 7, Arg: ArgUser},         // or dst, {user}
+	{Head: 0x20c0c148, Dst: 32, Disp: 4, Imm: 4, Len: 4},                     // rol dst, 32
+	{Head: 0xdb314d, Disp: 3, Imm: 3, Len: 3},                                // xor r11, r11
+	{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // test dst.d, dst.d
+	{Head: 0xc3440f49, Dst: 144, Disp: 4, Imm: 4, Len: 4},                    // cmovz dst, r11
+	{Head: 0xc08940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // mov dst.d, src.d
+	{Head: 0x20e0c148, Dst: 32, Disp: 4, Imm: 4, Len: 4},                     // shl dst, 32
+	{Head: 0xc88148, Dst: 32, Disp: 3, Imm: 3, Len: 7, Arg: ArgUser},         // or dst, {user}
+	{Head: 0x20c0c148, Dst: 32, Disp: 4, Imm: 4, Len: 4},                     // rol dst, 32
+	{Head: 0xdb314d, Disp: 3, Imm: 3, Len: 3},                                // xor r11, r11
+	{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // test dst.d, dst.d
+	{Head: 0xc3440f49, Dst: 144, Disp: 4, Imm: 4, Len: 4},                    // cmovz dst, r11
+	{Head: 0xc08940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3},              // mov dst.d, src.d
+	{Head: 0x20e0c148, Dst: 32, Disp: 4, Imm: 4, Len: 4},                     // shl dst, 32
+	{Head: 0xc88148, Dst: 32, Disp: 3, Imm: 3, Len: 7, Arg: ArgUser},         // or dst, {user}
+	{Head: 0x20c0c148, Dst: 32, Disp: 4, Imm: 4, Len: 4},                     // rol dst, 32
+	{Head: 0xdb314d, Disp: 3, Imm: 3, Len: 3},                                // xor r11, r11
+	{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // test dst.d, dst.d
+	{Head: 0xc3440f49, Dst: 144, Disp: 4, Imm: 4, Len: 4},                    // cmovz dst, r11
+	{Head: 0x2044634a, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5},           // movsxd dst, dword ptr [src+r12+off]
+	{Head: 0x2084634a, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8},           // movsxd dst, dword ptr [src+r12+off]
+	{Head: 0xe8ae0f, Disp: 3, Imm: 3, Len: 3},                                // lfence
+	{Head: 0x4001f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4},            // lock add dword ptr [dst+off], src.d
+	{Head: 0x8001f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7},            // lock add dword ptr [dst+off], src.d
+	{Head: 0x400140f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5},          // lock add dword ptr [dst+off], src.d
+	{Head: 0x800140f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8},          // lock add dword ptr [dst+off], src.d
+	{Head: 0x4009f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4},            // lock or dword ptr [dst+off], src.d
+	{Head: 0x8009f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7},            // lock or dword ptr [dst+off], src.d
+	{Head: 0x400940f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5},          // lock or dword ptr [dst+off], src.d
+	{Head: 0x800940f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8},          // lock or dword ptr [dst+off], src.d
+	{Head: 0x4021f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4},            // lock and dword ptr [dst+off], src.d
+	{Head: 0x8021f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7},            // lock and dword ptr [dst+off], src.d
+	{Head: 0x402140f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5},          // lock and dword ptr [dst+off], src.d
+	{Head: 0x802140f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8},          // lock and dword ptr [dst+off], src.d
+	{Head: 0x4031f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4},            // lock xor dword ptr [dst+off], src.d
+	{Head: 0x8031f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7},            // lock xor dword ptr [dst+off], src.d
+	{Head: 0x403140f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5},          // lock xor dword ptr [dst+off], src.d
+	{Head: 0x803140f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8},          // lock xor dword ptr [dst+off], src.d
+	{Head: 0x40c10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 5, Len: 5},          // lock xadd dword ptr [dst+off], src.d
+	{Head: 0x80c10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 8, Len: 8},          // lock xadd dword ptr [dst+off], src.d
+	{Head: 0x40c10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6},        // lock xadd dword ptr [dst+off], src.d
+	{Head: 0x80c10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9},        // lock xadd dword ptr [dst+off], src.d
+	{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7},                          // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xd30945c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; or r11d, r10d
+	{Head: 0x5ab10f45f0, Disp: 5, Imm: 6, Len: 6},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc28941ee75, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10},                        // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xd30945c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; or r11d, r10d
+	{Head: 0x9ab10f45f0, Disp: 5, Imm: 9, Len: 9},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc28941e875, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7},                          // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xc30941c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; or r11d, src.d
+	{Head: 0x5ab10f45f0, Disp: 5, Imm: 6, Len: 6},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc089ee75, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10},                        // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xc30941c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; or r11d, src.d
+	{Head: 0x9ab10f45f0, Disp: 5, Imm: 9, Len: 9},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc089e875, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7},                          // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xc30941c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; or r11d, src.d
+	{Head: 0x5ab10f45f0, Disp: 5, Imm: 6, Len: 6},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc08940ee75, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10},                        // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xc30941c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; or r11d, src.d
+	{Head: 0x9ab10f45f0, Disp: 5, Imm: 9, Len: 9},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc08940e875, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xd30945c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; or r11d, r10d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc28941ef75, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xd30945c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; or r11d, r10d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc28941e975, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc30941c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; or r11d, src.d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc089ef75, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc30941c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; or r11d, src.d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc089e975, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc30941c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; or r11d, src.d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc08940ef75, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc30941c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; or r11d, src.d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc08940e975, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7},                // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xd30945c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; or r11d, r10d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc28941ee75, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10},              // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xd30945c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; or r11d, r10d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc28941e875, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7},                // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc30941c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; or r11d, src.d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc089ee75, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10},              // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc30941c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; or r11d, src.d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc089e875, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7},                // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc30941c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; or r11d, src.d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc08940ee75, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10},              // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc30941c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; or r11d, src.d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc08940e875, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7},                          // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xd32145c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; and r11d, r10d
+	{Head: 0x5ab10f45f0, Disp: 5, Imm: 6, Len: 6},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc28941ee75, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10},                        // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xd32145c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; and r11d, r10d
+	{Head: 0x9ab10f45f0, Disp: 5, Imm: 9, Len: 9},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc28941e875, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7},                          // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xc32141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; and r11d, src.d
+	{Head: 0x5ab10f45f0, Disp: 5, Imm: 6, Len: 6},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc089ee75, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10},                        // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xc32141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; and r11d, src.d
+	{Head: 0x9ab10f45f0, Disp: 5, Imm: 9, Len: 9},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc089e875, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7},                          // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xc32141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; and r11d, src.d
+	{Head: 0x5ab10f45f0, Disp: 5, Imm: 6, Len: 6},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc08940ee75, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10},                        // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xc32141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; and r11d, src.d
+	{Head: 0x9ab10f45f0, Disp: 5, Imm: 9, Len: 9},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc08940e875, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xd32145c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; and r11d, r10d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc28941ef75, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xd32145c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; and r11d, r10d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc28941e975, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc32141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; and r11d, src.d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc089ef75, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc32141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; and r11d, src.d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc089e975, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc32141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; and r11d, src.d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc08940ef75, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc32141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; and r11d, src.d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc08940e975, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7},                // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xd32145c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; and r11d, r10d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc28941ee75, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10},              // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xd32145c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; and r11d, r10d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc28941e875, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7},                // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc32141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; and r11d, src.d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc089ee75, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10},              // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc32141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; and r11d, src.d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc089e875, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7},                // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc32141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; and r11d, src.d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc08940ee75, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10},              // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc32141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; and r11d, src.d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc08940e875, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7},                          // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xd33145c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; xor r11d, r10d
+	{Head: 0x5ab10f45f0, Disp: 5, Imm: 6, Len: 6},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc28941ee75, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10},                        // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xd33145c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; xor r11d, r10d
+	{Head: 0x9ab10f45f0, Disp: 5, Imm: 9, Len: 9},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc28941e875, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7},                          // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xc33141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; xor r11d, src.d
+	{Head: 0x5ab10f45f0, Disp: 5, Imm: 6, Len: 6},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc089ee75, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10},                        // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xc33141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; xor r11d, src.d
+	{Head: 0x9ab10f45f0, Disp: 5, Imm: 9, Len: 9},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc089e875, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7},                          // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xc33141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; xor r11d, src.d
+	{Head: 0x5ab10f45f0, Disp: 5, Imm: 6, Len: 6},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc08940ee75, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10},                        // mov r10, rax; mov eax, dword ptr [r10+off]
+	{Head: 0xc33141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; xor r11d, src.d
+	{Head: 0x9ab10f45f0, Disp: 5, Imm: 9, Len: 9},                            // lock cmpxchg dword ptr [r10+off], r11d
+	{Head: 0xd0894cc08940e875, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xd33145c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; xor r11d, r10d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc28941ef75, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xd33145c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; xor r11d, r10d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc28941e975, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc33141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; xor r11d, src.d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc089ef75, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc33141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; xor r11d, src.d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc089e975, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc33141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; xor r11d, src.d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc08940ef75, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9},                  // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc33141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; xor r11d, src.d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc08940e975, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7},                // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xd33145c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; xor r11d, r10d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc28941ee75, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10},              // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xd33145c38941, Disp: 6, Imm: 6, Len: 6},                          // mov r11d, eax; xor r11d, r10d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc28941e875, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10d, eax; mov rax, r10
+	{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7},                // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc33141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; xor r11d, src.d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc089ee75, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10},              // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc33141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; xor r11d, src.d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc089e875, Src: 416, Disp: 7, Imm: 7, Len: 7},              // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7},                // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc33141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; xor r11d, src.d
+	{Head: 0x58b10f44f0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc08940ee75, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10},              // mov r10, rax; mov eax, dword ptr [dst+off]
+	{Head: 0xc33141c38941, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11d, eax; xor r11d, src.d
+	{Head: 0x98b10f44f0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg dword ptr [dst+off], r11d
+	{Head: 0xd0894cc08940e875, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src.d, eax; mov rax, r10
+	{Head: 0x4087f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4},            // lock xchg dword ptr [dst+off], src.d
+	{Head: 0x8087f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7},            // lock xchg dword ptr [dst+off], src.d
+	{Head: 0x408740f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5},          // lock xchg dword ptr [dst+off], src.d
+	{Head: 0x808740f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8},          // lock xchg dword ptr [dst+off], src.d
+	{Head: 0x40b10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 5, Len: 5},          // lock cmpxchg dword ptr [dst+off], src.d
+	{Head: 0x80b10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 8, Len: 8},          // lock cmpxchg dword ptr [dst+off], src.d
+	{Head: 0x40b10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6},        // lock cmpxchg dword ptr [dst+off], src.d
+	{Head: 0x80b10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9},        // lock cmpxchg dword ptr [dst+off], src.d
+	{Head: 0xf8c1, Dst: 16, Disp: 2, Imm: 2, Len: 3},                         // sar dst.d, imm
+	{Head: 0xf8d1, Dst: 16, Disp: 2, Imm: 2, Len: 2},                         // sar dst.d, 1
+	{Head: 0xf8c140, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // sar dst.d, imm
+	{Head: 0xf8d140, Dst: 32, Disp: 3, Imm: 3, Len: 3},                       // sar dst.d, 1
+	{Head: 0xf8c148, Dst: 32, Disp: 3, Imm: 3, Len: 4},                       // sar dst, imm
+	{Head: 0xf8d148, Dst: 32, Disp: 3, Imm: 3, Len: 3},                       // sar dst, 1
+	{Head: 0x2044bf0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6},        // movsx dst, word ptr [src+r12+off]
+	{Head: 0x2084bf0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9},        // movsx dst, word ptr [src+r12+off]
+	{Head: 0xc0f77ae2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5},        // sarx dst.d, dst.d, src.d
+	{Head: 0xf8d3, Dst: 16, Disp: 2, Imm: 2, Len: 2},                         // sar dst.d, cl
+	{Head: 0xf8d340, Dst: 32, Disp: 3, Imm: 3, Len: 3},                       // sar dst.d, cl
+	{Head: 0xc0f7fae2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5},        // sarx dst, dst, src
+	{Head: 0xf8d348, Dst: 32, Disp: 3, Imm: 3, Len: 3},                       // sar dst, cl
+	{Head: 0x2044be0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6},        // movsx dst, byte ptr [src+r12+off]
+	{Head: 0x2084be0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9},        // movsx dst, byte ptr [src+r12+off]
+	{Head: 0xc0b70f, Dst: 608, Disp: 3, Imm: 3, Len: 3},                      // movzx dst.d, dst.w
+	{Head: 0xc0b70f40, Dst: 624, Disp: 4, Imm: 4, Len: 4},                    // movzx dst.d, dst.w
+	{Head: 0xc089, Dst: 96, Disp: 2, Imm: 2, Len: 2},                         // mov dst.d, dst.d
+	{Head: 0xc08940, Dst: 80, Disp: 3, Imm: 3, Len: 3},                       // mov dst.d, dst.d
+	{Head: 0xc0b70f08c8c166, Dst: 640, Disp: 7, Imm: 7, Len: 7},              // ror dst.w, 8; movzx dst.d, dst.w
+	{Head: 0x8c8c14066, Dst: 496, Disp: 5, Imm: 5, Len: 5},                   // ror dst.w, 8
+	{Head: 0xc0b70f40, Dst: 624, Disp: 4, Imm: 4, Len: 4},                    // movzx dst.d, dst.w
+	{Head: 0xc80f, Dst: 16, Disp: 2, Imm: 2, Len: 2},                         // bswap dst.d
+	{Head: 0xc80f40, Dst: 32, Disp: 3, Imm: 3, Len: 3},                       // bswap dst.d
+	{Head: 0xc80f48, Dst: 32, Disp: 3, Imm: 3, Len: 3},                       // bswap dst
+	{Head: 0x400148f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5},          // lock add qword ptr [dst+off], src
+	{Head: 0x800148f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8},          // lock add qword ptr [dst+off], src
+	{Head: 0x400948f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5},          // lock or qword ptr [dst+off], src
+	{Head: 0x800948f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8},          // lock or qword ptr [dst+off], src
+	{Head: 0x402148f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5},          // lock and qword ptr [dst+off], src
+	{Head: 0x802148f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8},          // lock and qword ptr [dst+off], src
+	{Head: 0x403148f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5},          // lock xor qword ptr [dst+off], src
+	{Head: 0x803148f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8},          // lock xor qword ptr [dst+off], src
+	{Head: 0x40c10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6},        // lock xadd qword ptr [dst+off], src
+	{Head: 0x80c10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9},        // lock xadd qword ptr [dst+off], src
+	{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7},                          // mov r10, rax; mov rax, qword ptr [r10+off]
+	{Head: 0xd3094dc38949, Disp: 6, Imm: 6, Len: 6},                          // mov r11, rax; or r11, r10
+	{Head: 0x5ab10f4df0, Disp: 5, Imm: 6, Len: 6},                            // lock cmpxchg qword ptr [r10+off], r11
+	{Head: 0xd0894cc28949ee75, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10, rax; mov rax, r10
+	{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10},                        // mov r10, rax; mov rax, qword ptr [r10+off]
+	{Head: 0xd3094dc38949, Disp: 6, Imm: 6, Len: 6},                          // mov r11, rax; or r11, r10
+	{Head: 0x9ab10f4df0, Disp: 5, Imm: 9, Len: 9},                            // lock cmpxchg qword ptr [r10+off], r11
+	{Head: 0xd0894cc28949e875, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10, rax; mov rax, r10
+	{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7},                          // mov r10, rax; mov rax, qword ptr [r10+off]
+	{Head: 0xc30949c38949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rax; or r11, src
+	{Head: 0x5ab10f4df0, Disp: 5, Imm: 6, Len: 6},                            // lock cmpxchg qword ptr [r10+off], r11
+	{Head: 0xd0894cc08948ee75, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src, rax; mov rax, r10
+	{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10},                        // mov r10, rax; mov rax, qword ptr [r10+off]
+	{Head: 0xc30949c38949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rax; or r11, src
+	{Head: 0x9ab10f4df0, Disp: 5, Imm: 9, Len: 9},                            // lock cmpxchg qword ptr [r10+off], r11
+	{Head: 0xd0894cc08948e875, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src, rax; mov rax, r10
+	{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7},                // mov r10, rax; mov rax, qword ptr [dst+off]
+	{Head: 0xd3094dc38949, Disp: 6, Imm: 6, Len: 6},                          // mov r11, rax; or r11, r10
+	{Head: 0x58b10f4cf0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg qword ptr [dst+off], r11
+	{Head: 0xd0894cc28949ee75, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10, rax; mov rax, r10
+	{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10},              // mov r10, rax; mov rax, qword ptr [dst+off]
+	{Head: 0xd3094dc38949, Disp: 6, Imm: 6, Len: 6},                          // mov r11, rax; or r11, r10
+	{Head: 0x98b10f4cf0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg qword ptr [dst+off], r11
+	{Head: 0xd0894cc28949e875, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10, rax; mov rax, r10
+	{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7},                // mov r10, rax; mov rax, qword ptr [dst+off]
+	{Head: 0xc30949c38949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rax; or r11, src
+	{Head: 0x58b10f4cf0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg qword ptr [dst+off], r11
+	{Head: 0xd0894cc08948ee75, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src, rax; mov rax, r10
+	{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10},              // mov r10, rax; mov rax, qword ptr [dst+off]
+	{Head: 0xc30949c38949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rax; or r11, src
+	{Head: 0x98b10f4cf0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg qword ptr [dst+off], r11
+	{Head: 0xd0894cc08948e875, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src, rax; mov rax, r10
+	{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7},                          // mov r10, rax; mov rax, qword ptr [r10+off]
+	{Head: 0xd3214dc38949, Disp: 6, Imm: 6, Len: 6},                          // mov r11, rax; and r11, r10
+	{Head: 0x5ab10f4df0, Disp: 5, Imm: 6, Len: 6},                            // lock cmpxchg qword ptr [r10+off], r11
+	{Head: 0xd0894cc28949ee75, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10, rax; mov rax, r10
+	{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10},                        // mov r10, rax; mov rax, qword ptr [r10+off]
+	{Head: 0xd3214dc38949, Disp: 6, Imm: 6, Len: 6},                          // mov r11, rax; and r11, r10
+	{Head: 0x9ab10f4df0, Disp: 5, Imm: 9, Len: 9},                            // lock cmpxchg qword ptr [r10+off], r11
+	{Head: 0xd0894cc28949e875, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10, rax; mov rax, r10
+	{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7},                          // mov r10, rax; mov rax, qword ptr [r10+off]
+	{Head: 0xc32149c38949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rax; and r11, src
+	{Head: 0x5ab10f4df0, Disp: 5, Imm: 6, Len: 6},                            // lock cmpxchg qword ptr [r10+off], r11
+	{Head: 0xd0894cc08948ee75, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src, rax; mov rax, r10
+	{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10},                        // mov r10, rax; mov rax, qword ptr [r10+off]
+	{Head: 0xc32149c38949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rax; and r11, src
+	{Head: 0x9ab10f4df0, Disp: 5, Imm: 9, Len: 9},                            // lock cmpxchg qword ptr [r10+off], r11
+	{Head: 0xd0894cc08948e875, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src, rax; mov rax, r10
+	{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7},                // mov r10, rax; mov rax, qword ptr [dst+off]
+	{Head: 0xd3214dc38949, Disp: 6, Imm: 6, Len: 6},                          // mov r11, rax; and r11, r10
+	{Head: 0x58b10f4cf0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg qword ptr [dst+off], r11
+	{Head: 0xd0894cc28949ee75, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10, rax; mov rax, r10
+	{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10},              // mov r10, rax; mov rax, qword ptr [dst+off]
+	{Head: 0xd3214dc38949, Disp: 6, Imm: 6, Len: 6},                          // mov r11, rax; and r11, r10
+	{Head: 0x98b10f4cf0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg qword ptr [dst+off], r11
+	{Head: 0xd0894cc28949e875, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10, rax; mov rax, r10
+	{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7},                // mov r10, rax; mov rax, qword ptr [dst+off]
+	{Head: 0xc32149c38949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rax; and r11, src
+	{Head: 0x58b10f4cf0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg qword ptr [dst+off], r11
+	{Head: 0xd0894cc08948ee75, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src, rax; mov rax, r10
+	{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10},              // mov r10, rax; mov rax, qword ptr [dst+off]
+	{Head: 0xc32149c38949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rax; and r11, src
+	{Head: 0x98b10f4cf0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg qword ptr [dst+off], r11
+	{Head: 0xd0894cc08948e875, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src, rax; mov rax, r10
+	{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7},                          // mov r10, rax; mov rax, qword ptr [r10+off]
+	{Head: 0xd3314dc38949, Disp: 6, Imm: 6, Len: 6},                          // mov r11, rax; xor r11, r10
+	{Head: 0x5ab10f4df0, Disp: 5, Imm: 6, Len: 6},                            // lock cmpxchg qword ptr [r10+off], r11
+	{Head: 0xd0894cc28949ee75, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10, rax; mov rax, r10
+	{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10},                        // mov r10, rax; mov rax, qword ptr [r10+off]
+	{Head: 0xd3314dc38949, Disp: 6, Imm: 6, Len: 6},                          // mov r11, rax; xor r11, r10
+	{Head: 0x9ab10f4df0, Disp: 5, Imm: 9, Len: 9},                            // lock cmpxchg qword ptr [r10+off], r11
+	{Head: 0xd0894cc28949e875, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10, rax; mov rax, r10
+	{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7},                          // mov r10, rax; mov rax, qword ptr [r10+off]
+	{Head: 0xc33149c38949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rax; xor r11, src
+	{Head: 0x5ab10f4df0, Disp: 5, Imm: 6, Len: 6},                            // lock cmpxchg qword ptr [r10+off], r11
+	{Head: 0xd0894cc08948ee75, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src, rax; mov rax, r10
+	{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10},                        // mov r10, rax; mov rax, qword ptr [r10+off]
+	{Head: 0xc33149c38949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rax; xor r11, src
+	{Head: 0x9ab10f4df0, Disp: 5, Imm: 9, Len: 9},                            // lock cmpxchg qword ptr [r10+off], r11
+	{Head: 0xd0894cc08948e875, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src, rax; mov rax, r10
+	{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7},                // mov r10, rax; mov rax, qword ptr [dst+off]
+	{Head: 0xd3314dc38949, Disp: 6, Imm: 6, Len: 6},                          // mov r11, rax; xor r11, r10
+	{Head: 0x58b10f4cf0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg qword ptr [dst+off], r11
+	{Head: 0xd0894cc28949ee75, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10, rax; mov rax, r10
+	{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10},              // mov r10, rax; mov rax, qword ptr [dst+off]
+	{Head: 0xd3314dc38949, Disp: 6, Imm: 6, Len: 6},                          // mov r11, rax; xor r11, r10
+	{Head: 0x98b10f4cf0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg qword ptr [dst+off], r11
+	{Head: 0xd0894cc28949e875, Disp: 8, Imm: 8, Len: 8},                      // jnz again; mov r10, rax; mov rax, r10
+	{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7},                // mov r10, rax; mov rax, qword ptr [dst+off]
+	{Head: 0xc33149c38949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rax; xor r11, src
+	{Head: 0x58b10f4cf0, Dst: 560, Disp: 5, Imm: 6, Len: 6},                  // lock cmpxchg qword ptr [dst+off], r11
+	{Head: 0xd0894cc08948ee75, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src, rax; mov rax, r10
+	{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10},              // mov r10, rax; mov rax, qword ptr [dst+off]
+	{Head: 0xc33149c38949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rax; xor r11, src
+	{Head: 0x98b10f4cf0, Dst: 560, Disp: 5, Imm: 9, Len: 9},                  // lock cmpxchg qword ptr [dst+off], r11
+	{Head: 0xd0894cc08948e875, Src: 400, Disp: 8, Imm: 8, Len: 8},            // jnz again; mov src, rax; mov rax, r10
+	{Head: 0x408748f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5},          // lock xchg qword ptr [dst+off], src
+	{Head: 0x808748f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8},          // lock xchg qword ptr [dst+off], src
+	{Head: 0x40b10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6},        // lock cmpxchg qword ptr [dst+off], src
+	{Head: 0x80b10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9},        // lock cmpxchg qword ptr [dst+off], src
+	{Head: 0x20440142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6},        // lock add dword ptr [dst+r12+off], src.d
+	{Head: 0x20840142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9},        // lock add dword ptr [dst+r12+off], src.d
+	{Head: 0x20440942f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6},        // lock or dword ptr [dst+r12+off], src.d
+	{Head: 0x20840942f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9},        // lock or dword ptr [dst+r12+off], src.d
+	{Head: 0x20442142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6},        // lock and dword ptr [dst+r12+off], src.d
+	{Head: 0x20842142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9},        // lock and dword ptr [dst+r12+off], src.d
+	{Head: 0x20443142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6},        // lock xor dword ptr [dst+r12+off], src.d
+	{Head: 0x20843142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9},        // lock xor dword ptr [dst+r12+off], src.d
+	{Head: 0x2044c10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7},      // lock xadd dword ptr [dst+r12+off], src.d
+	{Head: 0x2084c10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10},    // lock xadd dword ptr [dst+r12+off], src.d
+	{Head: 0x20448742f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6},        // lock xchg dword ptr [dst+r12+off], src.d
+	{Head: 0x20848742f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9},        // lock xchg dword ptr [dst+r12+off], src.d
+	{Head: 0x2044b10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7},      // lock cmpxchg dword ptr [dst+r12+off], src.d
+	{Head: 0x2084b10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10},    // lock cmpxchg dword ptr [dst+r12+off], src.d
+	{Head: 0x2044014af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6},        // lock add qword ptr [dst+r12+off], src
+	{Head: 0x2084014af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9},        // lock add qword ptr [dst+r12+off], src
+	{Head: 0x2044094af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6},        // lock or qword ptr [dst+r12+off], src
+	{Head: 0x2084094af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9},        // lock or qword ptr [dst+r12+off], src
+	{Head: 0x2044214af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6},        // lock and qword ptr [dst+r12+off], src
+	{Head: 0x2084214af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9},        // lock and qword ptr [dst+r12+off], src
+	{Head: 0x2044314af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6},        // lock xor qword ptr [dst+r12+off], src
+	{Head: 0x2084314af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9},        // lock xor qword ptr [dst+r12+off], src
+	{Head: 0x2044c10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7},      // lock xadd qword ptr [dst+r12+off], src
+	{Head: 0x2084c10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10},    // lock xadd qword ptr [dst+r12+off], src
+	{Head: 0x2044874af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6},        // lock xchg qword ptr [dst+r12+off], src
+	{Head: 0x2084874af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9},        // lock xchg qword ptr [dst+r12+off], src
+	{Head: 0x2044b10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7},      // lock cmpxchg qword ptr [dst+r12+off], src
+	{Head: 0x2084b10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10},    // lock cmpxchg qword ptr [dst+r12+off], src
+	{Head: 0x59e0d3c1894851, Dst: 448, Src: 224, Disp: 7, Imm: 7, Len: 7},    // push rcx; mov rcx, src; shl dst.d, cl; pop rcx
+	{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rcx; mov rcx, src
+	{Head: 0xd9894ce3d341, Disp: 6, Imm: 6, Len: 6},                          // shl r11d, cl; mov rcx, r11
+	{Head: 0x59e0d340c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8},  // push rcx; mov rcx, src; shl dst.d, cl; pop rcx
+	{Head: 0x59e0d348c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8},  // push rcx; mov rcx, src; shl dst, cl; pop rcx
+	{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rcx; mov rcx, src
+	{Head: 0xd9894ce3d349, Disp: 6, Imm: 6, Len: 6},                          // shl r11, cl; mov rcx, r11
+	{Head: 0x59e8d3c1894851, Dst: 448, Src: 224, Disp: 7, Imm: 7, Len: 7},    // push rcx; mov rcx, src; shr dst.d, cl; pop rcx
+	{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rcx; mov rcx, src
+	{Head: 0xd9894cebd341, Disp: 6, Imm: 6, Len: 6},                          // shr r11d, cl; mov rcx, r11
+	{Head: 0x59e8d340c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8},  // push rcx; mov rcx, src; shr dst.d, cl; pop rcx
+	{Head: 0x59e8d348c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8},  // push rcx; mov rcx, src; shr dst, cl; pop rcx
+	{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rcx; mov rcx, src
+	{Head: 0xd9894cebd349, Disp: 6, Imm: 6, Len: 6},                          // shr r11, cl; mov rcx, r11
+	{Head: 0x59f8d3c1894851, Dst: 448, Src: 224, Disp: 7, Imm: 7, Len: 7},    // push rcx; mov rcx, src; sar dst.d, cl; pop rcx
+	{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rcx; mov rcx, src
+	{Head: 0xd9894cfbd341, Disp: 6, Imm: 6, Len: 6},                          // sar r11d, cl; mov rcx, r11
+	{Head: 0x59f8d340c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8},  // push rcx; mov rcx, src; sar dst.d, cl; pop rcx
+	{Head: 0x59f8d348c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8},  // push rcx; mov rcx, src; sar dst, cl; pop rcx
+	{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rcx; mov rcx, src
+	{Head: 0xd9894cfbd349, Disp: 6, Imm: 6, Len: 6},                          // sar r11, cl; mov rcx, r11
+	{Head: 0x1c448b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8},     // mov r11d, src.d; mov dst.d, dword ptr [r12+r11+off]
+	{Head: 0x1c848b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11},   // mov r11d, src.d; mov dst.d, dword ptr [r12+r11+off]
+	{Head: 0x25448b42, Dst: 64, Disp: 4, Imm: 5, Len: 5},                     // mov dst.d, dword ptr [rbp+r12+off]
+	{Head: 0x25848b42, Dst: 64, Disp: 4, Imm: 8, Len: 8},                     // mov dst.d, dword ptr [rbp+r12+off]
+	{Head: 0x1c44c743c38941, Dst: 64, Disp: 7, Imm: 8, Len: 12},              // mov r11d, dst.d; mov dword ptr [r12+r11+off], imm
+	{Head: 0x1c84c743c38941, Dst: 64, Disp: 7, Imm: 11, Len: 15},             // mov r11d, dst.d; mov dword ptr [r12+r11+off], imm
+	{Head: 0x2544c742, Disp: 4, Imm: 5, Len: 9},                              // mov dword ptr [rbp+r12+off], imm
+	{Head: 0x2584c742, Disp: 4, Imm: 8, Len: 12},                             // mov dword ptr [rbp+r12+off], imm
+	{Head: 0x1c448943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8},     // mov r11d, dst.d; mov dword ptr [r12+r11+off], src.d
+	{Head: 0x1c848943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11},   // mov r11d, dst.d; mov dword ptr [r12+r11+off], src.d
+	{Head: 0x25448942, Src: 64, Disp: 4, Imm: 5, Len: 5},                     // mov dword ptr [rbp+r12+off], src.d
+	{Head: 0x25848942, Src: 64, Disp: 4, Imm: 8, Len: 8},                     // mov dword ptr [rbp+r12+off], src.d
+	{Head: 0x1c44b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9},   // mov r11d, src.d; movzx dst, word ptr [r12+r11+off]
+	{Head: 0x1c84b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, // mov r11d, src.d; movzx dst, word ptr [r12+r11+off]
+	{Head: 0x2544b70f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6},                  // movzx dst, word ptr [rbp+r12+off]
+	{Head: 0x2584b70f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9},                  // movzx dst, word ptr [rbp+r12+off]
+	{Head: 0x1c44c74366c38941, Dst: 64, Disp: 8, Imm: 9, Len: 11},            // mov r11d, dst.d; mov word ptr [r12+r11+off], imm
+	{Head: 0x1c84c74366c38941, Dst: 64, Disp: 8, Imm: 12, Len: 14},           // mov r11d, dst.d; mov word ptr [r12+r11+off], imm
+	{Head: 0x2544c74266, Disp: 5, Imm: 6, Len: 8},                            // mov word ptr [rbp+r12+off], imm
+	{Head: 0x2584c74266, Disp: 5, Imm: 9, Len: 11},                           // mov word ptr [rbp+r12+off], imm
+	{Head: 0x1c44894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 9, Len: 9},   // mov r11d, dst.d; mov word ptr [r12+r11+off], src.w
+	{Head: 0x1c84894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 12, Len: 12}, // mov r11d, dst.d; mov word ptr [r12+r11+off], src.w
+	{Head: 0x2544894266, Src: 224, Disp: 5, Imm: 6, Len: 6},                  // mov word ptr [rbp+r12+off], src.w
+	{Head: 0x2584894266, Src: 224, Disp: 5, Imm: 9, Len: 9},                  // mov word ptr [rbp+r12+off], src.w
+	{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9},   // mov r11d, src.d; movzx dst, byte ptr [r12+r11+off]
+	{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, // mov r11d, src.d; movzx dst, byte ptr [r12+r11+off]
+	{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6},                  // movzx dst, byte ptr [rbp+r12+off]
+	{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9},                  // movzx dst, byte ptr [rbp+r12+off]
+	{Head: 0x1c44c643c38941, Dst: 64, Disp: 7, Imm: 8, Len: 9},               // mov r11d, dst.d; mov byte ptr [r12+r11+off], imm
+	{Head: 0x1c84c643c38941, Dst: 64, Disp: 7, Imm: 11, Len: 12},             // mov r11d, dst.d; mov byte ptr [r12+r11+off], imm
+	{Head: 0x2544c642, Disp: 4, Imm: 5, Len: 6},                              // mov byte ptr [rbp+r12+off], imm
+	{Head: 0x2584c642, Disp: 4, Imm: 8, Len: 9},                              // mov byte ptr [rbp+r12+off], imm
+	{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8},     // mov r11d, dst.d; mov byte ptr [r12+r11+off], src.b
+	{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11},   // mov r11d, dst.d; mov byte ptr [r12+r11+off], src.b
+	{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5},                     // mov byte ptr [rbp+r12+off], src.b
+	{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8},                     // mov byte ptr [rbp+r12+off], src.b
+	{Head: 0x1c448b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8},     // mov r11d, src.d; mov dst, qword ptr [r12+r11+off]
+	{Head: 0x1c848b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11},   // mov r11d, src.d; mov dst, qword ptr [r12+r11+off]
+	{Head: 0x25448b4a, Dst: 64, Disp: 4, Imm: 5, Len: 5},                     // mov dst, qword ptr [rbp+r12+off]
+	{Head: 0x25848b4a, Dst: 64, Disp: 4, Imm: 8, Len: 8},                     // mov dst, qword ptr [rbp+r12+off]
+	{Head: 0x1c44c74bc38941, Dst: 64, Disp: 7, Imm: 8, Len: 12},              // mov r11d, dst.d; mov qword ptr [r12+r11+off], imm
+	{Head: 0x1c84c74bc38941, Dst: 64, Disp: 7, Imm: 11, Len: 15},             // mov r11d, dst.d; mov qword ptr [r12+r11+off], imm
+	{Head: 0x2544c74a, Disp: 4, Imm: 5, Len: 9},                              // mov qword ptr [rbp+r12+off], imm
+	{Head: 0x2584c74a, Disp: 4, Imm: 8, Len: 12},                             // mov qword ptr [rbp+r12+off], imm
+	{Head: 0x1c44894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8},     // mov r11d, dst.d; mov qword ptr [r12+r11+off], src
+	{Head: 0x1c84894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11},   // mov r11d, dst.d; mov qword ptr [r12+r11+off], src
+	{Head: 0x2544894a, Src: 64, Disp: 4, Imm: 5, Len: 5},                     // mov qword ptr [rbp+r12+off], src
+	{Head: 0x2584894a, Src: 64, Disp: 4, Imm: 8, Len: 8},                     // mov qword ptr [rbp+r12+off], src
+	{Head: 0x1c44634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8},     // mov r11d, src.d; movsxd dst, dword ptr [r12+r11+off]
+	{Head: 0x1c84634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11},   // mov r11d, src.d; movsxd dst, dword ptr [r12+r11+off]
+	{Head: 0x2544634a, Dst: 64, Disp: 4, Imm: 5, Len: 5},                     // movsxd dst, dword ptr [rbp+r12+off]
+	{Head: 0x2584634a, Dst: 64, Disp: 4, Imm: 8, Len: 8},                     // movsxd dst, dword ptr [rbp+r12+off]
+	{Head: 0xb8, Disp: 1, Imm: 1, Len: 5},                                    // mov eax, imm
+	{Head: 0xfffe00c82494ff41, Disp: 8, Imm: 8, Len: 8},                      // call qword ptr [r12+0xfffe00c8]
+	{Head: 0x1c44bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9},   // mov r11d, src.d; movsx dst, word ptr [r12+r11+off]
+	{Head: 0x1c84bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, // mov r11d, src.d; movsx dst, word ptr [r12+r11+off]
+	{Head: 0x2544bf0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6},                  // movsx dst, word ptr [rbp+r12+off]
+	{Head: 0x2584bf0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9},                  // movsx dst, word ptr [rbp+r12+off]
+	{Head: 0xc08948, Dst: 64, Disp: 3, Imm: 3, Len: 3},                       // mov rax, dst
+	{Head: 0xfffe00c82494ff41, Disp: 8, Imm: 8, Len: 8},                      // call qword ptr [r12+0xfffe00c8]
+	{Head: 0x1c44be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9},   // mov r11d, src.d; movsx dst, byte ptr [r12+r11+off]
+	{Head: 0x1c84be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, // mov r11d, src.d; movsx dst, byte ptr [r12+r11+off]
+	{Head: 0x2544be0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6},                  // movsx dst, byte ptr [rbp+r12+off]
+	{Head: 0x2584be0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9},                  // movsx dst, byte ptr [rbp+r12+off]
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c040143f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock add dword ptr [r12+r11], src.d
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c040143f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock add dword ptr [r12+r11], src.d
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c040143f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock add dword ptr [r12+r11], src.d
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c040143f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock add dword ptr [r12+r11], src.d
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c040943f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock or dword ptr [r12+r11], src.d
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c040943f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock or dword ptr [r12+r11], src.d
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c040943f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock or dword ptr [r12+r11], src.d
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c040943f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock or dword ptr [r12+r11], src.d
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c042143f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock and dword ptr [r12+r11], src.d
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c042143f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock and dword ptr [r12+r11], src.d
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c042143f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock and dword ptr [r12+r11], src.d
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c042143f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock and dword ptr [r12+r11], src.d
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c043143f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock xor dword ptr [r12+r11], src.d
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c043143f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock xor dword ptr [r12+r11], src.d
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c043143f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock xor dword ptr [r12+r11], src.d
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c043143f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock xor dword ptr [r12+r11], src.d
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c04c10f43f0, Src: 576, Disp: 6, Imm: 6, Len: 6},                // lock xadd dword ptr [r12+r11], src.d
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c04c10f43f0, Src: 576, Disp: 6, Imm: 6, Len: 6},                // lock xadd dword ptr [r12+r11], src.d
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c04c10f43f0, Src: 576, Disp: 6, Imm: 6, Len: 6},                // lock xadd dword ptr [r12+r11], src.d
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c04c10f43f0, Src: 576, Disp: 6, Imm: 6, Len: 6},                // lock xadd dword ptr [r12+r11], src.d
+	{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0x241c0b44, Disp: 4, Imm: 4, Len: 4},                              // or r11d, dword ptr [rsp]
+	{Head: 0xed75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0x241c0b44, Disp: 4, Imm: 4, Len: 4},                              // or r11d, dword ptr [rsp]
+	{Head: 0xed75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd80b44, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // or r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c089, Src: 16, Disp: 3, Imm: 3, Len: 3},                       // mov src.d, eax; pop rax
+	{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd80b44, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // or r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c089, Src: 16, Disp: 3, Imm: 3, Len: 3},                       // mov src.d, eax; pop rax
+	{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd80b44, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // or r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c08940, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src.d, eax; pop rax
+	{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd80b44, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // or r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c08940, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src.d, eax; pop rax
+	{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0x241c0b44, Disp: 4, Imm: 4, Len: 4},                              // or r11d, dword ptr [rsp]
+	{Head: 0xed75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0x241c0b44, Disp: 4, Imm: 4, Len: 4},                              // or r11d, dword ptr [rsp]
+	{Head: 0xed75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd80b44, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // or r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c089, Src: 16, Disp: 3, Imm: 3, Len: 3},                       // mov src.d, eax; pop rax
+	{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd80b44, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // or r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c089, Src: 16, Disp: 3, Imm: 3, Len: 3},                       // mov src.d, eax; pop rax
+	{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd80b44, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // or r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c08940, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src.d, eax; pop rax
+	{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd80b44, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // or r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c08940, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src.d, eax; pop rax
+	{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0x241c2344, Disp: 4, Imm: 4, Len: 4},                              // and r11d, dword ptr [rsp]
+	{Head: 0xed75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0x241c2344, Disp: 4, Imm: 4, Len: 4},                              // and r11d, dword ptr [rsp]
+	{Head: 0xed75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd82344, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // and r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c089, Src: 16, Disp: 3, Imm: 3, Len: 3},                       // mov src.d, eax; pop rax
+	{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd82344, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // and r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c089, Src: 16, Disp: 3, Imm: 3, Len: 3},                       // mov src.d, eax; pop rax
+	{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd82344, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // and r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c08940, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src.d, eax; pop rax
+	{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd82344, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // and r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c08940, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src.d, eax; pop rax
+	{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0x241c2344, Disp: 4, Imm: 4, Len: 4},                              // and r11d, dword ptr [rsp]
+	{Head: 0xed75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0x241c2344, Disp: 4, Imm: 4, Len: 4},                              // and r11d, dword ptr [rsp]
+	{Head: 0xed75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd82344, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // and r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c089, Src: 16, Disp: 3, Imm: 3, Len: 3},                       // mov src.d, eax; pop rax
+	{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd82344, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // and r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c089, Src: 16, Disp: 3, Imm: 3, Len: 3},                       // mov src.d, eax; pop rax
+	{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd82344, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // and r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c08940, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src.d, eax; pop rax
+	{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd82344, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // and r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c08940, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src.d, eax; pop rax
+	{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0x241c3344, Disp: 4, Imm: 4, Len: 4},                              // xor r11d, dword ptr [rsp]
+	{Head: 0xed75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0x241c3344, Disp: 4, Imm: 4, Len: 4},                              // xor r11d, dword ptr [rsp]
+	{Head: 0xed75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd83344, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // xor r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c089, Src: 16, Disp: 3, Imm: 3, Len: 3},                       // mov src.d, eax; pop rax
+	{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd83344, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // xor r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c089, Src: 16, Disp: 3, Imm: 3, Len: 3},                       // mov src.d, eax; pop rax
+	{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd83344, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // xor r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c08940, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src.d, eax; pop rax
+	{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd83344, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // xor r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c08940, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src.d, eax; pop rax
+	{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0x241c3344, Disp: 4, Imm: 4, Len: 4},                              // xor r11d, dword ptr [rsp]
+	{Head: 0xed75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0x241c3344, Disp: 4, Imm: 4, Len: 4},                              // xor r11d, dword ptr [rsp]
+	{Head: 0xed75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd83344, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // xor r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c089, Src: 16, Disp: 3, Imm: 3, Len: 3},                       // mov src.d, eax; pop rax
+	{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd83344, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // xor r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c089, Src: 16, Disp: 3, Imm: 3, Len: 3},                       // mov src.d, eax; pop rax
+	{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd83344, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // xor r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c08940, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src.d, eax; pop rax
+	{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027403c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 3; jz aligned; ud2
+	{Head: 0xc3894114048b4350, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov eax, dword ptr [r12+r10]; mov r11d, eax
+	{Head: 0xd83344, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // xor r11d, src.d
+	{Head: 0xee75141cb10f47f0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg dword ptr [r12+r10], r11d; jnz again
+	{Head: 0x58c08940, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src.d, eax; pop rax
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c048743f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock xchg dword ptr [r12+r11], src.d
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c048743f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock xchg dword ptr [r12+r11], src.d
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c048743f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock xchg dword ptr [r12+r11], src.d
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c048743f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock xchg dword ptr [r12+r11], src.d
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0xc0891c04b10f43f0, Src: 576, Disp: 8, Imm: 8, Len: 8},            // lock cmpxchg dword ptr [r12+r11], src.d; mov eax, eax
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0xc0891c04b10f43f0, Src: 576, Disp: 8, Imm: 8, Len: 8},            // lock cmpxchg dword ptr [r12+r11], src.d; mov eax, eax
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0xc0891c04b10f43f0, Src: 576, Disp: 8, Imm: 8, Len: 8},            // lock cmpxchg dword ptr [r12+r11], src.d; mov eax, eax
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0xc0891c04b10f43f0, Src: 576, Disp: 8, Imm: 8, Len: 8},            // lock cmpxchg dword ptr [r12+r11], src.d; mov eax, eax
+	{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, src.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c048b43, Dst: 64, Disp: 4, Imm: 4, Len: 4},                     // mov dst.d, dword ptr [r12+r11]
+	{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, src.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c048b43, Dst: 64, Disp: 4, Imm: 4, Len: 4},                     // mov dst.d, dword ptr [r12+r11]
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c048b43, Dst: 64, Disp: 4, Imm: 4, Len: 4},                     // mov dst.d, dword ptr [r12+r11]
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c048b43, Dst: 64, Disp: 4, Imm: 4, Len: 4},                     // mov dst.d, dword ptr [r12+r11]
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c048943, Src: 64, Disp: 4, Imm: 4, Len: 4},                     // mov dword ptr [r12+r11], src.d
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c048943, Src: 64, Disp: 4, Imm: 4, Len: 4},                     // mov dword ptr [r12+r11], src.d
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c048943, Src: 64, Disp: 4, Imm: 4, Len: 4},                     // mov dword ptr [r12+r11], src.d
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
+	{Head: 0x1c048943, Src: 64, Disp: 4, Imm: 4, Len: 4},                     // mov dword ptr [r12+r11], src.d
+	{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, src.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027401c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 1; jz aligned; ud2
+	{Head: 0x1c04b70f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5},                  // movzx dst, word ptr [r12+r11]
+	{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, src.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027401c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 1; jz aligned; ud2
+	{Head: 0x1c04b70f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5},                  // movzx dst, word ptr [r12+r11]
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027401c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 1; jz aligned; ud2
+	{Head: 0x1c04b70f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5},                  // movzx dst, word ptr [r12+r11]
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027401c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 1; jz aligned; ud2
+	{Head: 0x1c04b70f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5},                  // movzx dst, word ptr [r12+r11]
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027401c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 1; jz aligned; ud2
+	{Head: 0x1c04894366, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // mov word ptr [r12+r11], src.w
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027401c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 1; jz aligned; ud2
+	{Head: 0x1c04894366, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // mov word ptr [r12+r11], src.w
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027401c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 1; jz aligned; ud2
+	{Head: 0x1c04894366, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // mov word ptr [r12+r11], src.w
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027401c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 1; jz aligned; ud2
+	{Head: 0x1c04894366, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // mov word ptr [r12+r11], src.w
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04014bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock add qword ptr [r12+r11], src
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04014bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock add qword ptr [r12+r11], src
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04014bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock add qword ptr [r12+r11], src
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04014bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock add qword ptr [r12+r11], src
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04094bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock or qword ptr [r12+r11], src
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04094bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock or qword ptr [r12+r11], src
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04094bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock or qword ptr [r12+r11], src
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04094bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock or qword ptr [r12+r11], src
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04214bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock and qword ptr [r12+r11], src
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04214bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock and qword ptr [r12+r11], src
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04214bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock and qword ptr [r12+r11], src
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04214bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock and qword ptr [r12+r11], src
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04314bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock xor qword ptr [r12+r11], src
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04314bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock xor qword ptr [r12+r11], src
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04314bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock xor qword ptr [r12+r11], src
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04314bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock xor qword ptr [r12+r11], src
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04c10f4bf0, Src: 576, Disp: 6, Imm: 6, Len: 6},                // lock xadd qword ptr [r12+r11], src
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04c10f4bf0, Src: 576, Disp: 6, Imm: 6, Len: 6},                // lock xadd qword ptr [r12+r11], src
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04c10f4bf0, Src: 576, Disp: 6, Imm: 6, Len: 6},                // lock xadd qword ptr [r12+r11], src
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04c10f4bf0, Src: 576, Disp: 6, Imm: 6, Len: 6},                // lock xadd qword ptr [r12+r11], src
+	{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0x241c0b4c, Disp: 4, Imm: 4, Len: 4},                              // or r11, qword ptr [rsp]
+	{Head: 0xed75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0x241c0b4c, Disp: 4, Imm: 4, Len: 4},                              // or r11, qword ptr [rsp]
+	{Head: 0xed75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0xd80b4c, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // or r11, src
+	{Head: 0xee75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x58c08948, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src, rax; pop rax
+	{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0xd80b4c, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // or r11, src
+	{Head: 0xee75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x58c08948, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src, rax; pop rax
+	{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0x241c0b4c, Disp: 4, Imm: 4, Len: 4},                              // or r11, qword ptr [rsp]
+	{Head: 0xed75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0x241c0b4c, Disp: 4, Imm: 4, Len: 4},                              // or r11, qword ptr [rsp]
+	{Head: 0xed75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0xd80b4c, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // or r11, src
+	{Head: 0xee75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x58c08948, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src, rax; pop rax
+	{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0xd80b4c, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // or r11, src
+	{Head: 0xee75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x58c08948, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src, rax; pop rax
+	{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0x241c234c, Disp: 4, Imm: 4, Len: 4},                              // and r11, qword ptr [rsp]
+	{Head: 0xed75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0x241c234c, Disp: 4, Imm: 4, Len: 4},                              // and r11, qword ptr [rsp]
+	{Head: 0xed75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0xd8234c, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // and r11, src
+	{Head: 0xee75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x58c08948, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src, rax; pop rax
+	{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0xd8234c, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // and r11, src
+	{Head: 0xee75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x58c08948, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src, rax; pop rax
+	{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0x241c234c, Disp: 4, Imm: 4, Len: 4},                              // and r11, qword ptr [rsp]
+	{Head: 0xed75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0x241c234c, Disp: 4, Imm: 4, Len: 4},                              // and r11, qword ptr [rsp]
+	{Head: 0xed75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0xd8234c, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // and r11, src
+	{Head: 0xee75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x58c08948, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src, rax; pop rax
+	{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0xd8234c, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // and r11, src
+	{Head: 0xee75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x58c08948, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src, rax; pop rax
+	{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0x241c334c, Disp: 4, Imm: 4, Len: 4},                              // xor r11, qword ptr [rsp]
+	{Head: 0xed75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0x241c334c, Disp: 4, Imm: 4, Len: 4},                              // xor r11, qword ptr [rsp]
+	{Head: 0xed75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0xd8334c, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // xor r11, src
+	{Head: 0xee75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x58c08948, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src, rax; pop rax
+	{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r10d, dst.d; lea r10, ptr [r10+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0xd8334c, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // xor r11, src
+	{Head: 0xee75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x58c08948, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src, rax; pop rax
+	{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0x241c334c, Disp: 4, Imm: 4, Len: 4},                              // xor r11, qword ptr [rsp]
+	{Head: 0xed75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0x241c334c, Disp: 4, Imm: 4, Len: 4},                              // xor r11, qword ptr [rsp]
+	{Head: 0xed75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x824648d48, Disp: 5, Imm: 5, Len: 5},                             // lea rsp, ptr [rsp+8]
+	{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0xd8334c, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // xor r11, src
+	{Head: 0xee75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x58c08948, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src, rax; pop rax
+	{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r10, ptr [rbp+off]
+	{Head: 0xb0f027407c2f641, Disp: 8, Imm: 8, Len: 8},                       // test r10b, 7; jz aligned; ud2
+	{Head: 0xc3894914048b4b50, Disp: 8, Imm: 8, Len: 8},                      // push rax; mov rax, qword ptr [r12+r10]; mov r11, rax
+	{Head: 0xd8334c, Src: 32, Disp: 3, Imm: 3, Len: 3},                       // xor r11, src
+	{Head: 0xee75141cb10f4ff0, Disp: 8, Imm: 8, Len: 8},                      // lock cmpxchg qword ptr [r12+r10], r11; jnz again
+	{Head: 0x58c08948, Src: 32, Disp: 4, Imm: 4, Len: 4},                     // mov src, rax; pop rax
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04874bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock xchg qword ptr [r12+r11], src
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04874bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock xchg qword ptr [r12+r11], src
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04874bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock xchg qword ptr [r12+r11], src
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04874bf0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock xchg qword ptr [r12+r11], src
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04b10f4bf0, Src: 576, Disp: 6, Imm: 6, Len: 6},                // lock cmpxchg qword ptr [r12+r11], src
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04b10f4bf0, Src: 576, Disp: 6, Imm: 6, Len: 6},                // lock cmpxchg qword ptr [r12+r11], src
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04b10f4bf0, Src: 576, Disp: 6, Imm: 6, Len: 6},                // lock cmpxchg qword ptr [r12+r11], src
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04b10f4bf0, Src: 576, Disp: 6, Imm: 6, Len: 6},                // lock cmpxchg qword ptr [r12+r11], src
+	{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, src.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c048b4b, Dst: 64, Disp: 4, Imm: 4, Len: 4},                     // mov dst, qword ptr [r12+r11]
+	{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, src.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c048b4b, Dst: 64, Disp: 4, Imm: 4, Len: 4},                     // mov dst, qword ptr [r12+r11]
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c048b4b, Dst: 64, Disp: 4, Imm: 4, Len: 4},                     // mov dst, qword ptr [r12+r11]
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c048b4b, Dst: 64, Disp: 4, Imm: 4, Len: 4},                     // mov dst, qword ptr [r12+r11]
+	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04894b, Src: 64, Disp: 4, Imm: 4, Len: 4},                     // mov qword ptr [r12+r11], src
+	{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10},               // mov r11d, dst.d; lea r11, ptr [r11+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04894b, Src: 64, Disp: 4, Imm: 4, Len: 4},                     // mov qword ptr [r12+r11], src
+	{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04894b, Src: 64, Disp: 4, Imm: 4, Len: 4},                     // mov qword ptr [r12+r11], src
+	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
+	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
+	{Head: 0x1c04894b, Src: 64, Disp: 4, Imm: 4, Len: 4},                     // mov qword ptr [r12+r11], src
+	{Head: 0xe98349, Disp: 3, Imm: 3, Len: 4},                                // sub r9, imm
+	{Head: 0xe98149, Disp: 3, Imm: 3, Len: 7},                                // sub r9, imm
 }
+
+// NumRows is the number of rows.
+const NumRows = 851
 
 // Rows are the codes of all forms. Row 0 is none.
-var Rows = [461]Row{
-	{First: 0, Count: 0, Kind: None, Short: 0x0},
-	{First: 0, Count: 1, Kind: Plain, Short: 0x0},      // alu64.add.k, x86.txt:48
-	{First: 1, Count: 1, Kind: Plain, Short: 0x0},      // alu64.add.k, x86.txt:46
-	{First: 2, Count: 1, Kind: Plain, Short: 0x0},      // alu64.add.k, x86.txt:47
-	{First: 3, Count: 1, Kind: Plain, Short: 0x0},      // alu64.add.x, x86.txt:49
-	{First: 4, Count: 1, Kind: Plain, Short: 0x0},      // alu64.sub.k, x86.txt:48
-	{First: 5, Count: 1, Kind: Plain, Short: 0x0},      // alu64.sub.k, x86.txt:46
-	{First: 6, Count: 1, Kind: Plain, Short: 0x0},      // alu64.sub.k, x86.txt:47
-	{First: 7, Count: 1, Kind: Plain, Short: 0x0},      // alu64.sub.x, x86.txt:49
-	{First: 8, Count: 1, Kind: Plain, Short: 0x0},      // alu64.mul.k, x86.txt:56
-	{First: 9, Count: 1, Kind: Plain, Short: 0x0},      // alu64.mul.k, x86.txt:55
-	{First: 10, Count: 1, Kind: Plain, Short: 0x0},     // alu64.mul.x, x86.txt:57
-	{First: 11, Count: 9, Kind: Plain, Short: 0x0},     // alu64.div.k, x86.txt:119
-	{First: 20, Count: 5, Kind: Plain, Short: 0x0},     // alu64.div.k, x86.txt:119
-	{First: 25, Count: 7, Kind: Plain, Short: 0x0},     // alu64.div.k, x86.txt:119
-	{First: 32, Count: 8, Kind: Plain, Short: 0x0},     // alu64.div.x, x86.txt:140
-	{First: 40, Count: 4, Kind: Plain, Short: 0x0},     // alu64.div.x, x86.txt:140
-	{First: 44, Count: 6, Kind: Plain, Short: 0x0},     // alu64.div.x, x86.txt:140
-	{First: 50, Count: 9, Kind: Plain, Short: 0x0},     // alu64.div.x, x86.txt:139
-	{First: 59, Count: 5, Kind: Plain, Short: 0x0},     // alu64.div.x, x86.txt:139
-	{First: 64, Count: 7, Kind: Plain, Short: 0x0},     // alu64.div.x, x86.txt:139
-	{First: 71, Count: 9, Kind: Plain, Short: 0x0},     // alu64.sdiv.k, x86.txt:227
-	{First: 80, Count: 5, Kind: Plain, Short: 0x0},     // alu64.sdiv.k, x86.txt:227
-	{First: 85, Count: 7, Kind: Plain, Short: 0x0},     // alu64.sdiv.k, x86.txt:227
-	{First: 92, Count: 8, Kind: Plain, Short: 0x0},     // alu64.sdiv.x, x86.txt:248
-	{First: 100, Count: 4, Kind: Plain, Short: 0x0},    // alu64.sdiv.x, x86.txt:248
-	{First: 104, Count: 6, Kind: Plain, Short: 0x0},    // alu64.sdiv.x, x86.txt:248
-	{First: 110, Count: 9, Kind: Plain, Short: 0x0},    // alu64.sdiv.x, x86.txt:247
-	{First: 119, Count: 5, Kind: Plain, Short: 0x0},    // alu64.sdiv.x, x86.txt:247
-	{First: 124, Count: 7, Kind: Plain, Short: 0x0},    // alu64.sdiv.x, x86.txt:247
-	{First: 131, Count: 9, Kind: Plain, Short: 0x0},    // alu64.mod.k, x86.txt:119
-	{First: 140, Count: 6, Kind: Plain, Short: 0x0},    // alu64.mod.k, x86.txt:119
-	{First: 146, Count: 6, Kind: Plain, Short: 0x0},    // alu64.mod.k, x86.txt:119
-	{First: 152, Count: 8, Kind: Plain, Short: 0x0},    // alu64.mod.x, x86.txt:140
-	{First: 160, Count: 5, Kind: Plain, Short: 0x0},    // alu64.mod.x, x86.txt:140
-	{First: 165, Count: 5, Kind: Plain, Short: 0x0},    // alu64.mod.x, x86.txt:140
-	{First: 170, Count: 9, Kind: Plain, Short: 0x0},    // alu64.mod.x, x86.txt:139
-	{First: 179, Count: 6, Kind: Plain, Short: 0x0},    // alu64.mod.x, x86.txt:139
-	{First: 185, Count: 6, Kind: Plain, Short: 0x0},    // alu64.mod.x, x86.txt:139
-	{First: 191, Count: 9, Kind: Plain, Short: 0x0},    // alu64.smod.k, x86.txt:227
-	{First: 200, Count: 6, Kind: Plain, Short: 0x0},    // alu64.smod.k, x86.txt:227
-	{First: 206, Count: 6, Kind: Plain, Short: 0x0},    // alu64.smod.k, x86.txt:227
-	{First: 212, Count: 8, Kind: Plain, Short: 0x0},    // alu64.smod.x, x86.txt:248
-	{First: 220, Count: 5, Kind: Plain, Short: 0x0},    // alu64.smod.x, x86.txt:248
-	{First: 225, Count: 5, Kind: Plain, Short: 0x0},    // alu64.smod.x, x86.txt:248
-	{First: 230, Count: 9, Kind: Plain, Short: 0x0},    // alu64.smod.x, x86.txt:247
-	{First: 239, Count: 6, Kind: Plain, Short: 0x0},    // alu64.smod.x, x86.txt:247
-	{First: 245, Count: 6, Kind: Plain, Short: 0x0},    // alu64.smod.x, x86.txt:247
-	{First: 251, Count: 1, Kind: Plain, Short: 0x0},    // alu64.or.k, x86.txt:48
-	{First: 252, Count: 1, Kind: Plain, Short: 0x0},    // alu64.or.k, x86.txt:46
-	{First: 253, Count: 1, Kind: Plain, Short: 0x0},    // alu64.or.k, x86.txt:47
-	{First: 254, Count: 1, Kind: Plain, Short: 0x0},    // alu64.or.x, x86.txt:49
-	{First: 255, Count: 1, Kind: Plain, Short: 0x0},    // alu64.and.k, x86.txt:48
-	{First: 256, Count: 1, Kind: Plain, Short: 0x0},    // alu64.and.k, x86.txt:46
-	{First: 257, Count: 1, Kind: Plain, Short: 0x0},    // alu64.and.k, x86.txt:47
-	{First: 258, Count: 1, Kind: Plain, Short: 0x0},    // alu64.and.x, x86.txt:49
-	{First: 259, Count: 1, Kind: Plain, Short: 0x0},    // alu64.xor.k, x86.txt:48
-	{First: 260, Count: 1, Kind: Plain, Short: 0x0},    // alu64.xor.k, x86.txt:46
-	{First: 261, Count: 1, Kind: Plain, Short: 0x0},    // alu64.xor.k, x86.txt:47
-	{First: 262, Count: 1, Kind: Plain, Short: 0x0},    // alu64.xor.x, x86.txt:49
-	{First: 263, Count: 1, Kind: Plain, Short: 0x0},    // alu64.lsh.k, x86.txt:82
-	{First: 264, Count: 1, Kind: Plain, Short: 0x0},    // alu64.lsh.k, x86.txt:81
-	{First: 265, Count: 1, Kind: Plain, Short: 0x0},    // alu64.lsh.x, x86.txt:91
-	{First: 266, Count: 1, Kind: Plain, Short: 0x0},    // alu64.lsh.x, x86.txt:87
-	{First: 267, Count: 1, Kind: Plain, Short: 0x0},    // alu64.rsh.k, x86.txt:82
-	{First: 268, Count: 1, Kind: Plain, Short: 0x0},    // alu64.rsh.k, x86.txt:81
-	{First: 269, Count: 1, Kind: Plain, Short: 0x0},    // alu64.rsh.x, x86.txt:91
-	{First: 270, Count: 1, Kind: Plain, Short: 0x0},    // alu64.rsh.x, x86.txt:87
-	{First: 271, Count: 1, Kind: Plain, Short: 0x0},    // alu64.arsh.k, x86.txt:82
-	{First: 272, Count: 1, Kind: Plain, Short: 0x0},    // alu64.arsh.k, x86.txt:81
-	{First: 273, Count: 1, Kind: Plain, Short: 0x0},    // alu64.arsh.x, x86.txt:91
-	{First: 274, Count: 1, Kind: Plain, Short: 0x0},    // alu64.arsh.x, x86.txt:87
-	{First: 275, Count: 1, Kind: Plain, Short: 0x0},    // alu64.mov.k, x86.txt:71
-	{First: 276, Count: 1, Kind: Plain, Short: 0x0},    // alu64.mov.k, x86.txt:69
-	{First: 277, Count: 1, Kind: Plain, Short: 0x0},    // alu64.mov.k, x86.txt:70
-	{First: 278, Count: 1, Kind: Plain, Short: 0x0},    // alu64.mov.x, x86.txt:67
-	{First: 279, Count: 0, Kind: Plain, Short: 0x0},    // alu64.mov.x, x86.txt:66
-	{First: 279, Count: 1, Kind: Plain, Short: 0x0},    // alu64.neg, x86.txt:62
-	{First: 280, Count: 1, Kind: Plain, Short: 0x0},    // alu64.movsx8, x86.txt:217
-	{First: 281, Count: 1, Kind: Plain, Short: 0x0},    // alu64.movsx16, x86.txt:218
-	{First: 282, Count: 1, Kind: Plain, Short: 0x0},    // alu64.movsx32, x86.txt:219
-	{First: 283, Count: 2, Kind: Special, Short: 0x0},  // alu64.percpu, x86.txt:391
-	{First: 285, Count: 1, Kind: Special, Short: 0x0},  // alu64.percpu, x86.txt:391
-	{First: 286, Count: 7, Kind: Special, Short: 0x0},  // alu64.cast_user, x86.txt:380
-	{First: 293, Count: 7, Kind: Special, Short: 0x0},  // alu64.cast_user, x86.txt:380
-	{First: 300, Count: 6, Kind: Special, Short: 0x0},  // alu64.cast_user, x86.txt:380
-	{First: 306, Count: 6, Kind: Special, Short: 0x0},  // alu64.cast_user, x86.txt:380
-	{First: 312, Count: 1, Kind: Plain, Short: 0x0},    // alu32.add.k, x86.txt:52
-	{First: 313, Count: 1, Kind: Plain, Short: 0x0},    // alu32.add.k, x86.txt:50
-	{First: 314, Count: 1, Kind: Plain, Short: 0x0},    // alu32.add.k, x86.txt:51
-	{First: 315, Count: 1, Kind: Plain, Short: 0x0},    // alu32.add.x, x86.txt:53
-	{First: 316, Count: 1, Kind: Plain, Short: 0x0},    // alu32.sub.k, x86.txt:52
-	{First: 317, Count: 1, Kind: Plain, Short: 0x0},    // alu32.sub.k, x86.txt:50
-	{First: 318, Count: 1, Kind: Plain, Short: 0x0},    // alu32.sub.k, x86.txt:51
-	{First: 319, Count: 1, Kind: Plain, Short: 0x0},    // alu32.sub.x, x86.txt:53
-	{First: 320, Count: 1, Kind: Plain, Short: 0x0},    // alu32.mul.k, x86.txt:59
-	{First: 321, Count: 1, Kind: Plain, Short: 0x0},    // alu32.mul.k, x86.txt:58
-	{First: 322, Count: 1, Kind: Plain, Short: 0x0},    // alu32.mul.x, x86.txt:60
-	{First: 323, Count: 9, Kind: Plain, Short: 0x0},    // alu32.div.k, x86.txt:129
-	{First: 332, Count: 5, Kind: Plain, Short: 0x0},    // alu32.div.k, x86.txt:129
-	{First: 337, Count: 7, Kind: Plain, Short: 0x0},    // alu32.div.k, x86.txt:129
-	{First: 344, Count: 8, Kind: Plain, Short: 0x0},    // alu32.div.x, x86.txt:151
-	{First: 352, Count: 4, Kind: Plain, Short: 0x0},    // alu32.div.x, x86.txt:151
-	{First: 356, Count: 6, Kind: Plain, Short: 0x0},    // alu32.div.x, x86.txt:151
-	{First: 362, Count: 9, Kind: Plain, Short: 0x0},    // alu32.div.x, x86.txt:150
-	{First: 371, Count: 5, Kind: Plain, Short: 0x0},    // alu32.div.x, x86.txt:150
-	{First: 376, Count: 7, Kind: Plain, Short: 0x0},    // alu32.div.x, x86.txt:150
-	{First: 383, Count: 9, Kind: Plain, Short: 0x0},    // alu32.sdiv.k, x86.txt:237
-	{First: 392, Count: 5, Kind: Plain, Short: 0x0},    // alu32.sdiv.k, x86.txt:237
-	{First: 397, Count: 7, Kind: Plain, Short: 0x0},    // alu32.sdiv.k, x86.txt:237
-	{First: 404, Count: 8, Kind: Plain, Short: 0x0},    // alu32.sdiv.x, x86.txt:259
-	{First: 412, Count: 4, Kind: Plain, Short: 0x0},    // alu32.sdiv.x, x86.txt:259
-	{First: 416, Count: 6, Kind: Plain, Short: 0x0},    // alu32.sdiv.x, x86.txt:259
-	{First: 422, Count: 9, Kind: Plain, Short: 0x0},    // alu32.sdiv.x, x86.txt:258
-	{First: 431, Count: 5, Kind: Plain, Short: 0x0},    // alu32.sdiv.x, x86.txt:258
-	{First: 436, Count: 7, Kind: Plain, Short: 0x0},    // alu32.sdiv.x, x86.txt:258
-	{First: 443, Count: 9, Kind: Plain, Short: 0x0},    // alu32.mod.k, x86.txt:129
-	{First: 452, Count: 6, Kind: Plain, Short: 0x0},    // alu32.mod.k, x86.txt:129
-	{First: 458, Count: 6, Kind: Plain, Short: 0x0},    // alu32.mod.k, x86.txt:129
-	{First: 464, Count: 8, Kind: Plain, Short: 0x0},    // alu32.mod.x, x86.txt:151
-	{First: 472, Count: 5, Kind: Plain, Short: 0x0},    // alu32.mod.x, x86.txt:151
-	{First: 477, Count: 5, Kind: Plain, Short: 0x0},    // alu32.mod.x, x86.txt:151
-	{First: 482, Count: 9, Kind: Plain, Short: 0x0},    // alu32.mod.x, x86.txt:150
-	{First: 491, Count: 6, Kind: Plain, Short: 0x0},    // alu32.mod.x, x86.txt:150
-	{First: 497, Count: 6, Kind: Plain, Short: 0x0},    // alu32.mod.x, x86.txt:150
-	{First: 503, Count: 9, Kind: Plain, Short: 0x0},    // alu32.smod.k, x86.txt:237
-	{First: 512, Count: 6, Kind: Plain, Short: 0x0},    // alu32.smod.k, x86.txt:237
-	{First: 518, Count: 6, Kind: Plain, Short: 0x0},    // alu32.smod.k, x86.txt:237
-	{First: 524, Count: 8, Kind: Plain, Short: 0x0},    // alu32.smod.x, x86.txt:259
-	{First: 532, Count: 5, Kind: Plain, Short: 0x0},    // alu32.smod.x, x86.txt:259
-	{First: 537, Count: 5, Kind: Plain, Short: 0x0},    // alu32.smod.x, x86.txt:259
-	{First: 542, Count: 9, Kind: Plain, Short: 0x0},    // alu32.smod.x, x86.txt:258
-	{First: 551, Count: 6, Kind: Plain, Short: 0x0},    // alu32.smod.x, x86.txt:258
-	{First: 557, Count: 6, Kind: Plain, Short: 0x0},    // alu32.smod.x, x86.txt:258
-	{First: 563, Count: 1, Kind: Plain, Short: 0x0},    // alu32.or.k, x86.txt:52
-	{First: 564, Count: 1, Kind: Plain, Short: 0x0},    // alu32.or.k, x86.txt:50
-	{First: 565, Count: 1, Kind: Plain, Short: 0x0},    // alu32.or.k, x86.txt:51
-	{First: 566, Count: 1, Kind: Plain, Short: 0x0},    // alu32.or.x, x86.txt:53
-	{First: 567, Count: 1, Kind: Plain, Short: 0x0},    // alu32.and.k, x86.txt:52
-	{First: 568, Count: 1, Kind: Plain, Short: 0x0},    // alu32.and.k, x86.txt:50
-	{First: 569, Count: 1, Kind: Plain, Short: 0x0},    // alu32.and.k, x86.txt:51
-	{First: 570, Count: 1, Kind: Plain, Short: 0x0},    // alu32.and.x, x86.txt:53
-	{First: 571, Count: 1, Kind: Plain, Short: 0x0},    // alu32.xor.k, x86.txt:52
-	{First: 572, Count: 1, Kind: Plain, Short: 0x0},    // alu32.xor.k, x86.txt:50
-	{First: 573, Count: 1, Kind: Plain, Short: 0x0},    // alu32.xor.k, x86.txt:51
-	{First: 574, Count: 1, Kind: Plain, Short: 0x0},    // alu32.xor.x, x86.txt:53
-	{First: 575, Count: 1, Kind: Plain, Short: 0x0},    // alu32.lsh.k, x86.txt:84
-	{First: 576, Count: 1, Kind: Plain, Short: 0x0},    // alu32.lsh.k, x86.txt:83
-	{First: 577, Count: 1, Kind: Plain, Short: 0x0},    // alu32.lsh.x, x86.txt:92
-	{First: 578, Count: 1, Kind: Plain, Short: 0x0},    // alu32.lsh.x, x86.txt:88
-	{First: 579, Count: 1, Kind: Plain, Short: 0x0},    // alu32.rsh.k, x86.txt:84
-	{First: 580, Count: 1, Kind: Plain, Short: 0x0},    // alu32.rsh.k, x86.txt:83
-	{First: 581, Count: 1, Kind: Plain, Short: 0x0},    // alu32.rsh.x, x86.txt:92
-	{First: 582, Count: 1, Kind: Plain, Short: 0x0},    // alu32.rsh.x, x86.txt:88
-	{First: 583, Count: 1, Kind: Plain, Short: 0x0},    // alu32.arsh.k, x86.txt:84
-	{First: 584, Count: 1, Kind: Plain, Short: 0x0},    // alu32.arsh.k, x86.txt:83
-	{First: 585, Count: 1, Kind: Plain, Short: 0x0},    // alu32.arsh.x, x86.txt:92
-	{First: 586, Count: 1, Kind: Plain, Short: 0x0},    // alu32.arsh.x, x86.txt:88
-	{First: 587, Count: 1, Kind: Plain, Short: 0x0},    // alu32.mov.x, x86.txt:68
-	{First: 588, Count: 1, Kind: Plain, Short: 0x0},    // alu32.neg, x86.txt:63
-	{First: 589, Count: 1, Kind: Plain, Short: 0x0},    // alu32.movsx8, x86.txt:220
-	{First: 590, Count: 1, Kind: Plain, Short: 0x0},    // alu32.movsx16, x86.txt:221
-	{First: 591, Count: 1, Kind: Plain, Short: 0x0},    // end.le16, x86.txt:168
-	{First: 592, Count: 1, Kind: Plain, Short: 0x0},    // end.le32, x86.txt:169
-	{First: 593, Count: 2, Kind: Plain, Short: 0x0},    // end.be16, x86.txt:163
-	{First: 595, Count: 1, Kind: Plain, Short: 0x0},    // end.be32, x86.txt:166
-	{First: 596, Count: 1, Kind: Plain, Short: 0x0},    // end.be64, x86.txt:167
-	{First: 597, Count: 1, Kind: Jcc, Short: 0x74},     // jmp.jeq.k, x86.txt:181
-	{First: 598, Count: 1, Kind: Jcc, Short: 0x74},     // jmp.jeq.k, x86.txt:178
-	{First: 599, Count: 1, Kind: Jcc, Short: 0x74},     // jmp.jeq.k, x86.txt:175
-	{First: 600, Count: 1, Kind: Jcc, Short: 0x74},     // jmp.jeq.x, x86.txt:184
-	{First: 601, Count: 1, Kind: Jcc, Short: 0x75},     // jmp.jne.k, x86.txt:181
-	{First: 602, Count: 1, Kind: Jcc, Short: 0x75},     // jmp.jne.k, x86.txt:178
-	{First: 603, Count: 1, Kind: Jcc, Short: 0x75},     // jmp.jne.k, x86.txt:175
-	{First: 604, Count: 1, Kind: Jcc, Short: 0x75},     // jmp.jne.x, x86.txt:184
-	{First: 605, Count: 1, Kind: Jcc, Short: 0x77},     // jmp.jgt.k, x86.txt:181
-	{First: 606, Count: 1, Kind: Jcc, Short: 0x77},     // jmp.jgt.k, x86.txt:178
-	{First: 607, Count: 1, Kind: Jcc, Short: 0x77},     // jmp.jgt.k, x86.txt:175
-	{First: 608, Count: 1, Kind: Jcc, Short: 0x77},     // jmp.jgt.x, x86.txt:184
-	{First: 609, Count: 1, Kind: Jcc, Short: 0x73},     // jmp.jge.k, x86.txt:181
-	{First: 610, Count: 1, Kind: Jcc, Short: 0x73},     // jmp.jge.k, x86.txt:178
-	{First: 611, Count: 1, Kind: Jcc, Short: 0x73},     // jmp.jge.k, x86.txt:175
-	{First: 612, Count: 1, Kind: Jcc, Short: 0x73},     // jmp.jge.x, x86.txt:184
-	{First: 613, Count: 1, Kind: Jcc, Short: 0x72},     // jmp.jlt.k, x86.txt:181
-	{First: 614, Count: 1, Kind: Jcc, Short: 0x72},     // jmp.jlt.k, x86.txt:178
-	{First: 615, Count: 1, Kind: Jcc, Short: 0x72},     // jmp.jlt.k, x86.txt:175
-	{First: 616, Count: 1, Kind: Jcc, Short: 0x72},     // jmp.jlt.x, x86.txt:184
-	{First: 617, Count: 1, Kind: Jcc, Short: 0x76},     // jmp.jle.k, x86.txt:181
-	{First: 618, Count: 1, Kind: Jcc, Short: 0x76},     // jmp.jle.k, x86.txt:178
-	{First: 619, Count: 1, Kind: Jcc, Short: 0x76},     // jmp.jle.k, x86.txt:175
-	{First: 620, Count: 1, Kind: Jcc, Short: 0x76},     // jmp.jle.x, x86.txt:184
-	{First: 621, Count: 1, Kind: Jcc, Short: 0x7f},     // jmp.jsgt.k, x86.txt:181
-	{First: 622, Count: 1, Kind: Jcc, Short: 0x7f},     // jmp.jsgt.k, x86.txt:178
-	{First: 623, Count: 1, Kind: Jcc, Short: 0x7f},     // jmp.jsgt.k, x86.txt:175
-	{First: 624, Count: 1, Kind: Jcc, Short: 0x7f},     // jmp.jsgt.x, x86.txt:184
-	{First: 625, Count: 1, Kind: Jcc, Short: 0x7d},     // jmp.jsge.k, x86.txt:181
-	{First: 626, Count: 1, Kind: Jcc, Short: 0x7d},     // jmp.jsge.k, x86.txt:178
-	{First: 627, Count: 1, Kind: Jcc, Short: 0x7d},     // jmp.jsge.k, x86.txt:175
-	{First: 628, Count: 1, Kind: Jcc, Short: 0x7d},     // jmp.jsge.x, x86.txt:184
-	{First: 629, Count: 1, Kind: Jcc, Short: 0x7c},     // jmp.jslt.k, x86.txt:181
-	{First: 630, Count: 1, Kind: Jcc, Short: 0x7c},     // jmp.jslt.k, x86.txt:178
-	{First: 631, Count: 1, Kind: Jcc, Short: 0x7c},     // jmp.jslt.k, x86.txt:175
-	{First: 632, Count: 1, Kind: Jcc, Short: 0x7c},     // jmp.jslt.x, x86.txt:184
-	{First: 633, Count: 1, Kind: Jcc, Short: 0x7e},     // jmp.jsle.k, x86.txt:181
-	{First: 634, Count: 1, Kind: Jcc, Short: 0x7e},     // jmp.jsle.k, x86.txt:178
-	{First: 635, Count: 1, Kind: Jcc, Short: 0x7e},     // jmp.jsle.k, x86.txt:175
-	{First: 636, Count: 1, Kind: Jcc, Short: 0x7e},     // jmp.jsle.x, x86.txt:184
-	{First: 637, Count: 1, Kind: Jcc, Short: 0x75},     // jmp.jset.k, x86.txt:187
-	{First: 638, Count: 1, Kind: Jcc, Short: 0x75},     // jmp.jset.x, x86.txt:190
-	{First: 639, Count: 1, Kind: Jcc, Short: 0x74},     // jmp32.jeq.k, x86.txt:200
-	{First: 640, Count: 1, Kind: Jcc, Short: 0x74},     // jmp32.jeq.k, x86.txt:197
-	{First: 641, Count: 1, Kind: Jcc, Short: 0x74},     // jmp32.jeq.k, x86.txt:194
-	{First: 642, Count: 1, Kind: Jcc, Short: 0x74},     // jmp32.jeq.x, x86.txt:203
-	{First: 643, Count: 1, Kind: Jcc, Short: 0x75},     // jmp32.jne.k, x86.txt:200
-	{First: 644, Count: 1, Kind: Jcc, Short: 0x75},     // jmp32.jne.k, x86.txt:197
-	{First: 645, Count: 1, Kind: Jcc, Short: 0x75},     // jmp32.jne.k, x86.txt:194
-	{First: 646, Count: 1, Kind: Jcc, Short: 0x75},     // jmp32.jne.x, x86.txt:203
-	{First: 647, Count: 1, Kind: Jcc, Short: 0x77},     // jmp32.jgt.k, x86.txt:200
-	{First: 648, Count: 1, Kind: Jcc, Short: 0x77},     // jmp32.jgt.k, x86.txt:197
-	{First: 649, Count: 1, Kind: Jcc, Short: 0x77},     // jmp32.jgt.k, x86.txt:194
-	{First: 650, Count: 1, Kind: Jcc, Short: 0x77},     // jmp32.jgt.x, x86.txt:203
-	{First: 651, Count: 1, Kind: Jcc, Short: 0x73},     // jmp32.jge.k, x86.txt:200
-	{First: 652, Count: 1, Kind: Jcc, Short: 0x73},     // jmp32.jge.k, x86.txt:197
-	{First: 653, Count: 1, Kind: Jcc, Short: 0x73},     // jmp32.jge.k, x86.txt:194
-	{First: 654, Count: 1, Kind: Jcc, Short: 0x73},     // jmp32.jge.x, x86.txt:203
-	{First: 655, Count: 1, Kind: Jcc, Short: 0x72},     // jmp32.jlt.k, x86.txt:200
-	{First: 656, Count: 1, Kind: Jcc, Short: 0x72},     // jmp32.jlt.k, x86.txt:197
-	{First: 657, Count: 1, Kind: Jcc, Short: 0x72},     // jmp32.jlt.k, x86.txt:194
-	{First: 658, Count: 1, Kind: Jcc, Short: 0x72},     // jmp32.jlt.x, x86.txt:203
-	{First: 659, Count: 1, Kind: Jcc, Short: 0x76},     // jmp32.jle.k, x86.txt:200
-	{First: 660, Count: 1, Kind: Jcc, Short: 0x76},     // jmp32.jle.k, x86.txt:197
-	{First: 661, Count: 1, Kind: Jcc, Short: 0x76},     // jmp32.jle.k, x86.txt:194
-	{First: 662, Count: 1, Kind: Jcc, Short: 0x76},     // jmp32.jle.x, x86.txt:203
-	{First: 663, Count: 1, Kind: Jcc, Short: 0x7f},     // jmp32.jsgt.k, x86.txt:200
-	{First: 664, Count: 1, Kind: Jcc, Short: 0x7f},     // jmp32.jsgt.k, x86.txt:197
-	{First: 665, Count: 1, Kind: Jcc, Short: 0x7f},     // jmp32.jsgt.k, x86.txt:194
-	{First: 666, Count: 1, Kind: Jcc, Short: 0x7f},     // jmp32.jsgt.x, x86.txt:203
-	{First: 667, Count: 1, Kind: Jcc, Short: 0x7d},     // jmp32.jsge.k, x86.txt:200
-	{First: 668, Count: 1, Kind: Jcc, Short: 0x7d},     // jmp32.jsge.k, x86.txt:197
-	{First: 669, Count: 1, Kind: Jcc, Short: 0x7d},     // jmp32.jsge.k, x86.txt:194
-	{First: 670, Count: 1, Kind: Jcc, Short: 0x7d},     // jmp32.jsge.x, x86.txt:203
-	{First: 671, Count: 1, Kind: Jcc, Short: 0x7c},     // jmp32.jslt.k, x86.txt:200
-	{First: 672, Count: 1, Kind: Jcc, Short: 0x7c},     // jmp32.jslt.k, x86.txt:197
-	{First: 673, Count: 1, Kind: Jcc, Short: 0x7c},     // jmp32.jslt.k, x86.txt:194
-	{First: 674, Count: 1, Kind: Jcc, Short: 0x7c},     // jmp32.jslt.x, x86.txt:203
-	{First: 675, Count: 1, Kind: Jcc, Short: 0x7e},     // jmp32.jsle.k, x86.txt:200
-	{First: 676, Count: 1, Kind: Jcc, Short: 0x7e},     // jmp32.jsle.k, x86.txt:197
-	{First: 677, Count: 1, Kind: Jcc, Short: 0x7e},     // jmp32.jsle.k, x86.txt:194
-	{First: 678, Count: 1, Kind: Jcc, Short: 0x7e},     // jmp32.jsle.x, x86.txt:203
-	{First: 679, Count: 1, Kind: Jcc, Short: 0x75},     // jmp32.jset.k, x86.txt:206
-	{First: 680, Count: 1, Kind: Jcc, Short: 0x75},     // jmp32.jset.x, x86.txt:209
-	{First: 681, Count: 0, Kind: Ja, Short: 0xeb},      // jmp.ja, x86.txt:173
-	{First: 681, Count: 0, Kind: Compiler, Short: 0x0}, // jmp.call, x86.txt:322
-	{First: 681, Count: 1, Kind: Plain, Short: 0x0},    // ld.imm64, x86.txt:77
-	{First: 682, Count: 1, Kind: Plain, Short: 0x0},    // ldx.mem.b, x86.txt:272
-	{First: 683, Count: 1, Kind: Plain, Short: 0x0},    // ldx.mem.h, x86.txt:273
-	{First: 684, Count: 1, Kind: Plain, Short: 0x0},    // ldx.mem.w, x86.txt:274
-	{First: 685, Count: 1, Kind: Plain, Short: 0x0},    // ldx.mem.dw, x86.txt:275
-	{First: 686, Count: 1, Kind: Plain, Short: 0x0},    // ldx.memsx.b, x86.txt:329
-	{First: 687, Count: 1, Kind: Plain, Short: 0x0},    // ldx.memsx.h, x86.txt:330
-	{First: 688, Count: 1, Kind: Plain, Short: 0x0},    // ldx.memsx.w, x86.txt:331
-	{First: 689, Count: 10, Kind: Special, Short: 0x0}, // ldx.probe.b, x86.txt:398
-	{First: 699, Count: 9, Kind: Special, Short: 0x0},  // ldx.probe.b, x86.txt:398
-	{First: 708, Count: 10, Kind: Special, Short: 0x0}, // ldx.probe.h, x86.txt:398
-	{First: 718, Count: 9, Kind: Special, Short: 0x0},  // ldx.probe.h, x86.txt:398
-	{First: 727, Count: 10, Kind: Special, Short: 0x0}, // ldx.probe.w, x86.txt:398
-	{First: 737, Count: 9, Kind: Special, Short: 0x0},  // ldx.probe.w, x86.txt:398
-	{First: 746, Count: 10, Kind: Special, Short: 0x0}, // ldx.probe.dw, x86.txt:398
-	{First: 756, Count: 9, Kind: Special, Short: 0x0},  // ldx.probe.dw, x86.txt:398
-	{First: 765, Count: 10, Kind: Special, Short: 0x0}, // ldx.probesx.b, x86.txt:398
-	{First: 775, Count: 9, Kind: Special, Short: 0x0},  // ldx.probesx.b, x86.txt:398
-	{First: 784, Count: 10, Kind: Special, Short: 0x0}, // ldx.probesx.h, x86.txt:398
-	{First: 794, Count: 9, Kind: Special, Short: 0x0},  // ldx.probesx.h, x86.txt:398
-	{First: 803, Count: 10, Kind: Special, Short: 0x0}, // ldx.probesx.w, x86.txt:398
-	{First: 813, Count: 9, Kind: Special, Short: 0x0},  // ldx.probesx.w, x86.txt:398
-	{First: 822, Count: 1, Kind: Plain, Short: 0x0},    // ldx.probe32.b, x86.txt:347
-	{First: 823, Count: 1, Kind: Plain, Short: 0x0},    // ldx.probe32.h, x86.txt:348
-	{First: 824, Count: 1, Kind: Plain, Short: 0x0},    // ldx.probe32.w, x86.txt:349
-	{First: 825, Count: 1, Kind: Plain, Short: 0x0},    // ldx.probe32.dw, x86.txt:350
-	{First: 826, Count: 1, Kind: Plain, Short: 0x0},    // ldx.probe32sx.b, x86.txt:351
-	{First: 827, Count: 1, Kind: Plain, Short: 0x0},    // ldx.probe32sx.h, x86.txt:352
-	{First: 828, Count: 1, Kind: Plain, Short: 0x0},    // ldx.probe32sx.w, x86.txt:353
-	{First: 829, Count: 1, Kind: Plain, Short: 0x0},    // st.mem.b, x86.txt:280
-	{First: 830, Count: 1, Kind: Plain, Short: 0x0},    // st.mem.h, x86.txt:281
-	{First: 831, Count: 1, Kind: Plain, Short: 0x0},    // st.mem.w, x86.txt:282
-	{First: 832, Count: 1, Kind: Plain, Short: 0x0},    // st.mem.dw, x86.txt:283
-	{First: 833, Count: 1, Kind: Plain, Short: 0x0},    // st.probe32.b, x86.txt:358
-	{First: 834, Count: 1, Kind: Plain, Short: 0x0},    // st.probe32.h, x86.txt:359
-	{First: 835, Count: 1, Kind: Plain, Short: 0x0},    // st.probe32.w, x86.txt:360
-	{First: 836, Count: 1, Kind: Plain, Short: 0x0},    // st.probe32.dw, x86.txt:361
-	{First: 837, Count: 1, Kind: Plain, Short: 0x0},    // nospec, x86.txt:340
-	{First: 838, Count: 1, Kind: Plain, Short: 0x0},    // stx.mem.b, x86.txt:276
-	{First: 839, Count: 1, Kind: Plain, Short: 0x0},    // stx.mem.h, x86.txt:277
-	{First: 840, Count: 1, Kind: Plain, Short: 0x0},    // stx.mem.w, x86.txt:278
-	{First: 841, Count: 1, Kind: Plain, Short: 0x0},    // stx.mem.dw, x86.txt:279
-	{First: 842, Count: 1, Kind: Plain, Short: 0x0},    // stx.probe32.b, x86.txt:354
-	{First: 843, Count: 1, Kind: Plain, Short: 0x0},    // stx.probe32.h, x86.txt:355
-	{First: 844, Count: 1, Kind: Plain, Short: 0x0},    // stx.probe32.w, x86.txt:356
-	{First: 845, Count: 1, Kind: Plain, Short: 0x0},    // stx.probe32.dw, x86.txt:357
-	{First: 846, Count: 1, Kind: Plain, Short: 0x0},    // atomic32.add, x86.txt:289
-	{First: 847, Count: 1, Kind: Plain, Short: 0x0},    // atomic32.or, x86.txt:289
-	{First: 848, Count: 1, Kind: Plain, Short: 0x0},    // atomic32.and, x86.txt:289
-	{First: 849, Count: 1, Kind: Plain, Short: 0x0},    // atomic32.xor, x86.txt:289
-	{First: 850, Count: 1, Kind: Plain, Short: 0x0},    // atomic32.fetch_add, x86.txt:290
-	{First: 851, Count: 8, Kind: Special, Short: 0x0},  // atomic32.fetch_or, x86.txt:310
-	{First: 859, Count: 8, Kind: Special, Short: 0x0},  // atomic32.fetch_or, x86.txt:308
-	{First: 867, Count: 8, Kind: Special, Short: 0x0},  // atomic32.fetch_or, x86.txt:309
-	{First: 875, Count: 8, Kind: Special, Short: 0x0},  // atomic32.fetch_or, x86.txt:307
-	{First: 883, Count: 8, Kind: Special, Short: 0x0},  // atomic32.fetch_and, x86.txt:310
-	{First: 891, Count: 8, Kind: Special, Short: 0x0},  // atomic32.fetch_and, x86.txt:308
-	{First: 899, Count: 8, Kind: Special, Short: 0x0},  // atomic32.fetch_and, x86.txt:309
-	{First: 907, Count: 8, Kind: Special, Short: 0x0},  // atomic32.fetch_and, x86.txt:307
-	{First: 915, Count: 8, Kind: Special, Short: 0x0},  // atomic32.fetch_xor, x86.txt:310
-	{First: 923, Count: 8, Kind: Special, Short: 0x0},  // atomic32.fetch_xor, x86.txt:308
-	{First: 931, Count: 8, Kind: Special, Short: 0x0},  // atomic32.fetch_xor, x86.txt:309
-	{First: 939, Count: 8, Kind: Special, Short: 0x0},  // atomic32.fetch_xor, x86.txt:307
-	{First: 947, Count: 1, Kind: Plain, Short: 0x0},    // atomic32.xchg, x86.txt:291
-	{First: 948, Count: 1, Kind: Plain, Short: 0x0},    // atomic32.cmpxchg, x86.txt:292
-	{First: 949, Count: 1, Kind: Plain, Short: 0x0},    // atomic64.add, x86.txt:285
-	{First: 950, Count: 1, Kind: Plain, Short: 0x0},    // atomic64.or, x86.txt:285
-	{First: 951, Count: 1, Kind: Plain, Short: 0x0},    // atomic64.and, x86.txt:285
-	{First: 952, Count: 1, Kind: Plain, Short: 0x0},    // atomic64.xor, x86.txt:285
-	{First: 953, Count: 1, Kind: Plain, Short: 0x0},    // atomic64.fetch_add, x86.txt:286
-	{First: 954, Count: 8, Kind: Special, Short: 0x0},  // atomic64.fetch_or, x86.txt:298
-	{First: 962, Count: 8, Kind: Special, Short: 0x0},  // atomic64.fetch_or, x86.txt:296
-	{First: 970, Count: 8, Kind: Special, Short: 0x0},  // atomic64.fetch_or, x86.txt:297
-	{First: 978, Count: 8, Kind: Special, Short: 0x0},  // atomic64.fetch_or, x86.txt:295
-	{First: 986, Count: 8, Kind: Special, Short: 0x0},  // atomic64.fetch_and, x86.txt:298
-	{First: 994, Count: 8, Kind: Special, Short: 0x0},  // atomic64.fetch_and, x86.txt:296
-	{First: 1002, Count: 8, Kind: Special, Short: 0x0}, // atomic64.fetch_and, x86.txt:297
-	{First: 1010, Count: 8, Kind: Special, Short: 0x0}, // atomic64.fetch_and, x86.txt:295
-	{First: 1018, Count: 8, Kind: Special, Short: 0x0}, // atomic64.fetch_xor, x86.txt:298
-	{First: 1026, Count: 8, Kind: Special, Short: 0x0}, // atomic64.fetch_xor, x86.txt:296
-	{First: 1034, Count: 8, Kind: Special, Short: 0x0}, // atomic64.fetch_xor, x86.txt:297
-	{First: 1042, Count: 8, Kind: Special, Short: 0x0}, // atomic64.fetch_xor, x86.txt:295
-	{First: 1050, Count: 1, Kind: Plain, Short: 0x0},   // atomic64.xchg, x86.txt:287
-	{First: 1051, Count: 1, Kind: Plain, Short: 0x0},   // atomic64.cmpxchg, x86.txt:288
-	{First: 1052, Count: 1, Kind: Plain, Short: 0x0},   // arena32.add, x86.txt:366
-	{First: 1053, Count: 1, Kind: Plain, Short: 0x0},   // arena32.or, x86.txt:366
-	{First: 1054, Count: 1, Kind: Plain, Short: 0x0},   // arena32.and, x86.txt:366
-	{First: 1055, Count: 1, Kind: Plain, Short: 0x0},   // arena32.xor, x86.txt:366
-	{First: 1056, Count: 1, Kind: Plain, Short: 0x0},   // arena32.fetch_add, x86.txt:367
-	{First: 1057, Count: 1, Kind: Plain, Short: 0x0},   // arena32.xchg, x86.txt:368
-	{First: 1058, Count: 1, Kind: Plain, Short: 0x0},   // arena32.cmpxchg, x86.txt:369
-	{First: 1059, Count: 1, Kind: Plain, Short: 0x0},   // arena64.add, x86.txt:362
-	{First: 1060, Count: 1, Kind: Plain, Short: 0x0},   // arena64.or, x86.txt:362
-	{First: 1061, Count: 1, Kind: Plain, Short: 0x0},   // arena64.and, x86.txt:362
-	{First: 1062, Count: 1, Kind: Plain, Short: 0x0},   // arena64.xor, x86.txt:362
-	{First: 1063, Count: 1, Kind: Plain, Short: 0x0},   // arena64.fetch_add, x86.txt:363
-	{First: 1064, Count: 1, Kind: Plain, Short: 0x0},   // arena64.xchg, x86.txt:364
-	{First: 1065, Count: 1, Kind: Plain, Short: 0x0},   // arena64.cmpxchg, x86.txt:365
-	{First: 1066, Count: 4, Kind: Plain, Short: 0x0},   // alu64.lsh.x, x86.txt:100
-	{First: 1070, Count: 4, Kind: Plain, Short: 0x0},   // alu64.lsh.x, x86.txt:95
-	{First: 1074, Count: 4, Kind: Plain, Short: 0x0},   // alu64.rsh.x, x86.txt:100
-	{First: 1078, Count: 4, Kind: Plain, Short: 0x0},   // alu64.rsh.x, x86.txt:95
-	{First: 1082, Count: 4, Kind: Plain, Short: 0x0},   // alu64.arsh.x, x86.txt:100
-	{First: 1086, Count: 4, Kind: Plain, Short: 0x0},   // alu64.arsh.x, x86.txt:95
-	{First: 1090, Count: 4, Kind: Plain, Short: 0x0},   // alu32.lsh.x, x86.txt:110
-	{First: 1094, Count: 4, Kind: Plain, Short: 0x0},   // alu32.lsh.x, x86.txt:105
-	{First: 1098, Count: 4, Kind: Plain, Short: 0x0},   // alu32.rsh.x, x86.txt:110
-	{First: 1102, Count: 4, Kind: Plain, Short: 0x0},   // alu32.rsh.x, x86.txt:105
-	{First: 1106, Count: 4, Kind: Plain, Short: 0x0},   // alu32.arsh.x, x86.txt:110
-	{First: 1110, Count: 4, Kind: Plain, Short: 0x0},   // alu32.arsh.x, x86.txt:105
-	{First: 1114, Count: 2, Kind: Plain, Short: 0x0},   // jmp.call, x86.txt:515
-	{First: 1116, Count: 2, Kind: Plain, Short: 0x0},   // jmp.callx, x86.txt:518
-	{First: 1118, Count: 1, Kind: Charge, Short: 0x0},  // jmp.charge, x86.txt:528
-	{First: 1119, Count: 1, Kind: Charge, Short: 0x0},  // jmp.charge, x86.txt:525
-	{First: 1120, Count: 2, Kind: Plain, Short: 0x0},   // ldx.mem.b, x86.txt:415
-	{First: 1122, Count: 1, Kind: Plain, Short: 0x0},   // ldx.mem.b, x86.txt:414
-	{First: 1123, Count: 2, Kind: Plain, Short: 0x0},   // ldx.mem.h, x86.txt:415
-	{First: 1125, Count: 1, Kind: Plain, Short: 0x0},   // ldx.mem.h, x86.txt:414
-	{First: 1126, Count: 2, Kind: Plain, Short: 0x0},   // ldx.mem.w, x86.txt:415
-	{First: 1128, Count: 1, Kind: Plain, Short: 0x0},   // ldx.mem.w, x86.txt:414
-	{First: 1129, Count: 2, Kind: Plain, Short: 0x0},   // ldx.mem.dw, x86.txt:415
-	{First: 1131, Count: 1, Kind: Plain, Short: 0x0},   // ldx.mem.dw, x86.txt:414
-	{First: 1132, Count: 2, Kind: Plain, Short: 0x0},   // ldx.memsx.b, x86.txt:415
-	{First: 1134, Count: 1, Kind: Plain, Short: 0x0},   // ldx.memsx.b, x86.txt:414
-	{First: 1135, Count: 2, Kind: Plain, Short: 0x0},   // ldx.memsx.h, x86.txt:415
-	{First: 1137, Count: 1, Kind: Plain, Short: 0x0},   // ldx.memsx.h, x86.txt:414
-	{First: 1138, Count: 2, Kind: Plain, Short: 0x0},   // ldx.memsx.w, x86.txt:415
-	{First: 1140, Count: 1, Kind: Plain, Short: 0x0},   // ldx.memsx.w, x86.txt:414
-	{First: 1141, Count: 2, Kind: Plain, Short: 0x0},   // st.mem.b, x86.txt:423
-	{First: 1143, Count: 1, Kind: Plain, Short: 0x0},   // st.mem.b, x86.txt:422
-	{First: 1144, Count: 2, Kind: Plain, Short: 0x0},   // st.mem.h, x86.txt:423
-	{First: 1146, Count: 1, Kind: Plain, Short: 0x0},   // st.mem.h, x86.txt:422
-	{First: 1147, Count: 2, Kind: Plain, Short: 0x0},   // st.mem.w, x86.txt:423
-	{First: 1149, Count: 1, Kind: Plain, Short: 0x0},   // st.mem.w, x86.txt:422
-	{First: 1150, Count: 2, Kind: Plain, Short: 0x0},   // st.mem.dw, x86.txt:423
-	{First: 1152, Count: 1, Kind: Plain, Short: 0x0},   // st.mem.dw, x86.txt:422
-	{First: 1153, Count: 2, Kind: Plain, Short: 0x0},   // stx.mem.b, x86.txt:419
-	{First: 1155, Count: 1, Kind: Plain, Short: 0x0},   // stx.mem.b, x86.txt:418
-	{First: 1156, Count: 2, Kind: Plain, Short: 0x0},   // stx.mem.h, x86.txt:419
-	{First: 1158, Count: 1, Kind: Plain, Short: 0x0},   // stx.mem.h, x86.txt:418
-	{First: 1159, Count: 2, Kind: Plain, Short: 0x0},   // stx.mem.w, x86.txt:419
-	{First: 1161, Count: 1, Kind: Plain, Short: 0x0},   // stx.mem.w, x86.txt:418
-	{First: 1162, Count: 2, Kind: Plain, Short: 0x0},   // stx.mem.dw, x86.txt:419
-	{First: 1164, Count: 1, Kind: Plain, Short: 0x0},   // stx.mem.dw, x86.txt:418
-	{First: 1165, Count: 6, Kind: Plain, Short: 0x0},   // atomic32.add, x86.txt:460
-	{First: 1171, Count: 5, Kind: Plain, Short: 0x0},   // atomic32.add, x86.txt:460
-	{First: 1176, Count: 6, Kind: Plain, Short: 0x0},   // atomic32.or, x86.txt:460
-	{First: 1182, Count: 5, Kind: Plain, Short: 0x0},   // atomic32.or, x86.txt:460
-	{First: 1187, Count: 6, Kind: Plain, Short: 0x0},   // atomic32.and, x86.txt:460
-	{First: 1193, Count: 5, Kind: Plain, Short: 0x0},   // atomic32.and, x86.txt:460
-	{First: 1198, Count: 6, Kind: Plain, Short: 0x0},   // atomic32.xor, x86.txt:460
-	{First: 1204, Count: 5, Kind: Plain, Short: 0x0},   // atomic32.xor, x86.txt:460
-	{First: 1209, Count: 6, Kind: Plain, Short: 0x0},   // atomic32.fetch_add, x86.txt:460
-	{First: 1215, Count: 5, Kind: Plain, Short: 0x0},   // atomic32.fetch_add, x86.txt:460
-	{First: 1220, Count: 13, Kind: Plain, Short: 0x0},  // atomic32.fetch_or, x86.txt:496
-	{First: 1233, Count: 12, Kind: Plain, Short: 0x0},  // atomic32.fetch_or, x86.txt:496
-	{First: 1245, Count: 12, Kind: Plain, Short: 0x0},  // atomic32.fetch_or, x86.txt:496
-	{First: 1257, Count: 11, Kind: Plain, Short: 0x0},  // atomic32.fetch_or, x86.txt:496
-	{First: 1268, Count: 13, Kind: Plain, Short: 0x0},  // atomic32.fetch_and, x86.txt:496
-	{First: 1281, Count: 12, Kind: Plain, Short: 0x0},  // atomic32.fetch_and, x86.txt:496
-	{First: 1293, Count: 12, Kind: Plain, Short: 0x0},  // atomic32.fetch_and, x86.txt:496
-	{First: 1305, Count: 11, Kind: Plain, Short: 0x0},  // atomic32.fetch_and, x86.txt:496
-	{First: 1316, Count: 13, Kind: Plain, Short: 0x0},  // atomic32.fetch_xor, x86.txt:496
-	{First: 1329, Count: 12, Kind: Plain, Short: 0x0},  // atomic32.fetch_xor, x86.txt:496
-	{First: 1341, Count: 12, Kind: Plain, Short: 0x0},  // atomic32.fetch_xor, x86.txt:496
-	{First: 1353, Count: 11, Kind: Plain, Short: 0x0},  // atomic32.fetch_xor, x86.txt:496
-	{First: 1364, Count: 6, Kind: Plain, Short: 0x0},   // atomic32.xchg, x86.txt:460
-	{First: 1370, Count: 5, Kind: Plain, Short: 0x0},   // atomic32.xchg, x86.txt:460
-	{First: 1375, Count: 7, Kind: Plain, Short: 0x0},   // atomic32.cmpxchg, x86.txt:468
-	{First: 1382, Count: 6, Kind: Plain, Short: 0x0},   // atomic32.cmpxchg, x86.txt:468
-	{First: 1388, Count: 6, Kind: Plain, Short: 0x0},   // atomic64.add, x86.txt:452
-	{First: 1394, Count: 5, Kind: Plain, Short: 0x0},   // atomic64.add, x86.txt:452
-	{First: 1399, Count: 6, Kind: Plain, Short: 0x0},   // atomic64.or, x86.txt:452
-	{First: 1405, Count: 5, Kind: Plain, Short: 0x0},   // atomic64.or, x86.txt:452
-	{First: 1410, Count: 6, Kind: Plain, Short: 0x0},   // atomic64.and, x86.txt:452
-	{First: 1416, Count: 5, Kind: Plain, Short: 0x0},   // atomic64.and, x86.txt:452
-	{First: 1421, Count: 6, Kind: Plain, Short: 0x0},   // atomic64.xor, x86.txt:452
-	{First: 1427, Count: 5, Kind: Plain, Short: 0x0},   // atomic64.xor, x86.txt:452
-	{First: 1432, Count: 6, Kind: Plain, Short: 0x0},   // atomic64.fetch_add, x86.txt:452
-	{First: 1438, Count: 5, Kind: Plain, Short: 0x0},   // atomic64.fetch_add, x86.txt:452
-	{First: 1443, Count: 13, Kind: Plain, Short: 0x0},  // atomic64.fetch_or, x86.txt:479
-	{First: 1456, Count: 12, Kind: Plain, Short: 0x0},  // atomic64.fetch_or, x86.txt:479
-	{First: 1468, Count: 12, Kind: Plain, Short: 0x0},  // atomic64.fetch_or, x86.txt:479
-	{First: 1480, Count: 11, Kind: Plain, Short: 0x0},  // atomic64.fetch_or, x86.txt:479
-	{First: 1491, Count: 13, Kind: Plain, Short: 0x0},  // atomic64.fetch_and, x86.txt:479
-	{First: 1504, Count: 12, Kind: Plain, Short: 0x0},  // atomic64.fetch_and, x86.txt:479
-	{First: 1516, Count: 12, Kind: Plain, Short: 0x0},  // atomic64.fetch_and, x86.txt:479
-	{First: 1528, Count: 11, Kind: Plain, Short: 0x0},  // atomic64.fetch_and, x86.txt:479
-	{First: 1539, Count: 13, Kind: Plain, Short: 0x0},  // atomic64.fetch_xor, x86.txt:479
-	{First: 1552, Count: 12, Kind: Plain, Short: 0x0},  // atomic64.fetch_xor, x86.txt:479
-	{First: 1564, Count: 12, Kind: Plain, Short: 0x0},  // atomic64.fetch_xor, x86.txt:479
-	{First: 1576, Count: 11, Kind: Plain, Short: 0x0},  // atomic64.fetch_xor, x86.txt:479
-	{First: 1587, Count: 6, Kind: Plain, Short: 0x0},   // atomic64.xchg, x86.txt:452
-	{First: 1593, Count: 5, Kind: Plain, Short: 0x0},   // atomic64.xchg, x86.txt:452
-	{First: 1598, Count: 6, Kind: Plain, Short: 0x0},   // atomic64.cmpxchg, x86.txt:452
-	{First: 1604, Count: 5, Kind: Plain, Short: 0x0},   // atomic64.cmpxchg, x86.txt:452
-	{First: 1609, Count: 6, Kind: Plain, Short: 0x0},   // load_acq.h, x86.txt:436
-	{First: 1615, Count: 5, Kind: Plain, Short: 0x0},   // load_acq.h, x86.txt:436
-	{First: 1620, Count: 6, Kind: Plain, Short: 0x0},   // load_acq.w, x86.txt:436
-	{First: 1626, Count: 5, Kind: Plain, Short: 0x0},   // load_acq.w, x86.txt:436
-	{First: 1631, Count: 6, Kind: Plain, Short: 0x0},   // load_acq.dw, x86.txt:436
-	{First: 1637, Count: 5, Kind: Plain, Short: 0x0},   // load_acq.dw, x86.txt:436
-	{First: 1642, Count: 6, Kind: Plain, Short: 0x0},   // store_rel.h, x86.txt:444
-	{First: 1648, Count: 5, Kind: Plain, Short: 0x0},   // store_rel.h, x86.txt:444
-	{First: 1653, Count: 6, Kind: Plain, Short: 0x0},   // store_rel.w, x86.txt:444
-	{First: 1659, Count: 5, Kind: Plain, Short: 0x0},   // store_rel.w, x86.txt:444
-	{First: 1664, Count: 6, Kind: Plain, Short: 0x0},   // store_rel.dw, x86.txt:444
-	{First: 1670, Count: 5, Kind: Plain, Short: 0x0},   // store_rel.dw, x86.txt:444
+var Rows = [NumRows]Row{
+	{},
+	{Kind: Plain}, // ld.second, x86.txt:78
+	{Step: Step{Head: 0xc083, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 0, Count: 1, Size: 3, Last: 3, Kind: Plain},   // alu32.add.k, x86.txt:50
+	{Step: Step{Head: 0x5, Disp: 1, Imm: 1, Len: 5}, Adds: 0x5, First: 1, Count: 1, Size: 5, Last: 5, Kind: Plain},               // alu32.add.k, x86.txt:51
+	{Step: Step{Head: 0xc081, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 2, Count: 1, Size: 6, Last: 6, Kind: Plain},   // alu32.add.k, x86.txt:52
+	{Step: Step{Head: 0xc08340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 3, Count: 1, Size: 4, Last: 4, Kind: Plain}, // alu32.add.k, x86.txt:50
+	{Step: Step{Head: 0xc08140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 4, Count: 1, Size: 7, Last: 7, Kind: Plain}, // alu32.add.k, x86.txt:52
+	{Adds: 0x100000000, Kind: Ja, Short: 0xeb}, // jmp.ja, x86.txt:173
+	{Step: Step{Head: 0xc08348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 5, Count: 1, Size: 4, Last: 4, Kind: Plain},                                   // alu64.add.k, x86.txt:46
+	{Step: Step{Head: 0x548, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 6, Count: 1, Size: 6, Last: 6, Kind: Plain},                                               // alu64.add.k, x86.txt:47
+	{Step: Step{Head: 0xc08148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 7, Count: 1, Size: 7, Last: 7, Kind: Plain},                                   // alu64.add.k, x86.txt:48
+	{Step: Step{Head: 0xc001, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 8, Count: 1, Size: 2, Last: 2, Kind: Plain},                            // alu32.add.x, x86.txt:53
+	{Step: Step{Head: 0xc00140, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 9, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // alu32.add.x, x86.txt:53
+	{Step: Step{Head: 0xc00148, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 10, Count: 1, Size: 3, Last: 3, Kind: Plain},                         // alu64.add.x, x86.txt:49
+	{Step: Step{Head: 0xe883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 11, Count: 1, Size: 3, Last: 3, Kind: Plain},                                    // alu32.sub.k, x86.txt:50
+	{Step: Step{Head: 0x2d, Disp: 1, Imm: 1, Len: 5}, Adds: 0x5, First: 12, Count: 1, Size: 5, Last: 5, Kind: Plain},                                               // alu32.sub.k, x86.txt:51
+	{Step: Step{Head: 0xe881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 13, Count: 1, Size: 6, Last: 6, Kind: Plain},                                    // alu32.sub.k, x86.txt:52
+	{Step: Step{Head: 0xe88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 14, Count: 1, Size: 4, Last: 4, Kind: Plain},                                  // alu32.sub.k, x86.txt:50
+	{Step: Step{Head: 0xe88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 15, Count: 1, Size: 7, Last: 7, Kind: Plain},                                  // alu32.sub.k, x86.txt:52
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},               // jmp.jeq.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x74},               // jmp.jeq.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x74},               // jmp.jeq.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x74},                 // jmp32.jeq.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},                 // jmp32.jeq.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x74},                 // jmp32.jeq.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},               // jmp32.jeq.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x74},               // jmp32.jeq.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x74},               // jmp32.jeq.k, x86.txt:200
+	{Step: Step{Head: 0xe88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 25, Count: 1, Size: 4, Last: 4, Kind: Plain},                                  // alu64.sub.k, x86.txt:46
+	{Step: Step{Head: 0x2d48, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 26, Count: 1, Size: 6, Last: 6, Kind: Plain},                                             // alu64.sub.k, x86.txt:47
+	{Step: Step{Head: 0xe88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 27, Count: 1, Size: 7, Last: 7, Kind: Plain},                                  // alu64.sub.k, x86.txt:48
+	{Step: Step{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 28, Count: 1, Size: 2, Last: 2, Kind: Plain},                                    // ld.imm64, x86.txt:74
+	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Adds: 0xa, First: 29, Count: 1, Size: 10, Last: 10, Kind: Plain},                                // ld.imm64, x86.txt:77
+	{Step: Step{Head: 0xb8, Dst: 128, Disp: 1, Imm: 1, Len: 5}, Adds: 0x5, First: 30, Count: 1, Size: 5, Last: 5, Kind: Plain},                                     // ld.imm64, x86.txt:75
+	{Step: Step{Head: 0xc0c748, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 31, Count: 1, Size: 7, Last: 7, Kind: Plain},                                  // ld.imm64, x86.txt:76
+	{Step: Step{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 32, Count: 1, Size: 3, Last: 3, Kind: Plain},                                  // ld.imm64, x86.txt:74
+	{Step: Step{Head: 0xb840, Dst: 112, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 33, Count: 1, Size: 6, Last: 6, Kind: Plain},                                   // ld.imm64, x86.txt:75
+	{Step: Step{Head: 0xc029, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 34, Count: 1, Size: 2, Last: 2, Kind: Plain},                           // alu32.sub.x, x86.txt:53
+	{Step: Step{Head: 0xc02940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 35, Count: 1, Size: 3, Last: 3, Kind: Plain},                         // alu32.sub.x, x86.txt:53
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},      // jmp.jeq.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x74},        // jmp32.jeq.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},      // jmp32.jeq.x, x86.txt:203
+	{Step: Step{Head: 0xc02948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 39, Count: 1, Size: 3, Last: 3, Kind: Plain},                         // alu64.sub.x, x86.txt:49
+	{Adds: 0x100000000, First: 40, Count: 9, Size: 35, Last: 3, Kind: Special},                                                                                     // ldx.probe.w, x86.txt:398
+	{Adds: 0x100000000, First: 49, Count: 10, Size: 42, Last: 3, Kind: Special},                                                                                    // ldx.probe.w, x86.txt:398
+	{Adds: 0x100000000, First: 59, Count: 10, Size: 45, Last: 6, Kind: Special},                                                                                    // ldx.probe.w, x86.txt:398
+	{Adds: 0x100000000, First: 69, Count: 9, Size: 36, Last: 4, Kind: Special},                                                                                     // ldx.probe.w, x86.txt:398
+	{Adds: 0x100000000, First: 78, Count: 10, Size: 43, Last: 4, Kind: Special},                                                                                    // ldx.probe.w, x86.txt:398
+	{Adds: 0x100000000, First: 88, Count: 10, Size: 46, Last: 7, Kind: Special},                                                                                    // ldx.probe.w, x86.txt:398
+	{Adds: 0x100000000, First: 98, Count: 9, Size: 37, Last: 4, Kind: Special},                                                                                     // ldx.probe.w, x86.txt:398
+	{Adds: 0x100000000, First: 107, Count: 10, Size: 44, Last: 4, Kind: Special},                                                                                   // ldx.probe.w, x86.txt:398
+	{Adds: 0x100000000, First: 117, Count: 10, Size: 47, Last: 7, Kind: Special},                                                                                   // ldx.probe.w, x86.txt:398
+	{Step: Step{Head: 0xc06b, Dst: 96, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 127, Count: 1, Size: 3, Last: 3, Kind: Plain},                                   // alu32.mul.k, x86.txt:58
+	{Step: Step{Head: 0xc069, Dst: 96, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 128, Count: 1, Size: 6, Last: 6, Kind: Plain},                                   // alu32.mul.k, x86.txt:59
+	{Step: Step{Head: 0xc06b40, Dst: 80, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 129, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu32.mul.k, x86.txt:58
+	{Step: Step{Head: 0xc06940, Dst: 80, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 130, Count: 1, Size: 7, Last: 7, Kind: Plain},                                 // alu32.mul.k, x86.txt:59
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},               // jmp.jgt.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x77},               // jmp.jgt.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x77},               // jmp.jgt.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x77},                 // jmp32.jgt.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},                 // jmp32.jgt.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x77},                 // jmp32.jgt.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},               // jmp32.jgt.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x77},               // jmp32.jgt.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x77},               // jmp32.jgt.k, x86.txt:200
+	{Step: Step{Head: 0xc06b48, Dst: 80, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 131, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu64.mul.k, x86.txt:55
+	{Step: Step{Head: 0xc06948, Dst: 80, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 132, Count: 1, Size: 7, Last: 7, Kind: Plain},                                 // alu64.mul.k, x86.txt:56
+	{Adds: 0x100000000, First: 133, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                    // ldx.probe.h, x86.txt:398
+	{Adds: 0x100000000, First: 142, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                   // ldx.probe.h, x86.txt:398
+	{Adds: 0x100000000, First: 152, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                   // ldx.probe.h, x86.txt:398
+	{Adds: 0x100000000, First: 162, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                    // ldx.probe.h, x86.txt:398
+	{Adds: 0x100000000, First: 171, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                   // ldx.probe.h, x86.txt:398
+	{Adds: 0x100000000, First: 181, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                   // ldx.probe.h, x86.txt:398
+	{Step: Step{Head: 0xc0af0f, Dst: 176, Src: 192, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 191, Count: 1, Size: 3, Last: 3, Kind: Plain},                      // alu32.mul.x, x86.txt:60
+	{Step: Step{Head: 0xc0af0f40, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Adds: 0x4, First: 192, Count: 1, Size: 4, Last: 4, Kind: Plain},                    // alu32.mul.x, x86.txt:60
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},      // jmp.jgt.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x77},        // jmp32.jgt.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},      // jmp32.jgt.x, x86.txt:203
+	{Step: Step{Head: 0xc0af0f48, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Adds: 0x4, First: 193, Count: 1, Size: 4, Last: 4, Kind: Plain},                    // alu64.mul.x, x86.txt:57
+	{Adds: 0x100000000, First: 194, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                    // ldx.probe.b, x86.txt:398
+	{Adds: 0x100000000, First: 203, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                   // ldx.probe.b, x86.txt:398
+	{Adds: 0x100000000, First: 213, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                   // ldx.probe.b, x86.txt:398
+	{Adds: 0x100000000, First: 223, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                    // ldx.probe.b, x86.txt:398
+	{Adds: 0x100000000, First: 232, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                   // ldx.probe.b, x86.txt:398
+	{Adds: 0x100000000, First: 242, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                   // ldx.probe.b, x86.txt:398
+	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Adds: 0xe, First: 252, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                              // alu32.div.k, x86.txt:129
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x14, First: 254, Count: 3, Size: 20, Last: 1, Kind: Plain, More: 2},                           // alu32.div.k, x86.txt:129
+	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Adds: 0x12, First: 257, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2},                             // alu32.div.k, x86.txt:129
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x16, First: 260, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                           // alu32.div.k, x86.txt:129
+	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Adds: 0xd, First: 263, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                              // alu32.sdiv.k, x86.txt:237
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x13, First: 265, Count: 3, Size: 19, Last: 1, Kind: Plain, More: 2},                           // alu32.sdiv.k, x86.txt:237
+	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Adds: 0x11, First: 268, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2},                             // alu32.sdiv.k, x86.txt:237
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x15, First: 271, Count: 3, Size: 21, Last: 1, Kind: Plain, More: 2},                           // alu32.sdiv.k, x86.txt:237
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x73},               // jmp.jge.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x73},               // jmp.jge.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x73},               // jmp.jge.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x73},                 // jmp32.jge.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x73},                 // jmp32.jge.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x73},                 // jmp32.jge.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x73},               // jmp32.jge.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x73},               // jmp32.jge.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x73},               // jmp32.jge.k, x86.txt:200
+	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Adds: 0xe, First: 274, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                              // alu64.div.k, x86.txt:119
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x16, First: 276, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                           // alu64.div.k, x86.txt:119
+	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Adds: 0x14, First: 279, Count: 3, Size: 20, Last: 1, Kind: Plain, More: 2},                             // alu64.div.k, x86.txt:119
+	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Adds: 0xe, First: 282, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                              // alu64.sdiv.k, x86.txt:227
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x16, First: 284, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                           // alu64.sdiv.k, x86.txt:227
+	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Adds: 0x14, First: 287, Count: 3, Size: 20, Last: 1, Kind: Plain, More: 2},                             // alu64.sdiv.k, x86.txt:227
+	{Adds: 0x100000000, First: 290, Count: 9, Size: 36, Last: 4, Kind: Special},                                                                                    // ldx.probe.dw, x86.txt:398
+	{Adds: 0x100000000, First: 299, Count: 10, Size: 43, Last: 4, Kind: Special},                                                                                   // ldx.probe.dw, x86.txt:398
+	{Adds: 0x100000000, First: 309, Count: 10, Size: 46, Last: 7, Kind: Special},                                                                                   // ldx.probe.dw, x86.txt:398
+	{Adds: 0x100000000, First: 319, Count: 9, Size: 37, Last: 4, Kind: Special},                                                                                    // ldx.probe.dw, x86.txt:398
+	{Adds: 0x100000000, First: 328, Count: 10, Size: 44, Last: 4, Kind: Special},                                                                                   // ldx.probe.dw, x86.txt:398
+	{Adds: 0x100000000, First: 338, Count: 10, Size: 47, Last: 7, Kind: Special},                                                                                   // ldx.probe.dw, x86.txt:398
+	{Step: Step{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xa, First: 348, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                // alu32.div.x, x86.txt:150
+	{Step: Step{Head: 0x5af0f7d23152, Src: 240, Disp: 6, Imm: 6, Len: 6}, Adds: 0x6, First: 350, Count: 1, Size: 6, Last: 1, Kind: Plain},                          // alu32.div.x, x86.txt:151
+	{Step: Step{Head: 0x5af0f740d23152, Src: 256, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 351, Count: 1, Size: 7, Last: 1, Kind: Plain},                        // alu32.div.x, x86.txt:151
+	{Step: Step{Head: 0xc089c389495250, Dst: 272, Src: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0x10, First: 352, Count: 3, Size: 16, Last: 1, Kind: Plain, More: 2},   // alu32.div.x, x86.txt:150
+	{Step: Step{Head: 0xf0f7d231c0895250, Dst: 320, Src: 336, Disp: 8, Imm: 8, Len: 8}, Adds: 0xc, First: 355, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1},  // alu32.div.x, x86.txt:151
+	{Step: Step{Head: 0xd231c0895250, Dst: 320, Disp: 6, Imm: 6, Len: 6}, Adds: 0xd, First: 357, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                // alu32.div.x, x86.txt:151
+	{Step: Step{Head: 0xd231c089c3894950, Dst: 352, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0xe, First: 359, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},  // alu32.div.x, x86.txt:150
+	{Step: Step{Head: 0xf0f7d231c08950, Dst: 176, Src: 304, Disp: 7, Imm: 7, Len: 7}, Adds: 0xa, First: 361, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},    // alu32.div.x, x86.txt:151
+	{Step: Step{Head: 0xf0f740d231c08950, Dst: 176, Src: 368, Disp: 8, Imm: 8, Len: 8}, Adds: 0xb, First: 363, Count: 2, Size: 11, Last: 1, Kind: Plain, More: 1},  // alu32.div.x, x86.txt:151
+	{Step: Step{Head: 0xc08940c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0x12, First: 365, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2}, // alu32.div.x, x86.txt:150
+	{Step: Step{Head: 0xd231c089405250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0xe, First: 368, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},              // alu32.div.x, x86.txt:151
+	{Step: Step{Head: 0xd231c089405250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0xf, First: 370, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},              // alu32.div.x, x86.txt:151
+	{Step: Step{Head: 0xfbf74199c3894952, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0x9, First: 372, Count: 2, Size: 9, Last: 1, Kind: Plain, More: 1},             // alu32.sdiv.x, x86.txt:258
+	{Step: Step{Head: 0x5af8f79952, Src: 416, Disp: 5, Imm: 5, Len: 5}, Adds: 0x5, First: 374, Count: 1, Size: 5, Last: 1, Kind: Plain},                            // alu32.sdiv.x, x86.txt:259
+	{Step: Step{Head: 0x5af8f7409952, Src: 400, Disp: 6, Imm: 6, Len: 6}, Adds: 0x6, First: 375, Count: 1, Size: 6, Last: 1, Kind: Plain},                          // alu32.sdiv.x, x86.txt:259
+	{Step: Step{Head: 0x99c089c389495250, Dst: 272, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0xf, First: 376, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},  // alu32.sdiv.x, x86.txt:258
+	{Step: Step{Head: 0xf8f799c0895250, Dst: 320, Src: 304, Disp: 7, Imm: 7, Len: 7}, Adds: 0xb, First: 378, Count: 2, Size: 11, Last: 1, Kind: Plain, More: 1},    // alu32.sdiv.x, x86.txt:259
+	{Step: Step{Head: 0xf8f74099c0895250, Dst: 320, Src: 368, Disp: 8, Imm: 8, Len: 8}, Adds: 0xc, First: 380, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1},  // alu32.sdiv.x, x86.txt:259
+	{Step: Step{Head: 0x99c089c3894950, Dst: 352, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0xd, First: 382, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},    // alu32.sdiv.x, x86.txt:258
+	{Step: Step{Head: 0xc089f8f799c08950, Dst: 432, Src: 448, Disp: 8, Imm: 8, Len: 8}, Adds: 0x9, First: 384, Count: 2, Size: 9, Last: 1, Kind: Plain, More: 1},   // alu32.sdiv.x, x86.txt:259
+	{Step: Step{Head: 0xf8f74099c08950, Dst: 176, Src: 464, Disp: 7, Imm: 7, Len: 7}, Adds: 0xa, First: 386, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},    // alu32.sdiv.x, x86.txt:259
+	{Step: Step{Head: 0xc08940c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0x11, First: 388, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2}, // alu32.sdiv.x, x86.txt:258
+	{Step: Step{Head: 0xf8f799c089405250, Dst: 288, Src: 336, Disp: 8, Imm: 8, Len: 8}, Adds: 0xd, First: 391, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},  // alu32.sdiv.x, x86.txt:259
+	{Step: Step{Head: 0x99c089405250, Dst: 288, Disp: 6, Imm: 6, Len: 6}, Adds: 0xe, First: 393, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                // alu32.sdiv.x, x86.txt:259
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x73},      // jmp.jge.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x73},        // jmp32.jge.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x73},      // jmp32.jge.x, x86.txt:203
+	{Step: Step{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xa, First: 395, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                // alu64.div.x, x86.txt:139
+	{Step: Step{Head: 0x5af0f748d23152, Src: 256, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 397, Count: 1, Size: 7, Last: 1, Kind: Plain},                        // alu64.div.x, x86.txt:140
+	{Step: Step{Head: 0xc08948c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0x12, First: 398, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2}, // alu64.div.x, x86.txt:139
+	{Step: Step{Head: 0xd231c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0xf, First: 401, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},              // alu64.div.x, x86.txt:140
+	{Step: Step{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0x10, First: 403, Count: 3, Size: 16, Last: 1, Kind: Plain, More: 2},   // alu64.div.x, x86.txt:139
+	{Step: Step{Head: 0xd231c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xd, First: 406, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                // alu64.div.x, x86.txt:140
+	{Step: Step{Head: 0x9948c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xa, First: 408, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                // alu64.sdiv.x, x86.txt:247
+	{Step: Step{Head: 0x5af8f748994852, Src: 256, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 410, Count: 1, Size: 7, Last: 1, Kind: Plain},                        // alu64.sdiv.x, x86.txt:248
+	{Step: Step{Head: 0xc08948c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0x12, First: 411, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2}, // alu64.sdiv.x, x86.txt:247
+	{Step: Step{Head: 0x9948c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0xf, First: 414, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},              // alu64.sdiv.x, x86.txt:248
+	{Step: Step{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0x10, First: 416, Count: 3, Size: 16, Last: 1, Kind: Plain, More: 2},   // alu64.sdiv.x, x86.txt:247
+	{Step: Step{Head: 0x9948c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xd, First: 419, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                // alu64.sdiv.x, x86.txt:248
+	{Adds: 0x100000000, First: 421, Count: 9, Size: 36, Last: 4, Kind: Special},                                                                                    // ldx.probesx.w, x86.txt:398
+	{Adds: 0x100000000, First: 430, Count: 10, Size: 43, Last: 4, Kind: Special},                                                                                   // ldx.probesx.w, x86.txt:398
+	{Adds: 0x100000000, First: 440, Count: 10, Size: 46, Last: 7, Kind: Special},                                                                                   // ldx.probesx.w, x86.txt:398
+	{Adds: 0x100000000, First: 450, Count: 9, Size: 37, Last: 4, Kind: Special},                                                                                    // ldx.probesx.w, x86.txt:398
+	{Adds: 0x100000000, First: 459, Count: 10, Size: 44, Last: 4, Kind: Special},                                                                                   // ldx.probesx.w, x86.txt:398
+	{Adds: 0x100000000, First: 469, Count: 10, Size: 47, Last: 7, Kind: Special},                                                                                   // ldx.probesx.w, x86.txt:398
+	{Step: Step{Head: 0xc883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 479, Count: 1, Size: 3, Last: 3, Kind: Plain},                                   // alu32.or.k, x86.txt:50
+	{Step: Step{Head: 0xd, Disp: 1, Imm: 1, Len: 5}, Adds: 0x5, First: 480, Count: 1, Size: 5, Last: 5, Kind: Plain},                                               // alu32.or.k, x86.txt:51
+	{Step: Step{Head: 0xc881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 481, Count: 1, Size: 6, Last: 6, Kind: Plain},                                   // alu32.or.k, x86.txt:52
+	{Step: Step{Head: 0xc88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 482, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu32.or.k, x86.txt:50
+	{Step: Step{Head: 0xc88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 483, Count: 1, Size: 7, Last: 7, Kind: Plain},                                 // alu32.or.k, x86.txt:52
+	{Step: Step{Head: 0xc0f748, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 484, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x75},              // jmp.jset.k, x86.txt:187
+	{Step: Step{Head: 0xc0f7, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 485, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x75},                // jmp32.jset.k, x86.txt:206
+	{Step: Step{Head: 0xc0f740, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 486, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x75},              // jmp32.jset.k, x86.txt:206
+	{Step: Step{Head: 0xc88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 487, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu64.or.k, x86.txt:46
+	{Step: Step{Head: 0xd48, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 488, Count: 1, Size: 6, Last: 6, Kind: Plain},                                             // alu64.or.k, x86.txt:47
+	{Step: Step{Head: 0xc88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 489, Count: 1, Size: 7, Last: 7, Kind: Plain},                                 // alu64.or.k, x86.txt:48
+	{Adds: 0x100000000, First: 490, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                    // ldx.probesx.h, x86.txt:398
+	{Adds: 0x100000000, First: 499, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                   // ldx.probesx.h, x86.txt:398
+	{Adds: 0x100000000, First: 509, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                   // ldx.probesx.h, x86.txt:398
+	{Adds: 0x100000000, First: 519, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                    // ldx.probesx.h, x86.txt:398
+	{Adds: 0x100000000, First: 528, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                   // ldx.probesx.h, x86.txt:398
+	{Adds: 0x100000000, First: 538, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                   // ldx.probesx.h, x86.txt:398
+	{Step: Step{Head: 0xc009, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 548, Count: 1, Size: 2, Last: 2, Kind: Plain},                          // alu32.or.x, x86.txt:53
+	{Step: Step{Head: 0xc00940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 549, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu32.or.x, x86.txt:53
+	{Step: Step{Head: 0xc08548, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 550, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},     // jmp.jset.x, x86.txt:190
+	{Step: Step{Head: 0xc085, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 551, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x75},       // jmp32.jset.x, x86.txt:209
+	{Step: Step{Head: 0xc08540, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 552, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},     // jmp32.jset.x, x86.txt:209
+	{Step: Step{Head: 0xc00948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 553, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu64.or.x, x86.txt:49
+	{Adds: 0x100000000, First: 554, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                    // ldx.probesx.b, x86.txt:398
+	{Adds: 0x100000000, First: 563, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                   // ldx.probesx.b, x86.txt:398
+	{Adds: 0x100000000, First: 573, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                   // ldx.probesx.b, x86.txt:398
+	{Adds: 0x100000000, First: 583, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                    // ldx.probesx.b, x86.txt:398
+	{Adds: 0x100000000, First: 592, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                   // ldx.probesx.b, x86.txt:398
+	{Adds: 0x100000000, First: 602, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                   // ldx.probesx.b, x86.txt:398
+	{Step: Step{Head: 0xe083, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 612, Count: 1, Size: 3, Last: 3, Kind: Plain},                                   // alu32.and.k, x86.txt:50
+	{Step: Step{Head: 0x25, Disp: 1, Imm: 1, Len: 5}, Adds: 0x5, First: 613, Count: 1, Size: 5, Last: 5, Kind: Plain},                                              // alu32.and.k, x86.txt:51
+	{Step: Step{Head: 0xe081, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 614, Count: 1, Size: 6, Last: 6, Kind: Plain},                                   // alu32.and.k, x86.txt:52
+	{Step: Step{Head: 0xe08340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 615, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu32.and.k, x86.txt:50
+	{Step: Step{Head: 0xe08140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 616, Count: 1, Size: 7, Last: 7, Kind: Plain},                                 // alu32.and.k, x86.txt:52
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},               // jmp.jne.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x75},               // jmp.jne.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x75},               // jmp.jne.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x75},                 // jmp32.jne.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},                 // jmp32.jne.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x75},                 // jmp32.jne.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},               // jmp32.jne.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x75},               // jmp32.jne.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x75},               // jmp32.jne.k, x86.txt:200
+	{Step: Step{Head: 0xe08348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 617, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu64.and.k, x86.txt:46
+	{Step: Step{Head: 0x2548, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 618, Count: 1, Size: 6, Last: 6, Kind: Plain},                                            // alu64.and.k, x86.txt:47
+	{Step: Step{Head: 0xe08148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 619, Count: 1, Size: 7, Last: 7, Kind: Plain},                                 // alu64.and.k, x86.txt:48
+	{Step: Step{Head: 0xc021, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 620, Count: 1, Size: 2, Last: 2, Kind: Plain},                          // alu32.and.x, x86.txt:53
+	{Step: Step{Head: 0xc02140, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 621, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu32.and.x, x86.txt:53
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},      // jmp.jne.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x75},        // jmp32.jne.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},      // jmp32.jne.x, x86.txt:203
+	{Step: Step{Head: 0xc02148, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 622, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu64.and.x, x86.txt:49
+	{Step: Step{Head: 0x408b, Dst: 48, Src: 16, Disp: 2, Imm: 3, Len: 3}, Adds: 0x3, First: 48, Count: 1, Size: 3, Last: 3, Kind: Plain},                           // ldx.mem.w, x86.txt:274
+	{Step: Step{Head: 0x808b, Dst: 48, Src: 16, Disp: 2, Imm: 6, Len: 6}, Adds: 0x6, First: 68, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.mem.w, x86.txt:274
+	{Step: Step{Head: 0x408b40, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 77, Count: 1, Size: 4, Last: 4, Kind: Plain},                         // ldx.mem.w, x86.txt:274
+	{Step: Step{Head: 0x808b40, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 97, Count: 1, Size: 7, Last: 7, Kind: Plain},                         // ldx.mem.w, x86.txt:274
+	{Step: Step{Head: 0x40c7, Dst: 16, Disp: 2, Imm: 3, Len: 7}, Adds: 0x7, First: 623, Count: 1, Size: 7, Last: 7, Kind: Plain},                                   // st.mem.w, x86.txt:282
+	{Step: Step{Head: 0x80c7, Dst: 16, Disp: 2, Imm: 6, Len: 10}, Adds: 0xa, First: 624, Count: 1, Size: 10, Last: 10, Kind: Plain},                                // st.mem.w, x86.txt:282
+	{Step: Step{Head: 0x40c740, Dst: 32, Disp: 3, Imm: 4, Len: 8}, Adds: 0x8, First: 625, Count: 1, Size: 8, Last: 8, Kind: Plain},                                 // st.mem.w, x86.txt:282
+	{Step: Step{Head: 0x80c740, Dst: 32, Disp: 3, Imm: 7, Len: 11}, Adds: 0xb, First: 626, Count: 1, Size: 11, Last: 11, Kind: Plain},                              // st.mem.w, x86.txt:282
+	{Step: Step{Head: 0x4089, Dst: 16, Src: 48, Disp: 2, Imm: 3, Len: 3}, Adds: 0x3, First: 627, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // stx.mem.w, x86.txt:278
+	{Step: Step{Head: 0x8089, Dst: 16, Src: 48, Disp: 2, Imm: 6, Len: 6}, Adds: 0x6, First: 628, Count: 1, Size: 6, Last: 6, Kind: Plain},                          // stx.mem.w, x86.txt:278
+	{Step: Step{Head: 0x408940, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 629, Count: 1, Size: 4, Last: 4, Kind: Plain},                        // stx.mem.w, x86.txt:278
+	{Step: Step{Head: 0x808940, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 630, Count: 1, Size: 7, Last: 7, Kind: Plain},                        // stx.mem.w, x86.txt:278
+	{Step: Step{Head: 0xe0c1, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 631, Count: 1, Size: 3, Last: 3, Kind: Plain},                                   // alu32.lsh.k, x86.txt:84
+	{Step: Step{Head: 0xe0d1, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 632, Count: 1, Size: 2, Last: 2, Kind: Plain},                                   // alu32.lsh.k, x86.txt:83
+	{Step: Step{Head: 0xe0c140, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 633, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu32.lsh.k, x86.txt:84
+	{Step: Step{Head: 0xe0d140, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 634, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu32.lsh.k, x86.txt:83
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7f},               // jmp.jsgt.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7f},               // jmp.jsgt.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7f},               // jmp.jsgt.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7f},                 // jmp32.jsgt.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7f},                 // jmp32.jsgt.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x7f},                 // jmp32.jsgt.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7f},               // jmp32.jsgt.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7f},               // jmp32.jsgt.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7f},               // jmp32.jsgt.k, x86.txt:200
+	{Step: Step{Head: 0xe0c148, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 635, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu64.lsh.k, x86.txt:82
+	{Step: Step{Head: 0xe0d148, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 636, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu64.lsh.k, x86.txt:81
+	{Step: Step{Head: 0x40b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 141, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // ldx.mem.h, x86.txt:273
+	{Step: Step{Head: 0x80b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 161, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // ldx.mem.h, x86.txt:273
+	{Step: Step{Head: 0x40c766, Dst: 192, Disp: 3, Imm: 4, Len: 6}, Adds: 0x6, First: 637, Count: 1, Size: 6, Last: 6, Kind: Plain},                                // st.mem.h, x86.txt:281
+	{Step: Step{Head: 0x80c766, Dst: 192, Disp: 3, Imm: 7, Len: 9}, Adds: 0x9, First: 638, Count: 1, Size: 9, Last: 9, Kind: Plain},                                // st.mem.h, x86.txt:281
+	{Step: Step{Head: 0x40c74066, Dst: 496, Disp: 4, Imm: 5, Len: 7}, Adds: 0x7, First: 639, Count: 1, Size: 7, Last: 7, Kind: Plain},                              // st.mem.h, x86.txt:281
+	{Step: Step{Head: 0x80c74066, Dst: 496, Disp: 4, Imm: 8, Len: 10}, Adds: 0xa, First: 640, Count: 1, Size: 10, Last: 10, Kind: Plain},                           // st.mem.h, x86.txt:281
+	{Step: Step{Head: 0x408966, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 641, Count: 1, Size: 4, Last: 4, Kind: Plain},                      // stx.mem.h, x86.txt:277
+	{Step: Step{Head: 0x808966, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 642, Count: 1, Size: 7, Last: 7, Kind: Plain},                      // stx.mem.h, x86.txt:277
+	{Step: Step{Head: 0x40894066, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 643, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // stx.mem.h, x86.txt:277
+	{Step: Step{Head: 0x80894066, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 644, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // stx.mem.h, x86.txt:277
+	{Step: Step{Head: 0xc0f779e2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Adds: 0x5, First: 645, Count: 1, Size: 5, Last: 5, Kind: Plain},                  // alu32.lsh.x, x86.txt:92
+	{Step: Step{Head: 0xe0d3, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 646, Count: 1, Size: 2, Last: 2, Kind: Plain},                                   // alu32.lsh.x, x86.txt:88
+	{Step: Step{Head: 0xe0d340, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 647, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu32.lsh.x, x86.txt:88
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7f},      // jmp.jsgt.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7f},        // jmp32.jsgt.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7f},      // jmp32.jsgt.x, x86.txt:203
+	{Step: Step{Head: 0xc0f7f9e2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Adds: 0x5, First: 648, Count: 1, Size: 5, Last: 5, Kind: Plain},                  // alu64.lsh.x, x86.txt:91
+	{Step: Step{Head: 0xe0d348, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 649, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu64.lsh.x, x86.txt:87
+	{Step: Step{Head: 0x40b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 202, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // ldx.mem.b, x86.txt:272
+	{Step: Step{Head: 0x80b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 222, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // ldx.mem.b, x86.txt:272
+	{Step: Step{Head: 0x40c6, Dst: 16, Disp: 2, Imm: 3, Len: 4}, Adds: 0x4, First: 650, Count: 1, Size: 4, Last: 4, Kind: Plain},                                   // st.mem.b, x86.txt:280
+	{Step: Step{Head: 0x80c6, Dst: 16, Disp: 2, Imm: 6, Len: 7}, Adds: 0x7, First: 651, Count: 1, Size: 7, Last: 7, Kind: Plain},                                   // st.mem.b, x86.txt:280
+	{Step: Step{Head: 0x40c640, Dst: 32, Disp: 3, Imm: 4, Len: 5}, Adds: 0x5, First: 652, Count: 1, Size: 5, Last: 5, Kind: Plain},                                 // st.mem.b, x86.txt:280
+	{Step: Step{Head: 0x80c640, Dst: 32, Disp: 3, Imm: 7, Len: 8}, Adds: 0x8, First: 653, Count: 1, Size: 8, Last: 8, Kind: Plain},                                 // st.mem.b, x86.txt:280
+	{Step: Step{Head: 0x4088, Dst: 16, Src: 48, Disp: 2, Imm: 3, Len: 3}, Adds: 0x3, First: 654, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // stx.mem.b, x86.txt:276
+	{Step: Step{Head: 0x8088, Dst: 16, Src: 48, Disp: 2, Imm: 6, Len: 6}, Adds: 0x6, First: 655, Count: 1, Size: 6, Last: 6, Kind: Plain},                          // stx.mem.b, x86.txt:276
+	{Step: Step{Head: 0x408840, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 656, Count: 1, Size: 4, Last: 4, Kind: Plain},                        // stx.mem.b, x86.txt:276
+	{Step: Step{Head: 0x808840, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 657, Count: 1, Size: 7, Last: 7, Kind: Plain},                        // stx.mem.b, x86.txt:276
+	{Step: Step{Head: 0xe8c1, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 658, Count: 1, Size: 3, Last: 3, Kind: Plain},                                   // alu32.rsh.k, x86.txt:84
+	{Step: Step{Head: 0xe8d1, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 659, Count: 1, Size: 2, Last: 2, Kind: Plain},                                   // alu32.rsh.k, x86.txt:83
+	{Step: Step{Head: 0xe8c140, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 660, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu32.rsh.k, x86.txt:84
+	{Step: Step{Head: 0xe8d140, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 661, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu32.rsh.k, x86.txt:83
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7d},               // jmp.jsge.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7d},               // jmp.jsge.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7d},               // jmp.jsge.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7d},                 // jmp32.jsge.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7d},                 // jmp32.jsge.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x7d},                 // jmp32.jsge.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7d},               // jmp32.jsge.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7d},               // jmp32.jsge.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7d},               // jmp32.jsge.k, x86.txt:200
+	{Step: Step{Head: 0xe8c148, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 662, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu64.rsh.k, x86.txt:82
+	{Step: Step{Head: 0xe8d148, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 663, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu64.rsh.k, x86.txt:81
+	{Step: Step{Head: 0x408b48, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 298, Count: 1, Size: 4, Last: 4, Kind: Plain},                        // ldx.mem.dw, x86.txt:275
+	{Step: Step{Head: 0x808b48, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 318, Count: 1, Size: 7, Last: 7, Kind: Plain},                        // ldx.mem.dw, x86.txt:275
+	{Step: Step{Head: 0x40c748, Dst: 32, Disp: 3, Imm: 4, Len: 8}, Adds: 0x8, First: 664, Count: 1, Size: 8, Last: 8, Kind: Plain},                                 // st.mem.dw, x86.txt:283
+	{Step: Step{Head: 0x80c748, Dst: 32, Disp: 3, Imm: 7, Len: 11}, Adds: 0xb, First: 665, Count: 1, Size: 11, Last: 11, Kind: Plain},                              // st.mem.dw, x86.txt:283
+	{Step: Step{Head: 0x408948, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 666, Count: 1, Size: 4, Last: 4, Kind: Plain},                        // stx.mem.dw, x86.txt:279
+	{Step: Step{Head: 0x808948, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 667, Count: 1, Size: 7, Last: 7, Kind: Plain},                        // stx.mem.dw, x86.txt:279
+	{Step: Step{Head: 0xc0f77be2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Adds: 0x5, First: 668, Count: 1, Size: 5, Last: 5, Kind: Plain},                  // alu32.rsh.x, x86.txt:92
+	{Step: Step{Head: 0xe8d3, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 669, Count: 1, Size: 2, Last: 2, Kind: Plain},                                   // alu32.rsh.x, x86.txt:88
+	{Step: Step{Head: 0xe8d340, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 670, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu32.rsh.x, x86.txt:88
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7d},      // jmp.jsge.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7d},        // jmp32.jsge.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7d},      // jmp32.jsge.x, x86.txt:203
+	{Step: Step{Head: 0xc0f7fbe2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Adds: 0x5, First: 671, Count: 1, Size: 5, Last: 5, Kind: Plain},                  // alu64.rsh.x, x86.txt:91
+	{Step: Step{Head: 0xe8d348, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 672, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu64.rsh.x, x86.txt:87
+	{Step: Step{Head: 0x406348, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 429, Count: 1, Size: 4, Last: 4, Kind: Plain},                        // ldx.memsx.w, x86.txt:331
+	{Step: Step{Head: 0x806348, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 449, Count: 1, Size: 7, Last: 7, Kind: Plain},                        // ldx.memsx.w, x86.txt:331
+	{Step: Step{Head: 0xd8f7, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 673, Count: 1, Size: 2, Last: 2, Kind: Plain},                                   // alu32.neg, x86.txt:63
+	{Step: Step{Head: 0xd8f740, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 674, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu32.neg, x86.txt:63
+	{Adds: 0x100000000, Kind: Compiler}, // jmp.call, x86.txt:322
+	{Step: Step{Head: 0xd8f748, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 675, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu64.neg, x86.txt:62
+	{Step: Step{Head: 0x40bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 498, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // ldx.memsx.h, x86.txt:330
+	{Step: Step{Head: 0x80bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 518, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // ldx.memsx.h, x86.txt:330
+	{Step: Step{Head: 0x40be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 562, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // ldx.memsx.b, x86.txt:329
+	{Step: Step{Head: 0x80be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 582, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // ldx.memsx.b, x86.txt:329
+	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Adds: 0x10, First: 676, Count: 2, Size: 16, Last: 1, Kind: Plain, More: 1},                             // alu32.mod.k, x86.txt:129
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x14, First: 678, Count: 3, Size: 20, Last: 1, Kind: Plain, More: 2},                           // alu32.mod.k, x86.txt:129
+	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Adds: 0x10, First: 681, Count: 2, Size: 16, Last: 1, Kind: Plain, More: 1},                             // alu32.mod.k, x86.txt:129
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x16, First: 683, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                           // alu32.mod.k, x86.txt:129
+	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Adds: 0xf, First: 686, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},                              // alu32.smod.k, x86.txt:237
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x13, First: 688, Count: 3, Size: 19, Last: 1, Kind: Plain, More: 2},                           // alu32.smod.k, x86.txt:237
+	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Adds: 0xf, First: 691, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},                              // alu32.smod.k, x86.txt:237
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x15, First: 693, Count: 3, Size: 21, Last: 1, Kind: Plain, More: 2},                           // alu32.smod.k, x86.txt:237
+	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Adds: 0x11, First: 696, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2},                             // alu64.mod.k, x86.txt:119
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x16, First: 699, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                           // alu64.mod.k, x86.txt:119
+	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Adds: 0x11, First: 702, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2},                             // alu64.mod.k, x86.txt:119
+	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Adds: 0x11, First: 705, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2},                             // alu64.smod.k, x86.txt:227
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x16, First: 708, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                           // alu64.smod.k, x86.txt:227
+	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Adds: 0x11, First: 711, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2},                             // alu64.smod.k, x86.txt:227
+	{Step: Step{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xc, First: 714, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1},                // alu32.mod.x, x86.txt:150
+	{Step: Step{Head: 0x5ad089f0f7d23152, Dst: 304, Src: 240, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 716, Count: 1, Size: 8, Last: 1, Kind: Plain},            // alu32.mod.x, x86.txt:151
+	{Step: Step{Head: 0xd089f0f740d23152, Dst: 336, Src: 256, Disp: 8, Imm: 8, Len: 8}, Adds: 0x9, First: 717, Count: 2, Size: 9, Last: 1, Kind: Plain, More: 1},   // alu32.mod.x, x86.txt:151
+	{Step: Step{Head: 0xc089c389495250, Dst: 272, Src: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0x10, First: 719, Count: 3, Size: 16, Last: 1, Kind: Plain, More: 2},   // alu32.mod.x, x86.txt:150
+	{Step: Step{Head: 0xf0f7d231c0895250, Dst: 320, Src: 336, Disp: 8, Imm: 8, Len: 8}, Adds: 0xc, First: 722, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1},  // alu32.mod.x, x86.txt:151
+	{Step: Step{Head: 0xd231c0895250, Dst: 320, Disp: 6, Imm: 6, Len: 6}, Adds: 0xd, First: 724, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                // alu32.mod.x, x86.txt:151
+	{Step: Step{Head: 0xd231c089c3894950, Dst: 352, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0xc, First: 726, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1},  // alu32.mod.x, x86.txt:150
+	{Step: Step{Head: 0x58f0f7d231c08950, Dst: 176, Src: 304, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 728, Count: 1, Size: 8, Last: 1, Kind: Plain},            // alu32.mod.x, x86.txt:151
+	{Step: Step{Head: 0xf0f740d231c08950, Dst: 176, Src: 368, Disp: 8, Imm: 8, Len: 8}, Adds: 0x9, First: 729, Count: 2, Size: 9, Last: 1, Kind: Plain, More: 1},   // alu32.mod.x, x86.txt:151
+	{Step: Step{Head: 0xc08940c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0x12, First: 731, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2}, // alu32.mod.x, x86.txt:150
+	{Step: Step{Head: 0xd231c089405250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0xe, First: 734, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},              // alu32.mod.x, x86.txt:151
+	{Step: Step{Head: 0xd231c089405250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0xf, First: 736, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},              // alu32.mod.x, x86.txt:151
+	{Step: Step{Head: 0xfbf74199c3894952, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0xb, First: 738, Count: 2, Size: 11, Last: 1, Kind: Plain, More: 1},            // alu32.smod.x, x86.txt:258
+	{Step: Step{Head: 0x5ad089f8f79952, Dst: 448, Src: 416, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 740, Count: 1, Size: 7, Last: 1, Kind: Plain},              // alu32.smod.x, x86.txt:259
+	{Step: Step{Head: 0x5ad089f8f7409952, Dst: 304, Src: 400, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 741, Count: 1, Size: 8, Last: 1, Kind: Plain},            // alu32.smod.x, x86.txt:259
+	{Step: Step{Head: 0x99c089c389495250, Dst: 272, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0xf, First: 742, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},  // alu32.smod.x, x86.txt:258
+	{Step: Step{Head: 0xf8f799c0895250, Dst: 320, Src: 304, Disp: 7, Imm: 7, Len: 7}, Adds: 0xb, First: 744, Count: 2, Size: 11, Last: 1, Kind: Plain, More: 1},    // alu32.smod.x, x86.txt:259
+	{Step: Step{Head: 0xf8f74099c0895250, Dst: 320, Src: 368, Disp: 8, Imm: 8, Len: 8}, Adds: 0xc, First: 746, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1},  // alu32.smod.x, x86.txt:259
+	{Step: Step{Head: 0x99c089c3894950, Dst: 352, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0xb, First: 748, Count: 2, Size: 11, Last: 1, Kind: Plain, More: 1},    // alu32.smod.x, x86.txt:258
+	{Step: Step{Head: 0x58f8f799c08950, Dst: 176, Src: 448, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 750, Count: 1, Size: 7, Last: 1, Kind: Plain},              // alu32.smod.x, x86.txt:259
+	{Step: Step{Head: 0x58f8f74099c08950, Dst: 176, Src: 464, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 751, Count: 1, Size: 8, Last: 1, Kind: Plain},            // alu32.smod.x, x86.txt:259
+	{Step: Step{Head: 0xc08940c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0x11, First: 752, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2}, // alu32.smod.x, x86.txt:258
+	{Step: Step{Head: 0xf8f799c089405250, Dst: 288, Src: 336, Disp: 8, Imm: 8, Len: 8}, Adds: 0xd, First: 755, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},  // alu32.smod.x, x86.txt:259
+	{Step: Step{Head: 0x99c089405250, Dst: 288, Disp: 6, Imm: 6, Len: 6}, Adds: 0xe, First: 757, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                // alu32.smod.x, x86.txt:259
+	{Step: Step{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xd, First: 759, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                // alu64.mod.x, x86.txt:139
+	{Step: Step{Head: 0xf0f748d23152, Src: 256, Disp: 6, Imm: 6, Len: 6}, Adds: 0xa, First: 761, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                // alu64.mod.x, x86.txt:140
+	{Step: Step{Head: 0xc08948c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0x12, First: 763, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2}, // alu64.mod.x, x86.txt:139
+	{Step: Step{Head: 0xd231c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0xf, First: 766, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},              // alu64.mod.x, x86.txt:140
+	{Step: Step{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0xd, First: 768, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},    // alu64.mod.x, x86.txt:139
+	{Step: Step{Head: 0xd231c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xa, First: 770, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                // alu64.mod.x, x86.txt:140
+	{Step: Step{Head: 0x9948c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xd, First: 772, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                // alu64.smod.x, x86.txt:247
+	{Step: Step{Head: 0xf8f748994852, Src: 256, Disp: 6, Imm: 6, Len: 6}, Adds: 0xa, First: 774, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                // alu64.smod.x, x86.txt:248
+	{Step: Step{Head: 0xc08948c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0x12, First: 776, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2}, // alu64.smod.x, x86.txt:247
+	{Step: Step{Head: 0x9948c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0xf, First: 779, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},              // alu64.smod.x, x86.txt:248
+	{Step: Step{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0xd, First: 781, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},    // alu64.smod.x, x86.txt:247
+	{Step: Step{Head: 0x9948c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xa, First: 783, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                // alu64.smod.x, x86.txt:248
+	{Step: Step{Head: 0x20448b42, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 785, Count: 1, Size: 5, Last: 5, Kind: Plain},                     // ldx.probe32.w, x86.txt:349
+	{Step: Step{Head: 0x20848b42, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 786, Count: 1, Size: 8, Last: 8, Kind: Plain},                     // ldx.probe32.w, x86.txt:349
+	{Step: Step{Head: 0x2044c742, Dst: 160, Disp: 4, Imm: 5, Len: 9}, Adds: 0x9, First: 787, Count: 1, Size: 9, Last: 9, Kind: Plain},                              // st.probe32.w, x86.txt:360
+	{Step: Step{Head: 0x2084c742, Dst: 160, Disp: 4, Imm: 8, Len: 12}, Adds: 0xc, First: 788, Count: 1, Size: 12, Last: 12, Kind: Plain},                           // st.probe32.w, x86.txt:360
+	{Step: Step{Head: 0x20448942, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 789, Count: 1, Size: 5, Last: 5, Kind: Plain},                     // stx.probe32.w, x86.txt:356
+	{Step: Step{Head: 0x20848942, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 790, Count: 1, Size: 8, Last: 8, Kind: Plain},                     // stx.probe32.w, x86.txt:356
+	{Step: Step{Head: 0xf083, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 791, Count: 1, Size: 3, Last: 3, Kind: Plain},                                   // alu32.xor.k, x86.txt:50
+	{Step: Step{Head: 0x35, Disp: 1, Imm: 1, Len: 5}, Adds: 0x5, First: 792, Count: 1, Size: 5, Last: 5, Kind: Plain},                                              // alu32.xor.k, x86.txt:51
+	{Step: Step{Head: 0xf081, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 793, Count: 1, Size: 6, Last: 6, Kind: Plain},                                   // alu32.xor.k, x86.txt:52
+	{Step: Step{Head: 0xf08340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 794, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu32.xor.k, x86.txt:50
+	{Step: Step{Head: 0xf08140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 795, Count: 1, Size: 7, Last: 7, Kind: Plain},                                 // alu32.xor.k, x86.txt:52
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},               // jmp.jlt.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x72},               // jmp.jlt.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x72},               // jmp.jlt.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x72},                 // jmp32.jlt.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},                 // jmp32.jlt.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x72},                 // jmp32.jlt.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},               // jmp32.jlt.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x72},               // jmp32.jlt.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x72},               // jmp32.jlt.k, x86.txt:200
+	{Step: Step{Head: 0xf08348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 796, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu64.xor.k, x86.txt:46
+	{Step: Step{Head: 0x3548, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 797, Count: 1, Size: 6, Last: 6, Kind: Plain},                                            // alu64.xor.k, x86.txt:47
+	{Step: Step{Head: 0xf08148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 798, Count: 1, Size: 7, Last: 7, Kind: Plain},                                 // alu64.xor.k, x86.txt:48
+	{Step: Step{Head: 0x2044b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 799, Count: 1, Size: 6, Last: 6, Kind: Plain},                  // ldx.probe32.h, x86.txt:348
+	{Step: Step{Head: 0x2084b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 800, Count: 1, Size: 9, Last: 9, Kind: Plain},                  // ldx.probe32.h, x86.txt:348
+	{Step: Step{Head: 0x2044c74266, Dst: 560, Disp: 5, Imm: 6, Len: 8}, Adds: 0x8, First: 801, Count: 1, Size: 8, Last: 8, Kind: Plain},                            // st.probe32.h, x86.txt:359
+	{Step: Step{Head: 0x2084c74266, Dst: 560, Disp: 5, Imm: 9, Len: 11}, Adds: 0xb, First: 802, Count: 1, Size: 11, Last: 11, Kind: Plain},                         // st.probe32.h, x86.txt:359
+	{Step: Step{Head: 0x2044894266, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 803, Count: 1, Size: 6, Last: 6, Kind: Plain},                  // stx.probe32.h, x86.txt:355
+	{Step: Step{Head: 0x2084894266, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 804, Count: 1, Size: 9, Last: 9, Kind: Plain},                  // stx.probe32.h, x86.txt:355
+	{Step: Step{Head: 0xc031, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 805, Count: 1, Size: 2, Last: 2, Kind: Plain},                          // alu32.xor.x, x86.txt:53
+	{Step: Step{Head: 0xc03140, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 806, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu32.xor.x, x86.txt:53
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},      // jmp.jlt.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x72},        // jmp32.jlt.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},      // jmp32.jlt.x, x86.txt:203
+	{Step: Step{Head: 0xc03148, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 807, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu64.xor.x, x86.txt:49
+	{Step: Step{Head: 0x2044b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 808, Count: 1, Size: 6, Last: 6, Kind: Plain},                  // ldx.probe32.b, x86.txt:347
+	{Step: Step{Head: 0x2084b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 809, Count: 1, Size: 9, Last: 9, Kind: Plain},                  // ldx.probe32.b, x86.txt:347
+	{Step: Step{Head: 0x2044c642, Dst: 160, Disp: 4, Imm: 5, Len: 6}, Adds: 0x6, First: 810, Count: 1, Size: 6, Last: 6, Kind: Plain},                              // st.probe32.b, x86.txt:358
+	{Step: Step{Head: 0x2084c642, Dst: 160, Disp: 4, Imm: 8, Len: 9}, Adds: 0x9, First: 811, Count: 1, Size: 9, Last: 9, Kind: Plain},                              // st.probe32.b, x86.txt:358
+	{Step: Step{Head: 0x20448842, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 812, Count: 1, Size: 5, Last: 5, Kind: Plain},                     // stx.probe32.b, x86.txt:354
+	{Step: Step{Head: 0x20848842, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 813, Count: 1, Size: 8, Last: 8, Kind: Plain},                     // stx.probe32.b, x86.txt:354
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},               // jmp.jle.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x76},               // jmp.jle.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x76},               // jmp.jle.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x76},                 // jmp32.jle.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},                 // jmp32.jle.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x76},                 // jmp32.jle.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},               // jmp32.jle.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x76},               // jmp32.jle.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x76},               // jmp32.jle.k, x86.txt:200
+	{Step: Step{Head: 0x20448b4a, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 814, Count: 1, Size: 5, Last: 5, Kind: Plain},                     // ldx.probe32.dw, x86.txt:350
+	{Step: Step{Head: 0x20848b4a, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 815, Count: 1, Size: 8, Last: 8, Kind: Plain},                     // ldx.probe32.dw, x86.txt:350
+	{Step: Step{Head: 0x2044c74a, Dst: 160, Disp: 4, Imm: 5, Len: 9}, Adds: 0x9, First: 816, Count: 1, Size: 9, Last: 9, Kind: Plain},                              // st.probe32.dw, x86.txt:361
+	{Step: Step{Head: 0x2084c74a, Dst: 160, Disp: 4, Imm: 8, Len: 12}, Adds: 0xc, First: 817, Count: 1, Size: 12, Last: 12, Kind: Plain},                           // st.probe32.dw, x86.txt:361
+	{Step: Step{Head: 0x2044894a, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 818, Count: 1, Size: 5, Last: 5, Kind: Plain},                     // stx.probe32.dw, x86.txt:357
+	{Step: Step{Head: 0x2084894a, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 819, Count: 1, Size: 8, Last: 8, Kind: Plain},                     // stx.probe32.dw, x86.txt:357
+	{Step: Step{Head: 0xc089, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 820, Count: 1, Size: 2, Last: 2, Kind: Plain},                          // alu32.mov.x, x86.txt:68
+	{Step: Step{Head: 0xc08940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 821, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu32.mov.x, x86.txt:68
+	{Step: Step{Head: 0xc0be0f40, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Adds: 0x4, First: 822, Count: 1, Size: 4, Last: 4, Kind: Plain},                    // alu32.movsx8, x86.txt:220
+	{Step: Step{Head: 0xc0bf0f, Dst: 176, Src: 192, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 823, Count: 1, Size: 3, Last: 3, Kind: Plain},                      // alu32.movsx16, x86.txt:221
+	{Step: Step{Head: 0xc0bf0f40, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Adds: 0x4, First: 824, Count: 1, Size: 4, Last: 4, Kind: Plain},                    // alu32.movsx16, x86.txt:221
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},      // jmp.jle.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x76},        // jmp32.jle.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},      // jmp32.jle.x, x86.txt:203
+	{Step: Step{Head: 0xc08948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 825, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu64.mov.x, x86.txt:67
+	{Step: Step{Head: 0xc0be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Adds: 0x4, First: 826, Count: 1, Size: 4, Last: 4, Kind: Plain},                    // alu64.movsx8, x86.txt:217
+	{Step: Step{Head: 0xc0bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Adds: 0x4, First: 827, Count: 1, Size: 4, Last: 4, Kind: Plain},                    // alu64.movsx16, x86.txt:218
+	{Step: Step{Head: 0xc06348, Dst: 64, Src: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 828, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu64.movsx32, x86.txt:219
+	{Adds: 0x100000000, First: 829, Count: 1, Size: 9, Last: 9, Kind: Special},                                                                                     // alu64.percpu, x86.txt:391
+	{Adds: 0x100000000, First: 830, Count: 2, Size: 12, Last: 9, Kind: Special},                                                                                    // alu64.percpu, x86.txt:391
+	{Adds: 0x100000000, First: 832, Count: 6, Size: 23, Last: 4, Kind: Special},                                                                                    // alu64.cast_user, x86.txt:380
+	{Adds: 0x100000000, First: 838, Count: 7, Size: 25, Last: 4, Kind: Special},                                                                                    // alu64.cast_user, x86.txt:380
+	{Adds: 0x100000000, First: 845, Count: 7, Size: 26, Last: 4, Kind: Special},                                                                                    // alu64.cast_user, x86.txt:380
+	{Adds: 0x100000000, First: 852, Count: 7, Size: 26, Last: 4, Kind: Special},                                                                                    // alu64.cast_user, x86.txt:380
+	{Adds: 0x100000000, First: 853, Count: 6, Size: 24, Last: 4, Kind: Special},                                                                                    // alu64.cast_user, x86.txt:380
+	{Adds: 0x100000000, First: 859, Count: 7, Size: 27, Last: 4, Kind: Special},                                                                                    // alu64.cast_user, x86.txt:380
+	{Adds: 0x100000000, First: 866, Count: 7, Size: 28, Last: 4, Kind: Special},                                                                                    // alu64.cast_user, x86.txt:380
+	{Adds: 0x100000000, First: 867, Count: 6, Size: 25, Last: 4, Kind: Special},                                                                                    // alu64.cast_user, x86.txt:380
+	{Step: Step{Head: 0x2044634a, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 873, Count: 1, Size: 5, Last: 5, Kind: Plain},                     // ldx.probe32sx.w, x86.txt:353
+	{Step: Step{Head: 0x2084634a, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 874, Count: 1, Size: 8, Last: 8, Kind: Plain},                     // ldx.probe32sx.w, x86.txt:353
+	{Step: Step{Head: 0xe8ae0f, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 875, Count: 1, Size: 3, Last: 3, Kind: Plain},                                          // nospec, x86.txt:340
+	{Step: Step{Head: 0x4001f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 876, Count: 1, Size: 4, Last: 4, Kind: Plain},                      // atomic32.add, x86.txt:289
+	{Step: Step{Head: 0x8001f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 877, Count: 1, Size: 7, Last: 7, Kind: Plain},                      // atomic32.add, x86.txt:289
+	{Step: Step{Head: 0x400140f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 878, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // atomic32.add, x86.txt:289
+	{Step: Step{Head: 0x800140f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 879, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // atomic32.add, x86.txt:289
+	{Step: Step{Head: 0x4009f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 880, Count: 1, Size: 4, Last: 4, Kind: Plain},                      // atomic32.or, x86.txt:289
+	{Step: Step{Head: 0x8009f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 881, Count: 1, Size: 7, Last: 7, Kind: Plain},                      // atomic32.or, x86.txt:289
+	{Step: Step{Head: 0x400940f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 882, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // atomic32.or, x86.txt:289
+	{Step: Step{Head: 0x800940f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 883, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // atomic32.or, x86.txt:289
+	{Step: Step{Head: 0x4021f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 884, Count: 1, Size: 4, Last: 4, Kind: Plain},                      // atomic32.and, x86.txt:289
+	{Step: Step{Head: 0x8021f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 885, Count: 1, Size: 7, Last: 7, Kind: Plain},                      // atomic32.and, x86.txt:289
+	{Step: Step{Head: 0x402140f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 886, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // atomic32.and, x86.txt:289
+	{Step: Step{Head: 0x802140f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 887, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // atomic32.and, x86.txt:289
+	{Step: Step{Head: 0x4031f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 888, Count: 1, Size: 4, Last: 4, Kind: Plain},                      // atomic32.xor, x86.txt:289
+	{Step: Step{Head: 0x8031f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 889, Count: 1, Size: 7, Last: 7, Kind: Plain},                      // atomic32.xor, x86.txt:289
+	{Step: Step{Head: 0x403140f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 890, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // atomic32.xor, x86.txt:289
+	{Step: Step{Head: 0x803140f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 891, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // atomic32.xor, x86.txt:289
+	{Step: Step{Head: 0x40c10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 892, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // atomic32.fetch_add, x86.txt:290
+	{Step: Step{Head: 0x80c10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 893, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // atomic32.fetch_add, x86.txt:290
+	{Step: Step{Head: 0x40c10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 894, Count: 1, Size: 6, Last: 6, Kind: Plain},                  // atomic32.fetch_add, x86.txt:290
+	{Step: Step{Head: 0x80c10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 895, Count: 1, Size: 9, Last: 9, Kind: Plain},                  // atomic32.fetch_add, x86.txt:290
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 896, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_or, x86.txt:307
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 900, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                       // atomic32.fetch_or, x86.txt:307
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1a, First: 904, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_or, x86.txt:308
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x20, First: 908, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                       // atomic32.fetch_or, x86.txt:308
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 912, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_or, x86.txt:308
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 916, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                       // atomic32.fetch_or, x86.txt:308
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x1a, First: 920, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                 // atomic32.fetch_or, x86.txt:309
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x20, First: 924, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                 // atomic32.fetch_or, x86.txt:309
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x19, First: 928, Count: 4, Size: 25, Last: 3, Kind: Plain, More: 3},                 // atomic32.fetch_or, x86.txt:310
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x1f, First: 932, Count: 4, Size: 31, Last: 3, Kind: Plain, More: 3},                 // atomic32.fetch_or, x86.txt:310
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x1a, First: 936, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                 // atomic32.fetch_or, x86.txt:310
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x20, First: 940, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                 // atomic32.fetch_or, x86.txt:310
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 944, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},               // atomic32.fetch_or, x86.txt:309
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 948, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},             // atomic32.fetch_or, x86.txt:309
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1a, First: 952, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},               // atomic32.fetch_or, x86.txt:310
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x20, First: 956, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},             // atomic32.fetch_or, x86.txt:310
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 960, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},               // atomic32.fetch_or, x86.txt:310
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 964, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},             // atomic32.fetch_or, x86.txt:310
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 968, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_and, x86.txt:307
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 972, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                       // atomic32.fetch_and, x86.txt:307
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1a, First: 976, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_and, x86.txt:308
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x20, First: 980, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                       // atomic32.fetch_and, x86.txt:308
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 984, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_and, x86.txt:308
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 988, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                       // atomic32.fetch_and, x86.txt:308
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x1a, First: 992, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                 // atomic32.fetch_and, x86.txt:309
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x20, First: 996, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                 // atomic32.fetch_and, x86.txt:309
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x19, First: 1000, Count: 4, Size: 25, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_and, x86.txt:310
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x1f, First: 1004, Count: 4, Size: 31, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_and, x86.txt:310
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x1a, First: 1008, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_and, x86.txt:310
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x20, First: 1012, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_and, x86.txt:310
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1016, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic32.fetch_and, x86.txt:309
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1020, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic32.fetch_and, x86.txt:309
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1a, First: 1024, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},              // atomic32.fetch_and, x86.txt:310
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x20, First: 1028, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},            // atomic32.fetch_and, x86.txt:310
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1032, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic32.fetch_and, x86.txt:310
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1036, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic32.fetch_and, x86.txt:310
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1040, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                        // atomic32.fetch_xor, x86.txt:307
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1044, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                      // atomic32.fetch_xor, x86.txt:307
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1a, First: 1048, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                        // atomic32.fetch_xor, x86.txt:308
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x20, First: 1052, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                      // atomic32.fetch_xor, x86.txt:308
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1056, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                        // atomic32.fetch_xor, x86.txt:308
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1060, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                      // atomic32.fetch_xor, x86.txt:308
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x1a, First: 1064, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_xor, x86.txt:309
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x20, First: 1068, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_xor, x86.txt:309
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x19, First: 1072, Count: 4, Size: 25, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_xor, x86.txt:310
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x1f, First: 1076, Count: 4, Size: 31, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_xor, x86.txt:310
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x1a, First: 1080, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_xor, x86.txt:310
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x20, First: 1084, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_xor, x86.txt:310
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1088, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic32.fetch_xor, x86.txt:309
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1092, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic32.fetch_xor, x86.txt:309
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1a, First: 1096, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},              // atomic32.fetch_xor, x86.txt:310
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x20, First: 1100, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},            // atomic32.fetch_xor, x86.txt:310
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1104, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic32.fetch_xor, x86.txt:310
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1108, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic32.fetch_xor, x86.txt:310
+	{Step: Step{Head: 0x4087f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 1112, Count: 1, Size: 4, Last: 4, Kind: Plain},                     // atomic32.xchg, x86.txt:291
+	{Step: Step{Head: 0x8087f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 1113, Count: 1, Size: 7, Last: 7, Kind: Plain},                     // atomic32.xchg, x86.txt:291
+	{Step: Step{Head: 0x408740f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1114, Count: 1, Size: 5, Last: 5, Kind: Plain},                   // atomic32.xchg, x86.txt:291
+	{Step: Step{Head: 0x808740f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1115, Count: 1, Size: 8, Last: 8, Kind: Plain},                   // atomic32.xchg, x86.txt:291
+	{Step: Step{Head: 0x40b10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1116, Count: 1, Size: 5, Last: 5, Kind: Plain},                   // atomic32.cmpxchg, x86.txt:292
+	{Step: Step{Head: 0x80b10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1117, Count: 1, Size: 8, Last: 8, Kind: Plain},                   // atomic32.cmpxchg, x86.txt:292
+	{Step: Step{Head: 0x40b10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1118, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // atomic32.cmpxchg, x86.txt:292
+	{Step: Step{Head: 0x80b10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1119, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // atomic32.cmpxchg, x86.txt:292
+	{Step: Step{Head: 0xf8c1, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 1120, Count: 1, Size: 3, Last: 3, Kind: Plain},                                  // alu32.arsh.k, x86.txt:84
+	{Step: Step{Head: 0xf8d1, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 1121, Count: 1, Size: 2, Last: 2, Kind: Plain},                                  // alu32.arsh.k, x86.txt:83
+	{Step: Step{Head: 0xf8c140, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 1122, Count: 1, Size: 4, Last: 4, Kind: Plain},                                // alu32.arsh.k, x86.txt:84
+	{Step: Step{Head: 0xf8d140, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 1123, Count: 1, Size: 3, Last: 3, Kind: Plain},                                // alu32.arsh.k, x86.txt:83
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7c},               // jmp.jslt.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7c},               // jmp.jslt.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7c},               // jmp.jslt.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7c},                 // jmp32.jslt.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7c},                 // jmp32.jslt.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x7c},                 // jmp32.jslt.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7c},               // jmp32.jslt.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7c},               // jmp32.jslt.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7c},               // jmp32.jslt.k, x86.txt:200
+	{Step: Step{Head: 0xf8c148, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 1124, Count: 1, Size: 4, Last: 4, Kind: Plain},                                // alu64.arsh.k, x86.txt:82
+	{Step: Step{Head: 0xf8d148, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 1125, Count: 1, Size: 3, Last: 3, Kind: Plain},                                // alu64.arsh.k, x86.txt:81
+	{Step: Step{Head: 0x2044bf0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1126, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // ldx.probe32sx.h, x86.txt:352
+	{Step: Step{Head: 0x2084bf0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1127, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // ldx.probe32sx.h, x86.txt:352
+	{Step: Step{Head: 0xc0f77ae2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Adds: 0x5, First: 1128, Count: 1, Size: 5, Last: 5, Kind: Plain},                 // alu32.arsh.x, x86.txt:92
+	{Step: Step{Head: 0xf8d3, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 1129, Count: 1, Size: 2, Last: 2, Kind: Plain},                                  // alu32.arsh.x, x86.txt:88
+	{Step: Step{Head: 0xf8d340, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 1130, Count: 1, Size: 3, Last: 3, Kind: Plain},                                // alu32.arsh.x, x86.txt:88
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7c},      // jmp.jslt.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7c},        // jmp32.jslt.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7c},      // jmp32.jslt.x, x86.txt:203
+	{Step: Step{Head: 0xc0f7fae2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Adds: 0x5, First: 1131, Count: 1, Size: 5, Last: 5, Kind: Plain},                 // alu64.arsh.x, x86.txt:91
+	{Step: Step{Head: 0xf8d348, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 1132, Count: 1, Size: 3, Last: 3, Kind: Plain},                                // alu64.arsh.x, x86.txt:87
+	{Step: Step{Head: 0x2044be0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1133, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // ldx.probe32sx.b, x86.txt:351
+	{Step: Step{Head: 0x2084be0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1134, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // ldx.probe32sx.b, x86.txt:351
+	{Step: Step{Head: 0xc0b70f, Dst: 608, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 1135, Count: 1, Size: 3, Last: 3, Kind: Plain},                               // end.le16, x86.txt:168
+	{Step: Step{Head: 0xc0b70f40, Dst: 624, Disp: 4, Imm: 4, Len: 4}, Adds: 0x4, First: 1136, Count: 1, Size: 4, Last: 4, Kind: Plain},                             // end.le16, x86.txt:168
+	{Step: Step{Head: 0xc089, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 1137, Count: 1, Size: 2, Last: 2, Kind: Plain},                                  // end.le32, x86.txt:169
+	{Step: Step{Head: 0xc08940, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 1138, Count: 1, Size: 3, Last: 3, Kind: Plain},                                // end.le32, x86.txt:169
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},               // jmp.jsle.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7e},               // jmp.jsle.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7e},               // jmp.jsle.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7e},                 // jmp32.jsle.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},                 // jmp32.jsle.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x7e},                 // jmp32.jsle.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},               // jmp32.jsle.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7e},               // jmp32.jsle.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7e},               // jmp32.jsle.k, x86.txt:200
+	{Step: Step{Head: 0xc0b70f08c8c166, Dst: 640, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1139, Count: 1, Size: 7, Last: 3, Kind: Plain},                       // end.swap16, x86.txt:222
+	{Step: Step{Head: 0x8c8c14066, Dst: 496, Disp: 5, Imm: 5, Len: 5}, Adds: 0x9, First: 1140, Count: 2, Size: 9, Last: 4, Kind: Plain, More: 1},                   // end.swap16, x86.txt:222
+	{Step: Step{Head: 0xc80f, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 1142, Count: 1, Size: 2, Last: 2, Kind: Plain},                                  // end.swap32, x86.txt:225
+	{Step: Step{Head: 0xc80f40, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 1143, Count: 1, Size: 3, Last: 3, Kind: Plain},                                // end.swap32, x86.txt:225
+	{Step: Step{Head: 0xc80f48, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 1144, Count: 1, Size: 3, Last: 3, Kind: Plain},                                // end.swap64, x86.txt:226
+	{Step: Step{Head: 0x400148f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1145, Count: 1, Size: 5, Last: 5, Kind: Plain},                   // atomic64.add, x86.txt:285
+	{Step: Step{Head: 0x800148f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1146, Count: 1, Size: 8, Last: 8, Kind: Plain},                   // atomic64.add, x86.txt:285
+	{Step: Step{Head: 0x400948f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1147, Count: 1, Size: 5, Last: 5, Kind: Plain},                   // atomic64.or, x86.txt:285
+	{Step: Step{Head: 0x800948f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1148, Count: 1, Size: 8, Last: 8, Kind: Plain},                   // atomic64.or, x86.txt:285
+	{Step: Step{Head: 0x402148f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1149, Count: 1, Size: 5, Last: 5, Kind: Plain},                   // atomic64.and, x86.txt:285
+	{Step: Step{Head: 0x802148f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1150, Count: 1, Size: 8, Last: 8, Kind: Plain},                   // atomic64.and, x86.txt:285
+	{Step: Step{Head: 0x403148f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1151, Count: 1, Size: 5, Last: 5, Kind: Plain},                   // atomic64.xor, x86.txt:285
+	{Step: Step{Head: 0x803148f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1152, Count: 1, Size: 8, Last: 8, Kind: Plain},                   // atomic64.xor, x86.txt:285
+	{Step: Step{Head: 0x40c10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1153, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // atomic64.fetch_add, x86.txt:286
+	{Step: Step{Head: 0x80c10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1154, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // atomic64.fetch_add, x86.txt:286
+	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1155, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                        // atomic64.fetch_or, x86.txt:295
+	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1159, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                      // atomic64.fetch_or, x86.txt:295
+	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1163, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                        // atomic64.fetch_or, x86.txt:296
+	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1167, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                      // atomic64.fetch_or, x86.txt:296
+	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1171, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic64.fetch_or, x86.txt:297
+	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1175, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic64.fetch_or, x86.txt:297
+	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1179, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic64.fetch_or, x86.txt:298
+	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1183, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic64.fetch_or, x86.txt:298
+	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1187, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                        // atomic64.fetch_and, x86.txt:295
+	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1191, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                      // atomic64.fetch_and, x86.txt:295
+	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1195, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                        // atomic64.fetch_and, x86.txt:296
+	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1199, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                      // atomic64.fetch_and, x86.txt:296
+	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1203, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic64.fetch_and, x86.txt:297
+	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1207, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic64.fetch_and, x86.txt:297
+	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1211, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic64.fetch_and, x86.txt:298
+	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1215, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic64.fetch_and, x86.txt:298
+	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1219, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                        // atomic64.fetch_xor, x86.txt:295
+	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1223, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                      // atomic64.fetch_xor, x86.txt:295
+	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1227, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                        // atomic64.fetch_xor, x86.txt:296
+	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1231, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                      // atomic64.fetch_xor, x86.txt:296
+	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1235, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic64.fetch_xor, x86.txt:297
+	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1239, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic64.fetch_xor, x86.txt:297
+	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1243, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic64.fetch_xor, x86.txt:298
+	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1247, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic64.fetch_xor, x86.txt:298
+	{Step: Step{Head: 0x408748f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1251, Count: 1, Size: 5, Last: 5, Kind: Plain},                   // atomic64.xchg, x86.txt:287
+	{Step: Step{Head: 0x808748f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1252, Count: 1, Size: 8, Last: 8, Kind: Plain},                   // atomic64.xchg, x86.txt:287
+	{Step: Step{Head: 0x40b10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1253, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // atomic64.cmpxchg, x86.txt:288
+	{Step: Step{Head: 0x80b10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1254, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // atomic64.cmpxchg, x86.txt:288
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},      // jmp.jsle.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7e},        // jmp32.jsle.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},      // jmp32.jsle.x, x86.txt:203
+	{Step: Step{Head: 0x20440142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1255, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena32.add, x86.txt:366
+	{Step: Step{Head: 0x20840142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1256, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena32.add, x86.txt:366
+	{Step: Step{Head: 0x20440942f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1257, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena32.or, x86.txt:366
+	{Step: Step{Head: 0x20840942f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1258, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena32.or, x86.txt:366
+	{Step: Step{Head: 0x20442142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1259, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena32.and, x86.txt:366
+	{Step: Step{Head: 0x20842142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1260, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena32.and, x86.txt:366
+	{Step: Step{Head: 0x20443142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1261, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena32.xor, x86.txt:366
+	{Step: Step{Head: 0x20843142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1262, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena32.xor, x86.txt:366
+	{Step: Step{Head: 0x2044c10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Adds: 0x7, First: 1263, Count: 1, Size: 7, Last: 7, Kind: Plain},               // arena32.fetch_add, x86.txt:367
+	{Step: Step{Head: 0x2084c10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Adds: 0xa, First: 1264, Count: 1, Size: 10, Last: 10, Kind: Plain},           // arena32.fetch_add, x86.txt:367
+	{Step: Step{Head: 0x20448742f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1265, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena32.xchg, x86.txt:368
+	{Step: Step{Head: 0x20848742f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1266, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena32.xchg, x86.txt:368
+	{Step: Step{Head: 0x2044b10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Adds: 0x7, First: 1267, Count: 1, Size: 7, Last: 7, Kind: Plain},               // arena32.cmpxchg, x86.txt:369
+	{Step: Step{Head: 0x2084b10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Adds: 0xa, First: 1268, Count: 1, Size: 10, Last: 10, Kind: Plain},           // arena32.cmpxchg, x86.txt:369
+	{Step: Step{Head: 0x2044014af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1269, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena64.add, x86.txt:362
+	{Step: Step{Head: 0x2084014af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1270, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena64.add, x86.txt:362
+	{Step: Step{Head: 0x2044094af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1271, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena64.or, x86.txt:362
+	{Step: Step{Head: 0x2084094af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1272, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena64.or, x86.txt:362
+	{Step: Step{Head: 0x2044214af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1273, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena64.and, x86.txt:362
+	{Step: Step{Head: 0x2084214af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1274, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena64.and, x86.txt:362
+	{Step: Step{Head: 0x2044314af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1275, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena64.xor, x86.txt:362
+	{Step: Step{Head: 0x2084314af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1276, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena64.xor, x86.txt:362
+	{Step: Step{Head: 0x2044c10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Adds: 0x7, First: 1277, Count: 1, Size: 7, Last: 7, Kind: Plain},               // arena64.fetch_add, x86.txt:363
+	{Step: Step{Head: 0x2084c10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Adds: 0xa, First: 1278, Count: 1, Size: 10, Last: 10, Kind: Plain},           // arena64.fetch_add, x86.txt:363
+	{Step: Step{Head: 0x2044874af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1279, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena64.xchg, x86.txt:364
+	{Step: Step{Head: 0x2084874af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1280, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena64.xchg, x86.txt:364
+	{Step: Step{Head: 0x2044b10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Adds: 0x7, First: 1281, Count: 1, Size: 7, Last: 7, Kind: Plain},               // arena64.cmpxchg, x86.txt:365
+	{Step: Step{Head: 0x2084b10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Adds: 0xa, First: 1282, Count: 1, Size: 10, Last: 10, Kind: Plain},           // arena64.cmpxchg, x86.txt:365
+	{Step: Step{Head: 0x59e0d3c1894851, Dst: 448, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1283, Count: 1, Size: 7, Last: 1, Kind: Plain},             // alu32.lsh.x, x86.txt:110
+	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Adds: 0xc, First: 1284, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},               // alu32.lsh.x, x86.txt:105
+	{Step: Step{Head: 0x59e0d340c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1286, Count: 1, Size: 8, Last: 1, Kind: Plain},           // alu32.lsh.x, x86.txt:110
+	{Step: Step{Head: 0x59e0d348c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1287, Count: 1, Size: 8, Last: 1, Kind: Plain},           // alu64.lsh.x, x86.txt:100
+	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Adds: 0xc, First: 1288, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},               // alu64.lsh.x, x86.txt:95
+	{Step: Step{Head: 0x59e8d3c1894851, Dst: 448, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1290, Count: 1, Size: 7, Last: 1, Kind: Plain},             // alu32.rsh.x, x86.txt:110
+	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Adds: 0xc, First: 1291, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},               // alu32.rsh.x, x86.txt:105
+	{Step: Step{Head: 0x59e8d340c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1293, Count: 1, Size: 8, Last: 1, Kind: Plain},           // alu32.rsh.x, x86.txt:110
+	{Step: Step{Head: 0x59e8d348c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1294, Count: 1, Size: 8, Last: 1, Kind: Plain},           // alu64.rsh.x, x86.txt:100
+	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Adds: 0xc, First: 1295, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},               // alu64.rsh.x, x86.txt:95
+	{Step: Step{Head: 0x59f8d3c1894851, Dst: 448, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1297, Count: 1, Size: 7, Last: 1, Kind: Plain},             // alu32.arsh.x, x86.txt:110
+	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Adds: 0xc, First: 1298, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},               // alu32.arsh.x, x86.txt:105
+	{Step: Step{Head: 0x59f8d340c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1300, Count: 1, Size: 8, Last: 1, Kind: Plain},           // alu32.arsh.x, x86.txt:110
+	{Step: Step{Head: 0x59f8d348c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1301, Count: 1, Size: 8, Last: 1, Kind: Plain},           // alu64.arsh.x, x86.txt:100
+	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Adds: 0xc, First: 1302, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},               // alu64.arsh.x, x86.txt:95
+	{Step: Step{Head: 0x1c448b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1304, Count: 1, Size: 8, Last: 5, Kind: Plain},              // ldx.mem.w, x86.txt:415
+	{Step: Step{Head: 0x1c848b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1305, Count: 1, Size: 11, Last: 8, Kind: Plain},           // ldx.mem.w, x86.txt:415
+	{Step: Step{Head: 0x25448b42, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1306, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.mem.w, x86.txt:414
+	{Step: Step{Head: 0x25848b42, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1307, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.mem.w, x86.txt:414
+	{Step: Step{Head: 0x1c44c743c38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Adds: 0xc, First: 1308, Count: 1, Size: 12, Last: 9, Kind: Plain},                      // st.mem.w, x86.txt:423
+	{Step: Step{Head: 0x1c84c743c38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Adds: 0xf, First: 1309, Count: 1, Size: 15, Last: 12, Kind: Plain},                    // st.mem.w, x86.txt:423
+	{Step: Step{Head: 0x2544c742, Disp: 4, Imm: 5, Len: 9}, Adds: 0x9, First: 1310, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // st.mem.w, x86.txt:422
+	{Step: Step{Head: 0x2584c742, Disp: 4, Imm: 8, Len: 12}, Adds: 0xc, First: 1311, Count: 1, Size: 12, Last: 12, Kind: Plain},                                    // st.mem.w, x86.txt:422
+	{Step: Step{Head: 0x1c448943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1312, Count: 1, Size: 8, Last: 5, Kind: Plain},              // stx.mem.w, x86.txt:419
+	{Step: Step{Head: 0x1c848943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1313, Count: 1, Size: 11, Last: 8, Kind: Plain},           // stx.mem.w, x86.txt:419
+	{Step: Step{Head: 0x25448942, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1314, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // stx.mem.w, x86.txt:418
+	{Step: Step{Head: 0x25848942, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1315, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // stx.mem.w, x86.txt:418
+	{Step: Step{Head: 0x1c44b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1316, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.mem.h, x86.txt:415
+	{Step: Step{Head: 0x1c84b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1317, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.mem.h, x86.txt:415
+	{Step: Step{Head: 0x2544b70f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1318, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.mem.h, x86.txt:414
+	{Step: Step{Head: 0x2584b70f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1319, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.mem.h, x86.txt:414
+	{Step: Step{Head: 0x1c44c74366c38941, Dst: 64, Disp: 8, Imm: 9, Len: 11}, Adds: 0xb, First: 1320, Count: 1, Size: 11, Last: 8, Kind: Plain},                    // st.mem.h, x86.txt:423
+	{Step: Step{Head: 0x1c84c74366c38941, Dst: 64, Disp: 8, Imm: 12, Len: 14}, Adds: 0xe, First: 1321, Count: 1, Size: 14, Last: 11, Kind: Plain},                  // st.mem.h, x86.txt:423
+	{Step: Step{Head: 0x2544c74266, Disp: 5, Imm: 6, Len: 8}, Adds: 0x8, First: 1322, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // st.mem.h, x86.txt:422
+	{Step: Step{Head: 0x2584c74266, Disp: 5, Imm: 9, Len: 11}, Adds: 0xb, First: 1323, Count: 1, Size: 11, Last: 11, Kind: Plain},                                  // st.mem.h, x86.txt:422
+	{Step: Step{Head: 0x1c44894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1324, Count: 1, Size: 9, Last: 6, Kind: Plain},            // stx.mem.h, x86.txt:419
+	{Step: Step{Head: 0x1c84894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1325, Count: 1, Size: 12, Last: 9, Kind: Plain},         // stx.mem.h, x86.txt:419
+	{Step: Step{Head: 0x2544894266, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1326, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // stx.mem.h, x86.txt:418
+	{Step: Step{Head: 0x2584894266, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1327, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // stx.mem.h, x86.txt:418
+	{Step: Step{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1328, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.mem.b, x86.txt:415
+	{Step: Step{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1329, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.mem.b, x86.txt:415
+	{Step: Step{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1330, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.mem.b, x86.txt:414
+	{Step: Step{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1331, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.mem.b, x86.txt:414
+	{Step: Step{Head: 0x1c44c643c38941, Dst: 64, Disp: 7, Imm: 8, Len: 9}, Adds: 0x9, First: 1332, Count: 1, Size: 9, Last: 6, Kind: Plain},                        // st.mem.b, x86.txt:423
+	{Step: Step{Head: 0x1c84c643c38941, Dst: 64, Disp: 7, Imm: 11, Len: 12}, Adds: 0xc, First: 1333, Count: 1, Size: 12, Last: 9, Kind: Plain},                     // st.mem.b, x86.txt:423
+	{Step: Step{Head: 0x2544c642, Disp: 4, Imm: 5, Len: 6}, Adds: 0x6, First: 1334, Count: 1, Size: 6, Last: 6, Kind: Plain},                                       // st.mem.b, x86.txt:422
+	{Step: Step{Head: 0x2584c642, Disp: 4, Imm: 8, Len: 9}, Adds: 0x9, First: 1335, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // st.mem.b, x86.txt:422
+	{Step: Step{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1336, Count: 1, Size: 8, Last: 5, Kind: Plain},              // stx.mem.b, x86.txt:419
+	{Step: Step{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1337, Count: 1, Size: 11, Last: 8, Kind: Plain},           // stx.mem.b, x86.txt:419
+	{Step: Step{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1338, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // stx.mem.b, x86.txt:418
+	{Step: Step{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1339, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // stx.mem.b, x86.txt:418
+	{Step: Step{Head: 0x1c448b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1340, Count: 1, Size: 8, Last: 5, Kind: Plain},              // ldx.mem.dw, x86.txt:415
+	{Step: Step{Head: 0x1c848b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1341, Count: 1, Size: 11, Last: 8, Kind: Plain},           // ldx.mem.dw, x86.txt:415
+	{Step: Step{Head: 0x25448b4a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1342, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.mem.dw, x86.txt:414
+	{Step: Step{Head: 0x25848b4a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1343, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.mem.dw, x86.txt:414
+	{Step: Step{Head: 0x1c44c74bc38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Adds: 0xc, First: 1344, Count: 1, Size: 12, Last: 9, Kind: Plain},                      // st.mem.dw, x86.txt:423
+	{Step: Step{Head: 0x1c84c74bc38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Adds: 0xf, First: 1345, Count: 1, Size: 15, Last: 12, Kind: Plain},                    // st.mem.dw, x86.txt:423
+	{Step: Step{Head: 0x2544c74a, Disp: 4, Imm: 5, Len: 9}, Adds: 0x9, First: 1346, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // st.mem.dw, x86.txt:422
+	{Step: Step{Head: 0x2584c74a, Disp: 4, Imm: 8, Len: 12}, Adds: 0xc, First: 1347, Count: 1, Size: 12, Last: 12, Kind: Plain},                                    // st.mem.dw, x86.txt:422
+	{Step: Step{Head: 0x1c44894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1348, Count: 1, Size: 8, Last: 5, Kind: Plain},              // stx.mem.dw, x86.txt:419
+	{Step: Step{Head: 0x1c84894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1349, Count: 1, Size: 11, Last: 8, Kind: Plain},           // stx.mem.dw, x86.txt:419
+	{Step: Step{Head: 0x2544894a, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1350, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // stx.mem.dw, x86.txt:418
+	{Step: Step{Head: 0x2584894a, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1351, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // stx.mem.dw, x86.txt:418
+	{Step: Step{Head: 0x1c44634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1352, Count: 1, Size: 8, Last: 5, Kind: Plain},              // ldx.memsx.w, x86.txt:415
+	{Step: Step{Head: 0x1c84634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1353, Count: 1, Size: 11, Last: 8, Kind: Plain},           // ldx.memsx.w, x86.txt:415
+	{Step: Step{Head: 0x2544634a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1354, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.memsx.w, x86.txt:414
+	{Step: Step{Head: 0x2584634a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1355, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.memsx.w, x86.txt:414
+	{Step: Step{Head: 0xb8, Disp: 1, Imm: 1, Len: 5}, Adds: 0xd, First: 1356, Count: 2, Size: 13, Last: 8, Kind: Plain, More: 1},                                   // jmp.call, x86.txt:515
+	{Step: Step{Head: 0x1c44bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1358, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.memsx.h, x86.txt:415
+	{Step: Step{Head: 0x1c84bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1359, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.memsx.h, x86.txt:415
+	{Step: Step{Head: 0x2544bf0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1360, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.memsx.h, x86.txt:414
+	{Step: Step{Head: 0x2584bf0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1361, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.memsx.h, x86.txt:414
+	{Step: Step{Head: 0xc08948, Dst: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0xb, First: 1362, Count: 2, Size: 11, Last: 8, Kind: Plain, More: 1},                      // jmp.callx, x86.txt:518
+	{Step: Step{Head: 0x1c44be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1364, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.memsx.b, x86.txt:415
+	{Step: Step{Head: 0x1c84be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1365, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.memsx.b, x86.txt:415
+	{Step: Step{Head: 0x2544be0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1366, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.memsx.b, x86.txt:414
+	{Step: Step{Head: 0x2584be0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1367, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.memsx.b, x86.txt:414
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1368, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.add, x86.txt:460
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1371, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.add, x86.txt:460
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1374, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.add, x86.txt:460
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1377, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.add, x86.txt:460
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1380, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.or, x86.txt:460
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1383, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.or, x86.txt:460
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1386, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.or, x86.txt:460
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1389, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.or, x86.txt:460
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1392, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.and, x86.txt:460
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1395, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.and, x86.txt:460
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1398, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.and, x86.txt:460
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1401, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.and, x86.txt:460
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1404, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.xor, x86.txt:460
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1407, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.xor, x86.txt:460
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1410, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.xor, x86.txt:460
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1413, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.xor, x86.txt:460
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x15, First: 1416, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic32.fetch_add, x86.txt:460
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x18, First: 1419, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic32.fetch_add, x86.txt:460
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x12, First: 1422, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                              // atomic32.fetch_add, x86.txt:460
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x15, First: 1425, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                              // atomic32.fetch_add, x86.txt:460
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1428, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic32.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1434, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic32.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x25, First: 1440, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x28, First: 1446, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1452, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1458, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1464, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1470, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x22, First: 1476, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x25, First: 1482, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1488, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1494, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1500, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic32.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1506, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic32.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x25, First: 1512, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x28, First: 1518, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1524, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1530, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1536, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1542, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x22, First: 1548, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x25, First: 1554, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1560, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1566, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1572, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic32.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1578, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic32.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x25, First: 1584, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x28, First: 1590, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1596, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1602, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1608, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1614, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x22, First: 1620, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x25, First: 1626, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1632, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1638, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1644, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.xchg, x86.txt:460
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1647, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.xchg, x86.txt:460
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1650, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.xchg, x86.txt:460
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1653, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.xchg, x86.txt:460
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x17, First: 1656, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},               // atomic32.cmpxchg, x86.txt:468
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x1a, First: 1659, Count: 3, Size: 26, Last: 2, Kind: Plain, More: 2},             // atomic32.cmpxchg, x86.txt:468
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x14, First: 1662, Count: 3, Size: 20, Last: 2, Kind: Plain, More: 2},                              // atomic32.cmpxchg, x86.txt:468
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x17, First: 1665, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},                              // atomic32.cmpxchg, x86.txt:468
+	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x13, First: 1668, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},               // load_acq.w, x86.txt:436
+	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1671, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // load_acq.w, x86.txt:436
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1674, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // load_acq.w, x86.txt:436
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1677, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // load_acq.w, x86.txt:436
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x13, First: 1680, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},               // store_rel.w, x86.txt:444
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1683, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // store_rel.w, x86.txt:444
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1686, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // store_rel.w, x86.txt:444
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1689, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // store_rel.w, x86.txt:444
+	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1692, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // load_acq.h, x86.txt:436
+	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1695, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // load_acq.h, x86.txt:436
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1698, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // load_acq.h, x86.txt:436
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1701, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // load_acq.h, x86.txt:436
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1704, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // store_rel.h, x86.txt:444
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1707, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // store_rel.h, x86.txt:444
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1710, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // store_rel.h, x86.txt:444
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1713, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // store_rel.h, x86.txt:444
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1716, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.add, x86.txt:452
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1719, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.add, x86.txt:452
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1722, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.add, x86.txt:452
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1725, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.add, x86.txt:452
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1728, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.or, x86.txt:452
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1731, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.or, x86.txt:452
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1734, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.or, x86.txt:452
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1737, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.or, x86.txt:452
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1740, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.and, x86.txt:452
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1743, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.and, x86.txt:452
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1746, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.and, x86.txt:452
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1749, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.and, x86.txt:452
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1752, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.xor, x86.txt:452
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1755, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.xor, x86.txt:452
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1758, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.xor, x86.txt:452
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1761, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.xor, x86.txt:452
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x15, First: 1764, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic64.fetch_add, x86.txt:452
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x18, First: 1767, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic64.fetch_add, x86.txt:452
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x12, First: 1770, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                              // atomic64.fetch_add, x86.txt:452
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x15, First: 1773, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                              // atomic64.fetch_add, x86.txt:452
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1776, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic64.fetch_or, x86.txt:479
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1782, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic64.fetch_or, x86.txt:479
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1788, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic64.fetch_or, x86.txt:479
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1794, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic64.fetch_or, x86.txt:479
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1800, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_or, x86.txt:479
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1806, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_or, x86.txt:479
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1812, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_or, x86.txt:479
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1818, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_or, x86.txt:479
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1824, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic64.fetch_and, x86.txt:479
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1830, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic64.fetch_and, x86.txt:479
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1836, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic64.fetch_and, x86.txt:479
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1842, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic64.fetch_and, x86.txt:479
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1848, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_and, x86.txt:479
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1854, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_and, x86.txt:479
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1860, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_and, x86.txt:479
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1866, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_and, x86.txt:479
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1872, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic64.fetch_xor, x86.txt:479
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1878, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic64.fetch_xor, x86.txt:479
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1884, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic64.fetch_xor, x86.txt:479
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1890, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic64.fetch_xor, x86.txt:479
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1896, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_xor, x86.txt:479
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1902, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_xor, x86.txt:479
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1908, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_xor, x86.txt:479
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1914, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_xor, x86.txt:479
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1920, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.xchg, x86.txt:452
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1923, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.xchg, x86.txt:452
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1926, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.xchg, x86.txt:452
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1929, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.xchg, x86.txt:452
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x15, First: 1932, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic64.cmpxchg, x86.txt:452
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x18, First: 1935, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic64.cmpxchg, x86.txt:452
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x12, First: 1938, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                              // atomic64.cmpxchg, x86.txt:452
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x15, First: 1941, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                              // atomic64.cmpxchg, x86.txt:452
+	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x13, First: 1944, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},               // load_acq.dw, x86.txt:436
+	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1947, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // load_acq.dw, x86.txt:436
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1950, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // load_acq.dw, x86.txt:436
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1953, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // load_acq.dw, x86.txt:436
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x13, First: 1956, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},               // store_rel.dw, x86.txt:444
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1959, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // store_rel.dw, x86.txt:444
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1962, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // store_rel.dw, x86.txt:444
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1965, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // store_rel.dw, x86.txt:444
+	{Step: Step{Head: 0xe98349, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 1968, Count: 1, Size: 4, Last: 4, Kind: Charge},                                // jmp.charge, x86.txt:525
+	{Step: Step{Head: 0xe98149, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 1969, Count: 1, Size: 7, Last: 7, Kind: Charge},                                // jmp.charge, x86.txt:528
 }
 
-// RowIndex holds the windows.
-var RowIndex = [1021]uint16{
-	0, 1, 2, 3, 2, 4, 5, 6, 7, 6, 8, 9, 10, 11, 12, 13,
-	14, 0, 15, 16, 17, 0, 18, 19, 20, 0, 18, 19, 20, 0, 0, 0,
-	0, 0, 21, 22, 23, 0, 24, 25, 26, 0, 27, 28, 29, 0, 27, 28,
-	29, 0, 0, 0, 0, 0, 30, 31, 32, 0, 33, 34, 35, 0, 36, 37,
-	38, 0, 36, 37, 38, 0, 0, 0, 0, 0, 39, 40, 41, 0, 42, 43,
-	44, 0, 45, 46, 47, 0, 45, 46, 47, 0, 0, 0, 0, 0, 48, 49,
-	50, 49, 51, 52, 53, 54, 53, 55, 56, 57, 58, 57, 59, 60, 61, 62,
-	63, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 0, 75, 76, 77,
-	78, 79, 80, 81, 82, 83, 84, 83, 0, 83, 0, 83, 0, 83, 84, 0,
-	0, 0, 0, 0, 0, 85, 0, 0, 0, 0, 86, 0, 0, 0, 0, 85,
-	0, 0, 0, 0, 0, 87, 88, 89, 88, 90, 91, 92, 93, 92, 94, 95,
-	96, 97, 98, 99, 100, 0, 101, 102, 103, 0, 104, 105, 106, 0, 104, 105,
-	106, 0, 0, 0, 0, 0, 107, 108, 109, 0, 110, 111, 112, 0, 113, 114,
-	115, 0, 113, 114, 115, 0, 0, 0, 0, 0, 116, 117, 118, 0, 119, 120,
-	121, 0, 122, 123, 124, 0, 122, 123, 124, 0, 0, 0, 0, 0, 125, 126,
-	127, 0, 128, 129, 130, 0, 131, 132, 133, 0, 131, 132, 133, 0, 0, 0,
-	0, 0, 134, 135, 136, 135, 137, 138, 139, 140, 139, 141, 142, 143, 144, 143,
-	145, 146, 147, 148, 149, 150, 151, 152, 153, 154, 155, 156, 157, 72, 74, 158,
-	159, 160, 161, 162, 163, 164, 165, 166, 167, 0, 168, 169, 170, 171, 0, 172,
-	173, 174, 175, 0, 176, 177, 178, 179, 0, 180, 181, 182, 183, 0, 184, 185,
-	186, 187, 0, 188, 189, 190, 191, 0, 192, 193, 194, 195, 0, 196, 197, 198,
-	199, 0, 200, 201, 202, 203, 0, 204, 205, 206, 207, 208, 209, 0, 210, 211,
-	212, 213, 0, 214, 215, 216, 217, 0, 218, 219, 220, 221, 0, 222, 223, 224,
-	225, 0, 226, 227, 228, 229, 0, 230, 231, 232, 233, 0, 234, 235, 236, 237,
-	0, 238, 239, 240, 241, 0, 242, 243, 244, 245, 0, 246, 247, 248, 249, 250,
-	251, 252, 253, 0, 72, 0, 253, 73, 72, 0, 253, 0, 74, 0, 0, 0,
-	0, 0, 254, 255, 256, 257, 258, 259, 260, 261, 262, 263, 264, 265, 266, 267,
-	268, 269, 270, 271, 272, 273, 274, 275, 276, 277, 278, 279, 280, 281, 282, 283,
-	284, 285, 286, 287, 288, 289, 290, 291, 292, 293, 294, 295, 296, 297, 298, 299,
-	300, 301, 302, 303, 304, 305, 304, 0, 306, 307, 306, 0, 308, 309, 308, 0,
-	310, 311, 310, 0, 312, 313, 312, 0, 314, 315, 314, 0, 316, 317, 318, 319,
-	320, 321, 322, 323, 324, 323, 0, 325, 326, 325, 0, 327, 328, 327, 0, 329,
-	330, 329, 0, 331, 332, 331, 0, 333, 334, 333, 0, 335, 336, 337, 338, 339,
-	340, 341, 342, 343, 344, 345, 346, 347, 348, 349, 350, 351, 63, 352, 63, 353,
-	67, 354, 67, 355, 71, 356, 71, 357, 149, 358, 149, 359, 153, 360, 153, 361,
-	157, 362, 157, 363, 364, 365, 366, 367, 368, 369, 370, 371, 372, 373, 374, 375,
-	376, 377, 378, 379, 380, 381, 382, 383, 384, 385, 386, 387, 388, 389, 390, 391,
-	392, 393, 394, 395, 396, 397, 398, 399, 400, 401, 402, 403, 404, 405, 406, 407,
-	408, 407, 0, 407, 408, 407, 0, 407, 0, 0, 0, 0, 0, 0, 0, 407,
-	408, 407, 0, 0, 0, 0, 0, 0, 0, 0, 0, 407, 0, 0, 0, 409,
-	410, 409, 0, 409, 0, 0, 0, 409, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 411,
-	412, 411, 0, 411, 412, 411, 0, 411, 0, 0, 0, 0, 0, 0, 0, 411,
-	412, 411, 0, 0, 0, 0, 0, 0, 0, 0, 0, 411, 0, 0, 0, 413,
-	414, 413, 0, 413, 0, 0, 0, 413, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 415,
-	416, 415, 0, 415, 416, 415, 0, 415, 0, 0, 0, 0, 0, 0, 0, 415,
-	416, 415, 0, 0, 0, 0, 0, 0, 0, 0, 0, 415, 0, 0, 0, 417,
-	418, 417, 0, 417, 0, 0, 0, 417, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 419,
-	420, 421, 422, 423, 424, 425, 426, 427, 428, 429, 430, 431, 432, 433, 434, 433,
-	0, 433, 434, 433, 0, 433, 0, 0, 0, 0, 0, 0, 0, 433, 434, 433,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 433, 0, 0, 0, 435, 436, 435,
-	0, 435, 0, 0, 0, 435, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 437, 438, 437,
-	0, 437, 438, 437, 0, 437, 0, 0, 0, 0, 0, 0, 0, 437, 438, 437,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 437, 0, 0, 0, 439, 440, 439,
-	0, 439, 0, 0, 0, 439, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 441, 442, 441,
-	0, 441, 442, 441, 0, 441, 0, 0, 0, 0, 0, 0, 0, 441, 442, 441,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 441, 0, 0, 0, 443, 444, 443,
-	0, 443, 0, 0, 0, 443, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 445, 446, 447,
-	448, 449, 450, 451, 452, 453, 454, 455, 456, 457, 458, 459, 460,
+// RowIndex holds the windows of all finders.
+var RowIndex = [6081]uint16{
+	0, 1, 4, 6, 3, 0, 2, 5, 2, 0, 7, 10, 9, 8, 8, 11,
+	12, 12, 12, 13, 16, 18, 15, 0, 14, 17, 14, 0, 21, 0, 20, 19,
+	24, 22, 27, 25, 0, 23, 0, 26, 30, 29, 28, 28, 32, 32, 0, 0,
+	0, 0, 0, 34, 34, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32,
+	32, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0,
+	32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0, 34, 34, 0, 0,
+	0, 0, 0, 32, 32, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32,
+	32, 34, 34, 0, 32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0,
+	0, 0, 0, 0, 32, 32, 0, 34, 34, 32, 32, 0, 0, 0, 0, 0,
+	32, 32, 0, 32, 32, 0, 0, 0, 0, 34, 34, 0, 32, 32, 0, 32,
+	32, 0, 0, 0, 0, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32,
+	32, 32, 32, 0, 34, 34, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0,
+	32, 32, 0, 0, 0, 0, 0, 32, 32, 34, 34, 0, 32, 32, 0, 0,
+	0, 0, 0, 32, 32, 32, 32, 0, 33, 36, 0, 0, 0, 0, 0, 34,
+	34, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32, 32, 33, 36, 0,
+	32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0, 32, 32, 0, 0,
+	0, 0, 0, 31, 35, 32, 32, 0, 34, 34, 0, 0, 0, 0, 0, 32,
+	32, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32, 32, 34, 34, 0,
+	32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0, 37, 38, 38, 38,
+	39, 40, 41, 41, 41, 42, 45, 49, 0, 50, 44, 51, 46, 0, 0, 50,
+	48, 49, 43, 0, 47, 51, 53, 55, 52, 54, 58, 0, 57, 56, 61, 59,
+	64, 62, 0, 60, 0, 63, 66, 65, 69, 68, 72, 71, 67, 0, 70, 0,
+	73, 74, 74, 74, 75, 76, 77, 77, 77, 78, 81, 80, 84, 83, 79, 0,
+	82, 0, 86, 90, 88, 92, 87, 91, 0, 0, 85, 89, 0, 0, 0, 0,
+	0, 0, 95, 0, 94, 93, 98, 96, 101, 99, 0, 97, 0, 100, 103, 106,
+	102, 105, 104, 107, 0, 0, 110, 109, 113, 112, 108, 0, 111, 0, 118, 126,
+	129, 128, 121, 124, 132, 135, 117, 115, 119, 126, 120, 123, 122, 125, 130, 114,
+	117, 116, 133, 136, 120, 123, 129, 127, 131, 114, 132, 135, 134, 137, 138, 139,
+	140, 140, 140, 144, 146, 143, 145, 150, 152, 149, 151, 0, 142, 0, 141, 0,
+	148, 0, 147, 155, 154, 158, 157, 153, 0, 156, 0, 161, 163, 160, 0, 159,
+	162, 159, 0, 164, 165, 166, 169, 168, 167, 167, 172, 171, 175, 174, 170, 0,
+	173, 0, 176, 177, 177, 177, 178, 179, 180, 180, 180, 181, 184, 183, 187, 186,
+	182, 0, 185, 0, 190, 192, 189, 0, 188, 191, 188, 0, 195, 0, 194, 193,
+	198, 196, 201, 199, 0, 197, 0, 200, 204, 203, 202, 202, 205, 206, 206, 206,
+	207, 208, 209, 209, 209, 210, 212, 214, 211, 213, 214, 214, 213, 213, 216, 218,
+	215, 217, 220, 222, 219, 221, 222, 222, 221, 221, 223, 225, 224, 226, 229, 0,
+	228, 227, 232, 230, 235, 233, 0, 231, 0, 234, 236, 237, 239, 238, 241, 243,
+	240, 242, 245, 247, 244, 246, 247, 247, 246, 246, 248, 248, 249, 250, 251, 252,
+	253, 253, 253, 254, 255, 257, 256, 259, 261, 258, 260, 263, 265, 265, 265, 262,
+	264, 264, 264, 266, 268, 267, 269, 272, 0, 271, 270, 275, 273, 278, 276, 0,
+	274, 0, 277, 279, 280, 282, 281, 284, 283, 286, 285, 287, 287, 288, 289, 290,
+	291, 292, 292, 292, 293, 294, 296, 295, 297, 298, 299, 300, 302, 301, 304, 303,
+	306, 310, 308, 312, 307, 311, 0, 0, 305, 309, 0, 0, 0, 0, 0, 0,
+	314, 317, 313, 316, 315, 318, 0, 0, 323, 331, 334, 333, 326, 329, 337, 340,
+	322, 320, 324, 331, 325, 328, 327, 330, 335, 319, 322, 321, 338, 341, 325, 328,
+	334, 332, 336, 319, 337, 340, 339, 342, 346, 348, 345, 347, 352, 354, 351, 353,
+	0, 344, 0, 343, 0, 350, 0, 349, 356, 355, 358, 357, 360, 359, 363, 365,
+	362, 0, 361, 364, 361, 0, 368, 0, 367, 366, 371, 369, 374, 372, 0, 370,
+	0, 373, 377, 376, 375, 375, 379, 378, 381, 380, 383, 382, 384, 385, 385, 385,
+	386, 387, 388, 388, 388, 389, 391, 390, 393, 392, 395, 394, 33, 36, 31, 35,
+	398, 0, 397, 396, 401, 399, 404, 402, 0, 400, 0, 403, 33, 36, 0, 34,
+	34, 0, 31, 35, 406, 405, 408, 407, 410, 409, 411, 415, 0, 412, 413, 0,
+	412, 413, 414, 412, 413, 415, 0, 413, 415, 0, 416, 417, 418, 418, 418, 0,
+	0, 0, 0, 0, 420, 0, 0, 0, 0, 423, 0, 0, 0, 0, 0, 419,
+	428, 0, 0, 422, 0, 0, 0, 0, 0, 0, 0, 0, 1, 429, 0, 420,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 421, 0, 0, 420, 0, 0, 0,
+	0, 0, 0, 0, 424, 0, 421, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 423, 0, 422, 0, 0, 0, 419, 431, 0, 0, 0, 0, 0, 0, 424,
+	422, 0, 0, 0, 1, 432, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 421, 419, 427, 424, 0, 0, 0, 0, 0, 0, 0, 420, 0, 421, 0,
+	0, 0, 0, 0, 0, 0, 0, 419, 431, 0, 0, 422, 421, 0, 0, 424,
+	0, 0, 0, 0, 0, 0, 0, 0, 422, 0, 0, 0, 423, 0, 0, 0,
+	0, 421, 419, 426, 0, 0, 422, 0, 0, 0, 0, 0, 420, 0, 0, 1,
+	425, 0, 0, 0, 0, 0, 0, 0, 0, 420, 0, 422, 421, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 421, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 422, 0, 0, 0, 0, 0, 424, 0, 0, 0,
+	0, 0, 0, 422, 420, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 419,
+	430, 420, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 420,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 421, 0, 0, 424, 0, 0, 434,
+	433, 435, 437, 0, 0, 0, 0, 0, 0, 440, 0, 0, 222, 0, 0, 0,
+	0, 0, 483, 0, 0, 0, 0, 0, 447, 0, 449, 0, 0, 450, 0, 219,
+	0, 0, 443, 0, 0, 0, 0, 0, 453, 213, 515, 0, 0, 516, 439, 462,
+	0, 0, 0, 444, 513, 0, 0, 0, 0, 0, 0, 0, 0, 0, 479, 0,
+	493, 0, 0, 502, 0, 0, 0, 0, 473, 436, 0, 0, 0, 0, 451, 0,
+	0, 0, 0, 221, 455, 0, 0, 0, 0, 482, 212, 0, 0, 0, 517, 446,
+	0, 448, 0, 0, 0, 0, 0, 0, 0, 442, 0, 0, 0, 0, 0, 452,
+	0, 514, 0, 0, 507, 438, 0, 0, 0, 0, 0, 512, 0, 0, 0, 0,
+	0, 0, 0, 0, 220, 478, 0, 492, 0, 0, 0, 0, 0, 0, 0, 472,
+	0, 0, 0, 0, 0, 450, 0, 0, 0, 0, 443, 454, 0, 0, 0, 0,
+	0, 211, 0, 0, 0, 516, 0, 0, 0, 0, 0, 0, 511, 0, 0, 0,
+	222, 0, 0, 0, 0, 0, 0, 0, 0, 0, 214, 506, 0, 0, 0, 0,
+	467, 0, 0, 0, 0, 0, 449, 0, 0, 0, 0, 219, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 515, 0, 0, 0, 0, 0, 0, 0, 441, 0,
+	0, 442, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 501, 0, 0, 0,
+	0, 0, 451, 510, 0, 0, 0, 221, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 213, 517, 0, 457, 0, 0, 466, 445, 0, 0, 0, 513, 448, 0, 0,
+	0, 0, 443, 0, 0, 0, 0, 0, 497, 0, 0, 0, 0, 514, 437, 0,
+	0, 0, 0, 0, 0, 440, 0, 0, 0, 0, 0, 0, 0, 0, 477, 0,
+	0, 0, 214, 500, 0, 0, 0, 0, 471, 450, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 453, 0, 0, 0, 0, 516, 0, 456, 0, 0, 0, 444,
+	0, 0, 0, 512, 0, 0, 0, 0, 0, 442, 0, 0, 0, 0, 0, 496,
+	0, 0, 0, 0, 0, 436, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 476, 212, 0, 0, 213, 0, 0, 0, 0, 0, 470,
+	0, 0, 0, 0, 513, 0, 0, 0, 0, 0, 441, 452, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	220, 0, 0, 0, 0, 0, 0, 0, 0, 0, 214, 0, 447, 0, 0, 0,
+	465, 0, 0, 0, 0, 0, 443, 0, 0, 0, 0, 0, 0, 211, 0, 0,
+	0, 0, 439, 0, 0, 0, 0, 0, 511, 0, 0, 512, 0, 0, 0, 0,
+	0, 440, 487, 0, 0, 0, 0, 0, 0, 0, 0, 0, 461, 0, 0, 0,
+	0, 0, 449, 0, 0, 0, 0, 219, 455, 0, 0, 0, 0, 0, 0, 0,
+	0, 213, 515, 446, 0, 0, 0, 464, 0, 0, 0, 0, 513, 442, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 495, 438, 0, 0, 0, 0, 0, 510,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 486, 0, 0, 0, 0, 0, 0,
+	0, 0, 212, 460, 445, 0, 0, 0, 0, 448, 0, 0, 0, 0, 0, 454,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 514, 437, 0, 0, 0, 0, 0,
+	0, 0, 0, 512, 222, 0, 0, 0, 0, 0, 481, 0, 0, 0, 214, 494,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	453, 0, 0, 0, 0, 0, 0, 0, 0, 211, 0, 444, 0, 0, 0, 0,
+	0, 0, 0, 0, 511, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 436, 0, 0, 447, 0, 451, 0, 0, 0, 0, 221, 0, 0, 0, 0,
+	0, 480, 0, 0, 0, 213, 517, 0, 0, 0, 439, 0, 0, 0, 0, 0,
+	513, 0, 0, 0, 0, 0, 441, 452, 0, 0, 491, 0, 505, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 510, 220, 0, 0, 0,
+	455, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 446, 459, 450, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 516, 0, 0,
+	0, 438, 0, 0, 0, 0, 0, 512, 0, 0, 0, 0, 0, 440, 0, 0,
+	0, 490, 0, 504, 0, 0, 0, 0, 0, 0, 0, 0, 447, 0, 449, 0,
+	0, 0, 0, 219, 0, 0, 0, 454, 0, 0, 0, 0, 0, 0, 515, 0,
+	0, 0, 439, 458, 0, 0, 0, 0, 0, 0, 0, 0, 222, 0, 0, 0,
+	0, 0, 485, 0, 499, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 455, 0, 0, 0, 0, 0, 212, 0,
+	445, 0, 0, 446, 0, 448, 0, 0, 0, 0, 443, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 514, 437, 0, 0, 438, 0, 0, 0, 0, 451, 0,
+	0, 0, 0, 221, 0, 0, 475, 0, 0, 484, 0, 498, 0, 0, 517, 0,
+	469, 0, 0, 0, 447, 0, 0, 0, 0, 0, 0, 0, 453, 0, 0, 454,
+	0, 0, 0, 0, 509, 211, 0, 444, 0, 0, 439, 0, 0, 0, 0, 0,
+	511, 442, 0, 0, 222, 0, 0, 0, 0, 0, 489, 0, 0, 436, 0, 0,
+	0, 0, 0, 0, 0, 450, 0, 0, 0, 0, 0, 0, 0, 474, 0, 0,
+	455, 0, 0, 0, 0, 516, 0, 468, 0, 0, 0, 446, 0, 0, 0, 0,
+	0, 0, 441, 452, 0, 0, 0, 0, 0, 0, 0, 508, 0, 0, 0, 0,
+	0, 438, 0, 0, 0, 0, 451, 510, 220, 0, 0, 221, 0, 0, 0, 0,
+	0, 488, 214, 0, 0, 0, 517, 0, 463, 0, 0, 0, 445, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 454, 0, 0, 0, 0, 503, 0, 0, 0,
+	0, 0, 518, 520, 519, 521, 524, 0, 523, 522, 527, 525, 530, 528, 0, 526,
+	0, 529, 531, 532, 534, 533, 239, 239, 245, 247, 238, 238, 244, 246, 239, 239,
+	247, 247, 238, 238, 246, 246, 535, 535, 536, 537, 538, 539, 540, 540, 540, 541,
+	542, 544, 543, 257, 256, 263, 262, 257, 256, 265, 264, 257, 256, 265, 264, 257,
+	256, 265, 264, 1, 546, 547, 0, 1, 545, 548, 0, 551, 0, 550, 549, 554,
+	552, 557, 555, 0, 553, 0, 556, 562, 559, 560, 0, 562, 558, 561, 0, 564,
+	0, 582, 0, 286, 0, 0, 569, 0, 0, 0, 0, 0, 583, 572, 285, 0,
+	0, 0, 0, 0, 593, 598, 567, 564, 0, 0, 0, 0, 0, 0, 569, 0,
+	0, 0, 563, 0, 581, 572, 285, 0, 0, 0, 0, 0, 0, 598, 0, 0,
+	571, 580, 0, 0, 0, 0, 0, 0, 597, 0, 563, 566, 0, 0, 0, 0,
+	0, 600, 0, 0, 0, 0, 0, 0, 571, 578, 0, 282, 0, 0, 0, 0,
+	597, 0, 0, 566, 579, 0, 0, 570, 0, 600, 0, 0, 0, 588, 565, 0,
+	0, 0, 0, 282, 599, 592, 0, 568, 0, 0, 0, 0, 577, 0, 281, 570,
+	0, 0, 0, 0, 0, 586, 565, 286, 0, 0, 569, 0, 599, 590, 0, 568,
+	587, 572, 0, 0, 0, 0, 281, 0, 591, 598, 567, 564, 0, 0, 0, 286,
+	0, 0, 569, 0, 0, 0, 0, 0, 585, 572, 285, 0, 0, 0, 0, 0,
+	589, 598, 567, 564, 571, 0, 0, 0, 0, 0, 0, 0, 597, 0, 563, 566,
+	0, 0, 285, 0, 0, 600, 0, 0, 0, 0, 0, 0, 571, 576, 0, 282,
+	0, 0, 0, 0, 597, 0, 563, 566, 0, 0, 0, 0, 0, 600, 0, 0,
+	0, 0, 565, 0, 0, 574, 0, 282, 599, 596, 0, 568, 0, 0, 0, 0,
+	575, 0, 281, 570, 0, 0, 0, 0, 0, 584, 565, 286, 0, 0, 0, 0,
+	599, 594, 0, 568, 0, 0, 0, 0, 573, 0, 281, 570, 595, 0, 567, 601,
+	602, 603, 603, 603, 605, 359, 613, 615, 604, 0, 612, 614, 617, 0, 0, 611,
+	616, 0, 0, 610, 0, 0, 0, 0, 0, 0, 607, 0, 356, 0, 606, 609,
+	355, 360, 0, 608, 379, 383, 378, 382, 391, 395, 390, 394, 619, 409, 627, 629,
+	618, 0, 626, 628, 631, 0, 0, 625, 630, 0, 0, 624, 0, 0, 0, 0,
+	0, 0, 621, 0, 406, 0, 620, 623, 405, 410, 0, 622, 632, 634, 249, 250,
+	0, 633, 0, 249, 635, 255, 255, 636, 637, 639, 288, 289, 0, 638, 0, 288,
+	640, 294, 294, 641, 642, 644, 536, 537, 0, 643, 0, 536, 645, 542, 542, 646,
+	32, 32, 0, 0, 0, 0, 0, 0, 0, 32, 32, 0, 32, 32, 0, 0,
+	0, 0, 0, 32, 32, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32,
+	32, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0,
+	0, 0, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0, 32, 32, 0, 0,
+	0, 0, 0, 32, 32, 0, 0, 0, 32, 32, 0, 0, 0, 0, 0, 32,
+	32, 32, 32, 0, 0, 0, 0, 0, 32, 32, 0, 0, 0, 32, 32, 0,
+	0, 0, 0, 0, 32, 32, 0, 32, 32, 0, 0, 0, 0, 34, 34, 0,
+	32, 32, 0, 32, 32, 0, 0, 0, 0, 32, 32, 0, 32, 32, 0, 0,
+	0, 0, 0, 32, 32, 32, 32, 0, 0, 0, 0, 0, 0, 0, 0, 32,
+	32, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32, 32, 0, 0, 0,
+	32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0, 33, 36, 0, 0,
+	0, 0, 0, 0, 0, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32,
+	32, 33, 36, 0, 32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0,
+	32, 32, 0, 0, 0, 0, 0, 31, 35, 32, 32, 0, 0, 0, 0, 0,
+	0, 0, 0, 32, 32, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32,
+	32, 0, 0, 0, 32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0,
+	86, 0, 88, 0, 87, 0, 0, 0, 85, 0, 0, 0, 0, 0, 0, 0,
+	103, 104, 0, 0, 102, 0, 0, 0, 118, 0, 0, 0, 121, 115, 0, 0,
+	117, 124, 117, 0, 120, 114, 120, 114, 0, 123, 119, 123, 0, 0, 122, 116,
+	0, 0, 0, 125, 0, 0, 0, 0, 144, 146, 143, 145, 0, 0, 0, 0,
+	0, 142, 0, 141, 0, 0, 0, 0, 299, 0, 306, 0, 308, 0, 307, 0,
+	0, 0, 305, 0, 0, 0, 0, 0, 0, 0, 314, 315, 0, 0, 313, 0,
+	0, 0, 323, 0, 0, 0, 326, 320, 0, 0, 322, 329, 322, 0, 325, 319,
+	325, 319, 0, 328, 324, 328, 0, 0, 327, 321, 0, 0, 0, 330, 0, 0,
+	0, 0, 346, 348, 345, 347, 0, 0, 0, 0, 0, 344, 0, 343, 0, 0,
+	0, 0, 0, 411, 0, 412, 0, 412, 0, 412, 419, 0, 1, 0, 437, 0,
+	0, 0, 0, 0, 0, 440, 0, 0, 0, 0, 0, 0, 0, 0, 483, 0,
+	0, 0, 0, 0, 447, 0, 449, 0, 0, 450, 0, 0, 0, 0, 443, 0,
+	0, 0, 0, 0, 453, 0, 515, 0, 0, 516, 439, 462, 0, 0, 0, 444,
+	513, 0, 0, 0, 0, 0, 0, 0, 0, 0, 479, 0, 493, 0, 0, 502,
+	0, 0, 0, 0, 473, 436, 0, 0, 0, 0, 451, 0, 0, 0, 0, 0,
+	455, 0, 0, 0, 0, 482, 0, 0, 0, 0, 517, 446, 0, 448, 0, 0,
+	0, 0, 0, 0, 0, 442, 0, 0, 0, 0, 0, 452, 0, 514, 0, 0,
+	507, 438, 0, 0, 0, 0, 0, 512, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 478, 0, 492, 0, 0, 0, 0, 0, 0, 0, 472, 0, 0, 0, 0,
+	0, 450, 0, 0, 0, 0, 443, 454, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 516, 0, 0, 0, 0, 0, 0, 511, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 506, 0, 0, 0, 0, 467, 0, 0, 0,
+	0, 0, 449, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 515, 0, 0, 0, 0, 0, 0, 0, 441, 0, 0, 442, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 501, 0, 0, 0, 0, 0, 451, 510,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 517, 0,
+	457, 0, 0, 466, 445, 0, 0, 0, 513, 448, 0, 0, 0, 0, 443, 0,
+	0, 0, 0, 0, 497, 0, 0, 0, 0, 514, 437, 0, 0, 0, 0, 0,
+	0, 440, 0, 0, 0, 0, 0, 0, 0, 0, 477, 0, 0, 0, 0, 500,
+	0, 0, 0, 0, 471, 450, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	453, 0, 0, 0, 0, 516, 0, 456, 0, 0, 0, 444, 0, 0, 0, 512,
+	0, 0, 0, 0, 0, 442, 0, 0, 0, 0, 0, 496, 0, 0, 0, 0,
+	0, 436, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 476, 0, 0, 0, 0, 0, 0, 0, 0, 0, 470, 0, 0, 0, 0,
+	513, 0, 0, 0, 0, 0, 441, 452, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 447, 0, 0, 0, 465, 0, 0, 0,
+	0, 0, 443, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 439, 0,
+	0, 0, 0, 0, 511, 0, 0, 512, 0, 0, 0, 0, 0, 440, 487, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 461, 0, 0, 0, 0, 0, 449, 0,
+	0, 0, 0, 0, 455, 0, 0, 0, 0, 0, 0, 0, 0, 0, 515, 446,
+	0, 0, 0, 464, 0, 0, 0, 0, 513, 442, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 495, 438, 0, 0, 0, 0, 0, 510, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 486, 0, 0, 0, 0, 0, 0, 0, 0, 0, 460,
+	445, 0, 0, 0, 0, 448, 0, 0, 0, 0, 0, 454, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 514, 437, 0, 0, 0, 0, 0, 0, 0, 0, 512,
+	0, 0, 0, 0, 0, 0, 481, 0, 0, 0, 0, 494, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 453, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 444, 0, 0, 0, 0, 0, 0, 0, 0,
+	511, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 436, 0, 0,
+	447, 0, 451, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 480, 0, 0,
+	0, 0, 517, 0, 0, 0, 439, 0, 0, 0, 0, 0, 513, 0, 0, 0,
+	0, 0, 441, 452, 0, 0, 491, 0, 505, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 510, 0, 0, 0, 0, 455, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 446, 459, 450, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 516, 0, 0, 0, 438, 0, 0,
+	0, 0, 0, 512, 0, 0, 0, 0, 0, 440, 0, 0, 0, 490, 0, 504,
+	0, 0, 0, 0, 0, 0, 0, 0, 447, 0, 449, 0, 0, 0, 0, 0,
+	0, 0, 0, 454, 0, 0, 0, 0, 0, 0, 515, 0, 0, 0, 439, 458,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 485, 0,
+	499, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 455, 0, 0, 0, 0, 0, 0, 0, 445, 0, 0, 446,
+	0, 448, 0, 0, 0, 0, 443, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 514, 437, 0, 0, 438, 0, 0, 0, 0, 451, 0, 0, 0, 0, 0,
+	0, 0, 475, 0, 0, 484, 0, 498, 0, 0, 517, 0, 469, 0, 0, 0,
+	447, 0, 0, 0, 0, 0, 0, 0, 453, 0, 0, 454, 0, 0, 0, 0,
+	509, 0, 0, 444, 0, 0, 439, 0, 0, 0, 0, 0, 511, 442, 0, 0,
+	0, 0, 0, 0, 0, 0, 489, 0, 0, 436, 0, 0, 0, 0, 0, 0,
+	0, 450, 0, 0, 0, 0, 0, 0, 0, 474, 0, 0, 455, 0, 0, 0,
+	0, 516, 0, 468, 0, 0, 0, 446, 0, 0, 0, 0, 0, 0, 441, 452,
+	0, 0, 0, 0, 0, 0, 0, 508, 0, 0, 0, 0, 0, 438, 0, 0,
+	0, 0, 451, 510, 0, 0, 0, 0, 0, 0, 0, 0, 0, 488, 0, 0,
+	0, 0, 517, 0, 463, 0, 0, 0, 445, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 454, 0, 0, 0, 0, 503, 0, 0, 0, 0, 0, 564, 0,
+	582, 0, 0, 0, 0, 569, 0, 0, 0, 0, 0, 583, 572, 0, 0, 0,
+	0, 0, 0, 593, 598, 567, 564, 0, 0, 0, 0, 0, 0, 569, 0, 0,
+	0, 563, 0, 581, 572, 0, 0, 0, 0, 0, 0, 0, 598, 0, 0, 571,
+	580, 0, 0, 0, 0, 0, 0, 597, 0, 563, 566, 0, 0, 0, 0, 0,
+	600, 0, 0, 0, 0, 0, 0, 571, 578, 0, 0, 0, 0, 0, 0, 597,
+	0, 0, 566, 579, 0, 0, 570, 0, 600, 0, 0, 0, 588, 565, 0, 0,
+	0, 0, 0, 599, 592, 0, 568, 0, 0, 0, 0, 577, 0, 0, 570, 0,
+	0, 0, 0, 0, 586, 565, 0, 0, 0, 569, 0, 599, 590, 0, 568, 587,
+	572, 0, 0, 0, 0, 0, 0, 591, 598, 567, 564, 0, 0, 0, 0, 0,
+	0, 569, 0, 0, 0, 0, 0, 585, 572, 0, 0, 0, 0, 0, 0, 589,
+	598, 567, 564, 571, 0, 0, 0, 0, 0, 0, 0, 597, 0, 563, 566, 0,
+	0, 0, 0, 0, 600, 0, 0, 0, 0, 0, 0, 571, 576, 0, 0, 0,
+	0, 0, 0, 597, 0, 563, 566, 0, 0, 0, 0, 0, 600, 0, 0, 0,
+	0, 565, 0, 0, 574, 0, 0, 599, 596, 0, 568, 0, 0, 0, 0, 575,
+	0, 0, 570, 0, 0, 0, 0, 0, 584, 565, 0, 0, 0, 0, 0, 599,
+	594, 0, 568, 0, 0, 0, 0, 573, 0, 0, 570, 595, 0, 567, 32, 0,
+	0, 0, 0, 0, 0, 0, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0,
+	32, 0, 0, 0, 0, 0, 0, 0, 0, 34, 0, 0, 0, 0, 32, 0,
+	0, 0, 32, 0, 0, 0, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0,
+	32, 0, 0, 0, 0, 0, 0, 0, 0, 34, 0, 0, 0, 0, 0, 0,
+	0, 0, 32, 0, 0, 0, 0, 33, 0, 0, 0, 0, 0, 0, 0, 0,
+	33, 0, 0, 0, 0, 0, 0, 0, 0, 31, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 36, 0, 0, 0, 0, 0, 0, 0, 0,
+	36, 0, 0, 0, 0, 0, 0, 0, 0, 35, 0, 0, 0, 0, 648, 650,
+	647, 649, 652, 654, 651, 653, 656, 658, 655, 657, 660, 662, 659, 661, 664, 666,
+	663, 665, 668, 670, 667, 669, 672, 674, 671, 673, 676, 678, 675, 677, 680, 682,
+	679, 681, 684, 686, 683, 685, 688, 690, 687, 689, 692, 694, 691, 693, 696, 698,
+	695, 697, 699, 0, 0, 299, 701, 703, 700, 702, 704, 706, 708, 705, 707, 0,
+	0, 411, 412, 413, 413, 414, 415, 0, 0, 412, 412, 413, 413, 415, 415, 419,
+	420, 0, 421, 0, 0, 422, 0, 1, 420, 0, 421, 0, 0, 422, 0, 710,
+	0, 0, 0, 0, 0, 0, 0, 712, 0, 0, 0, 769, 0, 0, 0, 0,
+	710, 0, 0, 771, 0, 0, 0, 0, 712, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 726, 0, 0, 0, 0, 0, 0, 0, 728, 0, 0, 0, 0, 0,
+	0, 0, 0, 726, 0, 0, 0, 0, 0, 0, 0, 728, 0, 0, 0, 709,
+	0, 0, 0, 710, 0, 0, 0, 711, 0, 0, 0, 712, 0, 0, 0, 0,
+	709, 0, 0, 0, 0, 0, 0, 0, 711, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 725, 0, 0, 722, 726, 0, 0, 0, 727, 0, 0, 724, 728, 0,
+	0, 0, 0, 725, 0, 0, 722, 0, 0, 0, 0, 727, 0, 0, 724, 0,
+	0, 0, 0, 709, 0, 0, 0, 0, 756, 0, 0, 711, 0, 0, 0, 0,
+	762, 0, 0, 0, 0, 0, 0, 0, 0, 756, 0, 0, 0, 0, 0, 0,
+	0, 762, 0, 0, 0, 721, 725, 0, 0, 722, 0, 0, 0, 723, 727, 0,
+	0, 724, 0, 0, 0, 0, 721, 0, 0, 0, 0, 0, 0, 0, 723, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 755, 0, 0, 714, 758, 0, 0, 0,
+	761, 0, 0, 716, 764, 0, 0, 0, 0, 755, 0, 0, 714, 0, 0, 0,
+	0, 761, 0, 0, 716, 0, 0, 0, 0, 721, 0, 0, 0, 0, 732, 0,
+	0, 723, 0, 0, 0, 0, 738, 0, 0, 0, 0, 0, 0, 0, 0, 732,
+	718, 0, 0, 0, 0, 0, 0, 738, 720, 0, 0, 713, 757, 0, 0, 714,
+	0, 0, 0, 715, 763, 0, 0, 716, 0, 0, 0, 0, 713, 0, 0, 0,
+	0, 0, 0, 742, 715, 0, 0, 0, 0, 0, 0, 748, 0, 0, 731, 0,
+	0, 774, 734, 0, 0, 0, 737, 0, 0, 774, 740, 0, 0, 0, 0, 731,
+	717, 0, 0, 0, 0, 0, 0, 737, 719, 0, 0, 0, 0, 0, 0, 713,
+	0, 0, 0, 0, 766, 0, 0, 715, 0, 0, 0, 0, 768, 0, 0, 0,
+	0, 0, 778, 741, 0, 766, 0, 0, 0, 0, 780, 0, 747, 768, 0, 0,
+	0, 773, 733, 778, 0, 0, 0, 0, 0, 773, 739, 780, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 770, 0, 0, 0, 0, 0, 0,
+	0, 772, 0, 0, 765, 0, 0, 0, 766, 0, 0, 0, 767, 0, 0, 0,
+	768, 0, 777, 0, 0, 765, 778, 0, 0, 0, 779, 0, 0, 767, 780, 0,
+	0, 0, 0, 777, 0, 0, 0, 0, 0, 0, 0, 779, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 769, 0, 0, 0, 0, 0, 0,
+	0, 0, 771, 0, 0, 0, 0, 0, 765, 0, 0, 0, 0, 0, 0, 0,
+	767, 0, 0, 0, 0, 0, 777, 0, 0, 0, 0, 0, 0, 0, 779, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 710, 0, 0, 0, 0, 0, 0, 0, 712, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 726, 0, 0, 0, 0, 0, 0, 0, 728, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 709, 0, 0, 0, 0, 0, 0, 0, 711, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 725, 0, 0, 722, 0, 0, 0, 0, 0, 727, 0, 724,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 754, 0, 0, 0, 0, 0,
+	0, 0, 760, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 721, 0, 0, 0, 0, 0, 0, 0, 723,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 753, 0, 0, 714, 0, 0,
+	0, 0, 0, 759, 0, 716, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	730, 0, 0, 0, 0, 0, 0, 0, 736, 0, 0, 0, 0, 0, 718, 0,
+	0, 0, 0, 0, 0, 0, 720, 0, 0, 0, 0, 0, 0, 713, 0, 718,
+	0, 0, 0, 0, 0, 715, 0, 720, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 744, 0, 0, 0, 0, 0, 0, 0, 750, 0, 0, 0, 0, 0, 774,
+	729, 0, 744, 0, 0, 0, 0, 774, 0, 735, 750, 0, 0, 0, 717, 0,
+	776, 0, 718, 0, 0, 0, 719, 0, 776, 0, 720, 0, 0, 0, 0, 717,
+	0, 0, 0, 0, 0, 0, 766, 719, 0, 0, 0, 0, 0, 0, 768, 0,
+	0, 743, 0, 0, 778, 746, 0, 0, 0, 749, 0, 0, 780, 752, 0, 773,
+	0, 0, 743, 774, 0, 0, 0, 773, 0, 0, 749, 774, 0, 0, 0, 0,
+	775, 0, 717, 0, 0, 0, 0, 770, 775, 0, 719, 0, 0, 0, 0, 772,
+	0, 0, 0, 0, 0, 0, 765, 0, 770, 0, 0, 0, 0, 0, 0, 767,
+	772, 0, 0, 0, 777, 745, 0, 0, 0, 0, 0, 0, 779, 751, 0, 0,
+	0, 0, 0, 773, 0, 0, 0, 0, 0, 0, 0, 773, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 769, 0, 0, 0, 770, 0, 0, 0, 771,
+	0, 0, 0, 772, 0, 0, 0, 0, 769, 0, 0, 0, 0, 0, 0, 0,
+	771, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 782,
+	784, 786, 786, 781, 783, 785, 785, 782, 784, 788, 788, 781, 783, 787, 787, 672,
+	674, 680, 680, 671, 673, 679, 679, 672, 674, 682, 682, 671, 673, 681, 681, 790,
+	835, 806, 0, 790, 0, 806, 0, 789, 0, 805, 800, 789, 822, 805, 0, 0,
+	0, 0, 799, 0, 821, 0, 0, 0, 0, 0, 0, 0, 840, 0, 0, 0,
+	840, 0, 0, 0, 839, 0, 0, 0, 839, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 836, 0, 0, 0, 0, 0, 0, 0, 835, 0, 0, 790,
+	0, 0, 806, 0, 0, 0, 0, 789, 0, 0, 805, 0, 0, 0, 0, 802,
+	0, 828, 0, 802, 0, 828, 0, 801, 0, 827, 0, 801, 840, 827, 0, 0,
+	0, 0, 0, 0, 839, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 842, 0, 0, 0, 844, 0, 0, 0, 841, 0, 0, 0, 843, 0, 802,
+	0, 0, 826, 0, 0, 0, 0, 801, 0, 0, 825, 0, 0, 0, 0, 794,
+	0, 0, 812, 794, 0, 0, 812, 793, 0, 846, 811, 793, 0, 846, 811, 0,
+	0, 845, 0, 0, 0, 845, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 842, 0, 0, 0, 0, 0, 798, 0, 841, 820, 798, 0, 0, 820, 797,
+	0, 0, 819, 797, 0, 0, 819, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	794, 0, 810, 0, 0, 0, 0, 0, 793, 846, 809, 0, 0, 0, 0, 0,
+	0, 845, 834, 0, 0, 0, 834, 0, 0, 0, 833, 0, 0, 0, 833, 0,
+	0, 792, 0, 808, 0, 792, 0, 808, 798, 791, 818, 807, 0, 791, 0, 807,
+	797, 0, 817, 0, 0, 0, 0, 0, 0, 0, 838, 0, 0, 0, 838, 0,
+	0, 0, 837, 0, 0, 0, 837, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 834, 0, 0, 0, 0, 0, 0, 0, 833, 0, 0, 0, 0, 0,
+	0, 792, 0, 0, 808, 0, 0, 0, 0, 791, 0, 0, 807, 0, 0, 0,
+	0, 804, 0, 832, 0, 804, 0, 832, 0, 803, 838, 831, 0, 803, 0, 831,
+	0, 0, 837, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 842, 0, 0, 0, 844, 0, 0, 0, 841, 0, 0, 0, 843,
+	0, 804, 0, 0, 830, 0, 0, 0, 0, 803, 0, 0, 829, 0, 0, 0,
+	0, 796, 0, 0, 816, 796, 0, 0, 816, 795, 0, 848, 815, 795, 0, 848,
+	815, 0, 0, 847, 0, 0, 0, 847, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 842, 0, 0, 0, 0, 0, 800, 0, 841, 824, 800, 0, 0,
+	824, 799, 0, 0, 823, 799, 0, 0, 823, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 796, 0, 814, 0, 0, 0, 0, 0, 795, 848, 813, 0, 0, 0,
+	0, 0, 0, 847, 836, 0, 0, 0, 836, 0, 0, 0, 835, 0, 0, 850,
+	849,
 }
 
-// Windows says for each profile where the rows of a form are.
-var Windows = [NumProfiles][NumForms]Window{
+// Finders says for each profile how to find the row of an opcode.
+var Finders = [NumProfiles][256]Finder{
 	Kernel: {
-		FormAlu64AddK:        {1, 4, 3},
-		FormAlu64AddX:        {5, 0, 0},
-		FormAlu64SubK:        {6, 4, 3},
-		FormAlu64SubX:        {10, 0, 0},
-		FormAlu64MulK:        {11, 4, 1},
-		FormAlu64MulX:        {13, 0, 0},
-		FormAlu64DivK:        {14, 5, 3},
-		FormAlu64DivX:        {18, 5, 15},
-		FormAlu64SdivK:       {34, 5, 3},
-		FormAlu64SdivX:       {38, 5, 15},
-		FormAlu64ModK:        {54, 5, 3},
-		FormAlu64ModX:        {58, 5, 15},
-		FormAlu64SmodK:       {74, 5, 3},
-		FormAlu64SmodX:       {78, 5, 15},
-		FormAlu64OrK:         {94, 4, 3},
-		FormAlu64OrX:         {98, 0, 0},
-		FormAlu64AndK:        {99, 4, 3},
-		FormAlu64AndX:        {103, 0, 0},
-		FormAlu64XorK:        {104, 4, 3},
-		FormAlu64XorX:        {108, 0, 0},
-		FormAlu64LshK:        {109, 14, 1},
-		FormAlu64LshX:        {111, 10, 1},
-		FormAlu64RshK:        {113, 14, 1},
-		FormAlu64RshX:        {115, 10, 1},
-		FormAlu64ArshK:       {117, 14, 1},
-		FormAlu64ArshX:       {119, 10, 1},
-		FormAlu64MovK:        {121, 2, 3},
-		FormAlu64MovX:        {125, 9, 1},
-		FormAlu64Neg:         {127, 0, 0},
-		FormAlu64Movsx8:      {128, 0, 0},
-		FormAlu64Movsx16:     {129, 0, 0},
-		FormAlu64Movsx32:     {130, 0, 0},
-		FormAlu64Percpu:      {131, 9, 1},
-		FormAlu64CastUser:    {133, 5, 31},
-		FormAlu32AddK:        {165, 4, 3},
-		FormAlu32AddX:        {169, 0, 0},
-		FormAlu32SubK:        {170, 4, 3},
-		FormAlu32SubX:        {174, 0, 0},
-		FormAlu32MulK:        {175, 4, 1},
-		FormAlu32MulX:        {177, 0, 0},
-		FormAlu32DivK:        {178, 5, 3},
-		FormAlu32DivX:        {182, 5, 15},
-		FormAlu32SdivK:       {198, 5, 3},
-		FormAlu32SdivX:       {202, 5, 15},
-		FormAlu32ModK:        {218, 5, 3},
-		FormAlu32ModX:        {222, 5, 15},
-		FormAlu32SmodK:       {238, 5, 3},
-		FormAlu32SmodX:       {242, 5, 15},
-		FormAlu32OrK:         {258, 4, 3},
-		FormAlu32OrX:         {262, 0, 0},
-		FormAlu32AndK:        {263, 4, 3},
-		FormAlu32AndX:        {267, 0, 0},
-		FormAlu32XorK:        {268, 4, 3},
-		FormAlu32XorX:        {272, 0, 0},
-		FormAlu32LshK:        {273, 14, 1},
-		FormAlu32LshX:        {275, 10, 1},
-		FormAlu32RshK:        {277, 14, 1},
-		FormAlu32RshX:        {279, 10, 1},
-		FormAlu32ArshK:       {281, 14, 1},
-		FormAlu32ArshX:       {283, 10, 1},
-		FormAlu32MovK:        {285, 3, 1},
-		FormAlu32MovX:        {287, 0, 0},
-		FormAlu32Neg:         {288, 0, 0},
-		FormAlu32Movsx8:      {289, 0, 0},
-		FormAlu32Movsx16:     {290, 0, 0},
-		FormAlu32Zext:        {287, 0, 0},
-		FormEndLe16:          {291, 0, 0},
-		FormEndLe32:          {292, 0, 0},
-		FormEndLe64:          {126, 0, 0},
-		FormEndBe16:          {293, 0, 0},
-		FormEndBe32:          {294, 0, 0},
-		FormEndBe64:          {295, 0, 0},
-		FormEndSwap16:        {293, 0, 0},
-		FormEndSwap32:        {294, 0, 0},
-		FormEndSwap64:        {295, 0, 0},
-		FormJmpJeqK:          {296, 3, 3},
-		FormJmpJeqX:          {300, 0, 0},
-		FormJmpJneK:          {301, 3, 3},
-		FormJmpJneX:          {305, 0, 0},
-		FormJmpJgtK:          {306, 3, 3},
-		FormJmpJgtX:          {310, 0, 0},
-		FormJmpJgeK:          {311, 3, 3},
-		FormJmpJgeX:          {315, 0, 0},
-		FormJmpJltK:          {316, 3, 3},
-		FormJmpJltX:          {320, 0, 0},
-		FormJmpJleK:          {321, 3, 3},
-		FormJmpJleX:          {325, 0, 0},
-		FormJmpJsgtK:         {326, 3, 3},
-		FormJmpJsgtX:         {330, 0, 0},
-		FormJmpJsgeK:         {331, 3, 3},
-		FormJmpJsgeX:         {335, 0, 0},
-		FormJmpJsltK:         {336, 3, 3},
-		FormJmpJsltX:         {340, 0, 0},
-		FormJmpJsleK:         {341, 3, 3},
-		FormJmpJsleX:         {345, 0, 0},
-		FormJmpJsetK:         {346, 0, 0},
-		FormJmpJsetX:         {347, 0, 0},
-		FormJmp32JeqK:        {348, 3, 3},
-		FormJmp32JeqX:        {352, 0, 0},
-		FormJmp32JneK:        {353, 3, 3},
-		FormJmp32JneX:        {357, 0, 0},
-		FormJmp32JgtK:        {358, 3, 3},
-		FormJmp32JgtX:        {362, 0, 0},
-		FormJmp32JgeK:        {363, 3, 3},
-		FormJmp32JgeX:        {367, 0, 0},
-		FormJmp32JltK:        {368, 3, 3},
-		FormJmp32JltX:        {372, 0, 0},
-		FormJmp32JleK:        {373, 3, 3},
-		FormJmp32JleX:        {377, 0, 0},
-		FormJmp32JsgtK:       {378, 3, 3},
-		FormJmp32JsgtX:       {382, 0, 0},
-		FormJmp32JsgeK:       {383, 3, 3},
-		FormJmp32JsgeX:       {387, 0, 0},
-		FormJmp32JsltK:       {388, 3, 3},
-		FormJmp32JsltX:       {392, 0, 0},
-		FormJmp32JsleK:       {393, 3, 3},
-		FormJmp32JsleX:       {397, 0, 0},
-		FormJmp32JsetK:       {398, 0, 0},
-		FormJmp32JsetX:       {399, 0, 0},
-		FormJmpJa:            {400, 0, 0},
-		FormJmpGotol:         {400, 0, 0},
-		FormJmpCall:          {401, 0, 0},
-		FormJmpCallLocal:     {401, 0, 0},
-		FormJmpCallKfunc:     {401, 0, 0},
-		FormJmpExit:          {401, 0, 0},
-		FormJmpTailCall:      {401, 0, 0},
-		FormLdImm64:          {402, 0, 15},
-		FormLdMapFd:          {402, 0, 0},
-		FormLdMapValue:       {402, 0, 0},
-		FormLdBtfId:          {402, 0, 0},
-		FormLdFunc:           {122, 0, 0},
-		FormLdMapIdx:         {402, 0, 0},
-		FormLdMapIdxValue:    {402, 0, 0},
-		FormLdSecond:         {126, 0, 0},
-		FormLdxMemB:          {418, 0, 0},
-		FormLdxMemH:          {419, 0, 0},
-		FormLdxMemW:          {420, 0, 0},
-		FormLdxMemDw:         {421, 0, 0},
-		FormLdxMemsxB:        {422, 0, 0},
-		FormLdxMemsxH:        {423, 0, 0},
-		FormLdxMemsxW:        {424, 0, 0},
-		FormLdxProbeB:        {425, 15, 1},
-		FormLdxProbeH:        {427, 15, 1},
-		FormLdxProbeW:        {429, 15, 1},
-		FormLdxProbeDw:       {431, 15, 1},
-		FormLdxProbesxB:      {433, 15, 1},
-		FormLdxProbesxH:      {435, 15, 1},
-		FormLdxProbesxW:      {437, 15, 1},
-		FormLdxProbe32B:      {439, 0, 0},
-		FormLdxProbe32H:      {440, 0, 0},
-		FormLdxProbe32W:      {441, 0, 0},
-		FormLdxProbe32Dw:     {442, 0, 0},
-		FormLdxProbe32sxB:    {443, 0, 0},
-		FormLdxProbe32sxH:    {444, 0, 0},
-		FormLdxProbe32sxW:    {445, 0, 0},
-		FormStMemB:           {446, 0, 0},
-		FormStMemH:           {447, 0, 0},
-		FormStMemW:           {448, 0, 0},
-		FormStMemDw:          {449, 0, 0},
-		FormStProbe32B:       {450, 0, 0},
-		FormStProbe32H:       {451, 0, 0},
-		FormStProbe32W:       {452, 0, 0},
-		FormStProbe32Dw:      {453, 0, 0},
-		FormNospec:           {454, 0, 0},
-		FormStxMemB:          {455, 0, 0},
-		FormStxMemH:          {456, 0, 0},
-		FormStxMemW:          {457, 0, 0},
-		FormStxMemDw:         {458, 0, 0},
-		FormStxProbe32B:      {459, 0, 0},
-		FormStxProbe32H:      {460, 0, 0},
-		FormStxProbe32W:      {461, 0, 0},
-		FormStxProbe32Dw:     {462, 0, 0},
-		FormAtomic32Add:      {463, 0, 0},
-		FormAtomic32Or:       {464, 0, 0},
-		FormAtomic32And:      {465, 0, 0},
-		FormAtomic32Xor:      {466, 0, 0},
-		FormAtomic32FetchAdd: {467, 0, 0},
-		FormAtomic32FetchOr:  {468, 5, 7},
-		FormAtomic32FetchAnd: {476, 5, 7},
-		FormAtomic32FetchXor: {484, 5, 7},
-		FormAtomic32Xchg:     {492, 0, 0},
-		FormAtomic32Cmpxchg:  {493, 0, 0},
-		FormAtomic64Add:      {494, 0, 0},
-		FormAtomic64Or:       {495, 0, 0},
-		FormAtomic64And:      {496, 0, 0},
-		FormAtomic64Xor:      {497, 0, 0},
-		FormAtomic64FetchAdd: {498, 0, 0},
-		FormAtomic64FetchOr:  {499, 5, 7},
-		FormAtomic64FetchAnd: {507, 5, 7},
-		FormAtomic64FetchXor: {515, 5, 7},
-		FormAtomic64Xchg:     {523, 0, 0},
-		FormAtomic64Cmpxchg:  {524, 0, 0},
-		FormLoadAcqB:         {418, 0, 0},
-		FormLoadAcqH:         {419, 0, 0},
-		FormLoadAcqW:         {420, 0, 0},
-		FormLoadAcqDw:        {421, 0, 0},
-		FormStoreRelB:        {455, 0, 0},
-		FormStoreRelH:        {456, 0, 0},
-		FormStoreRelW:        {457, 0, 0},
-		FormStoreRelDw:       {458, 0, 0},
-		FormArena32Add:       {525, 0, 0},
-		FormArena32Or:        {526, 0, 0},
-		FormArena32And:       {527, 0, 0},
-		FormArena32Xor:       {528, 0, 0},
-		FormArena32FetchAdd:  {529, 0, 0},
-		FormArena32Xchg:      {530, 0, 0},
-		FormArena32Cmpxchg:   {531, 0, 0},
-		FormArena64Add:       {532, 0, 0},
-		FormArena64Or:        {533, 0, 0},
-		FormArena64And:       {534, 0, 0},
-		FormArena64Xor:       {535, 0, 0},
-		FormArena64FetchAdd:  {536, 0, 0},
-		FormArena64Xchg:      {537, 0, 0},
-		FormArena64Cmpxchg:   {538, 0, 0},
-		FormArenaLoadAcqB:    {439, 0, 0},
-		FormArenaLoadAcqH:    {440, 0, 0},
-		FormArenaLoadAcqW:    {441, 0, 0},
-		FormArenaLoadAcqDw:   {442, 0, 0},
-		FormArenaStoreRelB:   {459, 0, 0},
-		FormArenaStoreRelH:   {460, 0, 0},
-		FormArenaStoreRelW:   {461, 0, 0},
-		FormArenaStoreRelDw:  {462, 0, 0},
+		0x00: {0x0, 0x0, 0x0, 1},
+		0x04: {0x210100, 0x402080000000000, 0x7, 2},
+		0x05: {0x0, 0x0, 0x0, 10},
+		0x06: {0x0, 0x0, 0x0, 10},
+		0x07: {0x10100, 0x201000000000000, 0x3, 11},
+		0x0c: {0x600000, 0x180000000000, 0x3, 15},
+		0x0f: {0x0, 0x0, 0x0, 19},
+		0x14: {0x210100, 0x402080000000000, 0x7, 20},
+		0x15: {0x500, 0x240000000000000, 0x3, 28},
+		0x16: {0x200500, 0x500100000000000, 0x7, 32},
+		0x17: {0x10100, 0x201000000000000, 0x3, 40},
+		0x18: {0x3800203600, 0xac0080180000000, 0xff, 44},
+		0x1c: {0x600000, 0x180000000000, 0x3, 300},
+		0x1d: {0x0, 0x0, 0x0, 304},
+		0x1e: {0x600000, 0x180000000000, 0x3, 305},
+		0x1f: {0x0, 0x0, 0x0, 309},
+		0x21: {0x60c000, 0x10280000000000, 0xf, 310},
+		0x24: {0x200100, 0x200080000000000, 0x3, 326},
+		0x25: {0x500, 0x240000000000000, 0x3, 330},
+		0x26: {0x200500, 0x500100000000000, 0x7, 334},
+		0x27: {0x100, 0x100000000000000, 0x1, 342},
+		0x29: {0x20c000, 0x6100000000000, 0x7, 344},
+		0x2c: {0x600000, 0x180000000000, 0x3, 352},
+		0x2d: {0x0, 0x0, 0x0, 356},
+		0x2e: {0x600000, 0x180000000000, 0x3, 357},
+		0x2f: {0x0, 0x0, 0x0, 361},
+		0x31: {0x20c000, 0x6100000000000, 0x7, 362},
+		0x34: {0x8000210008, 0x8008100002000000, 0xf, 370},
+		0x35: {0x500, 0x240000000000000, 0x3, 386},
+		0x36: {0x200500, 0x500100000000000, 0x7, 390},
+		0x37: {0x8000010008, 0x8002000002000000, 0x7, 398},
+		0x39: {0x20c000, 0x6100000000000, 0x7, 406},
+		0x3c: {0x8000630018, 0x8009280020000000, 0x1f, 414},
+		0x3d: {0x0, 0x0, 0x0, 446},
+		0x3e: {0x600000, 0x180000000000, 0x3, 447},
+		0x3f: {0x8000030018, 0x2009000008000000, 0xf, 451},
+		0x41: {0x20c000, 0x6100000000000, 0x7, 467},
+		0x44: {0x210100, 0x402080000000000, 0x7, 475},
+		0x45: {0x0, 0x0, 0x0, 483},
+		0x46: {0x200000, 0x80000000000, 0x1, 484},
+		0x47: {0x10100, 0x201000000000000, 0x3, 486},
+		0x49: {0x20c000, 0x6100000000000, 0x7, 490},
+		0x4c: {0x600000, 0x180000000000, 0x3, 498},
+		0x4d: {0x0, 0x0, 0x0, 502},
+		0x4e: {0x600000, 0x180000000000, 0x3, 503},
+		0x4f: {0x0, 0x0, 0x0, 507},
+		0x51: {0x20c000, 0x6100000000000, 0x7, 508},
+		0x54: {0x210100, 0x402080000000000, 0x7, 516},
+		0x55: {0x500, 0x240000000000000, 0x3, 524},
+		0x56: {0x200500, 0x500100000000000, 0x7, 528},
+		0x57: {0x10100, 0x201000000000000, 0x3, 536},
+		0x5c: {0x600000, 0x180000000000, 0x3, 540},
+		0x5d: {0x0, 0x0, 0x0, 544},
+		0x5e: {0x600000, 0x180000000000, 0x3, 545},
+		0x5f: {0x0, 0x0, 0x0, 549},
+		0x61: {0x604000, 0x8240000000000, 0x7, 550},
+		0x62: {0x204000, 0x8080000000000, 0x3, 558},
+		0x63: {0x604000, 0x8240000000000, 0x7, 562},
+		0x64: {0x200800, 0x40080000000000, 0x3, 570},
+		0x65: {0x500, 0x240000000000000, 0x3, 574},
+		0x66: {0x200500, 0x500100000000000, 0x7, 578},
+		0x67: {0x800, 0x20000000000000, 0x1, 586},
+		0x69: {0x4000, 0x4000000000000, 0x1, 588},
+		0x6a: {0x204000, 0x8080000000000, 0x3, 590},
+		0x6b: {0x604000, 0x8240000000000, 0x7, 594},
+		0x6c: {0x200040, 0x800080000000000, 0x3, 602},
+		0x6d: {0x0, 0x0, 0x0, 606},
+		0x6e: {0x600000, 0x180000000000, 0x3, 607},
+		0x6f: {0x40, 0x400000000000000, 0x1, 611},
+		0x71: {0x4000, 0x4000000000000, 0x1, 613},
+		0x72: {0x204000, 0x8080000000000, 0x3, 615},
+		0x73: {0x604080, 0x210080000000000, 0x7, 619},
+		0x74: {0x200800, 0x40080000000000, 0x3, 627},
+		0x75: {0x500, 0x240000000000000, 0x3, 631},
+		0x76: {0x200500, 0x500100000000000, 0x7, 635},
+		0x77: {0x800, 0x20000000000000, 0x1, 643},
+		0x79: {0x4000, 0x4000000000000, 0x1, 645},
+		0x7a: {0x4000, 0x4000000000000, 0x1, 647},
+		0x7b: {0x4000, 0x4000000000000, 0x1, 649},
+		0x7c: {0x200040, 0x800080000000000, 0x3, 651},
+		0x7d: {0x0, 0x0, 0x0, 655},
+		0x7e: {0x600000, 0x180000000000, 0x3, 656},
+		0x7f: {0x40, 0x400000000000000, 0x1, 660},
+		0x81: {0x4000, 0x4000000000000, 0x1, 662},
+		0x84: {0x200000, 0x80000000000, 0x1, 664},
+		0x85: {0x0, 0x0, 0x0, 666},
+		0x87: {0x0, 0x0, 0x0, 667},
+		0x89: {0x4000, 0x4000000000000, 0x1, 668},
+		0x91: {0x4000, 0x4000000000000, 0x1, 670},
+		0x94: {0x8000210008, 0x8008100002000000, 0xf, 672},
+		0x95: {0x0, 0x0, 0x0, 666},
+		0x97: {0x8000010008, 0x8002000002000000, 0x7, 688},
+		0x9c: {0x8000630018, 0x8009280020000000, 0x1f, 696},
+		0x9f: {0x8000030018, 0x2009000008000000, 0xf, 728},
+		0xa1: {0x4000, 0x4000000000000, 0x1, 744},
+		0xa2: {0x4000, 0x4000000000000, 0x1, 746},
+		0xa3: {0x4000, 0x4000000000000, 0x1, 748},
+		0xa4: {0x210100, 0x402080000000000, 0x7, 750},
+		0xa5: {0x500, 0x240000000000000, 0x3, 758},
+		0xa6: {0x200500, 0x500100000000000, 0x7, 762},
+		0xa7: {0x10100, 0x201000000000000, 0x3, 770},
+		0xa9: {0x4000, 0x4000000000000, 0x1, 774},
+		0xaa: {0x4000, 0x4000000000000, 0x1, 776},
+		0xab: {0x4000, 0x4000000000000, 0x1, 778},
+		0xac: {0x600000, 0x180000000000, 0x3, 780},
+		0xad: {0x0, 0x0, 0x0, 784},
+		0xae: {0x600000, 0x180000000000, 0x3, 785},
+		0xaf: {0x0, 0x0, 0x0, 789},
+		0xb1: {0x4000, 0x4000000000000, 0x1, 790},
+		0xb2: {0x4000, 0x4000000000000, 0x1, 792},
+		0xb3: {0x4000, 0x4000000000000, 0x1, 794},
+		0xb4: {0x200400, 0x80080000000000, 0x3, 796},
+		0xb5: {0x500, 0x240000000000000, 0x3, 800},
+		0xb6: {0x200500, 0x500100000000000, 0x7, 804},
+		0xb7: {0x200600, 0x180080000000000, 0x7, 812},
+		0xb9: {0x4000, 0x4000000000000, 0x1, 820},
+		0xba: {0x4000, 0x4000000000000, 0x1, 822},
+		0xbb: {0x4000, 0x4000000000000, 0x1, 824},
+		0xbc: {0xc0000600000, 0x180001000000, 0xf, 826},
+		0xbd: {0x0, 0x0, 0x0, 842},
+		0xbe: {0x600000, 0x180000000000, 0x3, 843},
+		0xbf: {0x1c8000650100, 0x1083400023400000, 0xff, 847},
+		0xc1: {0x4000, 0x4000000000000, 0x1, 1103},
+		0xc2: {0x0, 0x0, 0x0, 1105},
+		0xc3: {0xb880000000634000, 0x11c400000004c40, 0x3ff, 1106},
+		0xc4: {0x200800, 0x40080000000000, 0x3, 2130},
+		0xc5: {0x500, 0x240000000000000, 0x3, 2134},
+		0xc6: {0x200500, 0x500100000000000, 0x7, 2138},
+		0xc7: {0x800, 0x20000000000000, 0x1, 2146},
+		0xc9: {0x4000, 0x4000000000000, 0x1, 2148},
+		0xcb: {0x800000000604000, 0x10440000000040, 0xf, 2150},
+		0xcc: {0x200040, 0x800080000000000, 0x3, 2166},
+		0xcd: {0x0, 0x0, 0x0, 2170},
+		0xce: {0x600000, 0x180000000000, 0x3, 2171},
+		0xcf: {0x40, 0x400000000000000, 0x1, 2175},
+		0xd1: {0x4000, 0x4000000000000, 0x1, 2177},
+		0xd3: {0x800000000604080, 0x804200000000040, 0xf, 2179},
+		0xd4: {0x1800000000200000, 0x2000000000a0, 0x7, 2195},
+		0xd5: {0x500, 0x240000000000000, 0x3, 2203},
+		0xd6: {0x200500, 0x500100000000000, 0x7, 2207},
+		0xd7: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
+		0xdb: {0xb880000000034000, 0x8c000000010580, 0xff, 2223},
+		0xdc: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
+		0xdd: {0x0, 0x0, 0x0, 2479},
+		0xde: {0x600000, 0x180000000000, 0x3, 2480},
+		0xe3: {0xb880000000004000, 0x100000000004b0, 0x1f, 2484},
+		0xeb: {0x800000000004000, 0x8000000000020, 0x3, 2516},
+		0xf3: {0x800000000004000, 0x8000000000020, 0x3, 2520},
+		0xf5: {0x0, 0x0, 0x0, 666},
+		0xfb: {0xb880000000004000, 0x100000000004b0, 0x1f, 2524},
 	},
 	KernelNoBMI2: {
-		FormAlu64AddK:        {1, 4, 3},
-		FormAlu64AddX:        {5, 0, 0},
-		FormAlu64SubK:        {6, 4, 3},
-		FormAlu64SubX:        {10, 0, 0},
-		FormAlu64MulK:        {11, 4, 1},
-		FormAlu64MulX:        {13, 0, 0},
-		FormAlu64DivK:        {14, 5, 3},
-		FormAlu64DivX:        {18, 5, 15},
-		FormAlu64SdivK:       {34, 5, 3},
-		FormAlu64SdivX:       {38, 5, 15},
-		FormAlu64ModK:        {54, 5, 3},
-		FormAlu64ModX:        {58, 5, 15},
-		FormAlu64SmodK:       {74, 5, 3},
-		FormAlu64SmodX:       {78, 5, 15},
-		FormAlu64OrK:         {94, 4, 3},
-		FormAlu64OrX:         {98, 0, 0},
-		FormAlu64AndK:        {99, 4, 3},
-		FormAlu64AndX:        {103, 0, 0},
-		FormAlu64XorK:        {104, 4, 3},
-		FormAlu64XorX:        {108, 0, 0},
-		FormAlu64LshK:        {109, 14, 1},
-		FormAlu64LshX:        {539, 10, 3},
-		FormAlu64RshK:        {113, 14, 1},
-		FormAlu64RshX:        {543, 10, 3},
-		FormAlu64ArshK:       {117, 14, 1},
-		FormAlu64ArshX:       {547, 10, 3},
-		FormAlu64MovK:        {121, 2, 3},
-		FormAlu64MovX:        {125, 9, 1},
-		FormAlu64Neg:         {127, 0, 0},
-		FormAlu64Movsx8:      {128, 0, 0},
-		FormAlu64Movsx16:     {129, 0, 0},
-		FormAlu64Movsx32:     {130, 0, 0},
-		FormAlu64Percpu:      {131, 9, 1},
-		FormAlu64CastUser:    {133, 5, 31},
-		FormAlu32AddK:        {165, 4, 3},
-		FormAlu32AddX:        {169, 0, 0},
-		FormAlu32SubK:        {170, 4, 3},
-		FormAlu32SubX:        {174, 0, 0},
-		FormAlu32MulK:        {175, 4, 1},
-		FormAlu32MulX:        {177, 0, 0},
-		FormAlu32DivK:        {178, 5, 3},
-		FormAlu32DivX:        {182, 5, 15},
-		FormAlu32SdivK:       {198, 5, 3},
-		FormAlu32SdivX:       {202, 5, 15},
-		FormAlu32ModK:        {218, 5, 3},
-		FormAlu32ModX:        {222, 5, 15},
-		FormAlu32SmodK:       {238, 5, 3},
-		FormAlu32SmodX:       {242, 5, 15},
-		FormAlu32OrK:         {258, 4, 3},
-		FormAlu32OrX:         {262, 0, 0},
-		FormAlu32AndK:        {263, 4, 3},
-		FormAlu32AndX:        {267, 0, 0},
-		FormAlu32XorK:        {268, 4, 3},
-		FormAlu32XorX:        {272, 0, 0},
-		FormAlu32LshK:        {273, 14, 1},
-		FormAlu32LshX:        {551, 10, 3},
-		FormAlu32RshK:        {277, 14, 1},
-		FormAlu32RshX:        {555, 10, 3},
-		FormAlu32ArshK:       {281, 14, 1},
-		FormAlu32ArshX:       {559, 10, 3},
-		FormAlu32MovK:        {285, 3, 1},
-		FormAlu32MovX:        {287, 0, 0},
-		FormAlu32Neg:         {288, 0, 0},
-		FormAlu32Movsx8:      {289, 0, 0},
-		FormAlu32Movsx16:     {290, 0, 0},
-		FormAlu32Zext:        {287, 0, 0},
-		FormEndLe16:          {291, 0, 0},
-		FormEndLe32:          {292, 0, 0},
-		FormEndLe64:          {126, 0, 0},
-		FormEndBe16:          {293, 0, 0},
-		FormEndBe32:          {294, 0, 0},
-		FormEndBe64:          {295, 0, 0},
-		FormEndSwap16:        {293, 0, 0},
-		FormEndSwap32:        {294, 0, 0},
-		FormEndSwap64:        {295, 0, 0},
-		FormJmpJeqK:          {296, 3, 3},
-		FormJmpJeqX:          {300, 0, 0},
-		FormJmpJneK:          {301, 3, 3},
-		FormJmpJneX:          {305, 0, 0},
-		FormJmpJgtK:          {306, 3, 3},
-		FormJmpJgtX:          {310, 0, 0},
-		FormJmpJgeK:          {311, 3, 3},
-		FormJmpJgeX:          {315, 0, 0},
-		FormJmpJltK:          {316, 3, 3},
-		FormJmpJltX:          {320, 0, 0},
-		FormJmpJleK:          {321, 3, 3},
-		FormJmpJleX:          {325, 0, 0},
-		FormJmpJsgtK:         {326, 3, 3},
-		FormJmpJsgtX:         {330, 0, 0},
-		FormJmpJsgeK:         {331, 3, 3},
-		FormJmpJsgeX:         {335, 0, 0},
-		FormJmpJsltK:         {336, 3, 3},
-		FormJmpJsltX:         {340, 0, 0},
-		FormJmpJsleK:         {341, 3, 3},
-		FormJmpJsleX:         {345, 0, 0},
-		FormJmpJsetK:         {346, 0, 0},
-		FormJmpJsetX:         {347, 0, 0},
-		FormJmp32JeqK:        {348, 3, 3},
-		FormJmp32JeqX:        {352, 0, 0},
-		FormJmp32JneK:        {353, 3, 3},
-		FormJmp32JneX:        {357, 0, 0},
-		FormJmp32JgtK:        {358, 3, 3},
-		FormJmp32JgtX:        {362, 0, 0},
-		FormJmp32JgeK:        {363, 3, 3},
-		FormJmp32JgeX:        {367, 0, 0},
-		FormJmp32JltK:        {368, 3, 3},
-		FormJmp32JltX:        {372, 0, 0},
-		FormJmp32JleK:        {373, 3, 3},
-		FormJmp32JleX:        {377, 0, 0},
-		FormJmp32JsgtK:       {378, 3, 3},
-		FormJmp32JsgtX:       {382, 0, 0},
-		FormJmp32JsgeK:       {383, 3, 3},
-		FormJmp32JsgeX:       {387, 0, 0},
-		FormJmp32JsltK:       {388, 3, 3},
-		FormJmp32JsltX:       {392, 0, 0},
-		FormJmp32JsleK:       {393, 3, 3},
-		FormJmp32JsleX:       {397, 0, 0},
-		FormJmp32JsetK:       {398, 0, 0},
-		FormJmp32JsetX:       {399, 0, 0},
-		FormJmpJa:            {400, 0, 0},
-		FormJmpGotol:         {400, 0, 0},
-		FormJmpCall:          {401, 0, 0},
-		FormJmpCallLocal:     {401, 0, 0},
-		FormJmpCallKfunc:     {401, 0, 0},
-		FormJmpExit:          {401, 0, 0},
-		FormJmpTailCall:      {401, 0, 0},
-		FormLdImm64:          {402, 0, 15},
-		FormLdMapFd:          {402, 0, 0},
-		FormLdMapValue:       {402, 0, 0},
-		FormLdBtfId:          {402, 0, 0},
-		FormLdFunc:           {122, 0, 0},
-		FormLdMapIdx:         {402, 0, 0},
-		FormLdMapIdxValue:    {402, 0, 0},
-		FormLdSecond:         {126, 0, 0},
-		FormLdxMemB:          {418, 0, 0},
-		FormLdxMemH:          {419, 0, 0},
-		FormLdxMemW:          {420, 0, 0},
-		FormLdxMemDw:         {421, 0, 0},
-		FormLdxMemsxB:        {422, 0, 0},
-		FormLdxMemsxH:        {423, 0, 0},
-		FormLdxMemsxW:        {424, 0, 0},
-		FormLdxProbeB:        {425, 15, 1},
-		FormLdxProbeH:        {427, 15, 1},
-		FormLdxProbeW:        {429, 15, 1},
-		FormLdxProbeDw:       {431, 15, 1},
-		FormLdxProbesxB:      {433, 15, 1},
-		FormLdxProbesxH:      {435, 15, 1},
-		FormLdxProbesxW:      {437, 15, 1},
-		FormLdxProbe32B:      {439, 0, 0},
-		FormLdxProbe32H:      {440, 0, 0},
-		FormLdxProbe32W:      {441, 0, 0},
-		FormLdxProbe32Dw:     {442, 0, 0},
-		FormLdxProbe32sxB:    {443, 0, 0},
-		FormLdxProbe32sxH:    {444, 0, 0},
-		FormLdxProbe32sxW:    {445, 0, 0},
-		FormStMemB:           {446, 0, 0},
-		FormStMemH:           {447, 0, 0},
-		FormStMemW:           {448, 0, 0},
-		FormStMemDw:          {449, 0, 0},
-		FormStProbe32B:       {450, 0, 0},
-		FormStProbe32H:       {451, 0, 0},
-		FormStProbe32W:       {452, 0, 0},
-		FormStProbe32Dw:      {453, 0, 0},
-		FormNospec:           {454, 0, 0},
-		FormStxMemB:          {455, 0, 0},
-		FormStxMemH:          {456, 0, 0},
-		FormStxMemW:          {457, 0, 0},
-		FormStxMemDw:         {458, 0, 0},
-		FormStxProbe32B:      {459, 0, 0},
-		FormStxProbe32H:      {460, 0, 0},
-		FormStxProbe32W:      {461, 0, 0},
-		FormStxProbe32Dw:     {462, 0, 0},
-		FormAtomic32Add:      {463, 0, 0},
-		FormAtomic32Or:       {464, 0, 0},
-		FormAtomic32And:      {465, 0, 0},
-		FormAtomic32Xor:      {466, 0, 0},
-		FormAtomic32FetchAdd: {467, 0, 0},
-		FormAtomic32FetchOr:  {468, 5, 7},
-		FormAtomic32FetchAnd: {476, 5, 7},
-		FormAtomic32FetchXor: {484, 5, 7},
-		FormAtomic32Xchg:     {492, 0, 0},
-		FormAtomic32Cmpxchg:  {493, 0, 0},
-		FormAtomic64Add:      {494, 0, 0},
-		FormAtomic64Or:       {495, 0, 0},
-		FormAtomic64And:      {496, 0, 0},
-		FormAtomic64Xor:      {497, 0, 0},
-		FormAtomic64FetchAdd: {498, 0, 0},
-		FormAtomic64FetchOr:  {499, 5, 7},
-		FormAtomic64FetchAnd: {507, 5, 7},
-		FormAtomic64FetchXor: {515, 5, 7},
-		FormAtomic64Xchg:     {523, 0, 0},
-		FormAtomic64Cmpxchg:  {524, 0, 0},
-		FormLoadAcqB:         {418, 0, 0},
-		FormLoadAcqH:         {419, 0, 0},
-		FormLoadAcqW:         {420, 0, 0},
-		FormLoadAcqDw:        {421, 0, 0},
-		FormStoreRelB:        {455, 0, 0},
-		FormStoreRelH:        {456, 0, 0},
-		FormStoreRelW:        {457, 0, 0},
-		FormStoreRelDw:       {458, 0, 0},
-		FormArena32Add:       {525, 0, 0},
-		FormArena32Or:        {526, 0, 0},
-		FormArena32And:       {527, 0, 0},
-		FormArena32Xor:       {528, 0, 0},
-		FormArena32FetchAdd:  {529, 0, 0},
-		FormArena32Xchg:      {530, 0, 0},
-		FormArena32Cmpxchg:   {531, 0, 0},
-		FormArena64Add:       {532, 0, 0},
-		FormArena64Or:        {533, 0, 0},
-		FormArena64And:       {534, 0, 0},
-		FormArena64Xor:       {535, 0, 0},
-		FormArena64FetchAdd:  {536, 0, 0},
-		FormArena64Xchg:      {537, 0, 0},
-		FormArena64Cmpxchg:   {538, 0, 0},
-		FormArenaLoadAcqB:    {439, 0, 0},
-		FormArenaLoadAcqH:    {440, 0, 0},
-		FormArenaLoadAcqW:    {441, 0, 0},
-		FormArenaLoadAcqDw:   {442, 0, 0},
-		FormArenaStoreRelB:   {459, 0, 0},
-		FormArenaStoreRelH:   {460, 0, 0},
-		FormArenaStoreRelW:   {461, 0, 0},
-		FormArenaStoreRelDw:  {462, 0, 0},
+		0x00: {0x0, 0x0, 0x0, 1},
+		0x04: {0x210100, 0x402080000000000, 0x7, 2},
+		0x05: {0x0, 0x0, 0x0, 10},
+		0x06: {0x0, 0x0, 0x0, 10},
+		0x07: {0x10100, 0x201000000000000, 0x3, 11},
+		0x0c: {0x600000, 0x180000000000, 0x3, 15},
+		0x0f: {0x0, 0x0, 0x0, 19},
+		0x14: {0x210100, 0x402080000000000, 0x7, 20},
+		0x15: {0x500, 0x240000000000000, 0x3, 28},
+		0x16: {0x200500, 0x500100000000000, 0x7, 32},
+		0x17: {0x10100, 0x201000000000000, 0x3, 40},
+		0x18: {0x3800203600, 0xac0080180000000, 0xff, 44},
+		0x1c: {0x600000, 0x180000000000, 0x3, 300},
+		0x1d: {0x0, 0x0, 0x0, 304},
+		0x1e: {0x600000, 0x180000000000, 0x3, 305},
+		0x1f: {0x0, 0x0, 0x0, 309},
+		0x21: {0x60c000, 0x10280000000000, 0xf, 310},
+		0x24: {0x200100, 0x200080000000000, 0x3, 326},
+		0x25: {0x500, 0x240000000000000, 0x3, 330},
+		0x26: {0x200500, 0x500100000000000, 0x7, 334},
+		0x27: {0x100, 0x100000000000000, 0x1, 342},
+		0x29: {0x20c000, 0x6100000000000, 0x7, 344},
+		0x2c: {0x600000, 0x180000000000, 0x3, 352},
+		0x2d: {0x0, 0x0, 0x0, 356},
+		0x2e: {0x600000, 0x180000000000, 0x3, 357},
+		0x2f: {0x0, 0x0, 0x0, 361},
+		0x31: {0x20c000, 0x6100000000000, 0x7, 362},
+		0x34: {0x8000210008, 0x8008100002000000, 0xf, 370},
+		0x35: {0x500, 0x240000000000000, 0x3, 386},
+		0x36: {0x200500, 0x500100000000000, 0x7, 390},
+		0x37: {0x8000010008, 0x8002000002000000, 0x7, 398},
+		0x39: {0x20c000, 0x6100000000000, 0x7, 406},
+		0x3c: {0x8000630018, 0x8009280020000000, 0x1f, 414},
+		0x3d: {0x0, 0x0, 0x0, 446},
+		0x3e: {0x600000, 0x180000000000, 0x3, 447},
+		0x3f: {0x8000030018, 0x2009000008000000, 0xf, 451},
+		0x41: {0x20c000, 0x6100000000000, 0x7, 467},
+		0x44: {0x210100, 0x402080000000000, 0x7, 475},
+		0x45: {0x0, 0x0, 0x0, 483},
+		0x46: {0x200000, 0x80000000000, 0x1, 484},
+		0x47: {0x10100, 0x201000000000000, 0x3, 486},
+		0x49: {0x20c000, 0x6100000000000, 0x7, 490},
+		0x4c: {0x600000, 0x180000000000, 0x3, 498},
+		0x4d: {0x0, 0x0, 0x0, 502},
+		0x4e: {0x600000, 0x180000000000, 0x3, 503},
+		0x4f: {0x0, 0x0, 0x0, 507},
+		0x51: {0x20c000, 0x6100000000000, 0x7, 508},
+		0x54: {0x210100, 0x402080000000000, 0x7, 516},
+		0x55: {0x500, 0x240000000000000, 0x3, 524},
+		0x56: {0x200500, 0x500100000000000, 0x7, 528},
+		0x57: {0x10100, 0x201000000000000, 0x3, 536},
+		0x5c: {0x600000, 0x180000000000, 0x3, 540},
+		0x5d: {0x0, 0x0, 0x0, 544},
+		0x5e: {0x600000, 0x180000000000, 0x3, 545},
+		0x5f: {0x0, 0x0, 0x0, 549},
+		0x61: {0x604000, 0x8240000000000, 0x7, 550},
+		0x62: {0x204000, 0x8080000000000, 0x3, 558},
+		0x63: {0x604000, 0x8240000000000, 0x7, 562},
+		0x64: {0x200800, 0x40080000000000, 0x3, 570},
+		0x65: {0x500, 0x240000000000000, 0x3, 574},
+		0x66: {0x200500, 0x500100000000000, 0x7, 578},
+		0x67: {0x800, 0x20000000000000, 0x1, 586},
+		0x69: {0x4000, 0x4000000000000, 0x1, 588},
+		0x6a: {0x204000, 0x8080000000000, 0x3, 590},
+		0x6b: {0x604000, 0x8240000000000, 0x7, 594},
+		0x6c: {0x200060, 0x2800080000000000, 0x7, 2556},
+		0x6d: {0x0, 0x0, 0x0, 606},
+		0x6e: {0x600000, 0x180000000000, 0x3, 607},
+		0x6f: {0x60, 0x1800000000000000, 0x3, 2564},
+		0x71: {0x4000, 0x4000000000000, 0x1, 613},
+		0x72: {0x204000, 0x8080000000000, 0x3, 615},
+		0x73: {0x604080, 0x210080000000000, 0x7, 619},
+		0x74: {0x200800, 0x40080000000000, 0x3, 627},
+		0x75: {0x500, 0x240000000000000, 0x3, 631},
+		0x76: {0x200500, 0x500100000000000, 0x7, 635},
+		0x77: {0x800, 0x20000000000000, 0x1, 643},
+		0x79: {0x4000, 0x4000000000000, 0x1, 645},
+		0x7a: {0x4000, 0x4000000000000, 0x1, 647},
+		0x7b: {0x4000, 0x4000000000000, 0x1, 649},
+		0x7c: {0x200060, 0x2800080000000000, 0x7, 2568},
+		0x7d: {0x0, 0x0, 0x0, 655},
+		0x7e: {0x600000, 0x180000000000, 0x3, 656},
+		0x7f: {0x60, 0x1800000000000000, 0x3, 2576},
+		0x81: {0x4000, 0x4000000000000, 0x1, 662},
+		0x84: {0x200000, 0x80000000000, 0x1, 664},
+		0x85: {0x0, 0x0, 0x0, 666},
+		0x87: {0x0, 0x0, 0x0, 667},
+		0x89: {0x4000, 0x4000000000000, 0x1, 668},
+		0x91: {0x4000, 0x4000000000000, 0x1, 670},
+		0x94: {0x8000210008, 0x8008100002000000, 0xf, 672},
+		0x95: {0x0, 0x0, 0x0, 666},
+		0x97: {0x8000010008, 0x8002000002000000, 0x7, 688},
+		0x9c: {0x8000630018, 0x8009280020000000, 0x1f, 696},
+		0x9f: {0x8000030018, 0x2009000008000000, 0xf, 728},
+		0xa1: {0x4000, 0x4000000000000, 0x1, 744},
+		0xa2: {0x4000, 0x4000000000000, 0x1, 746},
+		0xa3: {0x4000, 0x4000000000000, 0x1, 748},
+		0xa4: {0x210100, 0x402080000000000, 0x7, 750},
+		0xa5: {0x500, 0x240000000000000, 0x3, 758},
+		0xa6: {0x200500, 0x500100000000000, 0x7, 762},
+		0xa7: {0x10100, 0x201000000000000, 0x3, 770},
+		0xa9: {0x4000, 0x4000000000000, 0x1, 774},
+		0xaa: {0x4000, 0x4000000000000, 0x1, 776},
+		0xab: {0x4000, 0x4000000000000, 0x1, 778},
+		0xac: {0x600000, 0x180000000000, 0x3, 780},
+		0xad: {0x0, 0x0, 0x0, 784},
+		0xae: {0x600000, 0x180000000000, 0x3, 785},
+		0xaf: {0x0, 0x0, 0x0, 789},
+		0xb1: {0x4000, 0x4000000000000, 0x1, 790},
+		0xb2: {0x4000, 0x4000000000000, 0x1, 792},
+		0xb3: {0x4000, 0x4000000000000, 0x1, 794},
+		0xb4: {0x200400, 0x80080000000000, 0x3, 796},
+		0xb5: {0x500, 0x240000000000000, 0x3, 800},
+		0xb6: {0x200500, 0x500100000000000, 0x7, 804},
+		0xb7: {0x200600, 0x180080000000000, 0x7, 812},
+		0xb9: {0x4000, 0x4000000000000, 0x1, 820},
+		0xba: {0x4000, 0x4000000000000, 0x1, 822},
+		0xbb: {0x4000, 0x4000000000000, 0x1, 824},
+		0xbc: {0xc0000600000, 0x180001000000, 0xf, 826},
+		0xbd: {0x0, 0x0, 0x0, 842},
+		0xbe: {0x600000, 0x180000000000, 0x3, 843},
+		0xbf: {0x1c8000650100, 0x1083400023400000, 0xff, 847},
+		0xc1: {0x4000, 0x4000000000000, 0x1, 1103},
+		0xc2: {0x0, 0x0, 0x0, 1105},
+		0xc3: {0xb880000000634000, 0x11c400000004c40, 0x3ff, 1106},
+		0xc4: {0x200800, 0x40080000000000, 0x3, 2130},
+		0xc5: {0x500, 0x240000000000000, 0x3, 2134},
+		0xc6: {0x200500, 0x500100000000000, 0x7, 2138},
+		0xc7: {0x800, 0x20000000000000, 0x1, 2146},
+		0xc9: {0x4000, 0x4000000000000, 0x1, 2148},
+		0xcb: {0x800000000604000, 0x10440000000040, 0xf, 2150},
+		0xcc: {0x200060, 0x2800080000000000, 0x7, 2580},
+		0xcd: {0x0, 0x0, 0x0, 2170},
+		0xce: {0x600000, 0x180000000000, 0x3, 2171},
+		0xcf: {0x60, 0x1800000000000000, 0x3, 2588},
+		0xd1: {0x4000, 0x4000000000000, 0x1, 2177},
+		0xd3: {0x800000000604080, 0x804200000000040, 0xf, 2179},
+		0xd4: {0x1800000000200000, 0x2000000000a0, 0x7, 2195},
+		0xd5: {0x500, 0x240000000000000, 0x3, 2203},
+		0xd6: {0x200500, 0x500100000000000, 0x7, 2207},
+		0xd7: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
+		0xdb: {0xb880000000034000, 0x8c000000010580, 0xff, 2223},
+		0xdc: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
+		0xdd: {0x0, 0x0, 0x0, 2479},
+		0xde: {0x600000, 0x180000000000, 0x3, 2480},
+		0xe3: {0xb880000000004000, 0x100000000004b0, 0x1f, 2484},
+		0xeb: {0x800000000004000, 0x8000000000020, 0x3, 2516},
+		0xf3: {0x800000000004000, 0x8000000000020, 0x3, 2520},
+		0xf5: {0x0, 0x0, 0x0, 666},
+		0xfb: {0xb880000000004000, 0x100000000004b0, 0x1f, 2524},
 	},
 	V513: {
-		FormAlu64AddK:        {1, 4, 3},
-		FormAlu64AddX:        {5, 0, 0},
-		FormAlu64SubK:        {6, 4, 3},
-		FormAlu64SubX:        {10, 0, 0},
-		FormAlu64MulK:        {11, 4, 1},
-		FormAlu64MulX:        {13, 0, 0},
-		FormAlu64DivK:        {14, 5, 3},
-		FormAlu64DivX:        {18, 5, 15},
-		FormAlu64ModK:        {54, 5, 3},
-		FormAlu64ModX:        {58, 5, 15},
-		FormAlu64OrK:         {94, 4, 3},
-		FormAlu64OrX:         {98, 0, 0},
-		FormAlu64AndK:        {99, 4, 3},
-		FormAlu64AndX:        {103, 0, 0},
-		FormAlu64XorK:        {104, 4, 3},
-		FormAlu64XorX:        {108, 0, 0},
-		FormAlu64LshK:        {109, 14, 1},
-		FormAlu64LshX:        {539, 10, 3},
-		FormAlu64RshK:        {113, 14, 1},
-		FormAlu64RshX:        {543, 10, 3},
-		FormAlu64ArshK:       {117, 14, 1},
-		FormAlu64ArshX:       {547, 10, 3},
-		FormAlu64MovK:        {121, 2, 3},
-		FormAlu64MovX:        {125, 9, 1},
-		FormAlu64Neg:         {127, 0, 0},
-		FormAlu32AddK:        {165, 4, 3},
-		FormAlu32AddX:        {169, 0, 0},
-		FormAlu32SubK:        {170, 4, 3},
-		FormAlu32SubX:        {174, 0, 0},
-		FormAlu32MulK:        {175, 4, 1},
-		FormAlu32MulX:        {177, 0, 0},
-		FormAlu32DivK:        {178, 5, 3},
-		FormAlu32DivX:        {182, 5, 15},
-		FormAlu32ModK:        {218, 5, 3},
-		FormAlu32ModX:        {222, 5, 15},
-		FormAlu32OrK:         {258, 4, 3},
-		FormAlu32OrX:         {262, 0, 0},
-		FormAlu32AndK:        {263, 4, 3},
-		FormAlu32AndX:        {267, 0, 0},
-		FormAlu32XorK:        {268, 4, 3},
-		FormAlu32XorX:        {272, 0, 0},
-		FormAlu32LshK:        {273, 14, 1},
-		FormAlu32LshX:        {551, 10, 3},
-		FormAlu32RshK:        {277, 14, 1},
-		FormAlu32RshX:        {555, 10, 3},
-		FormAlu32ArshK:       {281, 14, 1},
-		FormAlu32ArshX:       {559, 10, 3},
-		FormAlu32MovK:        {285, 3, 1},
-		FormAlu32MovX:        {287, 0, 0},
-		FormAlu32Neg:         {288, 0, 0},
-		FormEndLe16:          {291, 0, 0},
-		FormEndLe32:          {292, 0, 0},
-		FormEndLe64:          {126, 0, 0},
-		FormEndBe16:          {293, 0, 0},
-		FormEndBe32:          {294, 0, 0},
-		FormEndBe64:          {295, 0, 0},
-		FormJmpJeqK:          {296, 3, 3},
-		FormJmpJeqX:          {300, 0, 0},
-		FormJmpJneK:          {301, 3, 3},
-		FormJmpJneX:          {305, 0, 0},
-		FormJmpJgtK:          {306, 3, 3},
-		FormJmpJgtX:          {310, 0, 0},
-		FormJmpJgeK:          {311, 3, 3},
-		FormJmpJgeX:          {315, 0, 0},
-		FormJmpJltK:          {316, 3, 3},
-		FormJmpJltX:          {320, 0, 0},
-		FormJmpJleK:          {321, 3, 3},
-		FormJmpJleX:          {325, 0, 0},
-		FormJmpJsgtK:         {326, 3, 3},
-		FormJmpJsgtX:         {330, 0, 0},
-		FormJmpJsgeK:         {331, 3, 3},
-		FormJmpJsgeX:         {335, 0, 0},
-		FormJmpJsltK:         {336, 3, 3},
-		FormJmpJsltX:         {340, 0, 0},
-		FormJmpJsleK:         {341, 3, 3},
-		FormJmpJsleX:         {345, 0, 0},
-		FormJmpJsetK:         {346, 0, 0},
-		FormJmpJsetX:         {347, 0, 0},
-		FormJmp32JeqK:        {348, 3, 3},
-		FormJmp32JeqX:        {352, 0, 0},
-		FormJmp32JneK:        {353, 3, 3},
-		FormJmp32JneX:        {357, 0, 0},
-		FormJmp32JgtK:        {358, 3, 3},
-		FormJmp32JgtX:        {362, 0, 0},
-		FormJmp32JgeK:        {363, 3, 3},
-		FormJmp32JgeX:        {367, 0, 0},
-		FormJmp32JltK:        {368, 3, 3},
-		FormJmp32JltX:        {372, 0, 0},
-		FormJmp32JleK:        {373, 3, 3},
-		FormJmp32JleX:        {377, 0, 0},
-		FormJmp32JsgtK:       {378, 3, 3},
-		FormJmp32JsgtX:       {382, 0, 0},
-		FormJmp32JsgeK:       {383, 3, 3},
-		FormJmp32JsgeX:       {387, 0, 0},
-		FormJmp32JsltK:       {388, 3, 3},
-		FormJmp32JsltX:       {392, 0, 0},
-		FormJmp32JsleK:       {393, 3, 3},
-		FormJmp32JsleX:       {397, 0, 0},
-		FormJmp32JsetK:       {398, 0, 0},
-		FormJmp32JsetX:       {399, 0, 0},
-		FormJmpJa:            {400, 0, 0},
-		FormJmpCall:          {401, 0, 0},
-		FormJmpCallLocal:     {401, 0, 0},
-		FormJmpExit:          {401, 0, 0},
-		FormLdImm64:          {402, 0, 15},
-		FormLdMapFd:          {402, 0, 0},
-		FormLdMapValue:       {402, 0, 0},
-		FormLdBtfId:          {402, 0, 0},
-		FormLdMapIdx:         {402, 0, 0},
-		FormLdMapIdxValue:    {402, 0, 0},
-		FormLdSecond:         {126, 0, 0},
-		FormLdxMemB:          {418, 0, 0},
-		FormLdxMemH:          {419, 0, 0},
-		FormLdxMemW:          {420, 0, 0},
-		FormLdxMemDw:         {421, 0, 0},
-		FormStMemB:           {446, 0, 0},
-		FormStMemH:           {447, 0, 0},
-		FormStMemW:           {448, 0, 0},
-		FormStMemDw:          {449, 0, 0},
-		FormStxMemB:          {455, 0, 0},
-		FormStxMemH:          {456, 0, 0},
-		FormStxMemW:          {457, 0, 0},
-		FormStxMemDw:         {458, 0, 0},
-		FormAtomic32Add:      {463, 0, 0},
-		FormAtomic32Or:       {464, 0, 0},
-		FormAtomic32And:      {465, 0, 0},
-		FormAtomic32Xor:      {466, 0, 0},
-		FormAtomic32FetchAdd: {467, 0, 0},
-		FormAtomic32FetchOr:  {468, 5, 7},
-		FormAtomic32FetchAnd: {476, 5, 7},
-		FormAtomic32FetchXor: {484, 5, 7},
-		FormAtomic32Xchg:     {492, 0, 0},
-		FormAtomic32Cmpxchg:  {493, 0, 0},
-		FormAtomic64Add:      {494, 0, 0},
-		FormAtomic64Or:       {495, 0, 0},
-		FormAtomic64And:      {496, 0, 0},
-		FormAtomic64Xor:      {497, 0, 0},
-		FormAtomic64FetchAdd: {498, 0, 0},
-		FormAtomic64FetchOr:  {499, 5, 7},
-		FormAtomic64FetchAnd: {507, 5, 7},
-		FormAtomic64FetchXor: {515, 5, 7},
-		FormAtomic64Xchg:     {523, 0, 0},
-		FormAtomic64Cmpxchg:  {524, 0, 0},
+		0x00: {0x0, 0x0, 0x0, 1},
+		0x04: {0x210100, 0x402080000000000, 0x7, 2},
+		0x05: {0x0, 0x0, 0x0, 10},
+		0x07: {0x10100, 0x201000000000000, 0x3, 11},
+		0x0c: {0x600000, 0x180000000000, 0x3, 15},
+		0x0f: {0x0, 0x0, 0x0, 19},
+		0x14: {0x210100, 0x402080000000000, 0x7, 20},
+		0x15: {0x500, 0x240000000000000, 0x3, 28},
+		0x16: {0x200500, 0x500100000000000, 0x7, 32},
+		0x17: {0x10100, 0x201000000000000, 0x3, 40},
+		0x18: {0x3800203600, 0xac0080180000000, 0xff, 2592},
+		0x1c: {0x600000, 0x180000000000, 0x3, 300},
+		0x1d: {0x0, 0x0, 0x0, 304},
+		0x1e: {0x600000, 0x180000000000, 0x3, 305},
+		0x1f: {0x0, 0x0, 0x0, 309},
+		0x24: {0x200100, 0x200080000000000, 0x3, 326},
+		0x25: {0x500, 0x240000000000000, 0x3, 330},
+		0x26: {0x200500, 0x500100000000000, 0x7, 334},
+		0x27: {0x100, 0x100000000000000, 0x1, 342},
+		0x2c: {0x600000, 0x180000000000, 0x3, 352},
+		0x2d: {0x0, 0x0, 0x0, 356},
+		0x2e: {0x600000, 0x180000000000, 0x3, 357},
+		0x2f: {0x0, 0x0, 0x0, 361},
+		0x34: {0x8000210008, 0x8008100002000000, 0xf, 2848},
+		0x35: {0x500, 0x240000000000000, 0x3, 386},
+		0x36: {0x200500, 0x500100000000000, 0x7, 390},
+		0x37: {0x8000010008, 0x2004000004000000, 0x7, 2864},
+		0x3c: {0x8000630018, 0x8005480020000000, 0x1f, 2872},
+		0x3d: {0x0, 0x0, 0x0, 446},
+		0x3e: {0x600000, 0x180000000000, 0x3, 447},
+		0x3f: {0x8000030018, 0x2009000008000000, 0xf, 2904},
+		0x44: {0x210100, 0x402080000000000, 0x7, 475},
+		0x45: {0x0, 0x0, 0x0, 483},
+		0x46: {0x200000, 0x80000000000, 0x1, 484},
+		0x47: {0x10100, 0x201000000000000, 0x3, 486},
+		0x4c: {0x600000, 0x180000000000, 0x3, 498},
+		0x4d: {0x0, 0x0, 0x0, 502},
+		0x4e: {0x600000, 0x180000000000, 0x3, 503},
+		0x4f: {0x0, 0x0, 0x0, 507},
+		0x54: {0x210100, 0x402080000000000, 0x7, 516},
+		0x55: {0x500, 0x240000000000000, 0x3, 524},
+		0x56: {0x200500, 0x500100000000000, 0x7, 528},
+		0x57: {0x10100, 0x201000000000000, 0x3, 536},
+		0x5c: {0x600000, 0x180000000000, 0x3, 540},
+		0x5d: {0x0, 0x0, 0x0, 544},
+		0x5e: {0x600000, 0x180000000000, 0x3, 545},
+		0x5f: {0x0, 0x0, 0x0, 549},
+		0x61: {0x604000, 0x8240000000000, 0x7, 550},
+		0x62: {0x204000, 0x8080000000000, 0x3, 558},
+		0x63: {0x604000, 0x8240000000000, 0x7, 562},
+		0x64: {0x200800, 0x40080000000000, 0x3, 570},
+		0x65: {0x500, 0x240000000000000, 0x3, 574},
+		0x66: {0x200500, 0x500100000000000, 0x7, 578},
+		0x67: {0x800, 0x20000000000000, 0x1, 586},
+		0x69: {0x4000, 0x4000000000000, 0x1, 588},
+		0x6a: {0x204000, 0x8080000000000, 0x3, 590},
+		0x6b: {0x604000, 0x8240000000000, 0x7, 594},
+		0x6c: {0x200060, 0x2800080000000000, 0x7, 2556},
+		0x6d: {0x0, 0x0, 0x0, 606},
+		0x6e: {0x600000, 0x180000000000, 0x3, 607},
+		0x6f: {0x60, 0x1800000000000000, 0x3, 2564},
+		0x71: {0x4000, 0x4000000000000, 0x1, 613},
+		0x72: {0x204000, 0x8080000000000, 0x3, 615},
+		0x73: {0x604080, 0x210080000000000, 0x7, 619},
+		0x74: {0x200800, 0x40080000000000, 0x3, 627},
+		0x75: {0x500, 0x240000000000000, 0x3, 631},
+		0x76: {0x200500, 0x500100000000000, 0x7, 635},
+		0x77: {0x800, 0x20000000000000, 0x1, 643},
+		0x79: {0x4000, 0x4000000000000, 0x1, 645},
+		0x7a: {0x4000, 0x4000000000000, 0x1, 647},
+		0x7b: {0x4000, 0x4000000000000, 0x1, 649},
+		0x7c: {0x200060, 0x2800080000000000, 0x7, 2568},
+		0x7d: {0x0, 0x0, 0x0, 655},
+		0x7e: {0x600000, 0x180000000000, 0x3, 656},
+		0x7f: {0x60, 0x1800000000000000, 0x3, 2576},
+		0x84: {0x200000, 0x80000000000, 0x1, 664},
+		0x85: {0x1000000000, 0x10000000, 0x1, 2920},
+		0x87: {0x0, 0x0, 0x0, 667},
+		0x94: {0x8000210008, 0x8008100002000000, 0xf, 2922},
+		0x95: {0x0, 0x0, 0x0, 666},
+		0x97: {0x8000010008, 0x2004000004000000, 0x7, 2938},
+		0x9c: {0x8000630018, 0x8005480020000000, 0x1f, 2946},
+		0x9f: {0x8000030018, 0x2009000008000000, 0xf, 2978},
+		0xa4: {0x210100, 0x402080000000000, 0x7, 750},
+		0xa5: {0x500, 0x240000000000000, 0x3, 758},
+		0xa6: {0x200500, 0x500100000000000, 0x7, 762},
+		0xa7: {0x10100, 0x201000000000000, 0x3, 770},
+		0xac: {0x600000, 0x180000000000, 0x3, 780},
+		0xad: {0x0, 0x0, 0x0, 784},
+		0xae: {0x600000, 0x180000000000, 0x3, 785},
+		0xaf: {0x0, 0x0, 0x0, 789},
+		0xb4: {0x200400, 0x80080000000000, 0x3, 796},
+		0xb5: {0x500, 0x240000000000000, 0x3, 800},
+		0xb6: {0x200500, 0x500100000000000, 0x7, 804},
+		0xb7: {0x200600, 0x180080000000000, 0x7, 812},
+		0xbc: {0xc0000600400, 0x40300000600000, 0x7, 2994},
+		0xbd: {0x0, 0x0, 0x0, 842},
+		0xbe: {0x600000, 0x180000000000, 0x3, 843},
+		0xbf: {0x1c8000040000, 0x800002700000, 0x3, 3002},
+		0xc3: {0xb880000000634000, 0x11c400000004c40, 0x3ff, 3006},
+		0xc4: {0x200800, 0x40080000000000, 0x3, 2130},
+		0xc5: {0x500, 0x240000000000000, 0x3, 2134},
+		0xc6: {0x200500, 0x500100000000000, 0x7, 2138},
+		0xc7: {0x800, 0x20000000000000, 0x1, 2146},
+		0xcc: {0x200060, 0x2800080000000000, 0x7, 2580},
+		0xcd: {0x0, 0x0, 0x0, 2170},
+		0xce: {0x600000, 0x180000000000, 0x3, 2171},
+		0xcf: {0x60, 0x1800000000000000, 0x3, 2588},
+		0xd4: {0x1800000000200000, 0x2000000000a0, 0x7, 2195},
+		0xd5: {0x500, 0x240000000000000, 0x3, 2203},
+		0xd6: {0x200500, 0x500100000000000, 0x7, 2207},
+		0xdb: {0xb880000000034000, 0x8c000000010580, 0xff, 4030},
+		0xdc: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
+		0xdd: {0x0, 0x0, 0x0, 2479},
+		0xde: {0x600000, 0x180000000000, 0x3, 2480},
 	},
 	Cage: {
-		FormAlu64AddK:        {1, 4, 3},
-		FormAlu64AddX:        {5, 0, 0},
-		FormAlu64SubK:        {6, 4, 3},
-		FormAlu64SubX:        {10, 0, 0},
-		FormAlu64MulK:        {11, 4, 1},
-		FormAlu64MulX:        {13, 0, 0},
-		FormAlu64DivK:        {14, 5, 3},
-		FormAlu64DivX:        {18, 5, 15},
-		FormAlu64SdivK:       {34, 5, 3},
-		FormAlu64SdivX:       {38, 5, 15},
-		FormAlu64ModK:        {54, 5, 3},
-		FormAlu64ModX:        {58, 5, 15},
-		FormAlu64SmodK:       {74, 5, 3},
-		FormAlu64SmodX:       {78, 5, 15},
-		FormAlu64OrK:         {94, 4, 3},
-		FormAlu64OrX:         {98, 0, 0},
-		FormAlu64AndK:        {99, 4, 3},
-		FormAlu64AndX:        {103, 0, 0},
-		FormAlu64XorK:        {104, 4, 3},
-		FormAlu64XorX:        {108, 0, 0},
-		FormAlu64LshK:        {109, 14, 1},
-		FormAlu64LshX:        {111, 10, 1},
-		FormAlu64RshK:        {113, 14, 1},
-		FormAlu64RshX:        {115, 10, 1},
-		FormAlu64ArshK:       {117, 14, 1},
-		FormAlu64ArshX:       {119, 10, 1},
-		FormAlu64MovK:        {121, 2, 3},
-		FormAlu64MovX:        {125, 9, 1},
-		FormAlu64Neg:         {127, 0, 0},
-		FormAlu64Movsx8:      {128, 0, 0},
-		FormAlu64Movsx16:     {129, 0, 0},
-		FormAlu64Movsx32:     {130, 0, 0},
-		FormAlu32AddK:        {165, 4, 3},
-		FormAlu32AddX:        {169, 0, 0},
-		FormAlu32SubK:        {170, 4, 3},
-		FormAlu32SubX:        {174, 0, 0},
-		FormAlu32MulK:        {175, 4, 1},
-		FormAlu32MulX:        {177, 0, 0},
-		FormAlu32DivK:        {178, 5, 3},
-		FormAlu32DivX:        {182, 5, 15},
-		FormAlu32SdivK:       {198, 5, 3},
-		FormAlu32SdivX:       {202, 5, 15},
-		FormAlu32ModK:        {218, 5, 3},
-		FormAlu32ModX:        {222, 5, 15},
-		FormAlu32SmodK:       {238, 5, 3},
-		FormAlu32SmodX:       {242, 5, 15},
-		FormAlu32OrK:         {258, 4, 3},
-		FormAlu32OrX:         {262, 0, 0},
-		FormAlu32AndK:        {263, 4, 3},
-		FormAlu32AndX:        {267, 0, 0},
-		FormAlu32XorK:        {268, 4, 3},
-		FormAlu32XorX:        {272, 0, 0},
-		FormAlu32LshK:        {273, 14, 1},
-		FormAlu32LshX:        {275, 10, 1},
-		FormAlu32RshK:        {277, 14, 1},
-		FormAlu32RshX:        {279, 10, 1},
-		FormAlu32ArshK:       {281, 14, 1},
-		FormAlu32ArshX:       {283, 10, 1},
-		FormAlu32MovK:        {285, 3, 1},
-		FormAlu32MovX:        {287, 0, 0},
-		FormAlu32Neg:         {288, 0, 0},
-		FormAlu32Movsx8:      {289, 0, 0},
-		FormAlu32Movsx16:     {290, 0, 0},
-		FormEndLe16:          {291, 0, 0},
-		FormEndLe32:          {292, 0, 0},
-		FormEndLe64:          {126, 0, 0},
-		FormEndBe16:          {293, 0, 0},
-		FormEndBe32:          {294, 0, 0},
-		FormEndBe64:          {295, 0, 0},
-		FormEndSwap16:        {293, 0, 0},
-		FormEndSwap32:        {294, 0, 0},
-		FormEndSwap64:        {295, 0, 0},
-		FormJmpJeqK:          {296, 3, 3},
-		FormJmpJeqX:          {300, 0, 0},
-		FormJmpJneK:          {301, 3, 3},
-		FormJmpJneX:          {305, 0, 0},
-		FormJmpJgtK:          {306, 3, 3},
-		FormJmpJgtX:          {310, 0, 0},
-		FormJmpJgeK:          {311, 3, 3},
-		FormJmpJgeX:          {315, 0, 0},
-		FormJmpJltK:          {316, 3, 3},
-		FormJmpJltX:          {320, 0, 0},
-		FormJmpJleK:          {321, 3, 3},
-		FormJmpJleX:          {325, 0, 0},
-		FormJmpJsgtK:         {326, 3, 3},
-		FormJmpJsgtX:         {330, 0, 0},
-		FormJmpJsgeK:         {331, 3, 3},
-		FormJmpJsgeX:         {335, 0, 0},
-		FormJmpJsltK:         {336, 3, 3},
-		FormJmpJsltX:         {340, 0, 0},
-		FormJmpJsleK:         {341, 3, 3},
-		FormJmpJsleX:         {345, 0, 0},
-		FormJmpJsetK:         {346, 0, 0},
-		FormJmpJsetX:         {347, 0, 0},
-		FormJmp32JeqK:        {348, 3, 3},
-		FormJmp32JeqX:        {352, 0, 0},
-		FormJmp32JneK:        {353, 3, 3},
-		FormJmp32JneX:        {357, 0, 0},
-		FormJmp32JgtK:        {358, 3, 3},
-		FormJmp32JgtX:        {362, 0, 0},
-		FormJmp32JgeK:        {363, 3, 3},
-		FormJmp32JgeX:        {367, 0, 0},
-		FormJmp32JltK:        {368, 3, 3},
-		FormJmp32JltX:        {372, 0, 0},
-		FormJmp32JleK:        {373, 3, 3},
-		FormJmp32JleX:        {377, 0, 0},
-		FormJmp32JsgtK:       {378, 3, 3},
-		FormJmp32JsgtX:       {382, 0, 0},
-		FormJmp32JsgeK:       {383, 3, 3},
-		FormJmp32JsgeX:       {387, 0, 0},
-		FormJmp32JsltK:       {388, 3, 3},
-		FormJmp32JsltX:       {392, 0, 0},
-		FormJmp32JsleK:       {393, 3, 3},
-		FormJmp32JsleX:       {397, 0, 0},
-		FormJmp32JsetK:       {398, 0, 0},
-		FormJmp32JsetX:       {399, 0, 0},
-		FormJmpJa:            {400, 0, 0},
-		FormJmpGotol:         {400, 0, 0},
-		FormJmpCall:          {563, 0, 0},
-		FormJmpCallLocal:     {401, 0, 0},
-		FormJmpCallx:         {564, 0, 0},
-		FormJmpExit:          {401, 0, 0},
-		FormJmpCharge:        {565, 4, 1},
-		FormLdImm64:          {402, 0, 15},
-		FormLdSecond:         {126, 0, 0},
-		FormLdxMemB:          {567, 13, 1},
-		FormLdxMemH:          {569, 13, 1},
-		FormLdxMemW:          {571, 13, 1},
-		FormLdxMemDw:         {573, 13, 1},
-		FormLdxMemsxB:        {575, 13, 1},
-		FormLdxMemsxH:        {577, 13, 1},
-		FormLdxMemsxW:        {579, 13, 1},
-		FormStMemB:           {581, 12, 1},
-		FormStMemH:           {583, 12, 1},
-		FormStMemW:           {585, 12, 1},
-		FormStMemDw:          {587, 12, 1},
-		FormStxMemB:          {589, 12, 1},
-		FormStxMemH:          {591, 12, 1},
-		FormStxMemW:          {593, 12, 1},
-		FormStxMemDw:         {595, 12, 1},
-		FormAtomic32Add:      {597, 12, 1},
-		FormAtomic32Or:       {599, 12, 1},
-		FormAtomic32And:      {601, 12, 1},
-		FormAtomic32Xor:      {603, 12, 1},
-		FormAtomic32FetchAdd: {605, 12, 1},
-		FormAtomic32FetchOr:  {607, 7, 63},
-		FormAtomic32FetchAnd: {671, 7, 63},
-		FormAtomic32FetchXor: {735, 7, 63},
-		FormAtomic32Xchg:     {799, 12, 1},
-		FormAtomic32Cmpxchg:  {801, 12, 1},
-		FormAtomic64Add:      {803, 12, 1},
-		FormAtomic64Or:       {805, 12, 1},
-		FormAtomic64And:      {807, 12, 1},
-		FormAtomic64Xor:      {809, 12, 1},
-		FormAtomic64FetchAdd: {811, 12, 1},
-		FormAtomic64FetchOr:  {813, 7, 63},
-		FormAtomic64FetchAnd: {877, 7, 63},
-		FormAtomic64FetchXor: {941, 7, 63},
-		FormAtomic64Xchg:     {1005, 12, 1},
-		FormAtomic64Cmpxchg:  {1007, 12, 1},
-		FormLoadAcqB:         {567, 13, 1},
-		FormLoadAcqH:         {1009, 13, 1},
-		FormLoadAcqW:         {1011, 13, 1},
-		FormLoadAcqDw:        {1013, 13, 1},
-		FormStoreRelB:        {589, 12, 1},
-		FormStoreRelH:        {1015, 12, 1},
-		FormStoreRelW:        {1017, 12, 1},
-		FormStoreRelDw:       {1019, 12, 1},
+		0x00: {0x0, 0x0, 0x0, 1},
+		0x04: {0x210100, 0x402080000000000, 0x7, 2},
+		0x05: {0x0, 0x0, 0x0, 10},
+		0x06: {0x0, 0x0, 0x0, 10},
+		0x07: {0x10100, 0x201000000000000, 0x3, 11},
+		0x0c: {0x600000, 0x180000000000, 0x3, 15},
+		0x0f: {0x0, 0x0, 0x0, 19},
+		0x14: {0x210100, 0x402080000000000, 0x7, 20},
+		0x15: {0x500, 0x240000000000000, 0x3, 28},
+		0x16: {0x200500, 0x500100000000000, 0x7, 32},
+		0x17: {0x10100, 0x201000000000000, 0x3, 40},
+		0x18: {0x3800203600, 0x491000150000000, 0x7f, 4286},
+		0x1c: {0x600000, 0x180000000000, 0x3, 300},
+		0x1d: {0x0, 0x0, 0x0, 304},
+		0x1e: {0x600000, 0x180000000000, 0x3, 305},
+		0x1f: {0x0, 0x0, 0x0, 309},
+		0x24: {0x200100, 0x200080000000000, 0x3, 326},
+		0x25: {0x500, 0x240000000000000, 0x3, 330},
+		0x26: {0x200500, 0x500100000000000, 0x7, 334},
+		0x27: {0x100, 0x100000000000000, 0x1, 342},
+		0x2c: {0x600000, 0x180000000000, 0x3, 352},
+		0x2d: {0x0, 0x0, 0x0, 356},
+		0x2e: {0x600000, 0x180000000000, 0x3, 357},
+		0x2f: {0x0, 0x0, 0x0, 361},
+		0x34: {0x8000210008, 0x8008100002000000, 0xf, 370},
+		0x35: {0x500, 0x240000000000000, 0x3, 386},
+		0x36: {0x200500, 0x500100000000000, 0x7, 390},
+		0x37: {0x8000010008, 0x8002000002000000, 0x7, 398},
+		0x3c: {0x8000630018, 0x8009280020000000, 0x1f, 414},
+		0x3d: {0x0, 0x0, 0x0, 446},
+		0x3e: {0x600000, 0x180000000000, 0x3, 447},
+		0x3f: {0x8000030018, 0x2009000008000000, 0xf, 451},
+		0x44: {0x210100, 0x402080000000000, 0x7, 475},
+		0x45: {0x0, 0x0, 0x0, 483},
+		0x46: {0x200000, 0x80000000000, 0x1, 484},
+		0x47: {0x10100, 0x201000000000000, 0x3, 486},
+		0x4c: {0x600000, 0x180000000000, 0x3, 498},
+		0x4d: {0x0, 0x0, 0x0, 502},
+		0x4e: {0x600000, 0x180000000000, 0x3, 503},
+		0x4f: {0x0, 0x0, 0x0, 507},
+		0x54: {0x210100, 0x402080000000000, 0x7, 516},
+		0x55: {0x500, 0x240000000000000, 0x3, 524},
+		0x56: {0x200500, 0x500100000000000, 0x7, 528},
+		0x57: {0x10100, 0x201000000000000, 0x3, 536},
+		0x5c: {0x600000, 0x180000000000, 0x3, 540},
+		0x5d: {0x0, 0x0, 0x0, 544},
+		0x5e: {0x600000, 0x180000000000, 0x3, 545},
+		0x5f: {0x0, 0x0, 0x0, 549},
+		0x61: {0x104000, 0x8100000000000, 0x3, 4414},
+		0x62: {0x84000, 0x8200000000000, 0x3, 4418},
+		0x63: {0x84000, 0x8200000000000, 0x3, 4422},
+		0x64: {0x200800, 0x40080000000000, 0x3, 570},
+		0x65: {0x500, 0x240000000000000, 0x3, 574},
+		0x66: {0x200500, 0x500100000000000, 0x7, 578},
+		0x67: {0x800, 0x20000000000000, 0x1, 586},
+		0x69: {0x104000, 0x8100000000000, 0x3, 4426},
+		0x6a: {0x84000, 0x8200000000000, 0x3, 4430},
+		0x6b: {0x84000, 0x8200000000000, 0x3, 4434},
+		0x6c: {0x200040, 0x800080000000000, 0x3, 602},
+		0x6d: {0x0, 0x0, 0x0, 606},
+		0x6e: {0x600000, 0x180000000000, 0x3, 607},
+		0x6f: {0x40, 0x400000000000000, 0x1, 611},
+		0x71: {0x104000, 0x8100000000000, 0x3, 4438},
+		0x72: {0x84000, 0x8200000000000, 0x3, 4442},
+		0x73: {0x84000, 0x8200000000000, 0x3, 4446},
+		0x74: {0x200800, 0x40080000000000, 0x3, 627},
+		0x75: {0x500, 0x240000000000000, 0x3, 631},
+		0x76: {0x200500, 0x500100000000000, 0x7, 635},
+		0x77: {0x800, 0x20000000000000, 0x1, 643},
+		0x79: {0x104000, 0x8100000000000, 0x3, 4450},
+		0x7a: {0x84000, 0x8200000000000, 0x3, 4454},
+		0x7b: {0x84000, 0x8200000000000, 0x3, 4458},
+		0x7c: {0x200040, 0x800080000000000, 0x3, 651},
+		0x7d: {0x0, 0x0, 0x0, 655},
+		0x7e: {0x600000, 0x180000000000, 0x3, 656},
+		0x7f: {0x40, 0x400000000000000, 0x1, 660},
+		0x81: {0x104000, 0x8100000000000, 0x3, 4462},
+		0x84: {0x200000, 0x80000000000, 0x1, 664},
+		0x85: {0x1800000000, 0x60000000, 0x3, 4466},
+		0x87: {0x0, 0x0, 0x0, 667},
+		0x89: {0x104000, 0x8100000000000, 0x3, 4470},
+		0x8d: {0x0, 0x0, 0x0, 4474},
+		0x91: {0x104000, 0x8100000000000, 0x3, 4475},
+		0x94: {0x8000210008, 0x8008100002000000, 0xf, 672},
+		0x95: {0x0, 0x0, 0x0, 666},
+		0x97: {0x8000010008, 0x8002000002000000, 0x7, 688},
+		0x9c: {0x8000630018, 0x8009280020000000, 0x1f, 696},
+		0x9f: {0x8000030018, 0x2009000008000000, 0xf, 728},
+		0xa4: {0x210100, 0x402080000000000, 0x7, 750},
+		0xa5: {0x500, 0x240000000000000, 0x3, 758},
+		0xa6: {0x200500, 0x500100000000000, 0x7, 762},
+		0xa7: {0x10100, 0x201000000000000, 0x3, 770},
+		0xac: {0x600000, 0x180000000000, 0x3, 780},
+		0xad: {0x0, 0x0, 0x0, 784},
+		0xae: {0x600000, 0x180000000000, 0x3, 785},
+		0xaf: {0x0, 0x0, 0x0, 789},
+		0xb4: {0x200400, 0x80080000000000, 0x3, 796},
+		0xb5: {0x500, 0x240000000000000, 0x3, 800},
+		0xb6: {0x200500, 0x500100000000000, 0x7, 804},
+		0xb7: {0x200600, 0x180080000000000, 0x7, 812},
+		0xbc: {0xc0000600400, 0x80440002800000, 0xf, 4479},
+		0xbd: {0x0, 0x0, 0x0, 842},
+		0xbe: {0x600000, 0x180000000000, 0x3, 843},
+		0xbf: {0x1c8000040000, 0x2000004600000, 0xf, 4495},
+		0xc3: {0xb8800000005a4000, 0x101100000004660, 0x3ff, 4511},
+		0xc4: {0x200800, 0x40080000000000, 0x3, 2130},
+		0xc5: {0x500, 0x240000000000000, 0x3, 2134},
+		0xc6: {0x200500, 0x500100000000000, 0x7, 2138},
+		0xc7: {0x800, 0x20000000000000, 0x1, 2146},
+		0xcb: {0x800000000184000, 0x11100000000040, 0xf, 5535},
+		0xcc: {0x200040, 0x800080000000000, 0x3, 2166},
+		0xcd: {0x0, 0x0, 0x0, 2170},
+		0xce: {0x600000, 0x180000000000, 0x3, 2171},
+		0xcf: {0x40, 0x400000000000000, 0x1, 2175},
+		0xd3: {0x800000000184000, 0x11100000000040, 0xf, 5551},
+		0xd4: {0x1800000000200000, 0x2000000000a0, 0x7, 2195},
+		0xd5: {0x500, 0x240000000000000, 0x3, 2203},
+		0xd6: {0x200500, 0x500100000000000, 0x7, 2207},
+		0xd7: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
+		0xdb: {0xb8800000001a4000, 0x20400000000504, 0x1ff, 5567},
+		0xdc: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
+		0xdd: {0x0, 0x0, 0x0, 2479},
+		0xde: {0x600000, 0x180000000000, 0x3, 2480},
+		0xf6: {0x100, 0x100000000000000, 0x1, 6079},
 	},
 	CageNoBMI2: {
-		FormAlu64AddK:        {1, 4, 3},
-		FormAlu64AddX:        {5, 0, 0},
-		FormAlu64SubK:        {6, 4, 3},
-		FormAlu64SubX:        {10, 0, 0},
-		FormAlu64MulK:        {11, 4, 1},
-		FormAlu64MulX:        {13, 0, 0},
-		FormAlu64DivK:        {14, 5, 3},
-		FormAlu64DivX:        {18, 5, 15},
-		FormAlu64SdivK:       {34, 5, 3},
-		FormAlu64SdivX:       {38, 5, 15},
-		FormAlu64ModK:        {54, 5, 3},
-		FormAlu64ModX:        {58, 5, 15},
-		FormAlu64SmodK:       {74, 5, 3},
-		FormAlu64SmodX:       {78, 5, 15},
-		FormAlu64OrK:         {94, 4, 3},
-		FormAlu64OrX:         {98, 0, 0},
-		FormAlu64AndK:        {99, 4, 3},
-		FormAlu64AndX:        {103, 0, 0},
-		FormAlu64XorK:        {104, 4, 3},
-		FormAlu64XorX:        {108, 0, 0},
-		FormAlu64LshK:        {109, 14, 1},
-		FormAlu64LshX:        {539, 10, 3},
-		FormAlu64RshK:        {113, 14, 1},
-		FormAlu64RshX:        {543, 10, 3},
-		FormAlu64ArshK:       {117, 14, 1},
-		FormAlu64ArshX:       {547, 10, 3},
-		FormAlu64MovK:        {121, 2, 3},
-		FormAlu64MovX:        {125, 9, 1},
-		FormAlu64Neg:         {127, 0, 0},
-		FormAlu64Movsx8:      {128, 0, 0},
-		FormAlu64Movsx16:     {129, 0, 0},
-		FormAlu64Movsx32:     {130, 0, 0},
-		FormAlu32AddK:        {165, 4, 3},
-		FormAlu32AddX:        {169, 0, 0},
-		FormAlu32SubK:        {170, 4, 3},
-		FormAlu32SubX:        {174, 0, 0},
-		FormAlu32MulK:        {175, 4, 1},
-		FormAlu32MulX:        {177, 0, 0},
-		FormAlu32DivK:        {178, 5, 3},
-		FormAlu32DivX:        {182, 5, 15},
-		FormAlu32SdivK:       {198, 5, 3},
-		FormAlu32SdivX:       {202, 5, 15},
-		FormAlu32ModK:        {218, 5, 3},
-		FormAlu32ModX:        {222, 5, 15},
-		FormAlu32SmodK:       {238, 5, 3},
-		FormAlu32SmodX:       {242, 5, 15},
-		FormAlu32OrK:         {258, 4, 3},
-		FormAlu32OrX:         {262, 0, 0},
-		FormAlu32AndK:        {263, 4, 3},
-		FormAlu32AndX:        {267, 0, 0},
-		FormAlu32XorK:        {268, 4, 3},
-		FormAlu32XorX:        {272, 0, 0},
-		FormAlu32LshK:        {273, 14, 1},
-		FormAlu32LshX:        {551, 10, 3},
-		FormAlu32RshK:        {277, 14, 1},
-		FormAlu32RshX:        {555, 10, 3},
-		FormAlu32ArshK:       {281, 14, 1},
-		FormAlu32ArshX:       {559, 10, 3},
-		FormAlu32MovK:        {285, 3, 1},
-		FormAlu32MovX:        {287, 0, 0},
-		FormAlu32Neg:         {288, 0, 0},
-		FormAlu32Movsx8:      {289, 0, 0},
-		FormAlu32Movsx16:     {290, 0, 0},
-		FormEndLe16:          {291, 0, 0},
-		FormEndLe32:          {292, 0, 0},
-		FormEndLe64:          {126, 0, 0},
-		FormEndBe16:          {293, 0, 0},
-		FormEndBe32:          {294, 0, 0},
-		FormEndBe64:          {295, 0, 0},
-		FormEndSwap16:        {293, 0, 0},
-		FormEndSwap32:        {294, 0, 0},
-		FormEndSwap64:        {295, 0, 0},
-		FormJmpJeqK:          {296, 3, 3},
-		FormJmpJeqX:          {300, 0, 0},
-		FormJmpJneK:          {301, 3, 3},
-		FormJmpJneX:          {305, 0, 0},
-		FormJmpJgtK:          {306, 3, 3},
-		FormJmpJgtX:          {310, 0, 0},
-		FormJmpJgeK:          {311, 3, 3},
-		FormJmpJgeX:          {315, 0, 0},
-		FormJmpJltK:          {316, 3, 3},
-		FormJmpJltX:          {320, 0, 0},
-		FormJmpJleK:          {321, 3, 3},
-		FormJmpJleX:          {325, 0, 0},
-		FormJmpJsgtK:         {326, 3, 3},
-		FormJmpJsgtX:         {330, 0, 0},
-		FormJmpJsgeK:         {331, 3, 3},
-		FormJmpJsgeX:         {335, 0, 0},
-		FormJmpJsltK:         {336, 3, 3},
-		FormJmpJsltX:         {340, 0, 0},
-		FormJmpJsleK:         {341, 3, 3},
-		FormJmpJsleX:         {345, 0, 0},
-		FormJmpJsetK:         {346, 0, 0},
-		FormJmpJsetX:         {347, 0, 0},
-		FormJmp32JeqK:        {348, 3, 3},
-		FormJmp32JeqX:        {352, 0, 0},
-		FormJmp32JneK:        {353, 3, 3},
-		FormJmp32JneX:        {357, 0, 0},
-		FormJmp32JgtK:        {358, 3, 3},
-		FormJmp32JgtX:        {362, 0, 0},
-		FormJmp32JgeK:        {363, 3, 3},
-		FormJmp32JgeX:        {367, 0, 0},
-		FormJmp32JltK:        {368, 3, 3},
-		FormJmp32JltX:        {372, 0, 0},
-		FormJmp32JleK:        {373, 3, 3},
-		FormJmp32JleX:        {377, 0, 0},
-		FormJmp32JsgtK:       {378, 3, 3},
-		FormJmp32JsgtX:       {382, 0, 0},
-		FormJmp32JsgeK:       {383, 3, 3},
-		FormJmp32JsgeX:       {387, 0, 0},
-		FormJmp32JsltK:       {388, 3, 3},
-		FormJmp32JsltX:       {392, 0, 0},
-		FormJmp32JsleK:       {393, 3, 3},
-		FormJmp32JsleX:       {397, 0, 0},
-		FormJmp32JsetK:       {398, 0, 0},
-		FormJmp32JsetX:       {399, 0, 0},
-		FormJmpJa:            {400, 0, 0},
-		FormJmpGotol:         {400, 0, 0},
-		FormJmpCall:          {563, 0, 0},
-		FormJmpCallLocal:     {401, 0, 0},
-		FormJmpCallx:         {564, 0, 0},
-		FormJmpExit:          {401, 0, 0},
-		FormJmpCharge:        {565, 4, 1},
-		FormLdImm64:          {402, 0, 15},
-		FormLdSecond:         {126, 0, 0},
-		FormLdxMemB:          {567, 13, 1},
-		FormLdxMemH:          {569, 13, 1},
-		FormLdxMemW:          {571, 13, 1},
-		FormLdxMemDw:         {573, 13, 1},
-		FormLdxMemsxB:        {575, 13, 1},
-		FormLdxMemsxH:        {577, 13, 1},
-		FormLdxMemsxW:        {579, 13, 1},
-		FormStMemB:           {581, 12, 1},
-		FormStMemH:           {583, 12, 1},
-		FormStMemW:           {585, 12, 1},
-		FormStMemDw:          {587, 12, 1},
-		FormStxMemB:          {589, 12, 1},
-		FormStxMemH:          {591, 12, 1},
-		FormStxMemW:          {593, 12, 1},
-		FormStxMemDw:         {595, 12, 1},
-		FormAtomic32Add:      {597, 12, 1},
-		FormAtomic32Or:       {599, 12, 1},
-		FormAtomic32And:      {601, 12, 1},
-		FormAtomic32Xor:      {603, 12, 1},
-		FormAtomic32FetchAdd: {605, 12, 1},
-		FormAtomic32FetchOr:  {607, 7, 63},
-		FormAtomic32FetchAnd: {671, 7, 63},
-		FormAtomic32FetchXor: {735, 7, 63},
-		FormAtomic32Xchg:     {799, 12, 1},
-		FormAtomic32Cmpxchg:  {801, 12, 1},
-		FormAtomic64Add:      {803, 12, 1},
-		FormAtomic64Or:       {805, 12, 1},
-		FormAtomic64And:      {807, 12, 1},
-		FormAtomic64Xor:      {809, 12, 1},
-		FormAtomic64FetchAdd: {811, 12, 1},
-		FormAtomic64FetchOr:  {813, 7, 63},
-		FormAtomic64FetchAnd: {877, 7, 63},
-		FormAtomic64FetchXor: {941, 7, 63},
-		FormAtomic64Xchg:     {1005, 12, 1},
-		FormAtomic64Cmpxchg:  {1007, 12, 1},
-		FormLoadAcqB:         {567, 13, 1},
-		FormLoadAcqH:         {1009, 13, 1},
-		FormLoadAcqW:         {1011, 13, 1},
-		FormLoadAcqDw:        {1013, 13, 1},
-		FormStoreRelB:        {589, 12, 1},
-		FormStoreRelH:        {1015, 12, 1},
-		FormStoreRelW:        {1017, 12, 1},
-		FormStoreRelDw:       {1019, 12, 1},
+		0x00: {0x0, 0x0, 0x0, 1},
+		0x04: {0x210100, 0x402080000000000, 0x7, 2},
+		0x05: {0x0, 0x0, 0x0, 10},
+		0x06: {0x0, 0x0, 0x0, 10},
+		0x07: {0x10100, 0x201000000000000, 0x3, 11},
+		0x0c: {0x600000, 0x180000000000, 0x3, 15},
+		0x0f: {0x0, 0x0, 0x0, 19},
+		0x14: {0x210100, 0x402080000000000, 0x7, 20},
+		0x15: {0x500, 0x240000000000000, 0x3, 28},
+		0x16: {0x200500, 0x500100000000000, 0x7, 32},
+		0x17: {0x10100, 0x201000000000000, 0x3, 40},
+		0x18: {0x3800203600, 0x491000150000000, 0x7f, 4286},
+		0x1c: {0x600000, 0x180000000000, 0x3, 300},
+		0x1d: {0x0, 0x0, 0x0, 304},
+		0x1e: {0x600000, 0x180000000000, 0x3, 305},
+		0x1f: {0x0, 0x0, 0x0, 309},
+		0x24: {0x200100, 0x200080000000000, 0x3, 326},
+		0x25: {0x500, 0x240000000000000, 0x3, 330},
+		0x26: {0x200500, 0x500100000000000, 0x7, 334},
+		0x27: {0x100, 0x100000000000000, 0x1, 342},
+		0x2c: {0x600000, 0x180000000000, 0x3, 352},
+		0x2d: {0x0, 0x0, 0x0, 356},
+		0x2e: {0x600000, 0x180000000000, 0x3, 357},
+		0x2f: {0x0, 0x0, 0x0, 361},
+		0x34: {0x8000210008, 0x8008100002000000, 0xf, 370},
+		0x35: {0x500, 0x240000000000000, 0x3, 386},
+		0x36: {0x200500, 0x500100000000000, 0x7, 390},
+		0x37: {0x8000010008, 0x8002000002000000, 0x7, 398},
+		0x3c: {0x8000630018, 0x8009280020000000, 0x1f, 414},
+		0x3d: {0x0, 0x0, 0x0, 446},
+		0x3e: {0x600000, 0x180000000000, 0x3, 447},
+		0x3f: {0x8000030018, 0x2009000008000000, 0xf, 451},
+		0x44: {0x210100, 0x402080000000000, 0x7, 475},
+		0x45: {0x0, 0x0, 0x0, 483},
+		0x46: {0x200000, 0x80000000000, 0x1, 484},
+		0x47: {0x10100, 0x201000000000000, 0x3, 486},
+		0x4c: {0x600000, 0x180000000000, 0x3, 498},
+		0x4d: {0x0, 0x0, 0x0, 502},
+		0x4e: {0x600000, 0x180000000000, 0x3, 503},
+		0x4f: {0x0, 0x0, 0x0, 507},
+		0x54: {0x210100, 0x402080000000000, 0x7, 516},
+		0x55: {0x500, 0x240000000000000, 0x3, 524},
+		0x56: {0x200500, 0x500100000000000, 0x7, 528},
+		0x57: {0x10100, 0x201000000000000, 0x3, 536},
+		0x5c: {0x600000, 0x180000000000, 0x3, 540},
+		0x5d: {0x0, 0x0, 0x0, 544},
+		0x5e: {0x600000, 0x180000000000, 0x3, 545},
+		0x5f: {0x0, 0x0, 0x0, 549},
+		0x61: {0x104000, 0x8100000000000, 0x3, 4414},
+		0x62: {0x84000, 0x8200000000000, 0x3, 4418},
+		0x63: {0x84000, 0x8200000000000, 0x3, 4422},
+		0x64: {0x200800, 0x40080000000000, 0x3, 570},
+		0x65: {0x500, 0x240000000000000, 0x3, 574},
+		0x66: {0x200500, 0x500100000000000, 0x7, 578},
+		0x67: {0x800, 0x20000000000000, 0x1, 586},
+		0x69: {0x104000, 0x8100000000000, 0x3, 4426},
+		0x6a: {0x84000, 0x8200000000000, 0x3, 4430},
+		0x6b: {0x84000, 0x8200000000000, 0x3, 4434},
+		0x6c: {0x200060, 0x2800080000000000, 0x7, 2556},
+		0x6d: {0x0, 0x0, 0x0, 606},
+		0x6e: {0x600000, 0x180000000000, 0x3, 607},
+		0x6f: {0x60, 0x1800000000000000, 0x3, 2564},
+		0x71: {0x104000, 0x8100000000000, 0x3, 4438},
+		0x72: {0x84000, 0x8200000000000, 0x3, 4442},
+		0x73: {0x84000, 0x8200000000000, 0x3, 4446},
+		0x74: {0x200800, 0x40080000000000, 0x3, 627},
+		0x75: {0x500, 0x240000000000000, 0x3, 631},
+		0x76: {0x200500, 0x500100000000000, 0x7, 635},
+		0x77: {0x800, 0x20000000000000, 0x1, 643},
+		0x79: {0x104000, 0x8100000000000, 0x3, 4450},
+		0x7a: {0x84000, 0x8200000000000, 0x3, 4454},
+		0x7b: {0x84000, 0x8200000000000, 0x3, 4458},
+		0x7c: {0x200060, 0x2800080000000000, 0x7, 2568},
+		0x7d: {0x0, 0x0, 0x0, 655},
+		0x7e: {0x600000, 0x180000000000, 0x3, 656},
+		0x7f: {0x60, 0x1800000000000000, 0x3, 2576},
+		0x81: {0x104000, 0x8100000000000, 0x3, 4462},
+		0x84: {0x200000, 0x80000000000, 0x1, 664},
+		0x85: {0x1800000000, 0x60000000, 0x3, 4466},
+		0x87: {0x0, 0x0, 0x0, 667},
+		0x89: {0x104000, 0x8100000000000, 0x3, 4470},
+		0x8d: {0x0, 0x0, 0x0, 4474},
+		0x91: {0x104000, 0x8100000000000, 0x3, 4475},
+		0x94: {0x8000210008, 0x8008100002000000, 0xf, 672},
+		0x95: {0x0, 0x0, 0x0, 666},
+		0x97: {0x8000010008, 0x8002000002000000, 0x7, 688},
+		0x9c: {0x8000630018, 0x8009280020000000, 0x1f, 696},
+		0x9f: {0x8000030018, 0x2009000008000000, 0xf, 728},
+		0xa4: {0x210100, 0x402080000000000, 0x7, 750},
+		0xa5: {0x500, 0x240000000000000, 0x3, 758},
+		0xa6: {0x200500, 0x500100000000000, 0x7, 762},
+		0xa7: {0x10100, 0x201000000000000, 0x3, 770},
+		0xac: {0x600000, 0x180000000000, 0x3, 780},
+		0xad: {0x0, 0x0, 0x0, 784},
+		0xae: {0x600000, 0x180000000000, 0x3, 785},
+		0xaf: {0x0, 0x0, 0x0, 789},
+		0xb4: {0x200400, 0x80080000000000, 0x3, 796},
+		0xb5: {0x500, 0x240000000000000, 0x3, 800},
+		0xb6: {0x200500, 0x500100000000000, 0x7, 804},
+		0xb7: {0x200600, 0x180080000000000, 0x7, 812},
+		0xbc: {0xc0000600400, 0x80440002800000, 0xf, 4479},
+		0xbd: {0x0, 0x0, 0x0, 842},
+		0xbe: {0x600000, 0x180000000000, 0x3, 843},
+		0xbf: {0x1c8000040000, 0x2000004600000, 0xf, 4495},
+		0xc3: {0xb8800000005a4000, 0x101100000004660, 0x3ff, 4511},
+		0xc4: {0x200800, 0x40080000000000, 0x3, 2130},
+		0xc5: {0x500, 0x240000000000000, 0x3, 2134},
+		0xc6: {0x200500, 0x500100000000000, 0x7, 2138},
+		0xc7: {0x800, 0x20000000000000, 0x1, 2146},
+		0xcb: {0x800000000184000, 0x11100000000040, 0xf, 5535},
+		0xcc: {0x200060, 0x2800080000000000, 0x7, 2580},
+		0xcd: {0x0, 0x0, 0x0, 2170},
+		0xce: {0x600000, 0x180000000000, 0x3, 2171},
+		0xcf: {0x60, 0x1800000000000000, 0x3, 2588},
+		0xd3: {0x800000000184000, 0x11100000000040, 0xf, 5551},
+		0xd4: {0x1800000000200000, 0x2000000000a0, 0x7, 2195},
+		0xd5: {0x500, 0x240000000000000, 0x3, 2203},
+		0xd6: {0x200500, 0x500100000000000, 0x7, 2207},
+		0xd7: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
+		0xdb: {0xb8800000001a4000, 0x20400000000504, 0x1ff, 5567},
+		0xdc: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
+		0xdd: {0x0, 0x0, 0x0, 2479},
+		0xde: {0x600000, 0x180000000000, 0x3, 2480},
+		0xf6: {0x100, 0x100000000000000, 0x1, 6079},
 	},
 }
 
 // RegClass gives the class bits of a slot's byte of registers.
 var RegClass = [256]uint32{
-	0x2a0, 0x80, 0x80, 0xc0, 0x880, 0x10080, 0x80, 0x10080,
-	0x10080, 0x10080, 0x1080, 0x10080, 0x10080, 0x0, 0x0, 0x0,
-	0x40020, 0x40200, 0x40000, 0x40040, 0x40800, 0x50000, 0x40000, 0x50000,
-	0x50000, 0x50000, 0x41000, 0x50000, 0x50000, 0x0, 0x0, 0x0,
-	0x40020, 0x40000, 0x40200, 0x40040, 0x40800, 0x50000, 0x40000, 0x50000,
-	0x50000, 0x50000, 0x41000, 0x50000, 0x50000, 0x0, 0x0, 0x0,
-	0x120, 0x100, 0x100, 0x340, 0x900, 0x10100, 0x100, 0x10100,
-	0x10100, 0x10100, 0x1100, 0x10100, 0x10100, 0x0, 0x0, 0x0,
-	0x420, 0x400, 0x400, 0x440, 0xe00, 0x10400, 0x400, 0x10400,
-	0x10400, 0x10400, 0x1400, 0x10400, 0x10400, 0x0, 0x0, 0x0,
-	0x20020, 0x20000, 0x20000, 0x20040, 0x20800, 0x30200, 0x20000, 0x30000,
-	0x30000, 0x30000, 0x21000, 0x30000, 0x30000, 0x0, 0x0, 0x0,
-	0x20, 0x0, 0x0, 0x40, 0x800, 0x10000, 0x200, 0x10000,
-	0x10000, 0x10000, 0x1000, 0x10000, 0x10000, 0x0, 0x0, 0x0,
-	0x20020, 0x20000, 0x20000, 0x20040, 0x20800, 0x30000, 0x20000, 0x30200,
-	0x30000, 0x30000, 0x21000, 0x30000, 0x30000, 0x0, 0x0, 0x0,
-	0x20020, 0x20000, 0x20000, 0x20040, 0x20800, 0x30000, 0x20000, 0x30000,
-	0x30200, 0x30000, 0x21000, 0x30000, 0x30000, 0x0, 0x0, 0x0,
-	0x20020, 0x20000, 0x20000, 0x20040, 0x20800, 0x30000, 0x20000, 0x30000,
-	0x30000, 0x30200, 0x21000, 0x30000, 0x30000, 0x0, 0x0, 0x0,
-	0x42020, 0x42000, 0x42000, 0x42040, 0x42800, 0x52000, 0x42000, 0x52000,
-	0x52000, 0x52000, 0x43200, 0x52000, 0x52000, 0x0, 0x0, 0x0,
-	0x20020, 0x20000, 0x20000, 0x20040, 0x20800, 0x30000, 0x20000, 0x30000,
-	0x30000, 0x30000, 0x21000, 0x30200, 0x30000, 0x0, 0x0, 0x0,
-	0x20020, 0x20000, 0x20000, 0x20040, 0x20800, 0x30000, 0x20000, 0x30000,
-	0x30000, 0x30000, 0x21000, 0x30000, 0x30200, 0x0, 0x0, 0x0,
+	0x70000, 0x20000, 0x20000, 0x20008, 0x20020, 0x220000, 0x20000, 0x220000,
+	0x220000, 0x220000, 0xa0000, 0x220000, 0x220000, 0x0, 0x0, 0x0,
+	0x10080, 0x40080, 0x80, 0x88, 0xa0, 0x200080, 0x80, 0x200080,
+	0x200080, 0x200080, 0x80080, 0x200080, 0x200080, 0x0, 0x0, 0x0,
+	0x10080, 0x80, 0x40080, 0x88, 0xa0, 0x200080, 0x80, 0x200080,
+	0x200080, 0x200080, 0x80080, 0x200080, 0x200080, 0x0, 0x0, 0x0,
+	0x10010, 0x10, 0x10, 0x40018, 0x30, 0x200010, 0x10, 0x200010,
+	0x200010, 0x200010, 0x80010, 0x200010, 0x200010, 0x0, 0x0, 0x0,
+	0x10040, 0x40, 0x40, 0x48, 0x40060, 0x200040, 0x40, 0x200040,
+	0x200040, 0x200040, 0x80040, 0x200040, 0x200040, 0x0, 0x0, 0x0,
+	0x410000, 0x400000, 0x400000, 0x400008, 0x400020, 0x640000, 0x400000, 0x600000,
+	0x600000, 0x600000, 0x480000, 0x600000, 0x600000, 0x0, 0x0, 0x0,
+	0x10000, 0x0, 0x0, 0x8, 0x20, 0x200000, 0x40000, 0x200000,
+	0x200000, 0x200000, 0x80000, 0x200000, 0x200000, 0x0, 0x0, 0x0,
+	0x410000, 0x400000, 0x400000, 0x400008, 0x400020, 0x600000, 0x400000, 0x640000,
+	0x600000, 0x600000, 0x480000, 0x600000, 0x600000, 0x0, 0x0, 0x0,
+	0x410000, 0x400000, 0x400000, 0x400008, 0x400020, 0x600000, 0x400000, 0x600000,
+	0x640000, 0x600000, 0x480000, 0x600000, 0x600000, 0x0, 0x0, 0x0,
+	0x410000, 0x400000, 0x400000, 0x400008, 0x400020, 0x600000, 0x400000, 0x600000,
+	0x600000, 0x640000, 0x480000, 0x600000, 0x600000, 0x0, 0x0, 0x0,
+	0x110080, 0x100080, 0x100080, 0x100088, 0x1000a0, 0x300080, 0x100080, 0x300080,
+	0x300080, 0x300080, 0x1c0080, 0x300080, 0x300080, 0x0, 0x0, 0x0,
+	0x410000, 0x400000, 0x400000, 0x400008, 0x400020, 0x600000, 0x400000, 0x600000,
+	0x600000, 0x600000, 0x480000, 0x640000, 0x600000, 0x0, 0x0, 0x0,
+	0x410000, 0x400000, 0x400000, 0x400008, 0x400020, 0x600000, 0x400000, 0x600000,
+	0x600000, 0x600000, 0x480000, 0x600000, 0x640000, 0x0, 0x0, 0x0,
 	0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0,
 	0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0,
 	0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0,

@@ -15,175 +15,174 @@ var native = [13]uint8{0, 7, 6, 2, 1, 8, 3, 13, 14, 15, 5, 10, 9}
 type Tables struct {
 	desc    *Description
 	Bits    [][16]uint64 // contributions of a register to a head; 0 is none
-	Steps   []Step
-	Rows    []Row
+	Steps   []*Step
+	Rows    []*Row
 	Index   []uint16             // of RowIndex
-	Windows map[string][]Window  // by profile, then by form number
-	Used    map[describeRef]bool // rows of x86.txt that some window reaches
-	rowKey  map[string]uint16    // rows already made, by content
-	bitKey  map[[16]uint64]uint8 // likewise Bits
+	Finders map[string][]Finder  // by profile, then by opcode
+	lists   map[string][]rowList // by profile, then by form number
+	used    map[*describe.Row]bool
+	cases   map[rowCase]*Row   // rows already made, by what they come from
+	rowKey  map[string]*Row    // likewise, by content
+	bitKey  map[[16]uint64]int // likewise Bits
 }
 
-type describeRef struct {
-	line int
-	form string
+// rowList is what x86.txt says of a form in a profile, in its order.
+type rowList []*describe.Row
+
+// rowCase is a row of x86.txt and those class bits that its steps depend on.
+type rowCase struct {
+	row   *describe.Row
+	class uint32
 }
 
-// Step mirrors tables.Step.
+// Step mirrors tables.Step, with sizes in place of offsets.
 type Step struct {
-	Head      [2]uint64
-	Len       [2]uint8
-	Dst, Src  [2]uint8
-	Mod       [2]uint8
-	Rex       uint8
-	Disp, Imm uint8
-	Arg       string
-	Label     uint8
-	source    *describe.Step
+	Head         uint64
+	N, Disp, Imm int // bytes of head, displacement and immediate
+	Arg          string
+	Last         int        // bytes of head that belong to the last part
+	dst, src     [16]uint64 // contributions to Head
+	Dst, Src     int        // the same in Bits
+	parts        []*describe.Step
+	key          string // tells steps of different bytes apart
 }
 
-// Row mirrors tables.Row.
+// Len returns the bytes of a step.
+func (s *Step) Len() int { return s.N + s.Disp + s.Imm }
+
+// Row mirrors tables.Row. Rows of several lines of x86.txt may have one
+// Number; each knows its own line.
 type Row struct {
-	First  uint16
-	Count  uint8
+	Number int
+	First  int
+	Steps  []*Step
 	Kind   string
 	Short  uint8
 	source *describe.Row
-	keep   []bool // which steps of source are in it
 }
 
-// Window mirrors tables.Window.
-type Window struct {
-	Base        uint16
-	Shift, Mask uint8
+// Size returns the bytes of a row's steps.
+func (r *Row) Size() int {
+	n := 0
+	for _, s := range r.Steps {
+		n += s.Len()
+	}
+	return n
 }
 
-const noLabel = 0xff
+// last returns the bytes of the last x86 instruction.
+func (r *Row) last() int {
+	s := r.Steps[len(r.Steps)-1]
+	return s.Last + s.Disp + s.Imm
+}
+
+// emitted returns the number of steps that Emit writes.
+func (r *Row) emitted() int {
+	if r.Kind == "Special" || r.Kind == "Compiler" {
+		return 0
+	}
+	return len(r.Steps)
+}
 
 var args = map[string]string{"imm": "ArgImm", "off": "ArgOff", "vsyscall": "ArgVsyscall", "limit": "ArgLimit",
 	"percpu": "ArgPercpu", "user": "ArgUser"}
 
 // Build makes the tables, or says which line can't be had.
 func Build(d *Description) (*Tables, error) {
-	t := &Tables{desc: d, Windows: map[string][]Window{}, Used: map[describeRef]bool{},
-		rowKey: map[string]uint16{}, bitKey: map[[16]uint64]uint8{}}
+	t := &Tables{desc: d, Finders: map[string][]Finder{}, lists: map[string][]rowList{}, used: map[*describe.Row]bool{},
+		cases: map[rowCase]*Row{}, rowKey: map[string]*Row{}, bitKey: map[[16]uint64]int{}}
 	t.bits([16]uint64{})
-	t.Rows = append(t.Rows, Row{Kind: "None"})
-	t.Index = append(t.Index, 0) // the window of forms without rows
-	known := map[string]bool{}
+	t.Rows = []*Row{{Kind: "None"}}
+	t.Index = []uint16{0} // for opcodes without rows
+	known := map[string]int{}
 	for _, f := range d.Forms {
-		known[f.Name] = true
-	}
-	for i := range d.Rows {
-		if r := &d.Rows[i]; !known[r.Form] {
-			return nil, fmt.Errorf("%s:%d: bpf.txt has no form %q", r.File, r.Line, r.Form)
-		}
+		known[f.Name] = f.Number
 	}
 	for _, profile := range describe.ProfileNames {
-		ws := make([]Window, len(d.Forms)+1)
-		for _, f := range d.Forms {
-			var err error
-			if ws[f.Number], err = t.window(profile, f); err != nil {
-				return nil, err
+		lists := make([]rowList, len(d.Forms)+1)
+		for i := range d.Rows {
+			r := &d.Rows[i]
+			n := known[r.Form]
+			if n == 0 {
+				return nil, fmt.Errorf("%s:%d: bpf.txt has no form %q", r.File, r.Line, r.Form)
+			}
+			if slices.Contains(r.Profiles, profile) {
+				lists[n] = append(lists[n], r)
 			}
 		}
-		t.Windows[profile] = ws
+		t.lists[profile] = lists
+	}
+	for i, profile := range describe.ProfileNames {
+		if err := t.findersOf(i, profile); err != nil {
+			return nil, err
+		}
 	}
 	for i := range d.Rows {
-		if r := &d.Rows[i]; !t.Used[describeRef{r.Line, r.Form}] {
+		if r := &d.Rows[i]; !t.used[r] {
 			return nil, fmt.Errorf("%s:%d: no instruction ever takes this row of %s", r.File, r.Line, r.Form)
 		}
 	}
 	return t, nil
 }
 
-// window lays out the rows of a form in a profile.
-func (t *Tables) window(profile string, f *describe.Form) (Window, error) {
-	var rows []*describe.Row
-	lo, hi := 64, -1
-	for i := range t.desc.Rows {
-		r := &t.desc.Rows[i]
-		if r.Form != f.Name || !slices.Contains(r.Profiles, profile) {
+// Row returns the row of an instance in a profile; row 0 if there is none.
+func (t *Tables) Row(profile string, f *describe.Form, in Insn) (*Row, error) {
+	c := class(in)
+	for _, r := range t.lists[profile][f.Number] {
+		if !r.Cond.Holds(c.has) {
 			continue
 		}
-		rows = append(rows, r)
-		conds := []describe.Cond{r.Cond}
-		for _, s := range r.Steps {
-			conds = append(conds, s.Guard)
+		key := rowCase{r, uint32(c) & depends(r)}
+		if row, ok := t.cases[key]; ok {
+			return row, nil
 		}
-		for _, c := range conds {
-			for _, name := range c.Names() {
-				bit := slices.Index(describe.Properties, name)
-				lo, hi = min(lo, bit), max(hi, bit)
-			}
+		t.used[r] = true
+		row, err := t.makeRow(r, c)
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", r.File, r.Line, err)
 		}
+		t.cases[key] = row
+		return row, nil
 	}
-	if len(rows) == 0 {
-		return Window{}, nil
-	}
-	if hi < 0 {
-		lo, hi = 0, -1
-	}
-	n := hi - lo + 1
-	if n > 6 {
-		return Window{}, fmt.Errorf("%s:%d: the conditions of %s span %d bits of the class, more than 6",
-			rows[0].File, rows[0].Line, f.Name, n)
-	}
-	w := Window{Base: uint16(len(t.Index)), Shift: uint8(lo), Mask: uint8(1<<n - 1)}
-	index := make([]uint16, 1<<n)
-	possible := make([]bool, 1<<n)
-	for in := range instances(f) {
-		possible[class(in)>>lo&uint32(w.Mask)] = true
-	}
-	for key := range index {
-		if !possible[key] {
-			continue // such as dst=r0 and dst=r3 at once
-		}
-		has := func(name string) bool {
-			bit := slices.Index(describe.Properties, name)
-			return key>>(bit-lo)&1 != 0
-		}
-		for _, r := range rows {
-			if !r.Cond.Holds(has) {
-				continue
-			}
-			id, err := t.row(r, has)
-			if err != nil {
-				return w, fmt.Errorf("%s:%d: %w", r.File, r.Line, err)
-			}
-			index[key] = id
-			t.Used[describeRef{r.Line, r.Form}] = true
-			break
-		}
-	}
-	// Windows of the same rows share their place.
-	for base := 1; base+len(index) <= len(t.Index); base++ {
-		if slices.Equal(t.Index[base:base+len(index)], index) {
-			w.Base = uint16(base)
-			return w, nil
-		}
-	}
-	t.Index = append(t.Index, index...)
-	return w, nil
+	return t.Rows[0], nil
 }
 
-// row makes the row of r for instructions with the properties of has.
-func (t *Tables) row(r *describe.Row, has func(string) bool) (uint16, error) {
-	row := Row{First: uint16(len(t.Steps)), Kind: "Plain", source: r}
+// depends returns the class bits that the steps of a row depend on.
+func depends(r *describe.Row) uint32 {
+	var bits uint32
+	for i := range r.Steps {
+		s := &r.Steps[i]
+		for _, name := range s.Guard.Names() {
+			bits |= propertyBits[name]
+		}
+		if s.Enc == nil {
+			continue
+		}
+		if !s.NeedsRex(0, 0) {
+			bits |= classDst8 | classSrc8 | classSrcByte
+		}
+		if m := s.MemoryOperand(); m != nil && m.Off {
+			bits |= classOff8
+		}
+	}
+	return bits
+}
+
+// makeRow makes the row of r for instructions of a class.
+func (t *Tables) makeRow(r *describe.Row, c Class) (*Row, error) {
+	row := &Row{Kind: "Plain", source: r}
 	if r.Compiler {
 		row.Kind = "Compiler"
 	}
-	var steps []Step
-	labels := map[string]int{}
+	labels := map[string]int{} // steps before
 	for i := range r.Steps {
 		s := &r.Steps[i]
-		keep := s.Guard.Holds(has)
-		row.keep = append(row.keep, keep)
+		keep := s.Guard.Holds(c.has)
 		if s.Label != "" {
 			if !keep {
-				return 0, fmt.Errorf("line %d: a step with a label can't have a guard", s.Line)
+				return nil, fmt.Errorf("line %d: a step with a label can't have a guard", s.Line)
 			}
-			labels[s.Label] = len(steps)
+			labels[s.Label] = len(row.Steps)
 		}
 		if !keep || s.Enc == nil {
 			continue
@@ -193,7 +192,7 @@ func (t *Tables) row(r *describe.Row, has func(string) bool) (uint16, error) {
 				row.Short = s.Enc.Short
 				switch {
 				case i != len(r.Steps)-1:
-					return 0, fmt.Errorf("line %d: a jump must be the last step", s.Line)
+					return nil, fmt.Errorf("line %d: a jump must be the last step", s.Line)
 				case s.Enc.Short == 0:
 					row.Kind = "Charge"
 				case s.Enc.Short == 0xeb:
@@ -204,145 +203,141 @@ func (t *Tables) row(r *describe.Row, has func(string) bool) (uint16, error) {
 				continue
 			}
 		}
-		step, err := t.step(s)
+		step, err := makeStep(s, c)
 		if err != nil {
-			return 0, fmt.Errorf("line %d: %w", s.Line, err)
+			return nil, fmt.Errorf("line %d: %w", s.Line, err)
 		}
-		steps = append(steps, step)
+		row.Steps = append(row.Steps, step)
 	}
-	if len(steps) > 16 {
-		return 0, fmt.Errorf("%d steps, at most 16 fit", len(steps))
+	if err := resolveLabels(row.Steps, labels); err != nil {
+		return nil, err
 	}
-	if err := resolveLabels(&row, steps, labels); err != nil {
-		return 0, err
-	}
-	for _, s := range steps {
+	for _, s := range row.Steps {
 		if s.Arg != "ArgImm" {
 			row.Kind = "Special"
 		}
 	}
-	key := fmt.Sprint(row.Kind, row.Short)
-	for _, s := range steps {
-		s.source = nil
-		key += fmt.Sprint(s)
+	if row.Kind != "Special" {
+		row.Steps = fuse(row.Steps)
 	}
-	if id, ok := t.rowKey[key]; ok {
-		return id, nil
+	if len(row.Steps) > 16 || row.Size() > 127 {
+		return nil, fmt.Errorf("%d steps of %d bytes, at most 16 of 127 fit", len(row.Steps), row.Size())
 	}
-	row.Count = uint8(len(steps))
-	t.Steps = append(t.Steps, steps...)
-	t.rowKey[key] = uint16(len(t.Rows))
-	t.Rows = append(t.Rows, row)
-	return t.rowKey[key], nil
+	return t.intern(row), nil
 }
 
-// resolveLabels puts the distance of jumps inside the row into their heads
-// where all steps between are of fixed length; otherwise the row is Special.
-func resolveLabels(row *Row, steps []Step, labels map[string]int) error {
-	for i := range steps {
-		s := steps[i].source
-		if s.Enc.Short == 0 {
+// resolveLabels puts the distance of jumps inside the row into their heads.
+func resolveLabels(steps []*Step, labels map[string]int) error {
+	for i, s := range steps {
+		d := s.parts[0]
+		if d.Enc.Short == 0 {
 			continue
 		}
-		target, ok := labels[s.Ops[0].Name]
+		target, ok := labels[d.Ops[0].Name]
 		if !ok {
-			return fmt.Errorf("line %d: no label %q", s.Line, s.Ops[0].Name)
+			return fmt.Errorf("line %d: no label %q", d.Line, d.Ops[0].Name)
 		}
-		fixed, distance := true, 0
-		from, to := i+1, target
-		if target <= i {
-			from, to = target, i+1
+		distance := 0
+		for k := i + 1; k < target; k++ {
+			distance += steps[k].Len()
 		}
-		for _, b := range steps[from:to] {
-			fixed = fixed && b.Rex == 0 && b.Disp == 0
-			distance += int(b.Len[0]) + int(b.Imm) // no register can ask for a REX
+		for k := target; k <= i; k++ {
+			distance -= steps[k].Len()
 		}
-		if target <= i {
-			distance = -distance
-		}
-		if fixed {
-			for v := range steps[i].Head {
-				steps[i].Head[v] |= uint64(uint8(distance)) << 8
-			}
-		} else {
-			row.Kind, steps[i].Label = "Special", uint8(target)
-		}
+		s.Head |= uint64(uint8(distance)) << 8
 	}
 	return nil
 }
 
-// step makes the template of s by encoding it for every register and taking
-// the differences; that they add up is checked for every pair.
-func (t *Tables) step(s *describe.Step) (Step, error) {
-	st := Step{Arg: "ArgImm", Label: noLabel, source: s}
+// fuse joins steps whose heads fit one store; only the last may have more
+// than a head.
+func fuse(steps []*Step) []*Step {
+	var out []*Step
+	for _, s := range steps {
+		if len(out) > 0 {
+			if l := out[len(out)-1]; l.Len() == l.N && l.N+s.N <= 8 {
+				out[len(out)-1] = join(l, s)
+				continue
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// join returns a step that is a and then b.
+func join(a, b *Step) *Step {
+	s := *b
+	s.parts = slices.Concat(a.parts, b.parts)
+	s.N += a.N
+	at := 8 * a.N
+	s.Head = a.Head | b.Head<<at
+	for r := range s.dst {
+		s.dst[r] = a.dst[r] ^ b.dst[r]<<at
+		s.src[r] = a.src[r] ^ b.src[r]<<at
+	}
+	return &s
+}
+
+// makeStep makes a step for instructions of a class by encoding it for every
+// register and taking the differences; that they add up is checked for every
+// pair.
+func makeStep(s *describe.Step, c Class) (*Step, error) {
+	st := &Step{Arg: "ArgImm", parts: []*describe.Step{s}}
 	if s.Enc.Short != 0 {
-		head := uint64(s.Enc.Short)
-		st.Head, st.Len = [2]uint64{head, head}, [2]uint8{2, 2}
+		st.Head, st.N, st.Last = uint64(s.Enc.Short), 2, 2
 		return st, nil
 	}
-	always := s.NeedsRex(0, 0)
-	switch {
-	case always:
-	default:
-		for i, regs := range [][2]uint8{{8, 0}, {0, 8}, {0, 6}} {
-			if s.NeedsRex(regs[0], regs[1]) {
-				st.Rex |= 1 << i
-			}
-		}
+	rex := s.NeedsRex(0, 0)
+	if !rex {
 		if s.NeedsRex(6, 0) {
-			return st, fmt.Errorf("a byte of dst isn't supported")
+			return nil, fmt.Errorf("a byte of dst isn't supported")
 		}
+		rex = c&classDst8 != 0 && s.NeedsRex(8, 0) || c&classSrc8 != 0 && s.NeedsRex(0, 8) ||
+			c&classSrcByte != 0 && s.NeedsRex(0, 6)
 	}
-	tail, err := st.tail(s)
+	wide := c&classOff8 == 0
+	tail, err := st.tail(s, wide)
 	if err != nil {
-		return st, err
+		return nil, err
 	}
-	for v := range 2 {
-		rex := v == 1 || always
-		word := func(dst, src uint8) (uint64, int, int) {
-			head, modrm := s.Head(dst, src, rex, false)
-			head = append(head, tail...)
-			var w uint64
-			for i, b := range head {
-				w |= uint64(b) << (8 * i)
-			}
-			return w, len(head), modrm
+	word := func(dst, src uint8) (uint64, int) {
+		head, _ := s.Head(dst, src, rex, wide)
+		head = append(head, tail...)
+		var w uint64
+		for i, b := range head {
+			w |= uint64(b) << (8 * i)
 		}
-		head, n, modrm := word(0, 0)
-		if n > 8 {
-			return st, fmt.Errorf("%d bytes before the displacement, at most 8 fit", n)
-		}
-		st.Head[v], st.Len[v], st.Mod[v] = head, uint8(n), uint8(8*max(modrm, 0))
-		var dst, src [16]uint64
-		for r, hw := range native {
-			wd, _, _ := word(hw, 0)
-			ws, _, _ := word(0, hw)
-			dst[r], src[r] = wd^head, ws^head
-		}
-		for rd, hd := range native {
-			for rs, hs := range native {
-				if w, _, _ := word(hd, hs); w != head^dst[rd]^src[rs] {
-					return st, fmt.Errorf("%s: the bits of both registers don't add up", s.Text)
-				}
+		return w, len(head)
+	}
+	if st.Head, st.N = word(0, 0); st.N > 8 {
+		return nil, fmt.Errorf("%d bytes before the displacement, at most 8 fit", st.N)
+	}
+	st.Last = st.N
+	for r, hw := range native {
+		wd, _ := word(hw, 0)
+		ws, _ := word(0, hw)
+		st.dst[r], st.src[r] = wd^st.Head, ws^st.Head
+	}
+	for rd, hd := range native {
+		for rs, hs := range native {
+			if w, _ := word(hd, hs); w != st.Head^st.dst[rd]^st.src[rs] {
+				return nil, fmt.Errorf("%s: the bits of both registers don't add up", s.Text)
 			}
 		}
-		st.Dst[v], st.Src[v] = t.bits(dst), t.bits(src)
 	}
 	return st, nil
 }
 
 // tail sets the fields that describe displacement and immediate; what is
 // constant is returned and becomes part of the head.
-func (st *Step) tail(s *describe.Step) ([]byte, error) {
+func (st *Step) tail(s *describe.Step, wide bool) ([]byte, error) {
 	var constant []byte
-	little := func(v int64, n int) {
-		for i := range n {
-			constant = append(constant, byte(v>>(8*i)))
-		}
-	}
 	m, imm := s.MemoryOperand(), s.Immediate()
 	switch {
 	case m == nil || !m.HasDisp:
+	case m.Off && wide:
+		st.Disp = 4
 	case m.Off:
 		st.Disp = 1
 	case m.Name != "":
@@ -351,7 +346,7 @@ func (st *Step) tail(s *describe.Step) ([]byte, error) {
 		}
 		st.Imm, st.Arg = 4, args[m.Name]
 	default:
-		little(m.Const, s.DispSize())
+		constant = append(constant, little(m.Const, s.DispSize())...)
 	}
 	switch {
 	case imm == nil:
@@ -359,9 +354,9 @@ func (st *Step) tail(s *describe.Step) ([]byte, error) {
 		if st.Disp != 0 {
 			return nil, fmt.Errorf("a constant behind an offset isn't supported")
 		}
-		little(imm.Const, s.Enc.ImmSize())
+		constant = append(constant, little(imm.Const, s.Enc.ImmSize())...)
 	default:
-		st.Imm, st.Arg = uint8(s.Enc.ImmSize()), args[imm.Name]
+		st.Imm, st.Arg = s.Enc.ImmSize(), args[imm.Name]
 	}
 	if st.Arg == "" {
 		return nil, fmt.Errorf("a parameter of %q isn't known", s.Text)
@@ -369,12 +364,42 @@ func (st *Step) tail(s *describe.Step) ([]byte, error) {
 	return constant, nil
 }
 
+// intern numbers a row; rows of the same content have one number.
+func (t *Tables) intern(row *Row) *Row {
+	key := fmt.Sprint(row.Kind, row.Short)
+	for _, s := range row.Steps {
+		s.Dst, s.Src = t.bits(s.dst), t.bits(s.src)
+		s.key = fmt.Sprint(s.Head, s.N, s.Last, s.Disp, s.Imm, s.Arg, s.Dst, s.Src, ";")
+		key += s.key
+	}
+	if r, ok := t.rowKey[key]; ok {
+		row.Number, row.First = r.Number, r.First
+		return row
+	}
+	row.Number, row.First = len(t.Rows), t.place(row.Steps)
+	t.rowKey[key] = row
+	t.Rows = append(t.Rows, row)
+	return row
+}
+
+// place returns where a sequence of steps stands in Steps.
+func (t *Tables) place(steps []*Step) int {
+	same := func(a, b *Step) bool { return a.key == b.key }
+	for i := 0; i+len(steps) <= len(t.Steps); i++ {
+		if slices.EqualFunc(t.Steps[i:i+len(steps)], steps, same) {
+			return i
+		}
+	}
+	t.Steps = append(t.Steps, steps...)
+	return len(t.Steps) - len(steps)
+}
+
 // bits returns the row of Bits with this content.
-func (t *Tables) bits(b [16]uint64) uint8 {
+func (t *Tables) bits(b [16]uint64) int {
 	if id, ok := t.bitKey[b]; ok {
 		return id
 	}
-	t.bitKey[b] = uint8(len(t.Bits))
+	t.bitKey[b] = len(t.Bits)
 	t.Bits = append(t.Bits, b)
 	return t.bitKey[b]
 }

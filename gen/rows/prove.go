@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"math/bits"
 	"regexp"
 	"slices"
 	"strings"
@@ -30,87 +31,16 @@ var (
 // parameters are the values that rows are proved with.
 var parameters = map[string]int64{"vsyscall": -0xa00000, "limit": 0x800000a00000, "percpu": 0x7fb0e028, "user": 0x10}
 
-// class returns the class bits of an instruction, REX bits included.
-func class(in Insn) uint32 {
-	dst, src := native[in.Dst], native[in.Src]
-	bits := []bool{
-		in.High == in.Imm>>31 && in.Imm < 0, // s32; an imm of 0 or more is u32
-		in.High == 0,
-		in.Imm < 0, in.Imm == 0, in.Imm >= -128 && in.Imm <= 127,
-		in.Dst == 0, in.Dst == 3, in.Src == 0, in.Src == 3, in.Dst == in.Src, in.Src == 4, in.Dst == 4,
-		in.Dst == 10, in.Src == 10, in.Imm == 1, in.Off == 0,
-		dst >= 8, src >= 8, src >= 4 && src < 8,
-	}
-	var c uint32
-	for i, b := range bits {
-		if b {
-			c |= 1 << i
-		}
-	}
-	return c
-}
-
-// Row finds the row of an instance.
-func (t *Tables) Row(profile string, form int, in Insn) *Row {
-	w := t.Windows[profile][form]
-	return &t.Rows[t.Index[uint32(w.Base)+class(in)>>w.Shift&uint32(w.Mask)]]
-}
-
 // Pieces returns the bytes of each step, made the way the encoder makes them.
 func (t *Tables) Pieces(row *Row, in Insn) [][]byte {
 	var pieces [][]byte
-	for i := range int(row.Count) {
-		st := &t.Steps[int(row.First)+i]
-		v := 0
-		if uint32(st.Rex)&(class(in)>>16) != 0 {
-			v = 1
-		}
-		head := st.Head[v] ^ t.Bits[st.Dst[v]][in.Dst] ^ t.Bits[st.Src[v]][in.Src]
-		var tail []byte
-		if st.Disp != 0 {
-			if in.Off >= -128 && in.Off <= 127 {
-				tail = append(tail, byte(in.Off))
-			} else {
-				head ^= 0xc0 << st.Mod[v]
-				tail = append(tail, little(int64(in.Off), 4)...)
-			}
-		}
-		tail = append(tail, little(argument(st.source, in), int(st.Imm))...)
-		pieces = append(pieces, append(little(int64(head), int(st.Len[v])), tail...))
-	}
-	for i := range pieces {
-		if to := t.Steps[int(row.First)+i].Label; to != noLabel {
-			pieces[i][1] = byte(distance(pieces, i, int(to)))
-		}
+	for _, st := range row.Steps {
+		head := st.Head ^ t.Bits[st.Dst][in.Dst] ^ t.Bits[st.Src][in.Src]
+		code := little(int64(head), st.N)
+		code = append(code, little(int64(in.Off), st.Disp)...)
+		pieces = append(pieces, append(code, little(argument(st.parts[len(st.parts)-1], in), st.Imm)...))
 	}
 	return pieces
-}
-
-// distance returns the bytes from the end of piece i to the start of piece to.
-func distance(pieces [][]byte, i, to int) int {
-	n := 0
-	for k := i + 1; k < to; k++ {
-		n += len(pieces[k])
-	}
-	for k := to; k <= i; k++ {
-		n -= len(pieces[k])
-	}
-	return n
-}
-
-// labelled returns the number of the piece that a label stands before.
-func (r *Row) labelled(label string) int {
-	piece := 0
-	for i := range r.source.Steps {
-		s := &r.source.Steps[i]
-		if s.Label == label {
-			return piece
-		}
-		if r.keep[i] && s.Enc != nil {
-			piece++
-		}
-	}
-	panic("BUG: a label that build has resolved")
 }
 
 // argument returns the value of the immediate, or of the displacement that
@@ -229,60 +159,97 @@ func expected(s *describe.Step, in Insn, dist int) string {
 // constants: the bytes must be those of the notation, and a disassembler must
 // read what the last column says. It returns how many rows that reached.
 func (t *Tables) Prove() (int, error) {
-	reached := map[*Row]bool{&t.Rows[0]: true}
+	reached := map[int]bool{0: true}
 	for _, f := range t.desc.Forms {
 		for i, profile := range describe.ProfileNames {
-			w := t.Windows[profile][f.Number]
-			if slices.ContainsFunc(describe.ProfileNames[:i], func(p string) bool { return t.Windows[p][f.Number] == w }) {
-				continue // the same rows as in a profile before
+			if t.sameAs(i, []*describe.Form{f}) != "" {
+				continue
 			}
 			if err := t.proveForm(profile, f, reached); err != nil {
 				return 0, err
 			}
 		}
 	}
-	if len(reached) != len(t.Rows) {
-		for i := range t.Rows {
-			if r := &t.Rows[i]; !reached[r] {
-				return 0, fmt.Errorf("%s:%d: row of %s was not proved", r.source.File, r.source.Line, r.source.Form)
-			}
+	for _, r := range t.Rows {
+		if !reached[r.Number] {
+			return 0, fmt.Errorf("%s:%d: row of %s was not proved", r.source.File, r.source.Line, r.source.Form)
 		}
 	}
 	return len(reached), nil
 }
 
-func (t *Tables) proveForm(profile string, f *describe.Form, reached map[*Row]bool) error {
+func (t *Tables) proveForm(profile string, f *describe.Form, reached map[int]bool) error {
 	for in := range instances(f) {
-		row := t.Row(profile, f.Number, in)
+		row, err := t.Row(profile, f, in)
+		if err != nil {
+			return err
+		}
+		finder := &t.Finders[profile][f.Op]
+		i, _ := bits.Mul64(key(f.Op, in)&finder.Mask, finder.Mul)
+		if found := int(t.Index[finder.Base+i&finder.Last]); found != row.Number && row.Number != 0 {
+			return fmt.Errorf("BUG: %s %+v: the finder gives row %d, not %d", f.Name, in, found, row.Number)
+		}
 		if row.Kind == "None" {
 			continue
 		}
-		reached[row] = true
-		pieces := t.Pieces(row, in)
-		for i, code := range pieces {
-			s := t.Steps[int(row.First)+i].source
-			dist := 0
-			want := reference(s, in)
-			if s.Enc.Short != 0 {
-				dist = distance(pieces, i, row.labelled(s.Ops[0].Name))
-				want[1] = byte(dist)
-			}
-			fail := func(format string, args ...any) error {
-				return fmt.Errorf("%s:%d: %s %+v: % x: %s", row.source.File, s.Line, f.Name, in, code, fmt.Sprintf(format, args...))
-			}
-			if !bytes.Equal(code, want) {
-				return fail("the notation gives % x", want)
-			}
-			inst, err := x86asm.Decode(code, 64)
-			if err != nil || inst.Len != len(code) {
-				return fail("decoded as %d bytes, error %v", inst.Len, err)
-			}
-			if got, want := x86asm.IntelSyntax(inst, 0, nil), expected(s, in, dist); got != want {
-				return fail("reads %q, want %q", got, want)
-			}
+		reached[row.Number] = true
+		if err := proveRow(row, f, in, bytes.Join(t.Pieces(row, in), nil)); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// proveRow compares the code of an instance with the notation, and reads it.
+func proveRow(row *Row, f *describe.Form, in Insn, code []byte) error {
+	ends := map[*describe.Step]int{}
+	labels := map[string]int{}
+	n := 0
+	for i := range row.source.Steps {
+		s := &row.source.Steps[i]
+		if s.Label != "" {
+			labels[s.Label] = n
+		}
+		if row.has(s) {
+			n += len(reference(s, in))
+			ends[s] = n
+		}
+	}
+	for i := range row.source.Steps {
+		s := &row.source.Steps[i]
+		if !row.has(s) {
+			continue
+		}
+		want, dist := reference(s, in), 0
+		if s.Enc.Short != 0 {
+			dist = labels[s.Ops[0].Name] - ends[s]
+			want[1] = byte(dist)
+		}
+		got := code[:min(len(want), len(code))]
+		fail := func(format string, args ...any) error {
+			return fmt.Errorf("%s:%d: %s %+v: % x: %s", row.source.File, s.Line, f.Name, in, got, fmt.Sprintf(format, args...))
+		}
+		if !bytes.Equal(got, want) {
+			return fail("the notation gives % x", want)
+		}
+		code = code[len(want):]
+		inst, err := x86asm.Decode(got, 64)
+		if err != nil || inst.Len != len(got) {
+			return fail("decoded as %d bytes, error %v", inst.Len, err)
+		}
+		if got, want := x86asm.IntelSyntax(inst, 0, nil), expected(s, in, dist); got != want {
+			return fail("reads %q, want %q", got, want)
+		}
+	}
+	if len(code) != 0 {
+		return fmt.Errorf("%s:%d: %s %+v: % x is too much", row.source.File, row.source.Line, f.Name, in, code)
+	}
+	return nil
+}
+
+// has tells whether a step of x86.txt is in the row.
+func (r *Row) has(s *describe.Step) bool {
+	return slices.ContainsFunc(r.Steps, func(st *Step) bool { return slices.Contains(st.parts, s) })
 }
 
 // instances yields the instructions that a form is proved on.
