@@ -43,7 +43,7 @@ func (f *vfunc) segment(nesting, room int) {
 		f.dense(min(room, between(f.r, 10, 60)))
 	case n < 96:
 		f.earlyExit()
-	case n < 97 && has(MayGotos) && nesting < maxNesting && room > 4:
+	case n < 97 && has(MayGotos) && f.times == 1 && nesting < maxNesting && room > 4:
 		f.mayGoto(nesting, room)
 	default:
 		f.alu()
@@ -111,8 +111,11 @@ func (f *vfunc) ifElse(nesting, room int) {
 	f.regs = meet(then, f.regs)
 }
 
-// mayGoto emits a may_goto, which never jumps in so short a program.
+// mayGoto emits a may_goto, which never jumps in so short a program. It must
+// not stand in a loop: there the verifier forgets the counter, and with it
+// that the loop ends.
 func (f *vfunc) mayGoto(nesting, room int) {
+	f.mayGotos = true
 	skip := f.e.newLabel()
 	f.jump(abi.Insn{Op: abi.OpMayGoto}, skip)
 	before := f.regs
@@ -401,7 +404,8 @@ func (f *vfunc) call() {
 	}
 	c := pick(f.r, f.callees...)
 	own := (f.slots*8+16+31)/32*32 + 32
-	if f.steps+f.times*c.steps > stepLimit || own+c.chain > maxChain || f.args != nil && c.steps > 700 {
+	if f.steps+f.times*c.steps > stepLimit || own+c.chain > maxChain ||
+		f.args != nil && c.steps > 700 || f.times > 1 && c.mayGotos {
 		f.alu()
 		return
 	}
@@ -428,6 +432,7 @@ func (f *vfunc) call() {
 	f.calls = append(f.calls, vcall{len(f.e.insns), c})
 	f.emit(insn(abi.OpCall, 0, abi.CallLocal, 0, 0))
 	f.steps += f.times * c.steps
+	f.mayGotos = f.mayGotos || c.mayGotos
 	f.chain = max(f.chain, own+c.chain)
 	f.clobber()
 	f.set(0, scalar, 0)

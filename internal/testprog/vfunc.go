@@ -56,6 +56,8 @@ type vfunc struct {
 	steps   int // of the verifier, for one call, by our estimate
 	times   int // how often the verifier walks the current code
 
+	mayGotos bool // a may_goto stands here or in a callee
+
 	failed label // the short exit; placed by end
 	fails  bool
 }
