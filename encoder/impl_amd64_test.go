@@ -1,0 +1,9 @@
+//go:build amd64 && !purego
+
+package encoder
+
+// impls are the implementations under test; every test runs over all of them.
+var impls = []impl{
+	{"asm", measure, emit},
+	{"go", measureGeneric, emitGeneric},
+}

@@ -1,0 +1,8 @@
+//go:build !amd64 || purego
+
+package encoder
+
+// impls are the implementations under test; every test runs over all of them.
+var impls = []impl{
+	{"go", measureGeneric, emitGeneric},
+}
