@@ -17,7 +17,6 @@ import (
 	"github.com/bpfjit/bpfjit/lower"
 	"github.com/bpfjit/bpfjit/tables"
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // TestRules writes down what becomes of every form that is rewritten, with
@@ -125,14 +124,14 @@ func TestRandom(t *testing.T) {
 		}
 		drew := 0
 		np, index := reference(p, func() uint32 { drew++; return b.Uint32() })
-		if d := cmp.Diff(np, &r.Program, cmpopts.EquateEmpty()); d != "" {
-			t.Fatalf("program %d (-reference +got):\n%s", i, d)
+		if !same(np, &r.Program) {
+			t.Fatalf("program %d (-reference +got):\n%s", i, cmp.Diff(np, &r.Program))
 		}
-		if d := cmp.Diff(index, r.Index); d != "" {
-			t.Fatalf("program %d: index (-reference +got):\n%s", i, d)
+		if !slices.Equal(index, r.Index) {
+			t.Fatalf("program %d: index (-reference +got):\n%s", i, cmp.Diff(index, r.Index))
 		}
-		if d := cmp.Diff(before, p); d != "" {
-			t.Fatalf("program %d changed:\n%s", i, d)
+		if !same(before, p) {
+			t.Fatalf("program %d changed:\n%s", i, cmp.Diff(before, p))
 		}
 		if reader.read != 4*drew {
 			t.Fatalf("program %d: read %d bytes for %d numbers", i, reader.read, drew)
@@ -150,8 +149,8 @@ func TestRandom(t *testing.T) {
 		if err != nil {
 			t.Fatalf("program %d: again: %v", i, err)
 		}
-		if d := cmp.Diff(&r.Program, again, cmpopts.EquateEmpty()); d != "" {
-			t.Fatalf("program %d rewritten again (-once +twice):\n%s", i, d)
+		if !same(&r.Program, again) {
+			t.Fatalf("program %d rewritten again (-once +twice):\n%s", i, cmp.Diff(&r.Program, again))
 		}
 	}
 }
@@ -167,8 +166,8 @@ func TestPairAcrossBlocks(t *testing.T) {
 			t.Fatal(err)
 		}
 		want, _ := reference(p, b.Uint32)
-		if d := cmp.Diff(want, got); d != "" {
-			t.Errorf("%d slots before (-reference +got):\n%s", shift, d)
+		if !same(want, got) {
+			t.Errorf("%d slots before (-reference +got):\n%s", shift, cmp.Diff(want, got))
 		}
 	}
 }
@@ -194,8 +193,8 @@ func TestReaders(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := Rewrite(p, wrap(&raw))
-		if d := cmp.Diff(want, got); d != "" || err != nil {
-			t.Errorf("error %v, difference:\n%s", err, d)
+		if err != nil || !same(want, got) {
+			t.Errorf("error %v, difference:\n%s", err, cmp.Diff(want, got))
 		}
 	}
 	broken := errors.New("broken")

@@ -48,6 +48,12 @@ func clone(p *bpf.Program) *bpf.Program {
 	return &bpf.Program{Insns: slices.Clone(p.Insns), Flags: slices.Clone(p.Flags), Origin: slices.Clone(p.Origin)}
 }
 
+// same reports whether two programs are equal. cmp.Diff then shows where
+// they aren't; it takes its time.
+func same(a, b *bpf.Program) bool {
+	return slices.Equal(a.Insns, b.Insns) && slices.Equal(a.Flags, b.Flags) && slices.Equal(a.Origin, b.Origin)
+}
+
 // words is a reader of given random numbers. It counts what is read.
 type words struct {
 	next func() uint32
