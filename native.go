@@ -1,10 +1,12 @@
 package bpfjit
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/blind"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
 	"github.com/bpfjit/bpfjit/image"
@@ -25,13 +27,10 @@ type native struct {
 // newNative makes machine code of a checked program whose maps are constants,
 // and notes in info how that went. This is the way that DESIGN draws:
 //
-//	lower -> (blind) -> jit -> image
+//	lower -> blind, if asked for -> jit -> image
 func newNative(p *bpf.Program, s *settings, info *Info) (*native, error) {
 	if err := machine.Check(); err != nil {
 		return nil, err
-	}
-	if s.Blinding {
-		return nil, fmt.Errorf("blinding isn't built yet: %w", ErrUnsupported)
 	}
 	region, err := image.Default()
 	if err != nil {
@@ -44,15 +43,22 @@ func newNative(p *bpf.Program, s *settings, info *Info) (*native, error) {
 	if err := functionHandles(lowered); err != nil {
 		return nil, err
 	}
+	if s.Blinding {
+		blinded, err := blind.Rewrite(lowered, s.Rand)
+		if err != nil {
+			return nil, atSource(err, lowered)
+		}
+		lowered = blinded
+	}
 	code, err := jit.CompileCage(lowered, cageProfile())
 	if err != nil {
-		return nil, err
+		return nil, atSource(err, lowered)
 	}
 	im, err := region.Publish(code.Bytes, faultTable(code), s.Rand)
 	if err != nil {
 		return nil, err
 	}
-	info.Lowered, info.Passes = len(lowered.Insns), passes(code)
+	info.Lowered, info.Blinded, info.Passes = len(lowered.Insns), s.Blinding, passes(code)
 	info.Code, info.Image, info.Start = im.Len(), im.Size(), im.Start()
 	e := &native{lowered, code, im, machine.NewHelpers(maps.Collect(s.helpers.All())), s.Budget}
 	if s.Dump != nil {
@@ -63,6 +69,17 @@ func newNative(p *bpf.Program, s *settings, info *Info) (*native, error) {
 		}
 	}
 	return e, nil
+}
+
+// atSource makes an error about a slot of p one about the source.
+func atSource(err error, p *bpf.Program) error {
+	var be *bpf.Error
+	if !errors.As(err, &be) || be.Slot < 0 {
+		return err
+	}
+	moved := *be
+	moved.Slot = p.Source(be.Slot)
+	return &moved
 }
 
 // cageProfile is the profile for this processor.

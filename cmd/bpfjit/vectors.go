@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/bpfjit/bpfjit"
+	"github.com/bpfjit/bpfjit/blind"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/jit"
 )
@@ -193,9 +194,6 @@ func (v *vectors) translated(code []byte, params *vectorParams, out *vectorOut) 
 	if params == nil {
 		params = new(vectorParams)
 	}
-	if v.blind {
-		return errors.New("blinding is not built yet")
-	}
 	insns, err := bpf.Decode(code)
 	if err != nil {
 		return err
@@ -203,6 +201,12 @@ func (v *vectors) translated(code []byte, params *vectorParams, out *vectorOut) 
 	p := &bpf.Program{Insns: insns}
 	if err := bpf.Check(p, bpf.Translated); err != nil {
 		return err
+	}
+	if v.blind {
+		if p, err = blind.Rewrite(p, v.keys()); err != nil {
+			return err
+		}
+		out.Blinded = hex.EncodeToString(bpf.Encode(p.Insns))
 	}
 	c, err := jit.Compile(p, params.profile(), params.function())
 	if err != nil {
@@ -212,6 +216,13 @@ func (v *vectors) translated(code []byte, params *vectorParams, out *vectorOut) 
 	out.ProgLens = c.Funcs[0].Passes
 	out.Passes = len(out.ProgLens)
 	return nil
+}
+
+// keys returns what hides constants: the same for every row.
+func (v *vectors) keys() io.Reader {
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], v.seed)
+	return rand.NewChaCha8(key)
 }
 
 func (p *vectorParams) profile() *jit.Profile {
@@ -247,13 +258,11 @@ func (v *vectors) source(code []byte, in *vectorIn, out *vectorOut) error {
 	}
 	random := rand.New(rand.NewPCG(v.seed, 0))
 	clock := uint64(0)
-	var key [32]byte
-	binary.LittleEndian.PutUint64(key[:], v.seed)
 	prog, err := bpfjit.CompileBytes(code, &bpfjit.Options{
 		Name: in.Name, Engine: v.engine, Blinding: v.blind, Budget: v.budget,
 		Clock:  func() uint64 { clock++; return clock - 1 },
 		Random: random.Uint32,
-		Rand:   rand.NewChaCha8(key),
+		Rand:   v.keys(),
 	})
 	if err != nil {
 		return err
@@ -264,6 +273,9 @@ func (v *vectors) source(code []byte, in *vectorIn, out *vectorOut) error {
 	out.Code = hex.EncodeToString(prog.Code())
 	out.ProgLens = info.Passes
 	out.Passes = len(info.Passes)
+	if info.Blinded {
+		out.Blinded = hex.EncodeToString(bpf.Encode(prog.Listing().Program.Insns))
+	}
 	if v.norun {
 		return nil
 	}
