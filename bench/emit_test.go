@@ -34,8 +34,9 @@ func compilable(b *testing.B, programs []corpus.Program) (all []*bpf.Program, sl
 	return all, slots
 }
 
-// BenchmarkEmit compiles every program of a corpus once a sweep: decoded slots
-// in, bytes out; sizing, passes and emission counted.
+// BenchmarkEmit compiles every program of a corpus once a sweep, into
+// memory of its own: decoded slots in, bytes out; sizing, passes and emission
+// counted.
 func BenchmarkEmit(b *testing.B) {
 	corpora(b, func(b *testing.B, programs []corpus.Program) {
 		b.Run("blind=off", func(b *testing.B) {
@@ -58,10 +59,10 @@ func BenchmarkEmit(b *testing.B) {
 func emit(b *testing.B, programs []*bpf.Program, slots int) {
 	b.ReportAllocs()
 	total, bytes := 0, 0
+	var code jit.Code
 	for b.Loop() {
 		for _, p := range programs {
-			code, err := jit.Compile(p, plain, mainFunc)
-			if err != nil {
+			if err := code.Compile(p, plain, mainFunc); err != nil {
 				b.Fatal(err)
 			}
 			bytes += len(code.Bytes)

@@ -17,26 +17,36 @@ import (
 //
 // and all other registers are 0. It returns with R0 in rax.
 func CompileCage(p *bpf.Program, profile *Profile) (*Code, error) {
-	funcs, err := bpf.Functions(p)
-	if err != nil {
+	code := new(Code)
+	if err := code.CompileCage(p, profile); err != nil {
 		return nil, err
 	}
+	return code, nil
+}
+
+// CompileCage does the same in the memory of an older Code, as
+// [Code.Compile] does.
+func (code *Code) CompileCage(p *bpf.Program, profile *Profile) error {
+	funcs, err := bpf.Functions(p)
+	if err != nil {
+		return err
+	}
 	c := compilers.Get().(*compiler)
-	defer compilers.Put(c)
+	defer c.release()
 	c.profile, c.prog, c.cage = profile, p, true
-	code := &Code{Ends: make([]uint32, len(p.Insns))}
+	code.reset(len(p.Insns))
 	for i, f := range funcs {
 		for i > 0 && len(code.Bytes)%16 != 0 {
 			code.Bytes = append(code.Bytes, 0xcc)
 		}
 		c.fn = &Function{Subprogram: i > 0}
 		if err := c.function(code, f.Start, f.End); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	noteProbes(p, code, profile)
 	linkCalls(p, code)
-	return code, nil
+	return nil
 }
 
 // linkCalls resolves the calls between the program's functions.
@@ -49,7 +59,7 @@ func linkCalls(p *bpf.Program, code *Code) {
 		target := entry[r.Slot+1+int(p.Insns[r.Slot].Imm)]
 		binary.LittleEndian.PutUint32(code.Bytes[r.Offset:], target-(r.Offset+4))
 	}
-	code.Relocs = nil
+	code.Relocs = code.Relocs[:0]
 }
 
 // noteProbes adds the loads that read as zero where they fault. The access is

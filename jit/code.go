@@ -3,6 +3,7 @@ package jit
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/bpfjit/bpfjit/bpf"
@@ -17,6 +18,17 @@ type Code struct {
 	Funcs  []Func
 	Faults []Fault
 	Relocs []Reloc
+
+	passes  []int    // all of Func.Passes
+	charges []uint32 // all of Func.charges
+}
+
+// reset empties a Code for a program of n slots.
+func (c *Code) reset(n int) {
+	*c = Code{
+		Bytes: c.Bytes[:0], Ends: slices.Grow(c.Ends[:0], n)[:n], Funcs: c.Funcs[:0],
+		Faults: c.Faults[:0], Relocs: c.Relocs[:0], passes: c.passes[:0], charges: c.charges[:0],
+	}
 }
 
 // Func is where a function is in a Code.

@@ -20,6 +20,7 @@ type compiler struct {
 	start   int        // first slot of the function
 	insns   []abi.Insn // of the function
 	saved   uint8      // which of R6 to R9 the function uses
+	notes   bool       // noteConstants has something to do
 	args    encoder.Args
 
 	rows     []uint16
@@ -42,24 +43,37 @@ type compiler struct {
 
 var compilers = sync.Pool{New: func() any { return new(compiler) }}
 
+// release gives the scratch memory back, and lets go of the rest.
+func (c *compiler) release() {
+	c.profile, c.prog, c.fn, c.insns = nil, nil, nil, nil
+	compilers.Put(c)
+}
+
 // Compile translates one function of a translated program, as Linux does.
 // The program must have passed bpf.Check as Translated. Slots of the result
 // and of errors are those of p.
 func Compile(p *bpf.Program, profile *Profile, fn *Function) (*Code, error) {
-	c := compilers.Get().(*compiler)
-	defer compilers.Put(c)
-	c.profile, c.prog, c.fn, c.cage = profile, p, fn, false
-	code := &Code{Ends: make([]uint32, len(p.Insns))}
-	if err := c.function(code, 0, len(p.Insns)); err != nil {
+	code := new(Code)
+	if err := code.Compile(p, profile, fn); err != nil {
 		return nil, err
 	}
 	return code, nil
 }
 
+// Compile does the same in the memory of an older Code, whose contents it
+// replaces. After an error the Code has no use but to be compiled again.
+func (c *Code) Compile(p *bpf.Program, profile *Profile, fn *Function) error {
+	comp := compilers.Get().(*compiler)
+	defer comp.release()
+	comp.profile, comp.prog, comp.fn, comp.cage = profile, p, fn, false
+	c.reset(len(p.Insns))
+	return comp.function(c, 0, len(p.Insns))
+}
+
 // function compiles slots start to end and appends the result to code.
 func (c *compiler) function(code *Code, start, end int) error {
 	c.start, c.insns = start, c.prog.Insns[start:end]
-	c.saved = usedSaved(c.insns)
+	c.saved, c.notes = scan(c.insns)
 	c.args = c.profile.args(c.fn)
 	if c.fn.PrivateStack != 0 {
 		c.replaceFramePointer()
@@ -221,17 +235,24 @@ func (c *compiler) write(code *Code, end int) error {
 		Start: c.start, End: end,
 		Entry: uint32(base), Body: uint32(base + body),
 		Cold: uint32(base + total), Limit: uint32(base + total),
-		Passes: slices.Clone(c.passes), charges: slices.Clone(c.charges),
+		Passes: keep(&code.passes, c.passes), charges: keep(&code.charges, c.charges),
 	})
 	if err := c.writeMarks(code, ends); err != nil {
 		return err
 	}
 	if c.cage {
 		c.appendCold(code)
-	} else {
+	} else if c.notes {
 		c.noteConstants(code, ends)
 	}
 	return nil
+}
+
+// keep appends a copy of v to arena and returns it.
+func keep[T any](arena *[]T, v []T) []T {
+	n := len(*arena)
+	*arena = append(*arena, v...)
+	return (*arena)[n:len(*arena):len(*arena)]
 }
 
 // writeMarks fills the rooms that Emit left.

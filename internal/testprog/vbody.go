@@ -15,6 +15,9 @@ func (f *vfunc) segment(nesting, room int) {
 	if regs := f.with(unset); len(regs) > 0 && len(f.with(scalar)) < 4 && chance(f.r, 60) {
 		f.setScalar(pick(f.r, regs...))
 	}
+	if f.v.free && f.event(nesting) {
+		return
+	}
 	has := func(x Features) bool { return f.v.has&x != 0 }
 	switch n := f.r.IntN(100); {
 	case n < 30:
@@ -43,7 +46,7 @@ func (f *vfunc) segment(nesting, room int) {
 		f.dense(min(room, between(f.r, 10, 60)))
 	case n < 96:
 		f.earlyExit()
-	case n < 97 && has(MayGotos) && nesting < maxNesting && room > 4:
+	case n < 97 && has(MayGotos) && (f.times == 1 || f.v.free) && nesting < maxNesting && room > 4:
 		f.mayGoto(nesting, room)
 	default:
 		f.alu()
@@ -67,7 +70,7 @@ func (f *vfunc) branch(l label) {
 		f.unknown(a)
 	}
 	form := pick(f.r, formsCond...)
-	f.jump(build(form, a, f.scalarReg(), 0, constant(f.r)), l)
+	f.jump(build(form, a, f.operand(), 0, constant(f.r)), l)
 }
 
 // always emits an unconditional jump.
@@ -111,8 +114,11 @@ func (f *vfunc) ifElse(nesting, room int) {
 	f.regs = meet(then, f.regs)
 }
 
-// mayGoto emits a may_goto, which never jumps in so short a program.
+// mayGoto emits a may_goto, which never jumps in so short a program. It must
+// not stand in a loop: there the verifier forgets the counter, and with it
+// that the loop ends.
 func (f *vfunc) mayGoto(nesting, room int) {
+	f.mayGotos = true
 	skip := f.e.newLabel()
 	f.jump(abi.Insn{Op: abi.OpMayGoto}, skip)
 	before := f.regs
@@ -251,10 +257,10 @@ func (f *vfunc) address(n int, a access, ordered bool) (base uint8, off int16, o
 	if len(slots) > 0 {
 		regs = append(f.with(frame), abi.R10, abi.R10)
 	}
-	if a == reads || a.blurs(n) {
+	if a == reads || a.blurs(n) || f.v.free {
 		regs = append(regs, f.with(window)...)
 	}
-	if a != updates && !ordered {
+	if f.v.free || a != updates && !ordered {
 		regs = append(regs, f.with(packet, packet)...)
 	}
 	if len(regs) == 0 {
@@ -267,7 +273,11 @@ func (f *vfunc) address(n int, a access, ordered bool) (base uint8, off int16, o
 	}
 	switch at.role {
 	case packet:
-		return base, f.packetOff(base, n), true
+		off = f.packetOff(base, n)
+		if ordered { // and so aligned
+			off = int16((int(off)+at.off)/n*n - at.off)
+		}
+		return base, off, true
 	case window:
 		return base, int16(n*f.r.IntN(windowSize/n) - at.off), true
 	}
@@ -283,7 +293,7 @@ func (f *vfunc) address(n int, a access, ordered bool) (base uint8, off int16, o
 // thing of each slot on both, else it walks the rest twice. So what stands on
 // one way only may write only to slots that are blurred, and must leave them so.
 func (f *vfunc) slotsFor(n int, a access) []int {
-	if a == reads || f.arms == 0 {
+	if a == reads || f.arms == 0 || f.v.free {
 		return f.data
 	}
 	if !a.blurs(n) {
@@ -317,7 +327,7 @@ func (f *vfunc) memory() {
 }
 
 func (f *vfunc) store(form tables.Form, ordered bool) {
-	src := f.scalarReg()
+	src := f.operand()
 	if base, off, ok := f.address(abi.AccessSize(tables.Forms[form].Op), writes, ordered); ok {
 		f.emit(build(form, base, src, off, 0))
 	}
@@ -365,9 +375,16 @@ func (f *vfunc) helper() {
 	if f.reservedBelow(6) {
 		return
 	}
-	f.emit(insn(abi.OpCall, 0, abi.CallHelper, 0, pick[int32](f.r, 5, 7, 8)))
+	n := pick[int32](f.r, 5, 7, 8)
+	if f.v.free && chance(f.r, 30) {
+		reg := f.writable()
+		f.emit(insn(opMov64K, reg, 0, 0, n), insn(abi.OpCallx, reg, 0, 0, 0))
+		f.set(reg, scalar, 0)
+	} else {
+		f.emit(insn(abi.OpCall, 0, abi.CallHelper, 0, n))
+	}
 	f.clobber()
-	if chance(f.r, 70) {
+	if !f.v.free && chance(f.r, 70) {
 		f.setScalar(0)
 	}
 }
@@ -383,10 +400,14 @@ func (f *vfunc) reservedBelow(n int) bool {
 	return false
 }
 
-// clobber forgets what a call leaves undefined.
+// clobber forgets what a call leaves undefined. Without a verifier nothing is
+// undefined.
 func (f *vfunc) clobber() {
 	for reg := abi.R0; reg <= abi.R5; reg++ {
 		f.regs[reg] = value{}
+		if f.v.free {
+			f.regs[reg].role = scalar
+		}
 	}
 }
 
@@ -401,7 +422,11 @@ func (f *vfunc) call() {
 	}
 	c := pick(f.r, f.callees...)
 	own := (f.slots*8+16+31)/32*32 + 32
-	if f.steps+f.times*c.steps > stepLimit || own+c.chain > maxChain || f.args != nil && c.steps > 700 {
+	tooDeep := own+c.chain > maxChain || f.times > 1 && c.mayGotos
+	if f.v.free {
+		tooDeep = c.nest+1 >= abi.MaxFrames
+	}
+	if tooDeep || f.steps+f.times*c.steps > f.v.stepLimit || f.args != nil && c.steps > f.v.stepLimit/80 {
 		f.alu()
 		return
 	}
@@ -428,7 +453,9 @@ func (f *vfunc) call() {
 	f.calls = append(f.calls, vcall{len(f.e.insns), c})
 	f.emit(insn(abi.OpCall, 0, abi.CallLocal, 0, 0))
 	f.steps += f.times * c.steps
+	f.mayGotos = f.mayGotos || c.mayGotos
 	f.chain = max(f.chain, own+c.chain)
+	f.nest = max(f.nest, c.nest+1)
 	f.clobber()
 	f.set(0, scalar, 0)
 }

@@ -139,11 +139,19 @@ func (f *vfunc) edgeLoop(n int, low uint8) {
 // that the sizes of jumps depend on each other and take several passes. The
 // numbers that are compared stay unknown to the verifier (see branch).
 func (f *vfunc) dense(n int) {
-	var regs []uint8
-	for k := between(f.r, 2, 4); k > 0; k-- {
-		reg := f.scalarReg()
+	for len(f.with(scalar)) < 2 {
+		f.setScalar(f.writable())
+	}
+	regs := f.with(scalar)
+	f.r.Shuffle(len(regs), func(i, j int) { regs[i], regs[j] = regs[j], regs[i] })
+	regs = regs[:between(f.r, 2, min(len(regs), 4))]
+	for _, reg := range regs {
 		f.unknown(reg)
-		regs = append(regs, reg)
+	}
+	// A register minus itself would be known.
+	two := func() (a, b uint8) {
+		i := f.r.IntN(len(regs))
+		return regs[i], regs[(i+1+f.r.IntN(len(regs)-1))%len(regs)]
 	}
 	places := make([]label, n+1)
 	for i := range places {
@@ -156,13 +164,15 @@ func (f *vfunc) dense(n int) {
 		case chance(f.r, 45):
 			form := pick(f.r, formsCond...)
 			to := min(i+1+f.r.IntN(reach), n)
-			f.jump(build(form, pick(f.r, regs...), pick(f.r, regs...), 0, constant(f.r)), places[to])
+			a, b := two()
+			f.jump(build(form, a, b, 0, constant(f.r)), places[to])
 		case chance(f.r, 5):
 			// A jump that leaves nothing behind it unreachable.
 			f.always(places[i+1])
 		case chance(f.r, 50):
 			op := pick[uint8](f.r, opAdd64X, 0x1f, opXor64X)
-			f.emit(insn(op, pick(f.r, regs...), pick(f.r, regs...), 0, 0))
+			a, b := two()
+			f.emit(insn(op, a, b, 0, 0))
 		default:
 			op := pick[uint8](f.r, opAdd64K, opSub64K, 0xa7)
 			f.emit(insn(op, pick(f.r, regs...), 0, 0, constant(f.r)))

@@ -94,7 +94,7 @@ func Verified(seed, i uint64, l Limits) Program {
 	if kinds == nil {
 		kinds = []Kind{XDP, XDP, SchedCLS, SchedCLS, SocketFilter}
 	}
-	v := &verified{r: r, has: AllFeatures &^ l.Without, kind: pick(r, kinds...)}
+	v := &verified{r: r, has: AllFeatures &^ l.Without, kind: pick(r, kinds...), stepLimit: stepLimit}
 	if v.kind == SocketFilter || chance(r, 10) {
 		v.has &^= PacketIO
 	}
@@ -132,12 +132,17 @@ type verified struct {
 	packetSize int // bytes that the program may touch
 	funcs      []*vfunc
 	folded     bool
+	stepLimit  int
+
+	// Wild programs: no verifier will see them, and things happen on purpose.
+	free   bool
+	events int // of 1,000 segments
 }
 
 // program makes the functions and joins them.
 func (v *verified) program(size int) ([]abi.Insn, []byte) {
 	v.funcs, v.folded = nil, false
-	v.packetSize = pick(v.r, 96, 128, 200, 256, 512, 1024)
+	v.packetSize = pick(v.r, foldSize, 128, 200, 256, 512, 1024)
 	if size < tinyVerified {
 		return v.tiny(size), v.packet()
 	}
@@ -158,11 +163,16 @@ func (v *verified) program(size int) ([]abi.Insn, []byte) {
 		main.callees = v.funcs
 	}
 	main.body()
-	return v.link(main), v.packet()
+	insns := v.link(main)
+	return insns, v.packet()
 }
 
+// packet makes the packet: rarely one that is too short for the program.
 func (v *verified) packet() []byte {
 	p := make([]byte, v.packetSize+v.r.IntN(64))
+	if chance(v.r, 3) {
+		p, v.folded = p[:between(v.r, 14, v.packetSize-1)], false
+	}
 	for i := range p {
 		p[i] = byte(v.r.Uint32())
 	}

@@ -53,11 +53,17 @@ type vfunc struct {
 	callees []*vfunc
 	calls   []vcall
 	chain   int // bytes of stack that a call of the function needs
+	nest    int // frames below the function's own
 	steps   int // of the verifier, for one call, by our estimate
 	times   int // how often the verifier walks the current code
 
+	mayGotos bool // a may_goto stands here or in a callee
+
 	failed label // the short exit; placed by end
 	fails  bool
+
+	marks   []label // places that wild jumps go back to
+	pending []label // and those that lie ahead
 }
 
 // arg is what a function expects in one of R1 to R5.
@@ -65,6 +71,9 @@ type arg struct {
 	role role
 	off  int // of a packet pointer
 }
+
+// foldSize is how much of the packet the registers and a few slots take.
+const foldSize = 96
 
 // windowSize is how much of its frame a caller shows to a callee.
 const windowSize = 32
@@ -112,6 +121,15 @@ func (f *vfunc) with(roles ...role) (regs []uint8) {
 		}
 	}
 	return regs
+}
+
+// operand returns a register to read as a number. In a program that no
+// verifier sees, any register will do.
+func (f *vfunc) operand() uint8 {
+	if f.v.free && chance(f.r, 15) {
+		return uint8(f.r.IntN(abi.R10 + 1))
+	}
+	return f.scalarReg()
 }
 
 // scalarReg returns a register that holds a number, and makes one if need be.
@@ -200,6 +218,8 @@ func (f *vfunc) entry() {
 	f.failed = f.e.newLabel()
 	bytes := 16
 	switch {
+	case f.v.free:
+		bytes = 8 * between(f.r, 2, max(2, min(f.size/12, 16)))
 	case f.args != nil:
 		bytes = between(f.r, 2, 8) * 8
 	case f.size > 100:
@@ -209,13 +229,16 @@ func (f *vfunc) entry() {
 	// The verifier rounds each frame up, and may_goto adds 16 bytes.
 	f.chain = (bytes+16+31)/32*32 + 32
 	order := f.r.Perm(f.slots)
-	if f.args == nil {
+	switch {
+	case f.v.free:
+		order = f.entryFree(order)
+	case f.args == nil:
 		f.regs[abi.R1] = value{role: reserved} // the context
 		if f.v.has&PacketIO != 0 {
 			f.savedPacket, order = order[0], order[1:]
 			f.checkPacket()
 		}
-	} else {
+	default:
 		order = f.saveArgs(order)
 	}
 	f.data = order
@@ -226,7 +249,7 @@ func (f *vfunc) entry() {
 			f.emit(insn(opStDW, abi.R10, 0, slotOff(s), constant(f.r)))
 		}
 	}
-	if f.args == nil {
+	if f.args == nil && !f.v.free {
 		f.regs[abi.R1] = value{}
 	}
 	for _, reg := range f.r.Perm(10) {
@@ -292,13 +315,14 @@ func (f *vfunc) saveArgs(order []int) []int {
 // body makes the whole function.
 func (f *vfunc) body() {
 	f.entry()
-	limit := stepLimit
+	limit := f.v.stepLimit
 	if f.args != nil {
-		limit = 1500
+		limit /= 40
 	}
 	for len(f.e.insns) < f.size-f.tail() && f.steps < limit {
 		f.segment(0, f.size-f.tail()-len(f.e.insns))
 	}
+	f.landAll()
 	if f.args == nil {
 		f.endMain()
 	} else {
@@ -318,7 +342,7 @@ func (f *vfunc) tail() int {
 // endMain stores the registers and the frame into the packet, in order, and
 // returns a fold of all of them.
 func (f *vfunc) endMain() {
-	if f.savedPacket >= 0 {
+	if f.savedPacket >= 0 && f.v.packetSize >= foldSize {
 		f.v.folded = true
 		p := f.spare()
 		f.emit(insn(opLdxDW, p, abi.R10, slotOff(f.savedPacket), 0))
@@ -327,7 +351,7 @@ func (f *vfunc) endMain() {
 			f.emit(insn(opStxDW, p, reg, int16(8*reg), 0))
 		}
 		t := f.scalarReg()
-		off := 80
+		off := 8 * 10 // behind the registers
 		for _, s := range f.data {
 			f.emit(insn(opLdxDW, t, abi.R10, slotOff(s), 0))
 			if off+8 <= f.v.packetSize {
@@ -389,11 +413,15 @@ func (f *vfunc) foldInto(dst uint8, n int) {
 func (f *vfunc) alu() {
 	form := pick(f.r, formsALU...)
 	info := &tables.Forms[form]
-	src := f.scalarReg()
+	src := f.operand()
 	dst := f.scalarReg()
 	if info.Dst.Use == tables.UseWrite && chance(f.r, 50) {
 		dst = f.writable()
 	}
-	f.emit(build(form, dst, src, 0, aluConstant(f.r, info.Op)))
+	imm := aluConstant(f.r, info.Op)
+	if f.v.free && chance(f.r, 20) {
+		imm = constant(f.r)
+	}
+	f.emit(build(form, dst, src, 0, imm))
 	f.set(dst, scalar, 0)
 }
