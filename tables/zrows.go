@@ -2756,13 +2756,13 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0x1c84634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1366, Count: 1, Size: 11, Last: 8, Kind: Plain},           // ldx.memsx.w, x86.txt:418
 	{Step: Step{Head: 0x2544634a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1367, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.memsx.w, x86.txt:414
 	{Step: Step{Head: 0x2584634a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1368, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.memsx.w, x86.txt:414
-	{Step: Step{Head: 0xb8, Disp: 1, Imm: 1, Len: 5}, Adds: 0xd, First: 1369, Count: 2, Size: 13, Last: 8, Kind: Plain, More: 1},                                   // jmp.call, x86.txt:524
+	{Step: Step{Head: 0xb8, Disp: 1, Imm: 1, Len: 5}, Adds: 0xd, First: 1369, Count: 2, Size: 13, Last: 8, Kind: Plain, More: 1},                                   // jmp.call, x86.txt:528
 	{Step: Step{Head: 0x1c04bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1371, Count: 1, Size: 8, Last: 5, Kind: Plain},            // ldx.memsx.h, x86.txt:415
 	{Step: Step{Head: 0x1c44bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1372, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.memsx.h, x86.txt:418
 	{Step: Step{Head: 0x1c84bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1373, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.memsx.h, x86.txt:418
 	{Step: Step{Head: 0x2544bf0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1374, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.memsx.h, x86.txt:414
 	{Step: Step{Head: 0x2584bf0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1375, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.memsx.h, x86.txt:414
-	{Step: Step{Head: 0xc08948, Dst: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0xb, First: 1376, Count: 2, Size: 11, Last: 8, Kind: Plain, More: 1},                      // jmp.callx, x86.txt:527
+	{Step: Step{Head: 0xc08948, Dst: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0xb, First: 1376, Count: 2, Size: 11, Last: 8, Kind: Plain, More: 1},                      // jmp.callx, x86.txt:531
 	{Step: Step{Head: 0x1c04be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1378, Count: 1, Size: 8, Last: 5, Kind: Plain},            // ldx.memsx.b, x86.txt:415
 	{Step: Step{Head: 0x1c44be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1379, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.memsx.b, x86.txt:418
 	{Step: Step{Head: 0x1c84be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1380, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.memsx.b, x86.txt:418
@@ -2908,8 +2908,8 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1974, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // store_rel.dw, x86.txt:453
 	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1977, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // store_rel.dw, x86.txt:453
 	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1980, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // store_rel.dw, x86.txt:453
-	{Step: Step{Head: 0xe98349, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 1983, Count: 1, Size: 4, Last: 4, Kind: Charge},                                // jmp.charge, x86.txt:534
-	{Step: Step{Head: 0xe98149, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 1984, Count: 1, Size: 7, Last: 7, Kind: Charge},                                // jmp.charge, x86.txt:537
+	{Step: Step{Head: 0xe98349, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 1983, Count: 1, Size: 4, Last: 4, Kind: Charge},                                // jmp.charge, x86.txt:538
+	{Step: Step{Head: 0xe98149, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 1984, Count: 1, Size: 7, Last: 7, Kind: Charge},                                // jmp.charge, x86.txt:541
 }
 
 // RowIndex holds the windows of all finders.
@@ -3847,6 +3847,8 @@ var Finders = [NumProfiles][256]Finder{
 		0xdc: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
 		0xdd: {0x0, 0x0, 0x0, 2479},
 		0xde: {0x600000, 0x180000000000, 0x3, 2480},
+		0xe4: {0x0, 0x0, 0x0, 666},
+		0xe7: {0x0, 0x0, 0x0, 666},
 		0xf6: {0x100, 0x100000000000000, 0x1, 6139},
 	},
 	CageNoBMI2: {
@@ -3973,6 +3975,8 @@ var Finders = [NumProfiles][256]Finder{
 		0xdc: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
 		0xdd: {0x0, 0x0, 0x0, 2479},
 		0xde: {0x600000, 0x180000000000, 0x3, 2480},
+		0xe4: {0x0, 0x0, 0x0, 666},
+		0xe7: {0x0, 0x0, 0x0, 666},
 		0xf6: {0x100, 0x100000000000000, 0x1, 6139},
 	},
 }
