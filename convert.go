@@ -19,28 +19,13 @@ import (
 // receiver. So each instruction is taken apart here, and whatever has no place
 // in a slot is an error instead of being lost.
 
-// source is a program as its author wrote it, in slots, with what else is
-// known about it.
-type source struct {
-	insns []bpf.Insn
-	maps  []mapRef       // loads of maps, in order of slots
-	funcs map[int]string // names by first slot
-	lines lineTable
-}
-
-// mapRef is a 64-bit load that stands for a map or for a place in its value.
-type mapRef struct {
-	slot   int
-	name   string
-	value  bool   // the address of a value, not the map
-	offset uint32 // into the value
-}
-
 // convertError is a CompileError in the making: it knows the slot, but not
 // the program.
 type convertError struct {
 	slot  int
 	field string
+	ins   bpf.Insn
+	line  Line
 	err   error
 }
 
@@ -48,9 +33,10 @@ func (e *convertError) Error() string { return fmt.Sprintf("instruction %d: %v",
 func (e *convertError) Unwrap() error { return e.err }
 
 // convert brings cilium's instructions into slots. References between
-// instructions are resolved, those to maps are collected.
-func convert(insns asm.Instructions) (*source, error) {
-	c := converter{source: source{funcs: make(map[int]string)}, symbols: make(map[string]int)}
+// instructions are resolved, those to maps are collected. The error is a
+// *convertError.
+func convert(insns asm.Instructions) (*Source, error) {
+	c := converter{symbols: make(map[string]int)}
 	for i := range insns {
 		if err := c.label(&insns[i]); err != nil {
 			return nil, err
@@ -63,19 +49,27 @@ func convert(insns asm.Instructions) (*source, error) {
 			return nil, err
 		}
 	}
-	c.nameFunctions()
-	return &c.source, nil
+	return &Source{
+		Program: &bpf.Program{Insns: c.insns}, Maps: c.maps,
+		funcs: c.functions(), lines: c.lines,
+	}, nil
 }
 
 type converter struct {
-	source
+	insns   []bpf.Insn
+	maps    []MapRef
+	lines   lineTable
+	current *asm.Instruction
 	symbols map[string]int // slots by symbol
 	slots   int            // counted so far by label
 }
 
-// fail reports what is wrong with the instruction that comes next.
+// fail reports what is wrong with the current instruction.
 func (c *converter) fail(field string, err error) error {
-	return &convertError{slot: len(c.insns), field: field, err: err}
+	slot, ins := len(c.insns), c.current
+	return &convertError{slot: slot, field: field, line: c.lines.at(slot), err: err, ins: bpf.Insn{
+		Op: uint8(ins.OpCode), Regs: abi.Registers(uint8(ins.Dst), uint8(ins.Src)), Off: ins.Offset, Imm: int32(ins.Constant),
+	}}
 }
 
 // label notes where the symbol of an instruction is.
@@ -95,6 +89,7 @@ func (c *converter) label(ins *asm.Instruction) error {
 // instruction appends the slots of ins.
 func (c *converter) instruction(ins *asm.Instruction) error {
 	slot := len(c.insns)
+	c.current = ins
 	switch src := ins.Source(); {
 	case src != nil:
 		c.lines.add(slot, src)
@@ -134,7 +129,7 @@ func (c *converter) unfold(ins *asm.Instruction) (op uint8, off int16, imm int64
 	extra := uint32(ins.OpCode) &^ 0xff
 	switch {
 	case ins.OpCode == asm.InvalidOpCode:
-		return 0, 0, 0, c.fail("op", errors.New("invalid opcode"))
+		return 0, 0, 0, c.fail("opcode", errors.New("invalid opcode"))
 	case ins.OpCode.Class() == asm.StXClass && ins.OpCode.Mode() == asm.AtomicMode:
 		atomic := int64(ins.OpCode.AtomicOp()) >> 8
 		extra &^= uint32(ins.OpCode.AtomicOp())
@@ -157,7 +152,7 @@ func (c *converter) unfold(ins *asm.Instruction) (op uint8, off int16, imm int64
 		}
 	}
 	if extra != 0 {
-		return 0, 0, 0, c.fail("op", fmt.Errorf("no opcode %#x", uint32(ins.OpCode)))
+		return 0, 0, 0, c.fail("opcode", fmt.Errorf("no opcode %#x", uint32(ins.OpCode)))
 	}
 	return op, off, imm, nil
 }
@@ -173,9 +168,9 @@ func (c *converter) wide(ins *asm.Instruction, off int16) error {
 		return c.fail("imm", fmt.Errorf("refers to no map of the object, but to a file descriptor or to .kconfig: %w", ErrUnsupported))
 	case ins.IsLoadFromMap():
 		value := ins.Src == asm.PseudoMapValue
-		r := mapRef{slot: slot, name: ref, value: value}
+		r := MapRef{Slot: slot, Name: ref, Value: value}
 		if value {
-			r.offset = uint32(uint64(ins.Constant) >> 32)
+			r.Offset = uint32(uint64(ins.Constant) >> 32)
 		}
 		c.maps = append(c.maps, r)
 	case ins.IsLoadOfFunctionPointer() && ref != "" && ins.Constant == -1:
@@ -232,9 +227,9 @@ func (c *converter) distance(target string) (int, error) {
 	return slot - len(c.insns) - 1, nil
 }
 
-// nameFunctions keeps, of all symbols, those where a function begins. The
-// others are labels.
-func (c *converter) nameFunctions() {
+// functions returns, of all symbols, the names of functions by their first
+// slot. The others are labels.
+func (c *converter) functions() map[int]string {
 	entry := map[int]bool{0: true}
 	for i := 0; i < len(c.insns); i++ {
 		switch in := c.insns[i]; {
@@ -247,9 +242,11 @@ func (c *converter) nameFunctions() {
 			i++
 		}
 	}
+	funcs := make(map[int]string)
 	for name, slot := range c.symbols {
 		if entry[slot] {
-			c.funcs[slot] = name
+			funcs[slot] = name
 		}
 	}
+	return funcs
 }

@@ -65,7 +65,7 @@ func TestConvertObjects(t *testing.T) {
 				}
 				continue
 			}
-			code := wire(src.insns)
+			code := wire(src.Program.Insns)
 			for _, sym := range symbols {
 				if sym.Name != name {
 					continue
@@ -128,17 +128,17 @@ func TestConvertReferences(t *testing.T) {
 		{Op: 0x95},
 	}
 	// The last 64-bit load is a function pointer: 2 slots on from the next.
-	if diff := cmp.Diff(want, src.insns); diff != "" {
+	if diff := cmp.Diff(want, src.Program.Insns); diff != "" {
 		t.Errorf("slots (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]mapRef{{1, "table", false, 0}, {3, ".data", true, 16}}, src.maps, cmp.AllowUnexported(mapRef{})); diff != "" {
+	if diff := cmp.Diff([]MapRef{{1, "table", false, 0}, {3, ".data", true, 16}}, src.Maps); diff != "" {
 		t.Errorf("maps (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(map[int]string{0: "main", 11: "callee"}, src.funcs); diff != "" {
 		t.Errorf("functions (-want +got):\n%s", diff)
 	}
 	for slot, want := range map[int]string{0: "begin", 5: "begin", 9: "begin", 10: "", 11: "", 12: ""} {
-		if got := src.lines.at(slot).String(); got != want {
+		if got := src.lines.at(slot).Text; got != want {
 			t.Errorf("line of slot %d is %q, want %q", slot, got, want)
 		}
 	}
@@ -169,7 +169,7 @@ func TestConvertFolded(t *testing.T) {
 			t.Errorf("%v: %v", test.ins, err)
 			continue
 		}
-		if diff := cmp.Diff([]bpf.Insn{test.want}, src.insns); diff != "" {
+		if diff := cmp.Diff([]bpf.Insn{test.want}, src.Program.Insns); diff != "" {
 			t.Errorf("%v (-want +got):\n%s", test.ins, diff)
 		}
 	}
@@ -191,9 +191,9 @@ func TestConvertErrors(t *testing.T) {
 		want  string
 		is    error
 	}{
-		{"invalid opcode", asm.Instructions{{OpCode: asm.InvalidOpCode}}, 0, "op", "invalid opcode", nil},
-		{"unknown extension", asm.Instructions{{OpCode: 0x1_07}}, 0, "op", "no opcode 0x107", nil},
-		{"extended load", asm.Instructions{{OpCode: 0x1_61}}, 0, "op", "no opcode 0x161", nil},
+		{"invalid opcode", asm.Instructions{{OpCode: asm.InvalidOpCode}}, 0, "opcode", "invalid opcode", nil},
+		{"unknown extension", asm.Instructions{{OpCode: 0x1_07}}, 0, "opcode", "no opcode 0x107", nil},
+		{"extended load", asm.Instructions{{OpCode: 0x1_61}}, 0, "opcode", "no opcode 0x161", nil},
 		{"two offsets", asm.Instructions{{OpCode: asm.SDiv.Op(asm.ImmSource), Offset: 2}}, 0, "off", "offset 2, but 1", nil},
 		{"two operations", asm.Instructions{{OpCode: asm.Xchg.OpCode(asm.DWord), Constant: 1}}, 0, "imm", "operation 0x1, but 0xe1", nil},
 		{"register", asm.Instructions{{OpCode: 0xb7, Dst: 16}}, 0, "dst", "no register 16", ErrRange},
@@ -258,7 +258,7 @@ func FuzzConvert(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if got := wire(src.insns); !bytes.Equal(got, code) {
+		if got := wire(src.Program.Insns); !bytes.Equal(got, code) {
 			t.Errorf("\n got % x\nwant % x", got, code)
 		}
 	})

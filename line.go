@@ -18,12 +18,17 @@ type Line struct {
 	Text   string // without indentation
 }
 
-// String returns file:number, or "" for the zero Line.
+// String returns file:number, or "" if they aren't known.
 func (l Line) String() string {
 	if l.Number == 0 {
-		return l.Text
+		return ""
 	}
 	return fmt.Sprintf("%s:%d", path.Clean(l.File), l.Number)
+}
+
+// comment returns the line as a listing shows it, or "".
+func (l Line) comment() string {
+	return strings.TrimSpace(l.String() + "  " + l.Text)
 }
 
 // lineTable maps slots to lines. Entries are in ascending order of slots; each

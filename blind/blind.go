@@ -104,15 +104,14 @@ func layOut(index []int32, list []uint8, insns []bpf.Insn, flags []bpf.Flag) (at
 			n = keep
 		}
 		if in.Op == abi.OpLdImm64 && i+1 < len(insns) {
-			upper, both := upperLen, pairSlots
-			n = pair
+			// One of its slots is upperHalf, the other lowerHalf, or both are kept.
+			n, second, size, both := uint8(upperHalf), uint8(lowerHalf), int32(upperLen), pairSlots
 			if trusted || !hiddenPair[in.Regs] {
-				upper, both = 1, 2*oneSlot
-				n = keep
+				n, second, size, both = keep, keep, 1, 2*oneSlot
 			}
 			index[i], list[i] = int32(at), n
 			i++
-			index[i], list[i] = int32(at)+int32(upper), n
+			index[i], list[i] = int32(at)+size, second
 			at += both
 			continue
 		}
@@ -134,8 +133,8 @@ func (w *walk) rewrite(out []bpf.Insn, index []int32, insns []bpf.Insn) error {
 			return err
 		}
 		end := min(i+block, len(insns))
-		if w.rules[end-1] == pair && w.rules[end-2] != pair {
-			end++
+		if w.rules[end-1] == upperHalf {
+			end++ // with the other half
 		}
 		s.at += rewriteBlock(out[index[i]:], insns[i:end], w.rules[i:end], &s.buffer, s.at)
 		i = end
@@ -153,7 +152,7 @@ func rewriteBlock(out, insns []bpf.Insn, list []uint8, random *[2 * block]uint32
 	for i := 0; i < len(insns); i++ {
 		r := uint64(random[at>>32%(2*block)]) << 32
 		o := (*[hiddenLen]bpf.Insn)(out[uint32(at):])
-		if list[i] == pair {
+		if list[i] == upperHalf {
 			p := (*[pairLen]bpf.Insn)(out[uint32(at):])
 			at += 1 << 32
 			rewritePair(p, insns[i], insns[i+1], int32(r>>32), int32(random[at>>32%(2*block)]))

@@ -40,10 +40,11 @@ func (s step) numbers() int { return int(s >> 32) }
 
 // The numbers of rules. Those of opcodes come behind.
 const (
-	keep  = 0  // stays as it is
-	pair  = 1  // a half of an ldimm64
-	zeros = 16 // xor dst, dst: one for each register
-	first = 32 // of the opcodes
+	keep      = 0  // stays as it is
+	upperHalf = 1  // an ldimm64's first slot, rewritten as its upper half
+	lowerHalf = 2  // its second slot
+	zeros     = 16 // xor dst, dst: one for each register
+	first     = 32 // of the opcodes
 )
 
 // rules has all rules. Numbers that are not in use have that of keep.

@@ -43,7 +43,6 @@ type Instance struct {
 	stackDirty bool // the host asked for a view of it
 
 	base   unsafe.Pointer // of the window; nil for a plain instance
-	gaps   bool           // mapping 3 of the picture has gaps of its own
 	buf    []byte         // plain: holds mem; its capacity is whole pages
 	kind   Kind
 	state  uint8
@@ -150,10 +149,6 @@ func (i *Instance) Base() unsafe.Pointer { return i.base }
 func (i *Instance) Context() *abi.Context {
 	return (*abi.Context)(unsafe.Add(i.base, abi.ContextOffset))
 }
-
-// nativeStack is the size of the stack that machine code runs on, in bytes. It
-// ends where the Context begins; below it is the guard of the slot below.
-const nativeStack = 64 << 10
 
 // headroom is left above the first frame of machine code.
 const headroom = 64

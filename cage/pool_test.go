@@ -174,7 +174,7 @@ func TestHammer(t *testing.T) {
 		for w := range workers {
 			wg.Go(func() {
 				for r := range rounds {
-					mem := binary.LittleEndian.AppendUint64(nil, uint64(w<<32|r))
+					mem := binary.LittleEndian.AppendUint64(nil, uint64(w)<<32|uint64(r))
 					i, err := s.Get(kind, mem)
 					if err != nil {
 						t.Error(err)
@@ -184,7 +184,7 @@ func TestHammer(t *testing.T) {
 					i.AtomicXor(int64(counter+8), 4, 1<<(r%32))
 					i.StoreRelease(int64(counter+12)+int64(w%4), 1, uint64(w)) // neighbours in a word
 					i.Store(abi.StackBase+int64(8*w), 8, 1)
-					if v, _ := i.Load(abi.MemBase, 8); v != uint64(w<<32|r) {
+					if v, _ := i.Load(abi.MemBase, 8); v != uint64(w)<<32|uint64(r) {
 						t.Errorf("memory of another run: %#x", v)
 					}
 					if r%50 == w {

@@ -19,14 +19,15 @@ func (m *shared) reserve(n int) error {
 	}
 	// The system's memory, which the collector doesn't know or move.
 	m.host = *(*unsafe.Pointer)(unsafe.Pointer(&addr))
+	m.keep = unsafe.Slice((*byte)(m.host), n)
 	return nil
 }
 
 func (m *shared) commit(from, to uint64) error {
-	_, err := windows.VirtualAlloc(uintptr(m.host)+uintptr(from), uintptr(to-from), windows.MEM_COMMIT, windows.PAGE_READWRITE)
+	_, err := windows.VirtualAlloc(uintptr(unsafe.Pointer(&m.keep[from])), uintptr(to-from), windows.MEM_COMMIT, windows.PAGE_READWRITE)
 	return err
 }
 
 func (m *shared) unreserve() error {
-	return windows.VirtualFree(uintptr(m.host), 0, windows.MEM_RELEASE)
+	return windows.VirtualFree(uintptr(unsafe.Pointer(unsafe.SliceData(m.keep))), 0, windows.MEM_RELEASE)
 }

@@ -10,6 +10,10 @@ import (
 	"github.com/bpfjit/bpfjit/abi"
 )
 
+// nativeStack is the size of the stack that machine code runs on, in bytes. It
+// ends where the Context begins; below it is the guard of the slot below.
+const nativeStack = 64 << 10
+
 // A slot is the address space of one window: from slotBelow bytes below its
 // base up to where the next slot begins. Slots are carved from slabs, which
 // are reserved without access when they are needed and kept for ever: a slot

@@ -61,7 +61,7 @@ func (i *Instance) openWindow(m *shared) error {
 	if err != nil {
 		return err
 	}
-	if err := i.mapWindow(base, m); err != nil {
+	if err := mapWindow(base, m); err != nil {
 		slots.give(base)
 		return fmt.Errorf("%w: mapping one: %w", ErrNoWindow, err)
 	}
@@ -72,11 +72,11 @@ func (i *Instance) openWindow(m *shared) error {
 	return nil
 }
 
-func (i *Instance) mapWindow(base unsafe.Pointer, m *shared) error {
+func mapWindow(base unsafe.Pointer, m *shared) error {
 	if err := protect(unsafe.Add(base, -slotBelow), nativeStack+abi.PageSize, unix.PROT_READ|unix.PROT_WRITE); err != nil {
 		return err
 	}
-	if err := i.mapPrivate(base); err != nil {
+	if err := mapPrivate(base); err != nil {
 		return err
 	}
 	const size = slotStride - slotBelow - abi.SharedBase
@@ -88,7 +88,7 @@ func (i *Instance) mapWindow(base unsafe.Pointer, m *shared) error {
 // mapPrivate makes the stack and the context structure accessible. Where the
 // kernel has guard markers, both and the caller's memory are one mapping with
 // markers in the gaps; that saves four mappings, of which a process has 65,530.
-func (i *Instance) mapPrivate(base unsafe.Pointer) error {
+func mapPrivate(base unsafe.Pointer) error {
 	const rw = unix.PROT_READ | unix.PROT_WRITE
 	if !noMarkers.Load() {
 		if err := protect(unsafe.Add(base, abi.StackBase), abi.MemBase-abi.StackBase, rw); err != nil {
@@ -108,7 +108,6 @@ func (i *Instance) mapPrivate(base unsafe.Pointer) error {
 			return err
 		}
 	}
-	i.gaps = true
 	if err := protect(unsafe.Add(base, abi.StackBase), abi.StackSize, rw); err != nil {
 		return err
 	}

@@ -32,9 +32,10 @@ func (p Position) Marks() uint32 { return uint32(p >> 32) }
 // it is a jump or a charge, but not its jump; of Special and Compiler rows
 // nothing counts.
 //
-// rows and marks must have len(insns) elements, pos one more. Measure returns
-// the number of marks and len(insns), or the index of an instruction that the
-// profile has no code for.
+// rows and marks must have len(insns) elements, pos one more; what is behind
+// the last mark is overwritten as well. Measure returns the number of marks
+// and len(insns), or the index of an instruction that the profile has no code
+// for.
 func Measure(profile tables.Profile, insns []abi.Insn, rows []uint16, pos []Position, marks []uint32) (n, end int) {
 	if len(insns) == 0 {
 		return 0, 0

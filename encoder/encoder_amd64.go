@@ -12,9 +12,10 @@ import (
 )
 
 // chunk is how many instructions the assembly handles in a call. It can't be
-// preempted, and the collector should not have to wait for more than some ten
-// microseconds.
-const chunk = 1 << 13
+// preempted, and the collector should not have to wait for more than some
+// microseconds; also what a chunk has written is still in the first cache when
+// it is read again.
+const chunk = 1 << 10
 
 // measureJob is what measureAVO works on. gen/asm/encoder has the offsets.
 type measureJob struct {

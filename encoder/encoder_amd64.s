@@ -90,14 +90,9 @@ loop:
 	TESTL   R15, R15
 	JZ      none
 
-	// rows[i] = c; marks[p.Marks()] = i, which holds if the row is a mark
+	// rows[i] = c; p += Rows[c].Adds; pos[i+1] = p
 	MOVW R15, (SI)(R12*2)
 	SHLL $0x05, R15
-	MOVQ R13, R14
-	SHRQ $0x20, R14
-	MOVL R12, (R8)(R14*4)
-
-	// p += Rows[c].Adds; pos[i+1] = p
 	ADDQ 16(R9)(R15*1), R13
 	MOVQ R13, 8(DI)(R12*8)
 	INCQ R12
@@ -106,10 +101,9 @@ loop:
 
 out:
 	MOVQ job+0(FP), AX
-	MOVQ R12, 32(AX)
 	MOVQ 40(AX), R15
 	CMPQ R12, R15
-	JGE  done
+	JGE  all
 	MOVQ R15, 16(SP)
 
 	// The last one is read from a copy, with an empty slot behind it.
@@ -122,14 +116,31 @@ out:
 	SUBQ R14, BX
 	JMP  loop
 
-done:
-	MOVB $0x01, ok+8(FP)
-	RET
-
 none:
-	MOVQ job+0(FP), AX
-	MOVQ R12, 32(AX)
 	MOVB $0x00, ok+8(FP)
+	JMP  marks
+
+all:
+	MOVB $0x01, ok+8(FP)
+
+	// marks[pos[f].Marks()] = f for f from next to i: if f isn't a mark, the
+	// next one overwrites it. In a loop of its own: a store whose address is
+	// known late would hold up the loads above, and costs 40 % there.
+marks:
+	MOVQ job+0(FP), AX
+	MOVQ 32(AX), R14
+	MOVQ R12, 32(AX)
+	CMPQ R14, R12
+	JGE  done
+
+mark:
+	MOVL 4(DI)(R14*8), R15
+	MOVL R14, (R8)(R15*4)
+	INCQ R14
+	CMPQ R14, R12
+	JLT  mark
+
+done:
 	RET
 
 // func emitAVO(job *[16]uint64) (wrong int)

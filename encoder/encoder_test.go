@@ -116,7 +116,7 @@ func TestRandomPrograms(t *testing.T) {
 		t.Run(p.name, func(t *testing.T) {
 			forms := coded(p.profile)
 			seen := map[uint16]bool{}
-			for k := range 400 {
+			for k := range 200 {
 				var prog []abi.Insn
 				for range 1 + r.IntN(60) {
 					f := pick(r, forms...)
@@ -163,7 +163,7 @@ func same(t *testing.T, p tables.Profile, prog []abi.Insn, gap func(int) uint32,
 // TestLongProgram goes over the length that the assembly does at once, with
 // ld.imm64 and marks at the border.
 func TestLongProgram(t *testing.T) {
-	const border = 1 << 13
+	const border = 1 << 10 // chunk of the assembly
 	for _, at := range []int{border - 2, border - 1, border} {
 		var prog []abi.Insn
 		for len(prog) < at {

@@ -1,6 +1,7 @@
 package helpers
 
 import (
+	"iter"
 	"maps"
 
 	"github.com/bpfjit/bpfjit/abi"
@@ -65,6 +66,22 @@ func (t *Table) Lookup(number uint32) abi.HelperFunc {
 		return t.low[number]
 	}
 	return t.high[number]
+}
+
+// All yields the numbers that call a function, and the functions.
+func (t *Table) All() iter.Seq2[uint32, abi.HelperFunc] {
+	return func(yield func(uint32, abi.HelperFunc) bool) {
+		for number, f := range t.low {
+			if f != nil && !yield(uint32(number), f) {
+				return
+			}
+		}
+		for number, f := range t.high {
+			if !yield(number, f) {
+				return
+			}
+		}
+	}
 }
 
 // Clone returns a copy, to be changed on its own.

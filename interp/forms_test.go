@@ -180,7 +180,7 @@ func TestEveryForm(t *testing.T) {
 
 // testOperation runs
 //
-//	r2 op r4        or r2 op constant
+//	r2 op r1        or r2 op constant
 //	r0 = r2
 //	exit
 //
@@ -192,8 +192,8 @@ func testOperation(t *testing.T, inst *cage.Instance, form *tables.FormInfo, nam
 		bits = 32
 	}
 	branch := form.Flow == tables.FlowBranch
-	run := func(insn bpf.Insn, x, y uint64, want uint64) {
-		t.Helper()
+	// load returns the program as a function of r2 and r1.
+	load := func(insn bpf.Insn) func(x, y, want uint64) {
 		p := &bpf.Program{Insns: []bpf.Insn{
 			insn,
 			{Op: 0xbf, Regs: abi.Registers(0, 2)}, // r0 = r2
@@ -209,10 +209,13 @@ func testOperation(t *testing.T, inst *cage.Instance, form *tables.FormInfo, nam
 			}
 			p.Insns[0].Off = 2
 		}
-		// r1 and r2 are the arguments; r1 stands in for the source.
-		got := prepare(t, p).Run(inst, &Config{R1: y, R2: x})
-		if got.Stop != abi.StopExit || got.R0 != want {
-			t.Fatalf("%s with %#x, %#x: %+v, want r0 = %#x", bpf.Text(insn), x, y, got, want)
+		prog := prepare(t, p)
+		return func(x, y, want uint64) {
+			t.Helper()
+			got := prog.Run(inst, &Config{R1: y, R2: x})
+			if got.Stop != abi.StopExit || got.R0 != want {
+				t.Fatalf("%s with %#x, %#x: %+v, want r0 = %#x", bpf.Text(insn), x, y, got, want)
+			}
 		}
 	}
 	oracle := func(x, y uint64) uint64 {
@@ -227,22 +230,32 @@ func testOperation(t *testing.T, inst *cage.Instance, form *tables.FormInfo, nam
 		return arithmetic(name[1], bits, x, y)
 	}
 	insn := bpf.Insn{Op: form.Op, Off: int16(form.Off.Value), Imm: form.Imm.Value, Regs: abi.Registers(2, 0)}
-	for _, x := range values {
-		switch {
-		case form.Imm.Use == tables.UseConstant:
-			for _, k := range constants() {
-				insn.Imm = k
-				run(insn, x, 0xdead, oracle(x, uint64(int64(k))))
+	switch {
+	case form.Imm.Use == tables.UseConstant:
+		for _, k := range constants() {
+			insn.Imm = k
+			run := load(insn)
+			for _, x := range values {
+				run(x, 0xdead, oracle(x, uint64(int64(k))))
 			}
-		case form.Src.Use == tables.UseRead:
-			insn.Regs = abi.Registers(2, 2)
-			run(insn, x, 0xdead, oracle(x, x))
-			insn.Regs = abi.Registers(2, 1)
+		}
+	case form.Src.Use == tables.UseRead:
+		insn.Regs = abi.Registers(2, 2)
+		run := load(insn)
+		for _, x := range values {
+			run(x, 0xdead, oracle(x, x))
+		}
+		insn.Regs = abi.Registers(2, 1)
+		run = load(insn)
+		for _, x := range values {
 			for _, y := range values {
-				run(insn, x, y, oracle(x, y))
+				run(x, y, oracle(x, y))
 			}
-		default:
-			run(insn, x, 0xdead, oracle(x, 0))
+		}
+	default:
+		run := load(insn)
+		for _, x := range values {
+			run(x, 0xdead, oracle(x, 0))
 		}
 	}
 }
@@ -325,7 +338,7 @@ func testMemory(t *testing.T, form *tables.FormInfo, name []string) {
 	size := abi.AccessSize(form.Op)
 	rnd := rand.New(rand.NewPCG(seed(t), 0))
 	load := form.Src.Use == tables.UseAddress
-	for round := range 400 {
+	for round := range 200 {
 		m := machine{}
 		for k := range m.Mem {
 			m.Mem[k] = byte(rnd.Uint32())

@@ -83,6 +83,18 @@ var (
 	CageNoBMI2 = Profile{Rows: tables.CageNoBMI2, ShortJumpMax: 123, PadFrom: 15}
 )
 
+// WithoutBMI2 returns the profile for a processor that has no shifts of three
+// operands.
+func (p Profile) WithoutBMI2() Profile {
+	switch p.Rows {
+	case tables.Kernel:
+		p.Rows = tables.KernelNoBMI2
+	case tables.Cage:
+		p.Rows = tables.CageNoBMI2
+	}
+	return p
+}
+
 // Function describes a function of a translated program, as the kernel's
 // verifier knows it. The zero value is a main program without a stack.
 type Function struct {

@@ -177,7 +177,13 @@ type (
 		valueSize  uint32
 		maxEntries uint32
 		flags      uint32
-		_          [64]byte
+		name       [16]byte
+		ifindex    uint32
+		btfVMLinux uint32
+		netnsDev   uint64
+		netnsIno   uint64
+		btf        [4]uint32
+		extra      uint64
 	}
 )
 

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -51,8 +52,9 @@ type Call struct {
 	Name   string // of the helper or kfunc
 }
 
-// errHidden reports that an opcode that the dump hides can't be restored.
-var errHidden = errors.New("kernel: can't tell hidden opcodes apart")
+// ErrHidden reports that an opcode that the dump hides can't be restored. If
+// the program wasn't loaded with Spec.Debug, that would help.
+var ErrHidden = errors.New("kernel: can't tell hidden opcodes apart")
 
 // split cuts a dump into functions. Exception callbacks that the verifier
 // made are left out, as the kernel leaves them out.
@@ -141,7 +143,9 @@ func (f *Function) restore(all []Function, i *Info, c *Constants) error {
 		return err
 	}
 	f.locate(i)
-	f.restoreProbes()
+	if err := f.restoreProbes(); err != nil {
+		return err
+	}
 	f.Return = f.returnTarget()
 	return nil
 }
@@ -186,7 +190,7 @@ func (f *Function) restoreTailCalls() error {
 		}
 	}
 	if len(direct) != len(slots) {
-		return fmt.Errorf("%w: %d tail calls, %d in the code", errHidden, len(slots), len(direct))
+		return fmt.Errorf("%w: %d tail calls, %d in the code", ErrHidden, len(slots), len(direct))
 	}
 	poke := int32(0)
 	for k, s := range slots {
@@ -222,30 +226,52 @@ func (f *Function) locate(i *Info) {
 // bytesProbe begins a load that may fault: mov r10, vsyscall page.
 var bytesProbe = []byte{0x49, 0xc7, 0xc2, 0x00, 0x00, 0x60, 0xff}
 
-// restoreProbes gives loads that may fault their mode back, where debug
-// information says which code is theirs.
-func (f *Function) restoreProbes() {
-	const mem, probeMem = 0x60, 0x20
+// Modes of loads and stores.
+const (
+	modeMem     = 0x60
+	modeProbe   = 0x20 // PROBE_MEM
+	modeProbe32 = 0xa0 // PROBE_MEM32: in the arena
+)
+
+// restoreProbes gives loads that may fault, and accesses to an arena, their
+// mode back. The dump shows them as plain ones; their code tells.
+func (f *Function) restoreProbes() error {
+	if f.Offsets == nil && (f.Arena || f.hasProbe()) {
+		return fmt.Errorf("%w: accesses that may fault, and no debug information", ErrHidden)
+	}
 	for s, at := range f.Offsets {
 		in := &f.Insns[s]
-		if at < 0 || in.Op&abi.ClassMask != abi.ClassLDX || in.Op&abi.ModeMask != mem {
+		class := in.Op & abi.ClassMask
+		if class != abi.ClassLDX && class != abi.ClassST && class != abi.ClassSTX || in.Op&abi.ModeMask != modeMem {
 			continue
 		}
-		if c := (cursor{f.Jited, at}); c.take(bytesProbe) {
-			in.Op = in.Op&^abi.ModeMask | probeMem
+		if at < 0 {
+			// An access that the verifier inserted. Those don't fault.
+			continue
+		}
+		switch c := (cursor{f.Jited, at}); {
+		case class == abi.ClassLDX && c.take(bytesProbe):
+			in.Op = in.Op&^abi.ModeMask | modeProbe
+		case f.Arena && indexed(f.Jited[at:]):
+			in.Op = in.Op&^abi.ModeMask | modeProbe32
 		}
 	}
+	return nil
 }
 
-// HasProbe says whether the code has a load that may fault. Without debug
-// information Insns doesn't tell which.
-func (f *Function) HasProbe() bool {
-	for at := range f.Jited {
-		if c := (cursor{f.Jited, at}); c.take(bytesProbe) {
-			return true
-		}
+// indexed says whether an instruction has an index register beyond the first
+// eight: r12, which only accesses to an arena use.
+func indexed(code []byte) bool {
+	const operandSize, rex, rexX = 0x66, 0x40, 0x02
+	if len(code) > 0 && code[0] == operandSize {
+		code = code[1:]
 	}
-	return false
+	return len(code) > 0 && code[0]&0xf0 == rex && code[0]&rexX != 0
+}
+
+// hasProbe says whether the code has a load that may fault.
+func (f *Function) hasProbe() bool {
+	return bytes.Contains(f.Jited, bytesProbe)
 }
 
 // returnTarget reads the address of the return thunk behind the first leave

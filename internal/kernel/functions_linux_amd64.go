@@ -53,6 +53,11 @@ func functions(i *Info, c *Constants, syms *Symbols, maps mapConstants, s *Spec)
 		if err := f.restoreMaps(maps); err != nil {
 			return nil, fmt.Errorf("function %d: %w", k, err)
 		}
+		if f.Arena {
+			if f.ArenaUser, err = arenaUser(i); err != nil {
+				return nil, fmt.Errorf("function %d: %w", k, err)
+			}
+		}
 		for n := range f.Calls {
 			if call := &f.Calls[n]; call.Kind != abi.CallLocal {
 				call.Name = syms.Name(call.Target)
@@ -103,4 +108,21 @@ func (f *Function) restoreMaps(maps mapConstants) error {
 		s++
 	}
 	return nil
+}
+
+// arenaUser returns where user space has the arena of a program, if its map
+// was created with an address.
+func arenaUser(i *Info) (uint64, error) {
+	for _, id := range i.MapIDs {
+		m, err := openMap(id)
+		if err != nil {
+			return 0, err
+		}
+		s := m.spec
+		m.Close()
+		if s.Type == ArenaMap {
+			return s.Extra, nil
+		}
+	}
+	return 0, nil
 }

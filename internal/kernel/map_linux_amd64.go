@@ -40,7 +40,7 @@ func openMap(id uint32) (*Map, error) {
 		return nil, fmt.Errorf("kernel: map %d: %w", id, err)
 	}
 	m.spec = MapSpec{Type: MapType(i.mapType), KeySize: i.keySize, ValueSize: i.valueSize,
-		MaxEntries: i.maxEntries, Flags: i.flags}
+		MaxEntries: i.maxEntries, Flags: i.flags, Extra: i.extra}
 	return m, nil
 }
 

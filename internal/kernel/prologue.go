@@ -24,8 +24,9 @@ type Params struct {
 	// ExceptionCallback says that the function is called by bpf_throw.
 	ExceptionCallback bool
 	// Arena says that r12 holds ArenaBase, where the kernel maps the arena.
-	Arena     bool
-	ArenaBase uint64
+	// ArenaUser is where user space does; the prologue doesn't show that.
+	Arena                bool
+	ArenaBase, ArenaUser uint64
 	// PrivateStack says that r9 is the frame pointer; PrivateFrame is what it
 	// is loaded with before the per-cpu offset is added.
 	PrivateStack bool

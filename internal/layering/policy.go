@@ -49,7 +49,7 @@ internal/testprog  | tables abi bpf             |                               
 internal/oracle    | abi bpf tables jit internal/kernel |                        |
 internal/layering  |                            |                                |
 internal/generated |                            |                                |
-cmd/bpfjit         | . bpf jit blind internal/kernel | github.com/gopacket/gopacket/pcapgo |
+cmd/bpfjit         | . bpf jit blind internal/kernel internal/oracle | github.com/gopacket/gopacket/pcapgo |
 gen/...            | gen/... abi                | github.com/mmcloughlin/avo golang.org/x/tools golang.org/x/arch |
 bench/internal/cgocall |                        |                                | cgo
 bench/...          | * bench/...                | github.com/tetratelabs/wazero  |

@@ -90,7 +90,7 @@ func TestRandom(t *testing.T) {
 			t.Logf("%5d functions took %d passes", passes[np], np)
 		}
 	}
-	for _, d := range []int{-136, -135,-134,-133,-132, -131,-130, -129, -128, -127, -126,-125,-124,-123,-122,-121,-120,-119,-118,-117,-116,-115, 120, 121, 122, 123, 124, 125, 126, 127, 128, 129} {
+	for _, d := range []int{-136, -135, -134, -133, -132, -131, -130, -129, -128, -127, -126, -125, -124, -123, -122, -121, -120, -119, -118, -117, -116, -115, 120, 121, 122, 123, 124, 125, 126, 127, 128, 129} {
 		t.Logf("%5d jumps over %d bytes", edges[d], d)
 	}
 	t.Logf("forms of the source programs:\n%s", source.Table(testprog.VerifiedForms()))

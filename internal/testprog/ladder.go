@@ -8,20 +8,22 @@ import (
 )
 
 // Ladder makes a program whose jumps shrink one after the other, one a pass:
-// h conditional jumps, and h unconditional ones that they lead to, one each.
-// The kernel's JIT takes h+1 passes for h up to 16; from then on padding ends
-// it at 17 (spec 3.8).
+// h conditional jumps, each to the unconditional one of the next rank, and
+// h-1 unconditional ones, all to the end, where the last two of the others
+// lead as well. The kernel's JIT takes h+1 passes for h up to 16; from then on
+// padding ends it at 17 (spec 3.8).
 //
-//	call; jeq 1..h, each to the ja of its rank; ja ×h, all to here; return 1
+//	call; jeq ×h; ja ×(h-1); end: return 1
 //
 // The verifier of Linux 6.18 accepts it.
 func Ladder(h int) []abi.Insn {
 	out := []abi.Insn{insn(abi.OpCall, 0, abi.CallHelper, 0, 7)}
 	for k := range h {
-		out = append(out, insn(opJeqK, 0, 0, int16(h), int32(k+1)))
+		to := min(h+k+2, 2*h)
+		out = append(out, insn(opJeqK, 0, 0, int16(to-k-2), int32(k+1)))
 	}
-	for k := range h {
-		out = append(out, insn(abi.OpJa, 0, 0, int16(h-1-k), 0))
+	for k := range h - 1 {
+		out = append(out, insn(abi.OpJa, 0, 0, int16(h-2-k), 0))
 	}
 	return append(out, insn(opMov64K, 0, 0, 0, 1), abi.Insn{Op: abi.OpExit})
 }

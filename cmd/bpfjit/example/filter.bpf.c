@@ -70,7 +70,8 @@ struct ports {
 	u16 dst;
 };
 
-/* Kinds of packet: the keys of counters. */
+/* Kinds of packet, the keys of counters. A kind may be told by its name, for
+   the object keeps the enum in its type information (BTF). */
 enum kind {
 	KIND_OTHER,
 	KIND_ARP,
@@ -91,7 +92,7 @@ struct counter {
 struct {
 	UINT(type, BPF_MAP_TYPE_ARRAY);
 	UINT(max_entries, KINDS);
-	TYPE(key, u32);
+	TYPE(key, enum kind);
 	TYPE(value, struct counter);
 } counters SEC(".maps");
 

@@ -1,0 +1,96 @@
+package blind
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/bpf"
+)
+
+// FuzzRewrite rewrites whatever bpf.Check accepts, in either dialect, and
+// takes the constants out again.
+//
+// The result has the old program in it: with the hidden constants put back
+// and the distances measured in the old slots, it is the old program. The
+// only errors are jumps that became too long.
+func FuzzRewrite(f *testing.F) {
+	for _, text := range []string{
+		"r1 += 5\nexit",
+		"w1 = 0\nr1 = 0\nr2 = 0x1122334455667788 ll\nif w1 s> -3 goto -5\nexit",
+		"call pc+1\nexit\n*(u32 *)(r10 - 4) = 7\nr3 = func pc-3\ngotol -4",
+		"r11 = 5\nr1 s/= 7\nr11 += 1\nr1 &= r11\nexit",
+	} {
+		insns, err := bpf.Parse(text)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(bpf.Encode(insns), uint32(7))
+	}
+	f.Fuzz(func(t *testing.T, code []byte, number uint32) {
+		insns, err := bpf.Decode(code)
+		if err != nil {
+			t.Skip()
+		}
+		p := &bpf.Program{Insns: insns}
+		if bpf.Check(p, bpf.Source) != nil && bpf.Check(p, bpf.Translated) != nil {
+			t.Skip()
+		}
+		var r Result
+		err = r.Rewrite(p, &words{next: func() uint32 { number = number*0x01000193 + 1; return number }})
+		if err != nil {
+			if !errors.Is(err, bpf.ErrRange) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if back := restore(t, p, &r); !slices.Equal(p.Insns, back) {
+			t.Errorf("rewritten and restored: %v\nwas %v", back, p.Insns)
+		}
+	})
+}
+
+// restore puts the constants back.
+func restore(t *testing.T, p *bpf.Program, r *Result) (insns []bpf.Insn) {
+	old := map[int32]int{} // slots by their place in the new program
+	for slot, at := range r.Index {
+		old[at] = slot
+	}
+	for slot, was := range p.Insns {
+		group := r.Program.Insns[r.Index[slot]:r.Index[slot+1]]
+		in := group[len(group)-1]
+		if d, ok := bpf.Distance(in); ok {
+			to, ok := old[r.Index[slot+1]+d]
+			if !ok {
+				// The address of a function that isn't here stays.
+				if to = slot + 1 + int(d); in != was {
+					t.Fatalf("slot %d (%s) leads between the slots: %s", slot, p.Text(slot), bpf.Text(in))
+				}
+			}
+			if in.Op == abi.OpCall || in.Op == abi.OpGotol || in.Op == abi.OpLdImm64 {
+				in.Imm = int32(to - slot - 1)
+			} else {
+				in.Off = int16(to - slot - 1)
+			}
+		}
+		switch zero := in.Op == 0xaf && in.Dst() == in.Src() && (was.Op == 0xb7 || was.Op == 0xb4); {
+		case len(group) > 1:
+			imm, want := group[0].Imm^group[1].Imm, was.Imm
+			switch was.Op {
+			case abi.OpLdImm64: // the upper half, which is in the second slot
+				want = p.Insns[slot+1].Imm
+			case 0:
+				want = p.Insns[slot-1].Imm
+			}
+			if imm != want {
+				t.Fatalf("slot %d: hides %#x, want %#x", slot, imm, want)
+			}
+			in.Op, in.Regs, in.Imm = was.Op, was.Regs, was.Imm
+		case zero && was.Imm == 0:
+			in = was
+		}
+		insns = append(insns, in)
+	}
+	return insns
+}

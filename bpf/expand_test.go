@@ -1,0 +1,163 @@
+package bpf_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// layOut makes what Expand wants: the instructions and the index of a program
+// in which slot i became groups[i].
+func layOut(groups [][]bpf.Insn) (insns []bpf.Insn, index []int32) {
+	index = []int32{0}
+	for _, g := range groups {
+		insns = append(insns, g...)
+		index = append(index, int32(len(insns)))
+	}
+	return insns, index
+}
+
+// TestExpandRandom compares with Apply, given the same as patches.
+func TestExpandRandom(t *testing.T) {
+	r := random(t)
+	np := &bpf.Program{} // used again
+	for range 500 {
+		p := randomProgram(r, 1+r.IntN(40))
+		if r.IntN(2) == 0 {
+			p.Flags = make([]bpf.Flag, len(p.Insns))
+			p.Origin = make([]int32, len(p.Insns))
+			for i := range p.Flags {
+				p.Flags[i], p.Origin[i] = bpf.Flag(r.IntN(4)), r.Int32N(50)
+			}
+		}
+		var groups [][]bpf.Insn
+		var patches []bpf.Patch
+		for slot, insn := range p.Insns {
+			var group []bpf.Insn
+			for range r.IntN(7) * r.IntN(2) {
+				group = append(group, bpf.Insn{Op: 0xb7, Regs: uint8(r.IntN(10)), Imm: r.Int32N(100)})
+			}
+			group = append(group, insn)
+			groups = append(groups, group)
+			patches = append(patches, bpf.Patch{Slot: slot, Own: len(group) - 1, Insns: group})
+		}
+		before := clone(p)
+		want, wantIndex, err := bpf.Apply(p, patches)
+		if err != nil {
+			t.Fatal(err)
+		}
+		insns, index := layOut(groups)
+		np.Insns = insns
+		if err := bpf.Expand(np, p, index); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(index, wantIndex) {
+			t.Fatalf("index %v, want %v", index, wantIndex)
+		}
+		if d := cmp.Diff(want, np, cmpopts.EquateEmpty()); d != "" {
+			t.Fatalf("of\n%s(-Apply +Expand):\n%s", listing(p), d)
+		}
+		if d := cmp.Diff(before, p); d != "" {
+			t.Fatalf("the program handed in changed:\n%s", d)
+		}
+	}
+}
+
+func TestExpandErrors(t *testing.T) {
+	const text = "if r1 == 0 goto +1\nr1 += 1\nexit"
+	for _, tt := range []struct {
+		want  string
+		insns string
+		index []int32
+	}{
+		{"program: expand: the index doesn't fit 3 slots that became 3", text, []int32{0, 1, 2}},
+		{"program: expand: the index doesn't fit 3 slots that became 3", text, []int32{1, 1, 2, 3}},
+		{"program: expand: the index doesn't fit 3 slots that became 3", text, []int32{0, 1, 2, 4}},
+		{"slot 1 (r1 += 1): expand: becomes nothing", text, []int32{0, 1, 1, 3}},
+		{"slot 1 (r1 += 1): expand: becomes nothing", text, []int32{0, 2, 1, 3}},
+		{"slot 0 (if r1 == 0 goto +1): expand: r1 += 1 has no distance any more", "r1 += 1\nr1 += 1\nexit", []int32{0, 1, 2, 3}},
+	} {
+		np := program(t, tt.insns)
+		err := bpf.Expand(np, program(t, text), tt.index)
+		var e *bpf.Error
+		if err == nil || err.Error() != tt.want || !errors.As(err, &e) {
+			t.Errorf("index %v: error %v, want %s", tt.index, err, tt.want)
+		}
+	}
+}
+
+// TestExpandRange pushes distances of each kind to their limit and over it.
+func TestExpandRange(t *testing.T) {
+	const between = 32760
+	for _, tt := range []struct {
+		jump string // over the slots between, forward
+		grow int    // what is added there
+		want string
+	}{
+		{"if r1 == 0 goto +32760", 7, ""},
+		{"if r1 == 0 goto +32760", 8, "slot 0 (if r1 == 0 goto +32760): off would be 32768, which 16 bits don't hold"},
+		{"may_goto +32760", 8, "slot 0 (may_goto +32760): off would be 32768, which 16 bits don't hold"},
+		{"gotol +32760", 1000, ""},
+		{"call pc+32760", 1000, ""},
+	} {
+		mov := program(t, "r2 = 0").Insns
+		jump := program(t, tt.jump).Insns
+		groups := [][]bpf.Insn{jump}
+		for range between {
+			groups = append(groups, mov)
+		}
+		groups[between/2] = slices.Repeat(mov, 1+tt.grow)
+		groups = append(groups, program(t, "exit").Insns)
+		p := &bpf.Program{Insns: slices.Concat(jump, slices.Repeat(mov, between), program(t, "exit").Insns)}
+		insns, index := layOut(groups)
+		np := &bpf.Program{Insns: insns}
+		err := bpf.Expand(np, p, index)
+		if tt.want != "" {
+			if !errors.Is(err, bpf.ErrRange) || err.Error() != tt.want {
+				t.Errorf("%s: error %v, want %s", tt.jump, err, tt.want)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", tt.jump, err)
+			continue
+		}
+		if d, _ := bpf.Distance(np.Insns[0]); int(d) != between+tt.grow {
+			t.Errorf("%s: leads %d, want %d", tt.jump, d, between+tt.grow)
+		}
+	}
+}
+
+// BenchmarkExpand lays out a program in which every third slot became three.
+func BenchmarkExpand(b *testing.B) {
+	for _, n := range []int{1_000, 100_000} {
+		b.Run(fmt.Sprintf("insns=%d", n), func(b *testing.B) {
+			some := program(b, "r1 += 5\nif r1 == r2 goto +0\nr3 = r4").Insns
+			p := &bpf.Program{}
+			var groups [][]bpf.Insn
+			for i := range n {
+				in := some[i%3]
+				p.Insns = append(p.Insns, in)
+				if i%3 == 0 {
+					groups = append(groups, []bpf.Insn{in, in, in})
+				} else {
+					groups = append(groups, []bpf.Insn{in})
+				}
+			}
+			insns, index := layOut(groups)
+			np := &bpf.Program{Insns: insns}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := bpf.Expand(np, p, index); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/insn")
+		})
+	}
+}

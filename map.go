@@ -1,0 +1,178 @@
+package bpfjit
+
+import (
+	"bytes"
+	"encoding"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/maps"
+)
+
+// Map is a map of a program or a Collection. It lives as long as its Space.
+// Its methods may be called from several goroutines at once, and while
+// programs run that use it; who needs a value of several bytes to be read in
+// one piece must see to that himself, as in the kernel.
+type Map struct {
+	name   string
+	spec   *ebpf.MapSpec
+	m      maps.Map
+	handle uint64
+	err    error // why there is no m
+}
+
+// newMap makes a map in a space, and fills it.
+func newMap(space *Space, name string, spec *ebpf.MapSpec, contents []ebpf.MapKV) *Map {
+	m := &Map{name: name, spec: spec.Copy()}
+	m.m, m.handle, m.err = space.maps().New(maps.Spec{
+		Name: name, Type: maps.Type(spec.Type), KeySize: spec.KeySize, ValueSize: spec.ValueSize,
+		MaxEntries: spec.MaxEntries, Flags: spec.Flags,
+	})
+	for i := 0; i < len(contents) && m.err == nil; i++ {
+		key, err1 := encode(contents[i].Key)
+		value, err2 := encode(contents[i].Value)
+		if err := errors.Join(err1, err2); err != nil {
+			m.err = fmt.Errorf("map %q: contents: %w", name, err)
+			break
+		}
+		if err := maps.Put(m.m, key, value, maps.UpdateAny); err != nil {
+			m.err = fmt.Errorf("map %q: contents: %w", name, err)
+		}
+	}
+	return m
+}
+
+// encode returns the bytes of a key or a value that cilium/ebpf has as any
+// type: bytes, what marshals itself, or numbers of fixed size, little-endian.
+func encode(v any) ([]byte, error) {
+	switch v := v.(type) {
+	case []byte:
+		return v, nil
+	case string:
+		return []byte(v), nil
+	case encoding.BinaryMarshaler:
+		return v.MarshalBinary()
+	}
+	return binary.Append(nil, binary.LittleEndian, v)
+}
+
+// Name returns the name that the map has in its object.
+func (m *Map) Name() string { return m.name }
+
+// Spec returns what the map was made from. It must not be changed.
+func (m *Map) Spec() *ebpf.MapSpec { return m.spec }
+
+// ReadOnly reports whether programs must not change the map: constants.
+func (m *Map) ReadOnly() bool { return m.spec.Flags&maps.FlagReadOnlyProg != 0 }
+
+// Lookup returns a copy of the value of key. The error is
+// [ebpf.ErrKeyNotExist], or about the size of the key.
+func (m *Map) Lookup(key []byte) ([]byte, error) {
+	if err := m.fits(key, nil); err != nil {
+		return nil, err
+	}
+	value := m.m.Value(key)
+	if value == nil {
+		return nil, fmt.Errorf("map %q: %w", m.name, ebpf.ErrKeyNotExist)
+	}
+	return bytes.Clone(value), nil
+}
+
+// Update changes the value of key, or makes an entry for it. The error is
+// [ebpf.ErrKeyNotExist], [ebpf.ErrKeyExist], or an abi.Errno.
+func (m *Map) Update(key, value []byte, flags ebpf.MapUpdateFlags) error {
+	if err := m.fits(key, value); err != nil {
+		return err
+	}
+	return m.errno(m.m.Update(key, value, uint64(flags)))
+}
+
+// Delete removes the entry of key. The error is [ebpf.ErrKeyNotExist], or an
+// abi.Errno: entries of an array can't be removed.
+func (m *Map) Delete(key []byte) error {
+	if err := m.fits(key, nil); err != nil {
+		return err
+	}
+	return m.errno(m.m.Delete(key))
+}
+
+// All yields the entries with copies of their values, in the same order in
+// every run.
+func (m *Map) All() iter.Seq2[[]byte, []byte] {
+	return func(yield func(key, value []byte) bool) {
+		for key, value := range m.m.All() {
+			if !yield(key, bytes.Clone(value)) {
+				return
+			}
+		}
+	}
+}
+
+// fits checks the sizes of a key, and of a value that isn't nil.
+func (m *Map) fits(key, value []byte) error {
+	if len(key) != m.m.KeySize() {
+		return fmt.Errorf("map %q: key of %d bytes, want %d: %w", m.name, len(key), m.m.KeySize(), abi.EINVAL)
+	}
+	if value != nil && len(value) != m.m.ValueSize() {
+		return fmt.Errorf("map %q: value of %d bytes, want %d: %w", m.name, len(value), m.m.ValueSize(), abi.EINVAL)
+	}
+	return nil
+}
+
+// errno translates what a map returns to programs.
+func (m *Map) errno(n int64) error {
+	var err error
+	switch e := abi.Errno(-n); e {
+	case 0:
+		return nil
+	case abi.ENOENT:
+		err = ebpf.ErrKeyNotExist
+	case abi.EEXIST:
+		err = ebpf.ErrKeyExist
+	default:
+		err = e
+	}
+	return fmt.Errorf("map %q: %w", m.name, err)
+}
+
+// Text yields the entries as a person would write them, by the types that the
+// object has for key and value: members by name, enums by word, hex where
+// there are no types. Of an array it leaves out what is all zero; of globals
+// it yields each variable, by its name.
+func (m *Map) Text() iter.Seq2[string, string] {
+	array := m.m.Spec().Type == maps.Array || m.m.Spec().Type == maps.PerCPUArray
+	return func(yield func(key, value string) bool) {
+		for key, value := range m.m.All() {
+			if section, ok := m.spec.Value.(*btf.Datasec); ok {
+				variables(section, value, yield)
+				return
+			}
+			if array && len(bytes.Trim(value, "\x00")) == 0 {
+				continue
+			}
+			if !yield(formatValue(m.spec.Key, key), formatValue(m.spec.Value, value)) {
+				return
+			}
+		}
+	}
+}
+
+// variables yields the variables of a section of data.
+func variables(section *btf.Datasec, data []byte, yield func(key, value string) bool) {
+	for _, v := range section.Vars {
+		end := uint64(v.Offset) + uint64(v.Size)
+		variable, ok := v.Type.(*btf.Var)
+		if !ok || end > uint64(len(data)) {
+			continue
+		}
+		if !yield(variable.Name, formatValue(variable.Type, data[v.Offset:end])) {
+			return
+		}
+	}
+}

@@ -1,0 +1,189 @@
+package bpfjit
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/blind"
+	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/cage"
+	"github.com/bpfjit/bpfjit/image"
+	"github.com/bpfjit/bpfjit/jit"
+	"github.com/bpfjit/bpfjit/lower"
+	"github.com/bpfjit/bpfjit/machine"
+)
+
+// native is the engine that runs machine code.
+type native struct {
+	lowered *bpf.Program
+	code    *jit.Code
+	image   *image.Image
+	helpers *machine.Helpers
+	budget  int64
+}
+
+// newNative makes machine code of a checked program whose maps are constants,
+// and notes in info how that went. This is the way that DESIGN draws:
+//
+//	lower -> blind, if asked for -> jit -> image
+func newNative(p *bpf.Program, s *settings, info *Info) (*native, error) {
+	if err := machine.Check(); err != nil {
+		return nil, err
+	}
+	region, err := image.Default()
+	if err != nil {
+		return nil, err
+	}
+	lowered, err := lower.Lower(p)
+	if err != nil {
+		return nil, err
+	}
+	if err := functionHandles(lowered); err != nil {
+		return nil, err
+	}
+	if s.Blinding {
+		blinded, err := blind.Rewrite(lowered, s.Rand)
+		if err != nil {
+			return nil, atSource(err, lowered)
+		}
+		lowered = blinded
+	}
+	code, err := jit.CompileCage(lowered, cageProfile())
+	if err != nil {
+		return nil, atSource(err, lowered)
+	}
+	im, err := region.Publish(code.Bytes, faultTable(code), s.Rand)
+	if err != nil {
+		return nil, err
+	}
+	info.Lowered, info.Blinded, info.Passes = len(lowered.Insns), s.Blinding, passes(code)
+	info.Code, info.Image, info.Start = im.Len(), im.Size(), im.Start()
+	e := &native{lowered, code, im, machine.NewHelpers(maps.Collect(s.helpers.All())), s.Budget}
+	if s.Dump != nil {
+		err := WriteRaw(s.Dump, len(lowered.Insns), uint64(im.Addr()), info.Passes, code.Bytes)
+		if err != nil {
+			im.Free()
+			return nil, fmt.Errorf("Options.Dump: %w", err)
+		}
+	}
+	return e, nil
+}
+
+// atSource makes an error about a slot of p one about the source.
+func atSource(err error, p *bpf.Program) error {
+	var be *bpf.Error
+	if !errors.As(err, &be) || be.Slot < 0 {
+		return err
+	}
+	moved := *be
+	moved.Slot = p.Source(be.Slot)
+	return &moved
+}
+
+// cageProfile is the profile for this processor.
+func cageProfile() *jit.Profile {
+	if machine.HasBMI2() {
+		return &jit.Cage
+	}
+	return &jit.CageNoBMI2
+}
+
+// functionHandles makes the addresses of functions what they are in the cage:
+// handles by the functions' numbers. p is changed.
+func functionHandles(p *bpf.Program) error {
+	funcs, err := bpf.Functions(p)
+	if err != nil {
+		return err
+	}
+	for _, f := range funcs {
+		for _, ref := range f.Refs {
+			handle := abi.FuncHandle(ref.Callee)
+			lo, hi := &p.Insns[ref.Slot], &p.Insns[ref.Slot+1]
+			lo.Regs = abi.Registers(lo.Dst(), abi.Imm64Value)
+			lo.Imm, hi.Imm = int32(uint32(handle)), int32(uint32(handle>>32))
+		}
+	}
+	return nil
+}
+
+// passes adds up the lengths that the passes over each function arrived at.
+// One that needs fewer than others keeps its last length.
+func passes(code *jit.Code) []int {
+	var sum []int
+	for _, f := range code.Funcs {
+		if len(f.Passes) > len(sum) {
+			sum = append(sum, make([]int, len(f.Passes)-len(sum))...)
+		}
+	}
+	for _, f := range code.Funcs {
+		for i := range sum {
+			sum[i] += f.Passes[min(i, len(f.Passes)-1)]
+		}
+	}
+	return sum
+}
+
+// faultTable encodes the loads that read as zero where they fault.
+func faultTable(code *jit.Code) []byte {
+	entries := make([]image.Entry, len(code.Faults))
+	for i, f := range code.Faults {
+		register := -1
+		if f.Clear >= 0 {
+			register = int(abi.Native[f.Clear])
+		}
+		entries[i] = image.NewEntry(int(f.Offset), int(f.Len), register)
+	}
+	return image.AppendTable(nil, len(code.Bytes), entries)
+}
+
+func (*native) kind() cage.Kind { return cage.Window }
+
+func (e *native) run(in *Instance, r1, r2 uint64, check func() error) result {
+	input := machine.Input{R1: r1, R2: r2, Budget: e.budget, Poll: check, Helpers: e.helpers, Env: &in.env}
+	var out machine.Result
+	if err := machine.Run(in.mem, e.image, &input, &out); err != nil {
+		panic("BUG: bpfjit: an instance that isn't busy: " + err.Error())
+	}
+	if out.Stop != abi.StopExit {
+		e.locate(&out)
+	}
+	return result{out.Result, out.Signal}
+}
+
+// locate finds the instruction at which a run ended early, and, for a fault,
+// the address that it was about.
+func (e *native) locate(out *machine.Result) {
+	slot := -1
+	if out.PC >= 0 && out.PC < len(e.code.Bytes) {
+		slot = e.code.Slot(uint32(out.PC))
+	}
+	if slot < 0 {
+		return // in a prologue: the native stack, say
+	}
+	out.Slot = e.lowered.Source(slot)
+	if out.Stop == abi.StopFault {
+		out.Addr = effective(e.lowered.Insns[slot], &out.R)
+	}
+}
+
+// effective returns the guest address that a load or a store is about.
+func effective(in bpf.Insn, r *[11]uint64) int64 {
+	base := in.Dst()
+	const loadAcquire = 0x100
+	if class := in.Op & abi.ClassMask; class == abi.ClassLDX ||
+		class == abi.ClassSTX && in.Op&abi.ModeMask == 0xc0 && in.Imm == loadAcquire {
+		base = in.Src()
+	}
+	if base > abi.R10 {
+		return 0
+	}
+	return int64(uint32(r[base])) + int64(in.Off)
+}
+
+// close frees the executable memory.
+func (e *native) close() error {
+	e.image.Free()
+	return nil
+}
