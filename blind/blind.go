@@ -1,7 +1,6 @@
 package blind
 
 import (
-	"bytes"
 	"io"
 	"slices"
 	"sync"
@@ -26,8 +25,8 @@ type Result struct {
 	// Index[i] up to, not including, Index[i+1], of which the last is the
 	// instruction itself. A jump to slot i leads to Index[i].
 	Index []int32
-	// Constants is the number of slots that had a constant and don't any
-	// more. A 64-bit constant is two.
+	// Constants is how many constants are hidden, which is how many random
+	// numbers were taken. A 64-bit constant is two.
 	Constants int
 }
 
@@ -49,9 +48,9 @@ type Result struct {
 // says what is not hidden. What comes out uses AX or has no constant, so
 // rewriting it again changes nothing.
 //
-// Every slot that is rewritten, but for a move of 0, takes 4 bytes of its own
-// from rand, little-endian, in the order of the new program; no more is read.
-// If rand is nil, they come from ChaCha8 with a key from the system.
+// Each R is 4 bytes of rand, little-endian, in the order of the new program;
+// no more is read. If rand is nil, they come from ChaCha8 with a key from the
+// system.
 //
 // The error is rand's, or a *bpf.Error that wraps bpf.ErrRange and names the
 // jump of p whose distance no longer fits its field: 16 bits, or 32 in gotol,
@@ -65,9 +64,6 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 	total := layOut(r.Index[:n], w.rules, p.Insns, p.Flags)
 	r.Index[n] = int32(total.slots())
 	r.Constants = total.numbers()
-	for dst := range uint8(abi.R10) {
-		r.Constants += bytes.Count(w.rules, []byte{zeros + dst})
-	}
 	if err := w.source.start(rand, total.numbers()); err != nil {
 		return err
 	}

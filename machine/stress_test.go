@@ -220,7 +220,8 @@ func publishFresh(t *testing.T, ctx context.Context, all *sync.WaitGroup, region
 			return
 		}
 		if old := fresh.Swap(im); old != nil {
-			mu.Lock() // now nobody runs it any more
+			mu.Lock()
+			//lint:ignore SA2001 whoever ran it has let go of mu by now
 			mu.Unlock()
 			old.Free()
 		}
