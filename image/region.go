@@ -200,6 +200,7 @@ func (r *Region) Publish(code, table []byte, random io.Reader) (*Image, error) {
 		return nil, err
 	}
 	im := &Image{region: r, span: s, start: begin, length: len(code), table: len(table)}
+	im.addr = r.mem.addr(im.code())
 	if s.pack != nil {
 		im.write(r.mem.writable(s.off, s.size), code, table)
 		return im, nil
