@@ -3,12 +3,14 @@ package bpfjit
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/cage"
 	"github.com/bpfjit/bpfjit/helpers"
+	"github.com/bpfjit/bpfjit/machine"
 )
 
 // Instance is a Program together with memory of its own to run in: stack,
@@ -18,28 +20,71 @@ import (
 type Instance struct {
 	p    *Program
 	mem  *cage.Instance
-	env  helpers.Env // what helper functions see of a run
 	used int64
-	ctx  []byte // scratch: a context structure
 
-	busy   atomic.Bool
-	closed bool // guarded by busy
+	native bool // frame is bound: machine code is run
+	frame  machine.Frame
+	input  machine.Input
+	env    helpers.Env // what helper functions see of a run
+
+	state atomic.Int32
+	over  chan struct{} // closed once there will be no more runs
+	once  sync.Once     // of over
+
+	poll   func() error    // cancelled, made once
+	cancel context.Context // of the run under way, if it can be cancelled
+	ctx    []byte          // scratch: a context structure
 }
+
+// The state of an instance is 0 or a sum of these. A run adds running to 0 and
+// nothing else, which is one atomic operation to begin it and one to end it.
+const (
+	running = 1 << iota
+	shutOff // the program is closed
+	closed  // the instance is
+)
 
 // newInstance returns an instance that has no memory yet.
 func newInstance(p *Program) *Instance {
+	in := &Instance{over: make(chan struct{})}
+	in.poll = in.cancelled
+	in.bind(p)
+	return in
+}
+
+// bind makes the instance one of a program.
+func (in *Instance) bind(p *Program) {
 	s := &p.settings
-	return &Instance{p: p, env: helpers.Env{
+	in.p, in.native = p, false
+	in.env = helpers.Env{
 		Maps: p.space.maps(), Clock: s.Clock, Rand: s.Random, Processor: s.CPU, Printer: s.print,
-	}}
+	}
 }
 
 // use gives the instance its memory.
-func (in *Instance) use(m *cage.Instance) { in.mem, in.env.Memory = m, m }
+func (in *Instance) use(m *cage.Instance) {
+	in.mem, in.env.Memory = m, m
+	if e, ok := in.p.engine.(*native); ok {
+		in.input = machine.Input{Budget: e.budget, Helpers: e.helpers, Env: &in.env}
+		in.frame.Bind(m, e.image, &in.input)
+		in.native = true
+	}
+}
 
 // Run is [Program.Run] in this instance.
 func (in *Instance) Run(mem []byte) (r0 uint64, err error) {
-	return in.RunContext(context.Background(), mem)
+	if err := in.begin(mem); err != nil {
+		return 0, err
+	}
+	if in.native {
+		if r0, ok := in.quick(mem); ok {
+			in.end()
+			return r0, nil
+		}
+		return in.finishMem(mem)
+	}
+	defer in.end()
+	return in.runMem(context.Background(), mem)
 }
 
 // RunContext is [Program.RunContext] in this instance.
@@ -77,39 +122,103 @@ func (in *Instance) Used() int64 { return in.used }
 // Close gives the instance's memory back. Closing again does nothing; closing
 // it while it runs is an error that wraps ErrBusy.
 func (in *Instance) Close() error {
-	if !in.busy.CompareAndSwap(false, true) {
-		return fmt.Errorf("%s: the instance runs: %w", in.p.Name(), ErrBusy)
+	for {
+		n := in.state.Load()
+		switch {
+		case n&running != 0:
+			return fmt.Errorf("%s: the instance runs: %w", in.p.Name(), ErrBusy)
+		case n&closed != 0:
+			return nil
+		}
+		if in.state.CompareAndSwap(n, n|running) {
+			break
+		}
 	}
-	defer in.busy.Store(false)
-	if in.closed {
-		return nil
-	}
-	in.closed = true
-	return in.mem.Close()
+	in.p.forget(in)
+	err := in.mem.Close()
+	in.leave(closed)
+	return err
 }
 
-// begin takes the instance, lets a run in, and fills the memory.
+// begin takes the instance and fills its memory.
 func (in *Instance) begin(mem []byte) error {
-	if !in.busy.CompareAndSwap(false, true) {
-		return fmt.Errorf("%s: the instance runs: %w", in.p.Name(), ErrBusy)
-	}
-	if in.closed || !in.p.gate.enter() {
-		in.busy.Store(false)
-		return in.p.closedError()
+	if !in.state.CompareAndSwap(0, running) {
+		return in.refuse()
 	}
 	if err := in.mem.LoadMem(mem); err != nil {
-		in.p.gate.leave()
-		in.busy.Store(false)
+		in.leave(0)
 		return in.p.memoryError(err)
 	}
 	return nil
 }
 
+// refuse says why the instance can't be taken.
+func (in *Instance) refuse() error {
+	if in.state.Load()&(shutOff|closed) != 0 {
+		return in.p.closedError()
+	}
+	return fmt.Errorf("%s: the instance runs: %w", in.p.Name(), ErrBusy)
+}
+
 // end undoes begin.
 func (in *Instance) end() {
 	in.mem.Reset(in.p.writes)
-	in.p.gate.leave()
-	in.busy.Store(false)
+	if in.state.Add(-running) != 0 {
+		in.tell()
+	}
+}
+
+// leave ends what took the instance, and changes its state.
+func (in *Instance) leave(add int32) {
+	if in.state.Add(add-running)&shutOff != 0 {
+		in.tell()
+	}
+}
+
+// tell tells who waits that there won't be another run.
+func (in *Instance) tell() { in.once.Do(func() { close(in.over) }) }
+
+// shutOut keeps new runs out.
+func (in *Instance) shutOut() { in.state.Or(shutOff) }
+
+// wait returns when the run under way, if there is one, is over. shutOut comes
+// first.
+func (in *Instance) wait() {
+	if in.state.Load()&running != 0 {
+		<-in.over
+	}
+}
+
+// quick runs on plain memory, which begin or borrow has loaded, and reports
+// whether the program ended well at once. If not, finishMem must follow.
+func (in *Instance) quick(mem []byte) (r0 uint64, ok bool) {
+	var r1 uint64
+	if len(mem) > 0 {
+		r1 = abi.MemBase
+	}
+	in.input.Poll = nil
+	if !in.frame.Enter(r1, uint64(len(mem))) {
+		return 0, false
+	}
+	in.used = in.frame.Used()
+	if in.p.writes.Mem && len(mem) > 0 {
+		copy(mem, in.mem.Mem())
+	}
+	return in.frame.R0(), true
+}
+
+// finishMem goes on where quick left off.
+func (in *Instance) finishMem(mem []byte) (uint64, error) {
+	defer in.end()
+	return in.restMem(mem)
+}
+
+func (in *Instance) restMem(mem []byte) (uint64, error) {
+	r0, err := in.execute(context.Background(), 0, 0, true)
+	if in.p.writes.Mem {
+		copy(mem, in.mem.Mem())
+	}
+	return r0, err
 }
 
 // runMem runs on plain memory, which begin or borrow has loaded.
@@ -118,7 +227,7 @@ func (in *Instance) runMem(ctx context.Context, mem []byte) (uint64, error) {
 	if len(mem) > 0 {
 		r1 = abi.MemBase
 	}
-	r0, err := in.execute(ctx, r1, uint64(len(mem)))
+	r0, err := in.execute(ctx, r1, uint64(len(mem)), false)
 	if in.p.writes.Mem {
 		copy(mem, in.mem.Mem())
 	}
@@ -130,7 +239,7 @@ func (in *Instance) runStruct(ctx context.Context, data []byte) (uint64, error) 
 	if err := in.mem.LoadCtx(data); err != nil {
 		return 0, in.p.memoryError(err)
 	}
-	r0, err := in.execute(ctx, abi.CtxBase, 0)
+	r0, err := in.execute(ctx, abi.CtxBase, 0, false)
 	if in.p.writes.Ctx {
 		copy(data, in.mem.Ctx())
 	}
@@ -146,21 +255,33 @@ func (in *Instance) runPacket(ctx context.Context, pkt []byte) (uint64, []byte, 
 	if err := in.mem.LoadCtx(in.ctx); err != nil {
 		return 0, nil, in.p.memoryError(err)
 	}
-	r0, err := in.execute(ctx, abi.CtxBase, 0)
+	r0, err := in.execute(ctx, abi.CtxBase, 0, false)
 	return r0, in.mem.Mem(), err
 }
 
-// execute has the engine run the program and makes an error of its result.
-// withinRun looks for this function on the stack: it must not be inlined.
+// cancelled asks the context of the run.
+func (in *Instance) cancelled() error { return in.cancel.Err() }
+
+// execute has the engine run the program, or end a run that was entered, and
+// makes an error of its result. withinRun looks for this function on the stack:
+// it must not be inlined.
 //
 //go:noinline
-func (in *Instance) execute(ctx context.Context, r1, r2 uint64) (uint64, error) {
+func (in *Instance) execute(ctx context.Context, r1, r2 uint64, entered bool) (uint64, error) {
 	var check func() error
 	if ctx.Done() != nil {
 		if err := ctx.Err(); err != nil {
 			return 0, in.runError(&result{Result: abi.Result{Stop: abi.StopCancel, Err: err}})
 		}
-		check = ctx.Err
+		in.cancel, check = ctx, in.poll
+		defer func() { in.cancel = nil }()
+	}
+	if in.native && !entered {
+		in.input.Poll = check
+		if in.frame.Enter(r1, r2) {
+			in.used = in.frame.Used()
+			return in.frame.R0(), nil
+		}
 	}
 	r := in.p.engine.run(in, r1, r2, check)
 	in.used = r.Used

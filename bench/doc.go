@@ -12,7 +12,9 @@
 //	BenchmarkBlind/memory=M/insns=N  constants hidden
 //	BenchmarkPublish                 machine code to its place, and free
 //	BenchmarkCall/engine=E           an empty program, from Go and back
+//	BenchmarkCall/engine=jit/via=V   by Instance.Run, by Program.Run
 //	BenchmarkHelper/engine=E         a Go function, from a program and back
+//	BenchmarkKernels/program=P       the cage's code against the kernel's
 //
 // Corpora: generated programs, which have the opcode frequencies of real ones;
 // kernels, the eight programs of testdata/kernels; shared, real programs that

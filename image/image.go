@@ -14,6 +14,7 @@ type Image struct {
 	start  int // of the code, behind the header
 	length int // of the code
 	table  int // bytes of the exception table
+	addr   uintptr
 	freed  atomic.Bool
 }
 
@@ -32,7 +33,7 @@ func (im *Image) code() int { return im.span.off + headerSize + im.start }
 func (im *Image) Region() *Region { return im.region }
 
 // Addr returns the address of the first instruction.
-func (im *Image) Addr() uintptr { return im.region.mem.addr(im.code()) }
+func (im *Image) Addr() uintptr { return im.addr }
 
 // Len returns the length of the code in bytes.
 func (im *Image) Len() int { return im.length }

@@ -32,7 +32,8 @@ type compiler struct {
 	jumps    []jump
 	sums     []uint32
 	passes   []int
-	private  []abi.Insn // the instructions with R10 replaced
+	private  []abi.Insn // the instructions with R10 replaced, or fused
+	targets  []bool     // of jumps, by slot
 	prologue []byte
 	epilogue []byte
 	special  []byte
@@ -79,6 +80,7 @@ func (c *compiler) function(code *Code, start, end int) error {
 		c.replaceFramePointer()
 	}
 	if c.cage {
+		c.fuse()
 		c.prologue = c.cagePrologue(c.prologue[:0])
 		c.epilogue = c.cageEpilogue(c.epilogue[:0])
 	} else {
