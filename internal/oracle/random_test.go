@@ -107,6 +107,47 @@ func TestRandom(t *testing.T) {
 	}
 }
 
+// TestRandomBlinded does the same while the kernel blinds constants. Of a
+// program with several functions it doesn't show the blinded instructions, so
+// these have one.
+func TestRandomBlinded(t *testing.T) {
+	seed := testprog.Seed(t)
+	guest := newGuest(t)
+	kernel.WithHarden2(t, func() {
+		k, err := kernel.ReadConstants()
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted, dangerous := 0, 0
+		for i := range uint64(60) {
+			p := testprog.Verified(seed, i, testprog.Limits{Without: testprog.Calls, MaxSize: 1500})
+			loaded, err := kernel.Load(&kernel.Spec{Type: kernel.Type(p.Kind), Insns: p.Insns})
+			switch {
+			case errors.Is(err, kernel.ErrDangerous):
+				dangerous++
+				continue
+			case err != nil:
+				t.Logf("%s: %v", p.Name, err)
+				continue
+			}
+			accepted++
+			funcs, err := loaded.Functions()
+			if err != nil {
+				t.Fatalf("%s: %v", p.Name, err)
+			}
+			if _, err := Compare(k, funcs); err != nil {
+				t.Errorf("%s: %v", p.Name, err)
+			}
+			compareRun(t, guest, loaded, p)
+			loaded.Close()
+		}
+		t.Logf("%d programs accepted, %d too dangerous to load", accepted, dangerous)
+		if accepted < 40 {
+			t.Errorf("only %d programs were accepted", accepted)
+		}
+	})
+}
+
 // guest runs programs with the interpreter.
 type guest struct {
 	inst *cage.Instance
