@@ -2,12 +2,14 @@ package jit
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 )
 
 // ladder is a program whose h jumps shrink one after the other: each
@@ -99,6 +101,32 @@ func TestNoConvergence(t *testing.T) {
 		if _, err := Compile(pair(n), &Linux618, new(Function)); err != nil {
 			t.Errorf("short jumps up to 123: %v", err)
 		}
+	}
+}
+
+// TestRestless: a program whose length goes up and down for ever, also with
+// short jumps up to 123 bytes. Without padding it runs into the limit of 20
+// passes, with padding into a jump that no nop fits. Linux 6.18 refuses it too.
+func TestRestless(t *testing.T) {
+	p := &bpf.Program{Insns: testprog.Restless()}
+	for _, padFrom := range []int{0, Linux618.PadFrom} {
+		profile := Linux618
+		profile.PadFrom = padFrom
+		_, err := Compile(p, &profile, new(Function))
+		if !errors.Is(err, ErrConvergence) {
+			t.Errorf("padding from pass %d: got %v, want ErrConvergence", padFrom, err)
+		}
+		t.Log(err)
+	}
+}
+
+// TestCVE_2021_29154: two passes of equal length, but other addresses. Code
+// written then would jump to wrong places.
+func TestCVE_2021_29154(t *testing.T) {
+	p := &bpf.Program{Insns: testprog.Shifting()}
+	_, err := Compile(p, &Linux618, new(Function))
+	if !errors.Is(err, ErrConvergence) || !strings.Contains(err.Error(), "other addresses") {
+		t.Errorf("got %v, want ErrConvergence for other addresses", err)
 	}
 }
 
