@@ -25,7 +25,7 @@ type native struct {
 }
 
 // newNative makes machine code of a checked program whose maps are constants,
-// and notes in info how that went. This is the way that DESIGN draws:
+// and notes in info how that went. It is the way that ARCHITECTURE.md draws:
 //
 //	lower -> blind, if asked for -> jit -> image
 func newNative(p *bpf.Program, s *settings, info *Info) (*native, error) {

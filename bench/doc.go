@@ -8,7 +8,8 @@
 //
 //	BenchmarkFloor/corpus=C          read 8 bytes, store 8 bytes, advance
 //	BenchmarkEmit/corpus=C/blind=B   slots in, machine code out
-//	BenchmarkEmit/slots=N/blind=B    the same for one program of N slots
+//	BenchmarkEmit/corpus=generated/blind=B/insns=N
+//	                                 the same for one program of N slots
 //	BenchmarkBlind/memory=M/insns=N  constants hidden
 //	BenchmarkPublish                 machine code to its place, and free
 //	BenchmarkCall/engine=E           an empty program, from Go and back
