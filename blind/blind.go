@@ -2,7 +2,9 @@ package blind
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"math"
 	"slices"
 	"sync"
 
@@ -60,6 +62,9 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 	w := walks.Get().(*walk)
 	defer walks.Put(w)
 	n := len(p.Insns)
+	if n > math.MaxInt32/upperLen {
+		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, too many to blind", n)}
+	}
 	w.rules = slices.Grow(w.rules[:0], n)[:n]
 	r.Index = slices.Grow(r.Index[:0], n+1)[:n+1]
 	total := layOut(r.Index[:n], w.rules, p.Insns, p.Flags)
@@ -68,18 +73,23 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 	if err := w.source.start(rand, total.numbers()); err != nil {
 		return err
 	}
-	insns := slices.Grow(r.Program.Insns[:0], total.slots()+hiddenLen)[:total.slots()+hiddenLen]
-	if err := w.rewrite(insns, r.Index, p.Insns); err != nil {
-		return err
-	}
-	r.Program.Insns = insns[:total.slots()]
-	return bpf.Expand(&r.Program, p, r.Index)
+	room := total.slots() + hiddenLen
+	w.out = slices.Grow(r.Program.Insns[:0], room)[:room]
+	r.Program.Insns = w.out[:total.slots()]
+	w.done = 0
+	err := bpf.Expand(&r.Program, p, r.Index, func(end int) error { return w.rewrite(end, r.Index, p.Insns) })
+	w.out = nil
+	return err
 }
 
 // walk holds the scratch memory of a walk over a program.
 type walk struct {
 	rules  []uint8 // of the slots
 	source source
+	// out has hiddenLen slots more than the new program.
+	out []bpf.Insn
+	// done slots are rewritten.
+	done int
 }
 
 var walks = sync.Pool{New: func() any { return new(walk) }}
@@ -123,27 +133,28 @@ func layOut(index []int32, list []uint8, insns []bpf.Insn, flags []bpf.Flag) (at
 	return at
 }
 
-// rewrite fills out, which has hiddenLen slots more than the new program.
-// Distances stay as they are.
-func (w *walk) rewrite(out []bpf.Insn, index []int32, insns []bpf.Insn) error {
-	s := &w.source
-	for i := 0; i < len(insns); {
+// rewrite goes on as far as slot end, or one slot further where that is within
+// a 64-bit constant. Distances stay as they are.
+func (w *walk) rewrite(end int, index []int32, insns []bpf.Insn) error {
+	s, i := &w.source, w.done
+	for i < end {
 		if err := s.fill(); err != nil {
 			return err
 		}
-		run := w.rules[i:min(i+block, len(insns))]
+		run := w.rules[i:min(i+block, end)]
 		if n := bytes.IndexByte(run, upperHalf); n >= 0 {
 			run = run[:n]
 		}
-		s.at += rewriteRun(out[index[i]:], insns[i:i+len(run)], run, s.buffer[s.at:])
+		s.at += rewriteRun(w.out[index[i]:], insns[i:i+len(run)], run, s.buffer[s.at:])
 		i += len(run)
-		if i < len(insns) && w.rules[i] == upperHalf {
-			o := (*[pairLen]bpf.Insn)(out[index[i]:])
+		if i < end && w.rules[i] == upperHalf {
+			o := (*[pairLen]bpf.Insn)(w.out[index[i]:])
 			rewritePair(o, insns[i], insns[i+1], int32(s.buffer[s.at]), int32(s.buffer[s.at+1]))
 			s.at += 2
 			i += 2
 		}
 	}
+	w.done = i
 	return nil
 }
 

@@ -16,7 +16,11 @@ import (
 //
 // of which the last is what the instruction became. Every slot became at
 // least one instruction, and index has one entry more than p has slots. So
-// each slot has a Patch with Own in the last place.
+// each slot has a Patch with Own in the last place. np.Insns has its full
+// length; if write isn't nil, Expand goes from block to block and calls it
+// before it needs the instructions that slots up to end became, so that they
+// are still at hand when their distances are set. Its errors come back as they
+// are.
 //
 // As with Apply, own instructions keep their marks and the others are marked
 // Inserted, a jump to slot i leads to index[i] now, and the distance of an own
@@ -26,7 +30,7 @@ import (
 //
 // The error is an *Error about a slot of p, and wraps ErrRange if a distance
 // doesn't fit its field any more. np is of no use then.
-func Expand(np, p *Program, index []int32) error {
+func Expand(np, p *Program, index []int32, write func(end int) error) error {
 	n := len(p.Insns)
 	if len(index) != n+1 || index[0] != 0 || int(index[n]) != len(np.Insns) {
 		return &Error{Slot: -1, Reason: fmt.Sprintf("expand: the index doesn't fit %d slots that became %d", n, len(np.Insns))}
@@ -39,6 +43,11 @@ func Expand(np, p *Program, index []int32) error {
 		if err := e.marks(start, end); err != nil {
 			return err
 		}
+		if write != nil {
+			if err := write(end); err != nil {
+				return err
+			}
+		}
 		for _, slot := range e.listJumps(start, end) {
 			if err := e.mend(int(slot)); err != nil {
 				return err
@@ -48,8 +57,7 @@ func Expand(np, p *Program, index []int32) error {
 	return nil
 }
 
-// expandBlock is how many slots Expand goes over at a time, so that they are
-// still at hand when it comes to the next step.
+// expandBlock is how many slots Expand goes over at a time.
 const expandBlock = 1024
 
 // expander does the work of Expand.
@@ -70,7 +78,9 @@ func (e *expander) marks(start, end int) error {
 		last = int32(len(e.np.Insns)) // some slot is at fault
 	}
 	flags, origin, ends := e.np.Flags[first:last], e.np.Origin[first:last], index[start+1:end+1]
-	flags[0] = Inserted
+	if len(flags) > 0 {
+		flags[0] = Inserted
+	}
 	for done := 1; done < len(flags); done *= 2 {
 		copy(flags[done:], flags[:done])
 	}
