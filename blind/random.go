@@ -18,9 +18,10 @@ type source struct {
 	reader io.Reader // nil: own
 	own    *rand.ChaCha8
 	left   int // numbers that are not yet drawn
-	// buffer[at:end] are drawn and not yet used.
+	// buffer[at:end] are drawn and not yet used. Behind them is one more, to
+	// be read where none is needed.
 	at, end int
-	buffer  [2 * block]uint32
+	buffer  [2*block + 1]uint32
 	bytes   [8 * block]byte
 }
 
@@ -49,17 +50,14 @@ func (s *source) fill() error {
 	copy(s.buffer[:], s.buffer[s.at:s.end])
 	s.end -= s.at
 	s.at = 0
-	n := min(s.left, len(s.buffer)-s.end)
+	n := min(s.left, 2*block-s.end)
 	s.left -= n
 	free := s.buffer[s.end:]
 	s.end += n
 	if s.reader == nil {
 		for i := 0; i < n; i += 2 {
 			u := s.own.Uint64()
-			free[i] = uint32(u)
-			if i+1 < len(free) {
-				free[i+1] = uint32(u >> 32)
-			}
+			free[i], free[i+1] = uint32(u), uint32(u>>32)
 		}
 		return nil
 	}

@@ -273,7 +273,7 @@ func around(t *testing.T, ctx context.Context, all *sync.WaitGroup, panics *atom
 	})
 	every(5*time.Millisecond, runtime.GC)
 	every(100*time.Microsecond, func() {
-		for _, f := range []func(){func() { deref(nil) }, func() { divide(1, 0) }} {
+		for _, f := range []func(){func() { deref(nil) }, func() { _ = divide(1, 0) }} {
 			func() {
 				defer func() {
 					if _, ok := recover().(runtime.Error); ok {
