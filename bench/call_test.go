@@ -69,6 +69,9 @@ func BenchmarkCall(b *testing.B) {
 			{"via=program/mem=64", func() (uint64, error) { return p.Run(mem) }},
 		} {
 			b.Run("engine="+engine.String()+"/"+x.name, func(b *testing.B) {
+				if _, err := x.run(); err != nil { // memory is made
+					b.Fatal(err)
+				}
 				b.ReportAllocs()
 				for b.Loop() {
 					if _, err := x.run(); err != nil {
