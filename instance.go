@@ -21,6 +21,8 @@ type Instance struct {
 	p    *Program
 	mem  *cage.Instance
 	used int64
+	// writes are those of the program.
+	writes cage.Writes
 
 	native bool // frame is bound: machine code is run
 	frame  machine.Frame
@@ -55,7 +57,7 @@ func newInstance(p *Program) *Instance {
 // bind makes the instance one of a program.
 func (in *Instance) bind(p *Program) {
 	s := &p.settings
-	in.p, in.native = p, false
+	in.p, in.native, in.writes = p, false, p.writes
 	in.env = helpers.Env{
 		Maps: p.space.maps(), Clock: s.Clock, Rand: s.Random, Processor: s.CPU, Printer: s.print,
 	}
@@ -73,18 +75,23 @@ func (in *Instance) use(m *cage.Instance) {
 
 // Run is [Program.Run] in this instance.
 func (in *Instance) Run(mem []byte) (r0 uint64, err error) {
-	if err := in.begin(mem); err != nil {
-		return 0, err
+	if !in.state.CompareAndSwap(0, running) {
+		return 0, in.refuse()
 	}
-	if in.native {
-		if r0, ok := in.quick(mem); ok {
-			in.end()
-			return r0, nil
+	if len(mem) != 0 || in.mem.HasMem() {
+		if err := in.load(mem); err != nil {
+			return 0, err
 		}
-		return in.finishMem(mem)
 	}
-	defer in.end()
-	return in.runMem(context.Background(), mem)
+	if !in.native {
+		return in.whole(mem)
+	}
+	if !in.enter(mem) {
+		return in.rest(mem)
+	}
+	r0 = in.frame.R0()
+	in.end()
+	return r0, nil
 }
 
 // RunContext is [Program.RunContext] in this instance.
@@ -145,6 +152,12 @@ func (in *Instance) begin(mem []byte) error {
 	if !in.state.CompareAndSwap(0, running) {
 		return in.refuse()
 	}
+	return in.load(mem)
+}
+
+// load fills the memory of an instance that is taken, and gives it back where
+// that fails.
+func (in *Instance) load(mem []byte) error {
 	if err := in.mem.LoadMem(mem); err != nil {
 		in.leave(0)
 		return in.p.memoryError(err)
@@ -162,7 +175,7 @@ func (in *Instance) refuse() error {
 
 // end undoes begin.
 func (in *Instance) end() {
-	in.mem.Reset(in.p.writes)
+	in.mem.Reset(in.writes)
 	if in.state.Add(-running) != 0 {
 		in.tell()
 	}
@@ -189,36 +202,41 @@ func (in *Instance) wait() {
 	}
 }
 
-// quick runs on plain memory, which begin or borrow has loaded, and reports
-// whether the program ended well at once. If not, finishMem must follow.
-func (in *Instance) quick(mem []byte) (r0 uint64, ok bool) {
+// enter runs machine code on plain memory, which is loaded, and reports whether
+// the program ended well at once. If not, restMem must follow.
+func (in *Instance) enter(mem []byte) bool {
 	var r1 uint64
 	if len(mem) > 0 {
 		r1 = abi.MemBase
 	}
-	in.input.Poll = nil
 	if !in.frame.Enter(r1, uint64(len(mem))) {
-		return 0, false
+		return false
 	}
 	in.used = in.frame.Used()
-	if in.p.writes.Mem && len(mem) > 0 {
+	if in.writes.Mem && len(mem) > 0 {
 		copy(mem, in.mem.Mem())
 	}
-	return in.frame.R0(), true
+	return true
 }
 
-// finishMem goes on where quick left off.
-func (in *Instance) finishMem(mem []byte) (uint64, error) {
+// rest ends a run that enter began.
+func (in *Instance) rest(mem []byte) (uint64, error) {
 	defer in.end()
 	return in.restMem(mem)
 }
 
 func (in *Instance) restMem(mem []byte) (uint64, error) {
 	r0, err := in.execute(context.Background(), 0, 0, true)
-	if in.p.writes.Mem {
+	if in.writes.Mem {
 		copy(mem, in.mem.Mem())
 	}
 	return r0, err
+}
+
+// whole is a run that isn't entered yet.
+func (in *Instance) whole(mem []byte) (uint64, error) {
+	defer in.end()
+	return in.runMem(context.Background(), mem)
 }
 
 // runMem runs on plain memory, which begin or borrow has loaded.
@@ -228,7 +246,7 @@ func (in *Instance) runMem(ctx context.Context, mem []byte) (uint64, error) {
 		r1 = abi.MemBase
 	}
 	r0, err := in.execute(ctx, r1, uint64(len(mem)), false)
-	if in.p.writes.Mem {
+	if in.writes.Mem {
 		copy(mem, in.mem.Mem())
 	}
 	return r0, err
@@ -240,7 +258,7 @@ func (in *Instance) runStruct(ctx context.Context, data []byte) (uint64, error) 
 		return 0, in.p.memoryError(err)
 	}
 	r0, err := in.execute(ctx, abi.CtxBase, 0, false)
-	if in.p.writes.Ctx {
+	if in.writes.Ctx {
 		copy(data, in.mem.Ctx())
 	}
 	return r0, err
@@ -274,10 +292,12 @@ func (in *Instance) execute(ctx context.Context, r1, r2 uint64, entered bool) (u
 			return 0, in.runError(&result{Result: abi.Result{Stop: abi.StopCancel, Err: err}})
 		}
 		in.cancel, check = ctx, in.poll
-		defer func() { in.cancel = nil }()
 	}
 	if in.native && !entered {
-		in.input.Poll = check
+		if check != nil {
+			in.input.Poll = check
+			defer func() { in.input.Poll, in.cancel = nil, nil }()
+		}
 		if in.frame.Enter(r1, r2) {
 			in.used = in.frame.Used()
 			return in.frame.R0(), nil

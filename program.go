@@ -95,14 +95,25 @@ func (p *Program) Run(mem []byte) (r0 uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if in.native {
-		if r0, ok := in.quick(mem); ok {
-			p.giveBack(in)
-			return r0, nil
-		}
-		defer p.giveBack(in)
-		return in.restMem(mem)
+	if !in.native {
+		return p.whole(in, mem)
 	}
+	if !in.enter(mem) {
+		return p.rest(in, mem)
+	}
+	r0 = in.frame.R0()
+	p.giveBack(in)
+	return r0, nil
+}
+
+// rest ends a run that was entered in a borrowed instance.
+func (p *Program) rest(in *Instance, mem []byte) (uint64, error) {
+	defer p.giveBack(in)
+	return in.restMem(mem)
+}
+
+// whole is a run in a borrowed instance.
+func (p *Program) whole(in *Instance, mem []byte) (uint64, error) {
 	defer p.giveBack(in)
 	return in.runMem(context.Background(), mem)
 }

@@ -196,6 +196,10 @@ func (i *Instance) LoadMem(p []byte) error {
 	return nil
 }
 
+// HasMem reports whether there is caller's memory. If not, LoadMem(nil) is
+// nothing.
+func (i *Instance) HasMem() bool { return i.memSize != 0 }
+
 // sizeMem makes n bytes accessible, with whatever is in them.
 func (i *Instance) sizeMem(n int) error {
 	if uint64(n) > abi.MemMax { // negative ones, too

@@ -199,7 +199,7 @@ func (r *Region) Publish(code, table []byte, random io.Reader) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	im := &Image{region: r, span: s, start: begin, length: len(code), table: len(table)}
+	im := &Image{region: r, span: s, start: int32(begin), length: len(code), table: int32(len(table))}
 	im.addr = r.mem.addr(im.code())
 	if s.pack != nil {
 		im.write(r.mem.writable(s.off, s.size), code, table)

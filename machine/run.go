@@ -48,6 +48,7 @@ type Frame struct {
 	base  uintptr
 	entry uintptr
 	slice int64 // the first one
+	later int64 // total - slice
 	total int64
 	// undealt is what is left of total, beside the slice in R9.
 	//
@@ -72,6 +73,7 @@ func (f *Frame) Bind(i *cage.Instance, im *image.Image, in *Input) {
 		f.total = unlimited(f.total)
 	}
 	f.slice = min(f.total, abi.Slice)
+	f.later = f.total - f.slice
 	f.im, f.in, f.inst = im, in, i
 }
 
@@ -83,15 +85,9 @@ func (f *Frame) Busy() bool { return f.c.Busy != 0 }
 // ended well without a helper, within its first slice. If not, Finish must
 // follow.
 func (f *Frame) Enter(r1, r2 uint64) (done bool) {
-	c := f.c
-	f.undealt = f.total - f.slice
-	c.Busy = 1
+	f.undealt = f.later
 	enter(f.base, f.entry, r1, r2, f.slice)
-	if c.Exit != abi.ExitDone {
-		return false
-	}
-	c.Busy = 0
-	return true
+	return f.c.Exit == abi.ExitDone
 }
 
 // R0 returns the program's result, after an Enter that returned true.
