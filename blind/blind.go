@@ -57,7 +57,7 @@ type Result struct {
 //
 // The error is rand's, or a *bpf.Error that wraps bpf.ErrRange and names the
 // jump of p whose distance no longer fits its field: 16 bits, or 32 in gotol,
-// calls and address constants. r holds nothing of use then.
+// calls and address constants. Of r only Index and Constants are of use then.
 func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 	w := walks.Get().(*walk)
 	defer walks.Put(w)

@@ -145,3 +145,18 @@ func TestJumpEdges(t *testing.T) {
 		}
 	}
 }
+
+// TestPadding: Func.Padding counts the nops of late passes. 17 rungs are the
+// first that need one, in the place of a jump that would vanish.
+func TestPadding(t *testing.T) {
+	for _, tt := range []struct{ rungs, padding int }{{16, 0}, {17, 2}, {100, 5}} {
+		p := ladder(tt.rungs)
+		code, err := Compile(p, &Linux618, &Function{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f := code.Funcs[0]; f.Padding != tt.padding {
+			t.Errorf("%d rungs: padding of %d bytes, want %d; lengths %v", tt.rungs, f.Padding, tt.padding, f.Passes)
+		}
+	}
+}
