@@ -73,7 +73,11 @@ func compile(src *Source, s settings, space *Space, maps map[string]*Map) (*Prog
 // choose makes the engine that the settings ask for.
 func (p *Program) choose(resolved *bpf.Program) error {
 	if p.settings.Engine != EngineInterpreter {
-		e, err := newNative(resolved, &p.settings, &p.info)
+		var e *native
+		err := p.space.mem.Windows()
+		if err == nil {
+			e, err = newNative(resolved, &p.settings, &p.info)
+		}
 		if err == nil {
 			p.engine, p.info.Engine = e, EngineJIT
 			return nil

@@ -15,6 +15,10 @@ type Info struct {
 	// Reason is why it is interpreted although EngineAuto was asked for, or
 	// nil.
 	Reason error
+	// Fallback is why executable memory has one view instead of two, which
+	// takes pages and system calls for each program: what the system refuses.
+	// It is nil if nothing is refused.
+	Fallback error
 	// Insns is the number of slots of the source program.
 	Insns int
 	// Lowered is the number of slots that machine code was made of: with what

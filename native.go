@@ -59,6 +59,7 @@ func newNative(p *bpf.Program, s *settings, info *Info) (*native, error) {
 		return nil, err
 	}
 	info.Lowered, info.Blinded, info.Passes = len(lowered.Insns), s.Blinding, passes(code)
+	info.Fallback = region.Stats().SingleView
 	info.Code, info.Image, info.Start = im.Len(), im.Size(), im.Start()
 	e := &native{lowered, code, im, machine.NewHelpers(maps.Collect(s.helpers.All())), s.Budget}
 	if s.Dump != nil {
