@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -22,6 +23,10 @@ type settings struct {
 	print   func(string)
 }
 
+// standardHelpers are those of every program that brings none, which is most:
+// tables take 2 kB. Nothing writes to them.
+var standardHelpers = sync.OnceValue(helpers.Standard)
+
 func newSettings(opts *Options) settings {
 	var s settings
 	if opts != nil {
@@ -30,10 +35,13 @@ func newSettings(opts *Options) settings {
 	if s.Budget == 0 {
 		s.Budget = DefaultBudget
 	}
-	s.helpers, s.foreign = helpers.Standard(), make(map[uint32]bool)
-	for number, f := range s.Helpers {
-		s.helpers.Set(uint32(number), f)
-		s.foreign[uint32(number)] = true
+	s.helpers = standardHelpers()
+	if len(s.Helpers) > 0 {
+		s.helpers, s.foreign = helpers.Standard(), make(map[uint32]bool)
+		for number, f := range s.Helpers {
+			s.helpers.Set(uint32(number), f)
+			s.foreign[uint32(number)] = true
+		}
 	}
 	if w := s.Trace; w != nil {
 		s.print = func(text string) { io.WriteString(w, text+"\n") }

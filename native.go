@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/blind"
@@ -61,7 +62,7 @@ func newNative(p *bpf.Program, s *settings, info *Info) (*native, error) {
 	info.Lowered, info.Blinded, info.Passes = len(lowered.Insns), s.Blinding, passes(code)
 	info.Fallback = region.Stats().SingleView
 	info.Code, info.Image, info.Start = im.Len(), im.Size(), im.Start()
-	e := &native{lowered, code, im, machine.NewHelpers(maps.Collect(s.helpers.All())), s.Budget}
+	e := &native{lowered, code, im, nativeHelpers(s), s.Budget}
 	if s.Dump != nil {
 		err := WriteRaw(s.Dump, len(lowered.Insns), uint64(im.Addr()), info.Passes, code.Bytes)
 		if err != nil {
@@ -70,6 +71,19 @@ func newNative(p *bpf.Program, s *settings, info *Info) (*native, error) {
 		}
 	}
 	return e, nil
+}
+
+// standardNative are standardHelpers for machine code.
+var standardNative = sync.OnceValue(func() *machine.Helpers {
+	return machine.NewHelpers(maps.Collect(standardHelpers().All()))
+})
+
+// nativeHelpers are the helper functions for machine code.
+func nativeHelpers(s *settings) *machine.Helpers {
+	if s.foreign == nil {
+		return standardNative()
+	}
+	return machine.NewHelpers(maps.Collect(s.helpers.All()))
 }
 
 // atSource makes an error about a slot of p one about the source.
