@@ -26,9 +26,10 @@
 // nothing but a window of 4 GiB that holds its stack, its context, its packet
 // and its maps; an access to anything else ends the run with an error that
 // wraps [ErrFault]. A run that executes more instructions than its budget
-// allows ends with [ErrBudget], and one whose context is cancelled ends within
-// microseconds. Neither endless loops nor faults disturb the process, its
-// garbage collector or its other goroutines.
+// allows ends with [ErrBudget], and one whose context is cancelled ends with
+// its slice of the budget, after some 65,000 instructions at most. Neither
+// endless loops nor faults disturb the process, its garbage collector or its
+// other goroutines.
 //
 // There is no verifier: programs that the kernel would refuse run as well, as
 // far as they get.

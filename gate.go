@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 )
 
-// gate counts the runs of a program and lets Close wait for them. It is two
-// atomic additions a run.
+// gate counts the runs of a program that aren't in an instance of their own, and
+// lets Close wait for them. It is two atomic additions a run.
 //
 // state is the number of runs inside; closing adds shut, which makes it
 // negative for good. Whoever brings it to shut, the last run to leave or the

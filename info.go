@@ -20,7 +20,7 @@ type Info struct {
 	// Lowered is the number of slots that machine code was made of: with what
 	// the cage needs, and with blinding, inserted. 0 if it is interpreted.
 	Lowered int
-	// Blinded: no constant of the author is in the code.
+	// Blinded: the author's constants are hidden, see Options.Blinding.
 	Blinded bool
 	// Passes are the lengths of the code after each pass of the compiler.
 	Passes []int

@@ -3,12 +3,14 @@ package bpfjit
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/cage"
 	"github.com/bpfjit/bpfjit/helpers"
+	"github.com/bpfjit/bpfjit/machine"
 )
 
 // Instance is a Program together with memory of its own to run in: stack,
@@ -18,28 +20,78 @@ import (
 type Instance struct {
 	p    *Program
 	mem  *cage.Instance
-	env  helpers.Env // what helper functions see of a run
 	used int64
-	ctx  []byte // scratch: a context structure
+	// writes are those of the program.
+	writes cage.Writes
 
-	busy   atomic.Bool
-	closed bool // guarded by busy
+	native bool // frame is bound: machine code is run
+	frame  machine.Frame
+	input  machine.Input
+	env    helpers.Env // what helper functions see of a run
+
+	state atomic.Int32
+	over  chan struct{} // closed once there will be no more runs
+	once  sync.Once     // of over
+
+	poll   func() error    // cancelled, made once
+	cancel context.Context // of the run under way, if it can be cancelled
+	ctx    []byte          // scratch: a context structure
 }
+
+// The state of an instance is 0 or a sum of these. A run adds running to 0 and
+// nothing else, which is one atomic operation to begin it and one to end it.
+const (
+	running = 1 << iota
+	shutOff // the program is closed
+	closed  // the instance is
+)
 
 // newInstance returns an instance that has no memory yet.
 func newInstance(p *Program) *Instance {
+	in := &Instance{over: make(chan struct{})}
+	in.poll = in.cancelled
+	in.bind(p)
+	return in
+}
+
+// bind makes the instance one of a program.
+func (in *Instance) bind(p *Program) {
 	s := &p.settings
-	return &Instance{p: p, env: helpers.Env{
+	in.p, in.native, in.writes = p, false, p.writes
+	in.env = helpers.Env{
 		Maps: p.space.maps(), Clock: s.Clock, Rand: s.Random, Processor: s.CPU, Printer: s.print,
-	}}
+	}
 }
 
 // use gives the instance its memory.
-func (in *Instance) use(m *cage.Instance) { in.mem, in.env.Memory = m, m }
+func (in *Instance) use(m *cage.Instance) {
+	in.mem, in.env.Memory = m, m
+	if e, ok := in.p.engine.(*native); ok {
+		in.input = machine.Input{Budget: e.budget, Helpers: e.helpers, Env: &in.env}
+		in.frame.Bind(m, e.image, &in.input)
+		in.native = true
+	}
+}
 
 // Run is [Program.Run] in this instance.
 func (in *Instance) Run(mem []byte) (r0 uint64, err error) {
-	return in.RunContext(context.Background(), mem)
+	if !in.state.CompareAndSwap(0, running) {
+		return 0, in.refuse()
+	}
+	if len(mem) != 0 || in.mem.HasMem() {
+		if err := in.load(mem); err != nil {
+			return 0, err
+		}
+	}
+	if !in.native {
+		return in.whole(mem)
+	}
+	if !in.enter(mem) {
+		return in.rest(mem)
+	}
+	r0 = in.frame.R0()
+	in.end()
+	return r0, nil
 }
 
 // RunContext is [Program.RunContext] in this instance.
@@ -77,39 +129,114 @@ func (in *Instance) Used() int64 { return in.used }
 // Close gives the instance's memory back. Closing again does nothing; closing
 // it while it runs is an error that wraps ErrBusy.
 func (in *Instance) Close() error {
-	if !in.busy.CompareAndSwap(false, true) {
-		return fmt.Errorf("%s: the instance runs: %w", in.p.Name(), ErrBusy)
+	for {
+		n := in.state.Load()
+		switch {
+		case n&running != 0:
+			return fmt.Errorf("%s: the instance runs: %w", in.p.Name(), ErrBusy)
+		case n&closed != 0:
+			return nil
+		}
+		if in.state.CompareAndSwap(n, n|running) {
+			break
+		}
 	}
-	defer in.busy.Store(false)
-	if in.closed {
-		return nil
-	}
-	in.closed = true
-	return in.mem.Close()
+	in.p.forget(in)
+	err := in.mem.Close()
+	in.leave(closed)
+	return err
 }
 
-// begin takes the instance, lets a run in, and fills the memory.
+// begin takes the instance and fills its memory.
 func (in *Instance) begin(mem []byte) error {
-	if !in.busy.CompareAndSwap(false, true) {
-		return fmt.Errorf("%s: the instance runs: %w", in.p.Name(), ErrBusy)
+	if !in.state.CompareAndSwap(0, running) {
+		return in.refuse()
 	}
-	if in.closed || !in.p.gate.enter() {
-		in.busy.Store(false)
-		return in.p.closedError()
-	}
+	return in.load(mem)
+}
+
+// load fills the memory of an instance that is taken, and gives it back where
+// that fails.
+func (in *Instance) load(mem []byte) error {
 	if err := in.mem.LoadMem(mem); err != nil {
-		in.p.gate.leave()
-		in.busy.Store(false)
+		in.leave(0)
 		return in.p.memoryError(err)
 	}
 	return nil
 }
 
+// refuse says why the instance can't be taken.
+func (in *Instance) refuse() error {
+	if in.state.Load()&(shutOff|closed) != 0 {
+		return in.p.closedError()
+	}
+	return fmt.Errorf("%s: the instance runs: %w", in.p.Name(), ErrBusy)
+}
+
 // end undoes begin.
 func (in *Instance) end() {
-	in.mem.Reset(in.p.writes)
-	in.p.gate.leave()
-	in.busy.Store(false)
+	in.mem.Reset(in.writes)
+	if in.state.Add(-running) != 0 {
+		in.tell()
+	}
+}
+
+// leave ends what took the instance, and changes its state.
+func (in *Instance) leave(add int32) {
+	if in.state.Add(add-running)&shutOff != 0 {
+		in.tell()
+	}
+}
+
+// tell tells who waits that there won't be another run.
+func (in *Instance) tell() { in.once.Do(func() { close(in.over) }) }
+
+// shutOut keeps new runs out.
+func (in *Instance) shutOut() { in.state.Or(shutOff) }
+
+// wait returns when the run under way, if there is one, is over. shutOut comes
+// first.
+func (in *Instance) wait() {
+	if in.state.Load()&running != 0 {
+		<-in.over
+	}
+}
+
+// enter runs machine code on plain memory, which is loaded, and reports whether
+// the program ended well at once. If not, restMem must follow.
+func (in *Instance) enter(mem []byte) bool {
+	var r1 uint64
+	if len(mem) > 0 {
+		r1 = abi.MemBase
+	}
+	if !in.frame.Enter(r1, uint64(len(mem))) {
+		return false
+	}
+	in.used = in.frame.Used()
+	if in.writes.Mem && len(mem) > 0 {
+		copy(mem, in.mem.Mem())
+	}
+	return true
+}
+
+// rest ends a run that enter began.
+func (in *Instance) rest(mem []byte) (uint64, error) {
+	defer in.end()
+	return in.restMem(mem)
+}
+
+func (in *Instance) restMem(mem []byte) (uint64, error) {
+	r0, err := in.execute(context.Background(), 0, 0, true)
+	if in.writes.Mem {
+		copy(mem, in.mem.Mem())
+	}
+	return r0, err
+}
+
+// whole is a run that isn't entered yet.
+func (in *Instance) whole(mem []byte) (uint64, error) {
+	defer in.end()
+	return in.runMem(context.Background(), mem)
 }
 
 // runMem runs on plain memory, which begin or borrow has loaded.
@@ -118,8 +245,8 @@ func (in *Instance) runMem(ctx context.Context, mem []byte) (uint64, error) {
 	if len(mem) > 0 {
 		r1 = abi.MemBase
 	}
-	r0, err := in.execute(ctx, r1, uint64(len(mem)))
-	if in.p.writes.Mem {
+	r0, err := in.execute(ctx, r1, uint64(len(mem)), false)
+	if in.writes.Mem {
 		copy(mem, in.mem.Mem())
 	}
 	return r0, err
@@ -130,8 +257,8 @@ func (in *Instance) runStruct(ctx context.Context, data []byte) (uint64, error) 
 	if err := in.mem.LoadCtx(data); err != nil {
 		return 0, in.p.memoryError(err)
 	}
-	r0, err := in.execute(ctx, abi.CtxBase, 0)
-	if in.p.writes.Ctx {
+	r0, err := in.execute(ctx, abi.CtxBase, 0, false)
+	if in.writes.Ctx {
 		copy(data, in.mem.Ctx())
 	}
 	return r0, err
@@ -146,21 +273,35 @@ func (in *Instance) runPacket(ctx context.Context, pkt []byte) (uint64, []byte, 
 	if err := in.mem.LoadCtx(in.ctx); err != nil {
 		return 0, nil, in.p.memoryError(err)
 	}
-	r0, err := in.execute(ctx, abi.CtxBase, 0)
+	r0, err := in.execute(ctx, abi.CtxBase, 0, false)
 	return r0, in.mem.Mem(), err
 }
 
-// execute has the engine run the program and makes an error of its result.
-// withinRun looks for this function on the stack: it must not be inlined.
+// cancelled asks the context of the run.
+func (in *Instance) cancelled() error { return in.cancel.Err() }
+
+// execute has the engine run the program, or end a run that was entered, and
+// makes an error of its result. withinRun looks for this function on the stack:
+// it must not be inlined.
 //
 //go:noinline
-func (in *Instance) execute(ctx context.Context, r1, r2 uint64) (uint64, error) {
+func (in *Instance) execute(ctx context.Context, r1, r2 uint64, entered bool) (uint64, error) {
 	var check func() error
 	if ctx.Done() != nil {
 		if err := ctx.Err(); err != nil {
 			return 0, in.runError(&result{Result: abi.Result{Stop: abi.StopCancel, Err: err}})
 		}
-		check = ctx.Err
+		in.cancel, check = ctx, in.poll
+	}
+	if in.native && !entered {
+		if check != nil {
+			in.input.Poll = check
+			defer func() { in.input.Poll, in.cancel = nil, nil }()
+		}
+		if in.frame.Enter(r1, r2) {
+			in.used = in.frame.Used()
+			return in.frame.R0(), nil
+		}
 	}
 	r := in.p.engine.run(in, r1, r2, check)
 	in.used = r.Used

@@ -151,12 +151,14 @@ func (l *Listing) text(slot, src int) string {
 			return fmt.Sprintf("%s ; %s", p.Text(slot), ref)
 		}
 	}
+	if wrote := l.Source.Program.Insns[src]; own && wrote.Op == in.Op && in.Op != abi.OpLdImm64 {
+		if _, ok := bpf.Distance(wrote); ok {
+			return l.Source.Program.Text(src)
+		}
+	}
 	d, ok := bpf.Distance(in)
-	switch {
-	case !ok:
+	if !ok {
 		return p.Text(slot)
-	case own && l.Source.Program.Insns[src].Op == in.Op && in.Op != abi.OpLdImm64:
-		return l.Source.Program.Text(src)
 	}
 	text := bpf.Text(in)
 	if to := slot + 1 + int(d); to >= 0 && to < len(p.Insns) {

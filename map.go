@@ -68,7 +68,8 @@ func (m *Map) Name() string { return m.name }
 // Spec returns what the map was made from. It must not be changed.
 func (m *Map) Spec() *ebpf.MapSpec { return m.spec }
 
-// ReadOnly reports whether programs must not change the map: constants.
+// ReadOnly reports whether programs are not meant to change the map: constants.
+// Helpers refuse to; stores to a value's address are not stopped.
 func (m *Map) ReadOnly() bool { return m.spec.Flags&maps.FlagReadOnlyProg != 0 }
 
 // Lookup returns a copy of the value of key. The error is

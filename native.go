@@ -25,7 +25,7 @@ type native struct {
 }
 
 // newNative makes machine code of a checked program whose maps are constants,
-// and notes in info how that went. This is the way that DESIGN draws:
+// and notes in info how that went. It is the way that ARCHITECTURE.md draws:
 //
 //	lower -> blind, if asked for -> jit -> image
 func newNative(p *bpf.Program, s *settings, info *Info) (*native, error) {
@@ -140,12 +140,10 @@ func faultTable(code *jit.Code) []byte {
 
 func (*native) kind() cage.Kind { return cage.Window }
 
-func (e *native) run(in *Instance, r1, r2 uint64, check func() error) result {
-	input := machine.Input{R1: r1, R2: r2, Budget: e.budget, Poll: check, Helpers: e.helpers, Env: &in.env}
+// run goes on with a run that the instance has entered.
+func (e *native) run(in *Instance, _, _ uint64, _ func() error) result {
 	var out machine.Result
-	if err := machine.Run(in.mem, e.image, &input, &out); err != nil {
-		panic("BUG: bpfjit: an instance that isn't busy: " + err.Error())
-	}
+	in.frame.Finish(&out)
 	if out.Stop != abi.StopExit {
 		e.locate(&out)
 	}

@@ -41,9 +41,10 @@ type Options struct {
 	// EngineAuto, takes machine code where it can be had.
 	Engine Engine
 
-	// Blinding hides every constant that the program's author chose, so that
-	// none of them shows up in executable memory. It changes nothing for the
-	// interpreter.
+	// Blinding hides the constants that the program's author chose, so that
+	// they don't show up in executable memory. Offsets of loads and stores,
+	// shift counts and numbers of helpers stay: see package blind. It changes
+	// nothing for the interpreter.
 	Blinding bool
 
 	// Budget is the number of instructions that a run may execute; a run

@@ -30,8 +30,10 @@ type Program struct {
 	info     Info
 	writes   cage.Writes
 
-	gate      *gate
-	instances sync.Pool // of *Instance without memory
+	gate *gate // counts the runs that aren't in an instance of their own
+
+	mu        sync.Mutex
+	instances map[*Instance]struct{} // those of NewInstance
 }
 
 // Compile makes a program of instructions. References among them are
@@ -89,7 +91,31 @@ func (p *Program) Map(name string) *Map { return p.maps[name] }
 // writes there comes back in mem, also when the run ends with an error. At
 // most abi.MemMax bytes are possible; otherwise the error is a *RunError.
 func (p *Program) Run(mem []byte) (r0 uint64, err error) {
-	return p.RunContext(context.Background(), mem)
+	in, err := p.borrow(mem)
+	if err != nil {
+		return 0, err
+	}
+	if !in.native {
+		return p.whole(in, mem)
+	}
+	if !in.enter(mem) {
+		return p.rest(in, mem)
+	}
+	r0 = in.frame.R0()
+	p.giveBack(in)
+	return r0, nil
+}
+
+// rest ends a run that was entered in a borrowed instance.
+func (p *Program) rest(in *Instance, mem []byte) (uint64, error) {
+	defer p.giveBack(in)
+	return in.restMem(mem)
+}
+
+// whole is a run in a borrowed instance.
+func (p *Program) whole(in *Instance, mem []byte) (uint64, error) {
+	defer p.giveBack(in)
+	return in.runMem(context.Background(), mem)
 }
 
 // RunContext is Run, ended early when ctx is done: then the error wraps
@@ -140,19 +166,22 @@ func (p *Program) borrow(mem []byte) (*Instance, error) {
 		p.gate.leave()
 		return nil, p.memoryError(err)
 	}
-	in, _ := p.instances.Get().(*Instance)
-	if in == nil {
+	// The instance travels with the memory through the Space's pool.
+	in, ok := m.Owner.(*Instance)
+	if !ok {
 		in = newInstance(p)
+		m.Owner = in
+		in.use(m)
+	} else if in.p != p {
+		in.bind(p)
+		in.use(m)
 	}
-	in.use(m)
 	return in, nil
 }
 
 // giveBack undoes borrow.
 func (p *Program) giveBack(in *Instance) {
 	p.space.mem.Put(in.mem, p.writes)
-	in.mem, in.env.Memory = nil, nil
-	p.instances.Put(in)
 	p.gate.leave()
 }
 
@@ -169,7 +198,43 @@ func (p *Program) NewInstance() (*Instance, error) {
 	}
 	in := newInstance(p)
 	in.use(m)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.instances == nil {
+		p.instances = make(map[*Instance]struct{})
+	}
+	p.instances[in] = struct{}{}
 	return in, nil
+}
+
+// forget is told that an instance of its own is closed.
+func (p *Program) forget(in *Instance) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.instances, in)
+}
+
+// shutOut keeps new runs out of the program's own instances, and returns them.
+func (p *Program) shutOut() (all []*Instance) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for in := range p.instances {
+		in.shutOut()
+		all = append(all, in)
+	}
+	return all
+}
+
+// busy reports whether there are runs.
+func (p *Program) busy() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for in := range p.instances {
+		if in.state.Load()&running != 0 {
+			return true
+		}
+	}
+	return p.gate.busy()
 }
 
 func (p *Program) closedError() error { return fmt.Errorf("%s: %w", p.Name(), ErrClosed) }
@@ -193,10 +258,15 @@ func (p *Program) Info() Info { return p.info }
 // Called by a helper function while the program runs, Close would wait for
 // its own caller: it returns an error that wraps ErrBusy and does nothing.
 func (p *Program) Close() error {
-	if p.gate.busy() && withinRun() {
+	if p.busy() && withinRun() {
 		return fmt.Errorf("%s: closed from within a run: %w", p.Name(), ErrBusy)
 	}
-	if !p.gate.close() {
+	p.shutOut()
+	first := p.gate.close()
+	for _, in := range p.shutOut() { // those made meanwhile, too
+		in.wait()
+	}
+	if !first {
 		return nil
 	}
 	err := p.engine.close()

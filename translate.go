@@ -3,6 +3,8 @@ package bpfjit
 import (
 	"slices"
 
+	"github.com/cilium/ebpf/asm"
+
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/jit"
@@ -20,20 +22,32 @@ type Translated struct {
 // by itself, calls by number. A verifier also rewrites accesses to context
 // structures and some helper calls, and knows better how much stack is used;
 // here it is as deep as direct accesses go, and all of a frame whose address
-// is taken.
+// is taken. Every tail call counts as one whose index the verifier doesn't know.
 func (s *Source) Translate() ([]Translated, error) {
 	funcs, err := bpf.Functions(s.Program)
 	if err != nil {
 		return nil, compileError(s.Name, s, err)
 	}
 	list := make([]Translated, len(funcs))
+	tails := tailCallReachable(s.Program.Insns, funcs)
 	for i, f := range funcs {
 		p := &bpf.Program{Insns: slices.Clone(s.Program.Insns[f.Start:f.End])}
 		for slot := f.Start; slot < f.End; slot++ {
 			p.Origin = append(p.Origin, int32(slot))
 		}
 		for _, call := range f.Calls {
-			p.Insns[call.Slot-f.Start].Imm = int32(call.Callee)
+			// As in a kernel, Off holds the distance now; anything but 0 says
+			// that Imm doesn't.
+			in := &p.Insns[call.Slot-f.Start]
+			in.Off, in.Imm = int16(in.Imm), int32(call.Callee)
+			if in.Off == 0 {
+				in.Off = -1
+			}
+		}
+		for slot := range p.Insns {
+			if in := &p.Insns[slot]; isTailCall(*in) {
+				*in = bpf.Insn{Op: abi.OpTailCall}
+			}
 		}
 		if err := bpf.Check(p, bpf.Translated); err != nil {
 			return nil, compileError(s.Name, &Source{Program: p}, err)
@@ -42,9 +56,45 @@ func (s *Source) Translate() ([]Translated, error) {
 		if name == "" && i == 0 {
 			name = s.Name
 		}
-		list[i] = Translated{name, p, jit.Function{StackDepth: stackDepth(p), Subprogram: i > 0}}
+		list[i] = Translated{name, p, jit.Function{
+			StackDepth: stackDepth(p), Subprogram: i > 0, TailCallReachable: tails[i],
+		}}
 	}
 	return list, nil
+}
+
+// isTailCall tells whether an instruction of a source program calls the helper
+// bpf_tail_call.
+func isTailCall(in bpf.Insn) bool {
+	return in.Op == abi.OpCall && in.Src() == abi.CallHelper && in.Imm == int32(asm.FnTailCall)
+}
+
+// tailCallReachable tells for each function whether it makes a tail call or
+// calls a function, directly or not, that does.
+func tailCallReachable(insns []bpf.Insn, funcs []bpf.Func) []bool {
+	callers := make([][]int, len(funcs))
+	reach := make([]bool, len(funcs))
+	var mark func(i int)
+	mark = func(i int) {
+		if reach[i] {
+			return
+		}
+		reach[i] = true
+		for _, caller := range callers[i] {
+			mark(caller)
+		}
+	}
+	for i, f := range funcs {
+		for _, call := range f.Calls {
+			callers[call.Callee] = append(callers[call.Callee], i)
+		}
+	}
+	for i, f := range funcs {
+		if slices.ContainsFunc(insns[f.Start:f.End], isTailCall) {
+			mark(i)
+		}
+	}
+	return reach
 }
 
 // stackDepth returns how many bytes of its frame a function may use, a

@@ -25,6 +25,7 @@ func TestContextOffsets(t *testing.T) {
 		{"FaultAddr", OffFaultAddr, unsafe.Offsetof(c.FaultAddr)},
 		{"HelperStub", OffHelperStub, unsafe.Offsetof(c.HelperStub)},
 		{"SliceStub", OffSliceStub, unsafe.Offsetof(c.SliceStub)},
+		{"Busy", OffBusy, unsafe.Offsetof(c.Busy)},
 	} {
 		if f.got != f.want {
 			t.Errorf("Context.%s is at %d, the constant says %d", f.name, f.want, f.got)

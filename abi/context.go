@@ -30,7 +30,7 @@ type Context struct {
 	HelperStub uint64
 	SliceStub  uint64
 
-	// Busy is 1 while the driver runs code here.
+	// Busy is 1 while a run is under way here.
 	Busy uint64
 }
 
@@ -48,6 +48,7 @@ const (
 	OffFaultAddr  = 192
 	OffHelperStub = 200
 	OffSliceStub  = 208
+	OffBusy       = 216
 
 	// ContextOffset is where a Context begins, from the window's base. It
 	// is below the lower guard.

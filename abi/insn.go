@@ -90,6 +90,8 @@ const (
 	OpTailCall = 0xf5 // translated programs only
 	OpCharge   = 0xf6 // internal: take Imm from the budget
 	OpNospec   = 0xc2 // translated programs only
+	OpLea      = 0xe7 // internal: Dst = Src + Imm + register Off-1, if Off isn't 0
+	OpLea32    = 0xe4 // internal: the same in 32 bits
 )
 
 // Kinds of call, in the source field of OpCall.

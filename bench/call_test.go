@@ -2,9 +2,17 @@ package bench
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"testing"
+	"time"
 
+	"github.com/bpfjit/bpfjit"
+	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bench/internal/cgocall"
+	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/image"
+	"github.com/cilium/ebpf/asm"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 )
@@ -40,6 +48,62 @@ func BenchmarkCall(b *testing.B) {
 			}
 		}
 	})
+	for _, engine := range []bpfjit.Engine{bpfjit.EngineJIT, bpfjit.EngineInterpreter} {
+		p := program(b, engine, "exit")
+		in, err := p.NewInstance()
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { in.Close() })
+		mem := make([]byte, 64)
+		ctx, cancel := context.WithCancel(b.Context())
+		b.Cleanup(cancel)
+		for _, x := range []struct {
+			name string
+			run  func() (uint64, error)
+		}{
+			{"via=instance", func() (uint64, error) { return in.Run(nil) }},
+			{"via=instance/mem=64", func() (uint64, error) { return in.Run(mem) }},
+			{"via=instance/context=cancel", func() (uint64, error) { return in.RunContext(ctx, nil) }},
+			{"via=program", func() (uint64, error) { return p.Run(nil) }},
+			{"via=program/mem=64", func() (uint64, error) { return p.Run(mem) }},
+		} {
+			b.Run("engine="+engine.String()+"/"+x.name, func(b *testing.B) {
+				if _, err := x.run(); err != nil { // memory is made
+					b.Fatal(err)
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := x.run(); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// program compiles one line of BPF an instruction.
+func program(b *testing.B, engine bpfjit.Engine, text string) *bpfjit.Program {
+	insns, err := bpf.Parse(text)
+	if err != nil {
+		b.Fatal(err)
+	}
+	p, err := bpfjit.CompileSource(&bpfjit.Source{Program: &bpf.Program{Insns: insns}}, &bpfjit.Options{
+		Engine: engine,
+		Helpers: map[asm.BuiltinFunc]bpfjit.HelperFunc{
+			1000: func(_ abi.Env, r1, _, _, _, _ uint64) (uint64, error) { return goCall(r1), nil },
+		},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	return p
 }
 
 // calls is how often a program calls its helper in one run, so that the way
@@ -60,6 +124,62 @@ func BenchmarkHelper(b *testing.B) {
 		}
 		perCall(b)
 	})
+	for _, engine := range []bpfjit.Engine{bpfjit.EngineJIT, bpfjit.EngineInterpreter} {
+		b.Run("engine="+engine.String(), func(b *testing.B) {
+			in, err := program(b, engine, fmt.Sprintf("r6 = %d\nr1 = r6\ncall 1000\nr6 += -1\nif r6 != 0 goto -4\nexit", calls)).NewInstance()
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer in.Close()
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := in.Run(nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+			perCall(b)
+		})
+	}
+}
+
+// BenchmarkPublish places programs of a few instructions and frees them again: so
+// many are live at once. With one, looking at the clock counts too. The system
+// call that ends the quarantine counts as freeing.
+func BenchmarkPublish(b *testing.B) {
+	code := []byte{0x31, 0xc0, 0xc3} // xor eax, eax; ret
+	for _, live := range []int{1, 100, 10_000} {
+		b.Run(fmt.Sprintf("live=%d", live), func(b *testing.B) {
+			region, err := image.Default()
+			if errors.Is(err, errors.ErrUnsupported) {
+				b.Skip(err)
+			} else if err != nil {
+				b.Fatal(err)
+			}
+			images := make([]*image.Image, live)
+			var size int
+			var publish, free time.Duration
+			b.ReportAllocs()
+			for b.Loop() {
+				began := time.Now()
+				for i := range images {
+					if images[i], err = region.Publish(code, nil, nil); err != nil {
+						b.Fatal(err)
+					}
+				}
+				published := time.Now()
+				size = images[0].Size()
+				for _, im := range images {
+					im.Free()
+				}
+				publish += published.Sub(began)
+				free += time.Since(published)
+			}
+			n := float64(b.N * live)
+			b.ReportMetric(float64(publish)/n, "ns/publish")
+			b.ReportMetric(float64(free)/n, "ns/free")
+			b.ReportMetric(float64(size), "B/image")
+		})
+	}
 }
 
 func perCall(b *testing.B) {

@@ -8,10 +8,14 @@
 //
 //	BenchmarkFloor/corpus=C          read 8 bytes, store 8 bytes, advance
 //	BenchmarkEmit/corpus=C/blind=B   slots in, machine code out
-//	BenchmarkEmit/slots=N/blind=B    the same for one program of N slots
+//	BenchmarkEmit/corpus=generated/blind=B/insns=N
+//	                                 the same for one program of N slots
+//	BenchmarkBlind/memory=M/insns=N  constants hidden
 //	BenchmarkPublish                 machine code to its place, and free
 //	BenchmarkCall/engine=E           an empty program, from Go and back
+//	BenchmarkCall/engine=jit/via=V   by Instance.Run, by Program.Run
 //	BenchmarkHelper/engine=E         a Go function, from a program and back
+//	BenchmarkKernels/program=P       the cage's code against the kernel's
 //
 // Corpora: generated programs, which have the opcode frequencies of real ones;
 // kernels, the eight programs of testdata/kernels; shared, real programs that

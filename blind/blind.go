@@ -2,7 +2,9 @@ package blind
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"math"
 	"slices"
 	"sync"
 
@@ -26,8 +28,8 @@ type Result struct {
 	// Index[i] up to, not including, Index[i+1], of which the last is the
 	// instruction itself. A jump to slot i leads to Index[i].
 	Index []int32
-	// Constants is the number of slots that had a constant and don't any
-	// more. A 64-bit constant is two.
+	// Constants is how many constants are hidden, which is how many random
+	// numbers were taken. A 64-bit constant is two.
 	Constants int
 }
 
@@ -49,72 +51,79 @@ type Result struct {
 // says what is not hidden. What comes out uses AX or has no constant, so
 // rewriting it again changes nothing.
 //
-// Every slot that is rewritten, but for a move of 0, takes 4 bytes of its own
-// from rand, little-endian, in the order of the new program; no more is read.
-// If rand is nil, they come from ChaCha8 with a key from the system.
+// Each R is 4 bytes of rand, little-endian, in the order of the new program;
+// no more is read. If rand is nil, they come from ChaCha8 with a key from the
+// system.
 //
 // The error is rand's, or a *bpf.Error that wraps bpf.ErrRange and names the
 // jump of p whose distance no longer fits its field: 16 bits, or 32 in gotol,
-// calls and address constants. r holds nothing of use then.
+// calls and address constants. Of r only Index and Constants are of use then.
 func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 	w := walks.Get().(*walk)
 	defer walks.Put(w)
 	n := len(p.Insns)
+	if n > math.MaxInt32/upperLen {
+		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, too many to blind", n)}
+	}
 	w.rules = slices.Grow(w.rules[:0], n)[:n]
 	r.Index = slices.Grow(r.Index[:0], n+1)[:n+1]
 	total := layOut(r.Index[:n], w.rules, p.Insns, p.Flags)
 	r.Index[n] = int32(total.slots())
 	r.Constants = total.numbers()
-	for dst := range uint8(abi.R10) {
-		r.Constants += bytes.Count(w.rules, []byte{zeros + dst})
-	}
 	if err := w.source.start(rand, total.numbers()); err != nil {
 		return err
 	}
-	insns := slices.Grow(r.Program.Insns[:0], total.slots()+hiddenLen)[:total.slots()+hiddenLen]
-	if err := w.rewrite(insns, r.Index, p.Insns); err != nil {
-		return err
-	}
-	r.Program.Insns = insns[:total.slots()]
-	return bpf.Expand(&r.Program, p, r.Index)
+	room := total.slots() + hiddenLen
+	w.out = slices.Grow(r.Program.Insns[:0], room)[:room]
+	r.Program.Insns = w.out[:total.slots()]
+	w.done = 0
+	err := bpf.Expand(&r.Program, p, r.Index, func(end int) error { return w.rewrite(end, r.Index, p.Insns) })
+	w.out = nil
+	return err
 }
 
 // walk holds the scratch memory of a walk over a program.
 type walk struct {
 	rules  []uint8 // of the slots
 	source source
+	// out has hiddenLen slots more than the new program.
+	out []bpf.Insn
+	// done slots are rewritten.
+	done int
 }
 
 var walks = sync.Pool{New: func() any { return new(walk) }}
 
 // layOut chooses the rule of each slot and fills in the index. Where the
-// constants are can't be foreseen, so the loop has no branch for the usual
-// ones.
+// constants are can't be foreseen, so the loop has no branch that depends on
+// it.
 func layOut(index []int32, list []uint8, insns []bpf.Insn, flags []bpf.Flag) (at step) {
 	index, list = index[:len(insns)], list[:len(insns)]
-	for i := 0; i < len(insns); i++ {
+	if len(flags) > 0 {
+		flags = flags[:len(insns)]
+	}
+	before := uint8(keep)
+	for i := range insns {
 		in := &insns[i]
 		var isZero uint8
 		if in.Imm == 0 {
 			isZero = 1
 		}
 		n := numbers[isZero&1][in.Op] & usable[in.Regs]
-		trusted := flags != nil && flags[i]&bpf.Inserted != 0
-		if trusted {
+		if len(flags) > 0 && flags[i]&bpf.Inserted != 0 {
 			n = keep
 		}
-		if in.Op == abi.OpLdImm64 && i+1 < len(insns) {
-			// One of its slots is upperHalf, the other lowerHalf, or both are kept.
-			n, second, size, both := uint8(upperHalf), uint8(lowerHalf), int32(upperLen), pairSlots
-			if trusted || !hiddenPair[in.Regs] {
-				n, second, size, both = keep, keep, 1, 2*oneSlot
-			}
-			index[i], list[i] = int32(at), n
-			i++
-			index[i], list[i] = int32(at)+size, second
-			at += both
-			continue
+		if in.Op == abi.OpLdImm64 && (!constant[in.Regs] || i+1 == len(insns) || insns[i+1].Op != 0) {
+			n = keep
 		}
+		if in.Op == 0 {
+			// The lower half does as the upper one.
+			n = keep
+			if before == upperHalf {
+				n = lowerHalf
+			}
+		}
+		before = n
 		if n == zeros {
 			n += in.Dst()
 		}
@@ -124,49 +133,50 @@ func layOut(index []int32, list []uint8, insns []bpf.Insn, flags []bpf.Flag) (at
 	return at
 }
 
-// rewrite fills out, which has hiddenLen slots more than the new program.
-// Distances stay as they are.
-func (w *walk) rewrite(out []bpf.Insn, index []int32, insns []bpf.Insn) error {
-	s := &w.source
-	for i := 0; i < len(insns); {
+// rewrite goes on as far as slot end, or one slot further where that is within
+// a 64-bit constant. Distances stay as they are.
+func (w *walk) rewrite(end int, index []int32, insns []bpf.Insn) error {
+	s, i := &w.source, w.done
+	for i < end {
 		if err := s.fill(); err != nil {
 			return err
 		}
-		end := min(i+block, len(insns))
-		if w.rules[end-1] == upperHalf {
-			end++ // with the other half
+		run := w.rules[i:min(i+block, end)]
+		if n := bytes.IndexByte(run, upperHalf); n >= 0 {
+			run = run[:n]
 		}
-		s.at += rewriteBlock(out[index[i]:], insns[i:end], w.rules[i:end], &s.buffer, s.at)
-		i = end
+		s.at += rewriteRun(w.out[index[i]:], insns[i:i+len(run)], run, s.buffer[s.at:])
+		i += len(run)
+		if i < end && w.rules[i] == upperHalf {
+			o := (*[pairLen]bpf.Insn)(w.out[index[i]:])
+			rewritePair(o, insns[i], insns[i+1], int32(s.buffer[s.at]), int32(s.buffer[s.at+1]))
+			s.at += 2
+			i += 2
+		}
 	}
+	w.done = i
 	return nil
 }
 
-// rewriteBlock rewrites a part of a program that tears no 64-bit constant
-// apart, and returns how many of the random numbers, the first of which is
-// drawn, it took. The usual rules write three slots, and the next slot
-// overwrites what was too much, so that the loop need not branch.
-func rewriteBlock(out, insns []bpf.Insn, list []uint8, random *[2 * block]uint32, drawn int) int {
-	list = list[:len(insns)]
-	at := step(drawn) << 32
-	for i := 0; i < len(insns); i++ {
-		r := uint64(random[at>>32%(2*block)]) << 32
-		o := (*[hiddenLen]bpf.Insn)(out[uint32(at):])
-		if list[i] == upperHalf {
-			p := (*[pairLen]bpf.Insn)(out[uint32(at):])
-			at += 1 << 32
-			rewritePair(p, insns[i], insns[i+1], int32(r>>32), int32(random[at>>32%(2*block)]))
-			i++
-			at += 1<<32 | pairLen
-			continue
-		}
-		in, t := word(&insns[i]), &rules[list[i]]
-		set(&o[0], uint64(t.mov)|in>>32<<32^r)
-		set(&o[1], uint64(t.xor)|r)
-		set(&o[t.step&2], in&t.mask|t.own)
+// rewriteRun rewrites a part of a program that has no 64-bit constants to
+// hide, and returns how many random numbers it took. Three slots are written
+// for each one, and the next slot overwrites what was too much, so that the
+// loop has no branch that depends on where constants are.
+func rewriteRun(out, insns []bpf.Insn, list []uint8, random []uint32) (taken int) {
+	insns = insns[:len(list)]
+	var at step
+	for i, n := range list {
+		r := uint64(random[at.numbers()]) << 32
+		in, t, k := &insns[i], &rules[n], at.slots()
+		imm := uint64(uint32(in.Imm)) << 32
+		own := uint64(in.Op) | uint64(in.Regs)<<8 | uint64(uint16(in.Off))<<16 | imm
+		_ = out[k+hiddenLen-1]
+		set(&out[k], uint64(t.mov)|r^imm)
+		set(&out[k+1], uint64(t.xor)|r)
+		set(&out[k+int(t.step&2)], own&t.mask|t.own)
 		at += t.step
 	}
-	return int(at>>32) - drawn
+	return at.numbers()
 }
 
 // rewritePair rewrites an ldimm64. lo and hi are its two slots.

@@ -19,7 +19,7 @@
 //     counts, and the sizes of byte swaps
 //   - distances of jumps and calls, which follow from the program's length
 //   - numbers of helpers
-//   - the address of a function of the program
+//   - the address of a function, in a translated program: a loader's to fill in
 //   - instructions marked bpf.Inserted, which the author didn't write, and
 //     those that use AX, which would not survive it
 package blind

@@ -41,24 +41,30 @@ func TestKernelForms(t *testing.T) {
 		special{name: "map value", text: fmt.Sprintf("r1 = map[fd:%d][0]+8\n*(u32 *)(r1 + 4) = 0x12345678", global) + exit},
 		special{name: "direct tail call", text: fmt.Sprintf("r2 = map[fd:%d]\nr3 = 1\ncall 12", progs) + exit},
 		special{name: "indirect tail call", text: fmt.Sprintf("r6 = r1\ncall 7\nr3 = r0\nr3 &= 3\nr1 = r6\nr2 = map[fd:%d]\ncall 12", progs) + exit},
-		special{name: "arena", text: fmt.Sprintf("r1 = map[fd:%d]\nr2 = 0x1000\nr2 = addr_space_cast(r2, 0, 1)\n*(u8 *)(r2 + 0) = 0x11\n*(u16 *)(r2 + 2) = 0x2222\n*(u32 *)(r2 + 4) = 0x33333333\n*(u64 *)(r2 + 8) = 0x44444444", arena) + exit},
+		special{name: "arena", text: fmt.Sprintf("r1 = map[fd:%d]\nr2 = 0x1000\nr2 = addr_space_cast(r2, 0, 1)\n*(u8 *)(r2 + 0) = 0x11\n*(u16 *)(r2 + 2) = 0x2222\n*(u32 *)(r2 + 4) = 0x33333333\n*(u64 *)(r2 + 8) = 0x44444444", arena) + exit, debug: true},
 		special{name: "callback", text: "r1 = 5\nr2 = func pc+7\nr3 = r10\nr4 = 0\ncall 181\nr0 = 0x7654321\nr0 = 0\nexit\nr0 = 1\nif r1 s< 3 goto +1\nr0 = 0\nexit", debug: true},
 		special{name: "may_goto", text: "r1 = 5\nmay_goto +2\nr1 ^= 0x1234567\ngoto -3" + exit},
 	)
+	var specs []*kernel.Spec
+	var both []pairs
 	for _, p := range programs {
-		insns := append(program(t, p.text).Insns, p.insns...)
-		spec := &kernel.Spec{Type: kernel.XDP, Insns: insns, Debug: p.debug}
-		both := pairs{program: testprog.Program{Name: p.name}}
-		var err error
-		if both.plain, err = functions(spec); err != nil {
+		specs = append(specs, &kernel.Spec{Type: kernel.XDP, Insns: append(program(t, p.text).Insns, p.insns...), Debug: p.debug})
+		plain, err := functions(specs[len(both)])
+		if err != nil {
 			t.Fatalf("%s: %+v", p.name, err)
 		}
-		kernel.WithHarden2(t, func() { both.blinded, err = functions(spec) })
-		if err != nil {
-			t.Fatalf("%s: blinded: %+v", p.name, err)
-		}
-		c.add(t, &both)
+		both = append(both, pairs{program: testprog.Program{Name: p.name}, plain: plain})
 	}
+	kernel.WithHarden2(t, func() {
+		for i := range both {
+			var err error
+			if both[i].blinded, err = functions(specs[i]); err != nil {
+				t.Errorf("%s: blinded: %+v", programs[i].name, err)
+				continue
+			}
+			c.add(t, &both[i])
+		}
+	})
 	t.Log(c.String())
 }
 
@@ -72,8 +78,8 @@ func newMap(t *testing.T, s kernel.MapSpec) (fd int) {
 }
 
 // functions loads a program. It brings back what package kernel doesn't: that
-// the address of a function is one, and is not blinded; and which stores go to
-// the arena: here, all that don't go to the stack, if there is one.
+// the address of a function is one, and is not blinded; and where the code is
+// blinded, which stores go to the arena: all but those to the stack.
 func functions(spec *kernel.Spec) ([]kernel.Function, error) {
 	p, err := kernel.Load(spec)
 	if err != nil {

@@ -18,28 +18,26 @@ type source struct {
 	reader io.Reader // nil: own
 	own    *rand.ChaCha8
 	left   int // numbers that are not yet drawn
-	// buffer[at:end] are drawn and not yet used.
+	// buffer[at:end] are drawn and not yet used. Behind them is one more, to
+	// be read where none is needed.
 	at, end int
-	buffer  [2 * block]uint32
+	buffer  [2*block + 1]uint32
 	bytes   [8 * block]byte
 }
 
-// start makes the source ready for n numbers. Without a reader it has a fresh
-// key from the system.
+// start makes the source ready for n numbers of r, or of its own generator.
+// That has a key from the system and is kept: it gives away neither earlier
+// numbers nor later ones.
 func (s *source) start(r io.Reader, n int) error {
 	s.reader, s.left, s.at, s.end = r, n, 0, 0
-	if r != nil || n == 0 {
+	if r != nil || s.own != nil {
 		return nil
 	}
 	var key [32]byte
 	if _, err := crand.Read(key[:]); err != nil {
 		return fmt.Errorf("blind: random key: %w", err)
 	}
-	if s.own == nil {
-		s.own = rand.NewChaCha8(key)
-	} else {
-		s.own.Seed(key)
-	}
+	s.own = rand.NewChaCha8(key)
 	return nil
 }
 
@@ -52,14 +50,14 @@ func (s *source) fill() error {
 	copy(s.buffer[:], s.buffer[s.at:s.end])
 	s.end -= s.at
 	s.at = 0
-	n := min(s.left, len(s.buffer)-s.end)
+	n := min(s.left, 2*block-s.end)
 	s.left -= n
 	free := s.buffer[s.end:]
 	s.end += n
 	if s.reader == nil {
-		for i := 1; i < len(free); i += 2 {
+		for i := 0; i < n; i += 2 {
 			u := s.own.Uint64()
-			free[i-1], free[i] = uint32(u), uint32(u>>32)
+			free[i], free[i+1] = uint32(u), uint32(u>>32)
 		}
 		return nil
 	}

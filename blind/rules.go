@@ -23,16 +23,16 @@ type step uint64
 
 const (
 	oneSlot    step = 1
-	threeSlots step = 1<<32 | 3
-	pairSlots  step = 2<<32 | pairLen
+	hiddenStep step = 1<<32 | hiddenLen
+	upperStep  step = 1<<32 | upperLen
 )
 
-// How many slots an instruction with a constant becomes, a 64-bit constant,
-// and the upper half of that.
+// How many slots an instruction with a constant becomes, the upper half of a
+// 64-bit constant, and both halves.
 const (
 	hiddenLen = 3
-	pairLen   = 7
 	upperLen  = 4
+	pairLen   = upperLen + hiddenLen
 )
 
 func (s step) slots() int   { return int(uint32(s)) }
@@ -55,10 +55,10 @@ var rules [256]rule
 var numbers [2][256]uint8
 
 // usable has ones for each register field that leaves AX alone, else 0.
-// hiddenPair says the same of ldimm64, some forms of which are no constants.
+// constant has those of ldimm64 that are a constant to hide.
 var (
-	usable     [256]uint8
-	hiddenPair [256]bool
+	usable   [256]uint8
+	constant [256]bool
 )
 
 // Opcodes that rewrites are made of.
@@ -81,6 +81,12 @@ func init() {
 	for dst := range 16 {
 		xor := bpf.Insn{Op: xorReg, Regs: abi.Registers(uint8(dst), uint8(dst))}
 		rules[zeros+dst] = rule{own: word(&xor), step: oneSlot}
+	}
+	for n, s := range map[uint8]step{upperHalf: upperStep, lowerHalf: hiddenStep} {
+		rules[n].step = s
+	}
+	for _, list := range []*[256]uint8{&numbers[0], &numbers[1]} {
+		list[abi.OpLdImm64], list[tables.Forms[tables.FormLdSecond].Op] = upperHalf, lowerHalf
 	}
 	next := uint8(first)
 	for f := tables.Form(1); f < tables.NumForms; f++ {
@@ -114,7 +120,7 @@ func init() {
 		}
 		usable[regs] = 0xff
 		f, _ := tables.FormOf(in.Op, in.Regs, 0, 0)
-		hiddenPair[regs] = tables.Forms[f].Blind == tables.BlindImm64
+		constant[regs] = tables.Forms[f].Blind == tables.BlindImm64
 	}
 }
 
@@ -125,7 +131,7 @@ func hide(mov, xor, own uint8) rule {
 		own:  uint64(own) | abi.AX<<12,
 		mov:  uint32(mov) | abi.AX<<8,
 		xor:  uint32(xor) | abi.AX<<8,
-		step: threeSlots,
+		step: hiddenStep,
 	}
 }
 

@@ -3,8 +3,8 @@ package bpf
 import (
 	"fmt"
 	"slices"
-	"sync"
 
+	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/tables"
 )
 
@@ -16,7 +16,11 @@ import (
 //
 // of which the last is what the instruction became. Every slot became at
 // least one instruction, and index has one entry more than p has slots. So
-// each slot has a Patch with Own in the last place.
+// each slot has a Patch with Own in the last place. np.Insns has its full
+// length; if write isn't nil, Expand goes from block to block and calls it
+// before it needs the instructions that slots up to end became, so that they
+// are still at hand when their distances are set. Its errors come back as they
+// are.
 //
 // As with Apply, own instructions keep their marks and the others are marked
 // Inserted, a jump to slot i leads to index[i] now, and the distance of an own
@@ -26,101 +30,106 @@ import (
 //
 // The error is an *Error about a slot of p, and wraps ErrRange if a distance
 // doesn't fit its field any more. np is of no use then.
-func Expand(np, p *Program, index []int32) error {
+func Expand(np, p *Program, index []int32, write func(end int) error) error {
 	n := len(p.Insns)
 	if len(index) != n+1 || index[0] != 0 || int(index[n]) != len(np.Insns) {
 		return &Error{Slot: -1, Reason: fmt.Sprintf("expand: the index doesn't fit %d slots that became %d", n, len(np.Insns))}
 	}
-	if i := expandOrigin(np, p, index); i < n {
-		return &Error{Slot: i, Insn: p.Insns[i], Reason: "expand: becomes nothing"}
-	}
-	expandFlags(np, p, index)
-	list := slotLists.Get().(*[]int32)
-	defer slotLists.Put(list)
-	*list = slices.Grow((*list)[:0], n+1)[:n+1]
-	m := mover{old: p, index: index}
-	for _, slot := range reaching(p.Insns, *list) {
-		if err := m.expanded(np.Insns, int(slot)); err != nil {
+	np.Flags = slices.Grow(np.Flags[:0], len(np.Insns))[:len(np.Insns)]
+	np.Origin = slices.Grow(np.Origin[:0], len(np.Insns))[:len(np.Insns)]
+	e := expander{np: np, p: p, mover: mover{old: p, index: index}}
+	for start := 0; start < n; start += expandBlock {
+		end := min(start+expandBlock, n)
+		if err := e.marks(start, end); err != nil {
 			return err
+		}
+		if write != nil {
+			if err := write(end); err != nil {
+				return err
+			}
+		}
+		for _, slot := range e.listJumps(start, end) {
+			if err := e.mend(int(slot)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// expandOrigin sets origins. It stops at a slot that becomes nothing.
-func expandOrigin(np, p *Program, index []int32) (done int) {
-	// Most slots become a few. Four are written at once, and the next slot
-	// overwrites what was too much: asking how many would cost more, since it
-	// can't be foreseen.
-	const few = 4
-	n := len(np.Insns)
-	list := slices.Grow(np.Origin[:0], n+few)[:n+few]
-	np.Origin = list[:n]
-	at, origin := 0, p.Origin
-	for i, end := range index[1:] {
-		if int(end) <= at {
-			return i
-		}
-		from := int32(i)
-		if origin != nil {
-			from = origin[i]
-		}
-		o := (*[few]int32)(list[at:])
-		o[0], o[1], o[2], o[3] = from, from, from, from
-		for at += few; at < int(end); at++ {
-			list[at] = from
-		}
-		at = int(end)
-	}
-	return len(p.Insns)
+// expandBlock is how many slots Expand goes over at a time.
+const expandBlock = 1024
+
+// expander does the work of Expand.
+type expander struct {
+	np, p *Program
+	mover mover
+	jumps [expandBlock + 1]int32
 }
 
-// expandFlags sets flags.
-func expandFlags(np, p *Program, index []int32) {
-	n := len(np.Insns)
-	flags := slices.Grow(np.Flags[:0], n)[:n]
-	np.Flags = flags
-	if n == 0 {
-		return
+// marks sets the flags and origins of what slots start to end became.
+//
+// How many slots a slot becomes can't be foreseen, so no loop branches on it:
+// flags first tell where groups end, and origins count that.
+func (e *expander) marks(start, end int) error {
+	index := e.mover.index
+	first, last := index[start], index[end]
+	if last <= first || int(last) > len(e.np.Insns) {
+		last = int32(len(e.np.Insns)) // some slot is at fault
 	}
-	flags[0] = Inserted
-	for done := 1; done < n; done *= 2 {
+	flags, origin, ends := e.np.Flags[first:last], e.np.Origin[first:last], index[start+1:end+1]
+	if len(flags) > 0 {
+		flags[0] = Inserted
+	}
+	for done := 1; done < len(flags); done *= 2 {
 		copy(flags[done:], flags[:done])
 	}
-	if p.Flags == nil {
-		for _, end := range index[1:] {
-			flags[end-1] = 0
+	at := first
+	for i, end := range ends {
+		if end <= at || end > last {
+			return &Error{Slot: start + i, Insn: e.p.Insns[start+i], Reason: "expand: becomes nothing"}
 		}
-		return
+		at = end
+		flags[end-first-1] = 0
 	}
-	for i, end := range index[1:] {
-		flags[end-1] = p.Flags[i]
+	from := int32(start)
+	for i, f := range flags {
+		origin[i] = from
+		from += int32(f ^ Inserted)
 	}
+	if old := e.p.Origin; old != nil {
+		for i, from := range origin {
+			origin[i] = old[from]
+		}
+	}
+	if old := e.p.Flags; old != nil {
+		for i, end := range ends {
+			flags[end-first-1] = old[start+i]
+		}
+	}
+	return nil
 }
 
-// slotLists holds scratch memory of Expand.
-var slotLists = sync.Pool{New: func() any { return new([]int32) }}
-
-// reaching lists the slots that may have a distance, at the beginning of
-// list, which has room for one more than there are. It doesn't branch where
-// they are, as that can't be foreseen.
-func reaching(insns []Insn, list []int32) []int32 {
+// listJumps lists those of the slots start to end that may have a distance.
+// Where they are can't be foreseen, so the loop doesn't branch on it.
+func (e *expander) listJumps(start, end int) []int32 {
 	n := 0
-	for i := range insns {
-		list[n] = int32(i)
+	for i, insns := 0, e.p.Insns[start:end]; i < len(insns); i++ {
+		e.jumps[n] = int32(start + i)
 		if reaches[insns[i].Op] != reachNothing {
 			n++
 		}
 	}
-	return list[:n]
+	return e.jumps[:n]
 }
 
-// expanded mends the distance of what an old slot became.
-func (m *mover) expanded(insns []Insn, slot int) error {
-	insn, at := m.old.Insns[slot], int(m.index[slot+1])-1
-	own := &insns[at]
+// mend sets the distance of what an old slot became.
+func (e *expander) mend(slot int) error {
+	m := &e.mover
+	insn, at := e.p.Insns[slot], int(m.index[slot+1])-1
+	own := &e.np.Insns[at]
 	if reaches[insn.Op] == reachOff && reaches[own.Op] == reachOff {
-		// The usual case of mend.
+		// What mover.mend does, in the usual case.
 		if t := slot + 1 + int(insn.Off); t >= 0 && t < len(m.index) {
 			d := int(m.index[t]) - at - 1
 			if d != int(int16(d)) {
@@ -129,6 +138,11 @@ func (m *mover) expanded(insns []Insn, slot int) error {
 			own.Off = int16(d)
 			return nil
 		}
+	}
+	switch {
+	case insn.Op == abi.OpCall && insn.Src() != abi.CallLocal,
+		insn.Op == abi.OpLdImm64 && insn.Src() != abi.Imm64Func:
+		return nil // most of them
 	}
 	if _, ok := Distance(insn); !ok {
 		return nil

@@ -52,8 +52,14 @@ func TestExpandRandom(t *testing.T) {
 			t.Fatal(err)
 		}
 		insns, index := layOut(groups)
-		np.Insns = insns
-		if err := bpf.Expand(np, p, index); err != nil {
+		np.Insns = make([]bpf.Insn, len(insns))
+		written := 0
+		if err := bpf.Expand(np, p, index, func(end int) error {
+			from, to := index[written], index[end]
+			copy(np.Insns[from:to], insns[from:to])
+			written = end
+			return nil
+		}); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Equal(index, wantIndex) {
@@ -83,10 +89,30 @@ func TestExpandErrors(t *testing.T) {
 		{"slot 0 (if r1 == 0 goto +1): expand: r1 += 1 has no distance any more", "r1 += 1\nr1 += 1\nexit", []int32{0, 1, 2, 3}},
 	} {
 		np := program(t, tt.insns)
-		err := bpf.Expand(np, program(t, text), tt.index)
+		err := bpf.Expand(np, program(t, text), tt.index, nil)
 		var e *bpf.Error
 		if err == nil || err.Error() != tt.want || !errors.As(err, &e) {
 			t.Errorf("index %v: error %v, want %s", tt.index, err, tt.want)
+		}
+	}
+	broken := errors.New("broken")
+	if err := bpf.Expand(program(t, text), program(t, text), []int32{0, 1, 2, 3}, func(int) error { return broken }); err != broken {
+		t.Errorf("error %v, want %v", err, broken)
+	}
+	// Faults anywhere in a long program, at the edges of blocks for certain.
+	p := &bpf.Program{Insns: slices.Repeat(program(t, "r1 += 1").Insns, 5000)}
+	for _, at := range []int{1, 1023, 1024, 1025, 2048, 4999} {
+		for _, to := range []int32{-1, 0, int32(at) - 1, 5000, 5001, 1 << 30} {
+			index := make([]int32, 5001)
+			for i := range index {
+				index[i] = int32(i)
+			}
+			index[at] = to
+			err := bpf.Expand(&bpf.Program{Insns: slices.Clone(p.Insns)}, p, index, nil)
+			var e *bpf.Error
+			if !errors.As(err, &e) || e.Slot != at-1 && e.Slot != at {
+				t.Errorf("index[%d] = %d: error %v", at, to, err)
+			}
 		}
 	}
 }
@@ -116,7 +142,7 @@ func TestExpandRange(t *testing.T) {
 		p := &bpf.Program{Insns: slices.Concat(jump, slices.Repeat(mov, between), program(t, "exit").Insns)}
 		insns, index := layOut(groups)
 		np := &bpf.Program{Insns: insns}
-		err := bpf.Expand(np, p, index)
+		err := bpf.Expand(np, p, index, nil)
 		if tt.want != "" {
 			if !errors.Is(err, bpf.ErrRange) || err.Error() != tt.want {
 				t.Errorf("%s: error %v, want %s", tt.jump, err, tt.want)
@@ -153,7 +179,7 @@ func BenchmarkExpand(b *testing.B) {
 			np := &bpf.Program{Insns: insns}
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := bpf.Expand(np, p, index); err != nil {
+				if err := bpf.Expand(np, p, index, nil); err != nil {
 					b.Fatal(err)
 				}
 			}

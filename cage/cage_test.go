@@ -353,6 +353,18 @@ func TestNoWindow(t *testing.T) {
 	if s.open != 0 {
 		t.Errorf("%d instances are open", s.open)
 	}
+	if err := s.Windows(); !errors.Is(err, ErrNoWindow) {
+		t.Errorf("%v, want ErrNoWindow", err)
+	}
+	fresh := &Space{}
+	for range 2 {
+		if err := fresh.Windows(); (err == nil) != (Supported() == nil) || err != nil && !errors.Is(err, ErrNoWindow) {
+			t.Errorf("%v, and this build: %v", err, Supported())
+		}
+	}
+	if fresh.mem != nil {
+		t.Error("asking took memory")
+	}
 }
 
 func TestRangeError(t *testing.T) {

@@ -42,6 +42,10 @@ type Instance struct {
 	ctxDirty   uint64
 	stackDirty bool // the host asked for a view of it
 
+	// Owner is the user's, to find again what belongs to an instance that
+	// comes out of the pool.
+	Owner any
+
 	base   unsafe.Pointer // of the window; nil for a plain instance
 	buf    []byte         // plain: holds mem; its capacity is whole pages
 	kind   Kind
@@ -191,6 +195,10 @@ func (i *Instance) LoadMem(p []byte) error {
 	i.memDirty = i.memSize
 	return nil
 }
+
+// HasMem reports whether there is caller's memory. If not, LoadMem(nil) is
+// nothing.
+func (i *Instance) HasMem() bool { return i.memSize != 0 }
 
 // sizeMem makes n bytes accessible, with whatever is in them.
 func (i *Instance) sizeMem(n int) error {

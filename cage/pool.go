@@ -66,9 +66,13 @@ func (p *pool) search() *Instance {
 
 // give makes an instance idle.
 func (p *pool) give(i *Instance) {
-	if p.here().number.CompareAndSwap(0, i.number) {
-		return
+	if !p.here().number.CompareAndSwap(0, i.number) {
+		p.append(i)
 	}
+}
+
+// append is give behind a miss.
+func (p *pool) append(i *Instance) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.list = append(p.list, i)
@@ -112,6 +116,9 @@ func (s *Space) Get(kind Kind, mem []byte) (*Instance, error) {
 		i = fresh
 	}
 	i.state = pooled
+	if len(mem) == 0 && i.memSize == 0 {
+		return i, nil
+	}
 	if err := i.LoadMem(mem); err != nil {
 		i.Close()
 		return nil, err

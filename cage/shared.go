@@ -28,20 +28,29 @@ func newShared(plain bool) (*shared, error) {
 	return newPlainShared(err)
 }
 
-// newPlainShared reserves as much address space as it can get, in halves of
-// plainLimit but not less than plainLeast.
+// newPlainShared reserves plainLimit bytes of address space. Where there is
+// less it leaves most of what there is to the rest of the process: it takes a
+// quarter of the largest half of a half and so on that it can get, but not
+// less than plainLeast.
 func newPlainShared(why error) (*shared, error) {
 	m := &shared{file: -1, noWin: why}
-	for n := plainLimit; ; n = n / 2 &^ (1<<16 - 1) {
-		err := m.reserve(n)
-		if err == nil {
-			m.limit = uint64(n)
-			return m, nil
-		}
-		if n/2 < plainLeast {
-			return nil, err
+	n := plainLimit
+	err := m.reserve(n)
+	for err != nil && n/2 >= plainLeast {
+		n = n / 2 &^ (1<<16 - 1)
+		err = m.reserve(n)
+	}
+	if small := max(n/4&^(1<<16-1), plainLeast); err == nil && n < plainLimit && small < n {
+		if err = m.unreserve(); err == nil {
+			n = small
+			err = m.reserve(n)
 		}
 	}
+	if err != nil {
+		return nil, err
+	}
+	m.limit = uint64(n)
+	return m, nil
 }
 
 const plainLeast = 32 << 20

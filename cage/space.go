@@ -112,6 +112,35 @@ func (s *Space) at(addr, n uint64) unsafe.Pointer {
 	return nil
 }
 
+// windows is set once a window was made: later ones can fail only for want of
+// something that can run out.
+var windows atomic.Bool
+
+// Windows returns nil if instances of kind Window can be had, as far as that
+// can be told beforehand, or an error that wraps ErrNoWindow and says what the
+// system refuses. The first time it makes a window and closes it again; after
+// that it costs nothing, and the Space takes no memory by it.
+func (s *Space) Windows() error {
+	s.mu.Lock()
+	mem, plain := s.mem, s.plain
+	s.mu.Unlock()
+	switch {
+	case mem != nil && mem.file < 0:
+		return mem.noWin
+	case plain:
+		return ErrNoWindow
+	case windows.Load():
+		return nil
+	}
+	var probe Space
+	i, err := probe.NewInstance(Window)
+	if err == nil {
+		windows.Store(true)
+		err = i.Close()
+	}
+	return errors.Join(err, probe.Close())
+}
+
 // Close gives the memory back, at once or when the last open instance is
 // closed. It is idempotent.
 func (s *Space) Close() error {

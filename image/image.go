@@ -11,35 +11,36 @@ import (
 type Image struct {
 	region *Region
 	span   span
-	start  int // of the code, behind the header
-	length int // of the code
-	table  int // bytes of the exception table
+	start  int32 // of the code, behind the header
+	table  int32 // bytes of the exception table
+	length int   // of the code
+	addr   uintptr
 	freed  atomic.Bool
 }
 
 // write puts header, code and table into b, which consists of traps.
 func (im *Image) write(b, code, table []byte) {
 	binary.LittleEndian.PutUint32(b, uint32(len(b)))
-	b = b[headerSize+im.start:]
+	b = b[headerSize+int(im.start):]
 	copy(b, code)
 	copy(b[TableOffset(len(code)):], table)
 }
 
 // code returns the offset of the code in the region.
-func (im *Image) code() int { return im.span.off + headerSize + im.start }
+func (im *Image) code() int { return im.span.off + headerSize + int(im.start) }
 
 // Region returns the region that the image lies in.
 func (im *Image) Region() *Region { return im.region }
 
 // Addr returns the address of the first instruction.
-func (im *Image) Addr() uintptr { return im.region.mem.addr(im.code()) }
+func (im *Image) Addr() uintptr { return im.addr }
 
 // Len returns the length of the code in bytes.
 func (im *Image) Len() int { return im.length }
 
 // Start returns the distance from the end of the header to the first
 // instruction, in bytes: the random part of its address.
-func (im *Image) Start() int { return im.start }
+func (im *Image) Start() int { return int(im.start) }
 
 // Size returns the bytes that the image takes, header and gaps included.
 func (im *Image) Size() int { return im.span.size }
@@ -64,7 +65,7 @@ func (im *Image) Lookup(offset int) (Entry, bool) {
 		return Entry{}, false
 	}
 	at := im.code() + TableOffset(im.length)
-	return lookup(im.region.mem.readable(at, im.table), im.length, offset)
+	return lookup(im.region.mem.readable(at, int(im.table)), im.length, offset)
 }
 
 // Bytes returns a copy of the code.

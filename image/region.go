@@ -53,7 +53,7 @@ type Region struct {
 	size     int
 	strategy Strategy
 	layout   layout
-	reuse    bool // freed memory can be made safe to use again
+	kept     error // why freed memory can't be made safe to use again
 
 	mu     sync.Mutex
 	pages  bitmap // of the whole region, in pages
@@ -102,7 +102,7 @@ func New(c Config) (*Region, error) {
 	}
 	r := &Region{
 		mem: mem, size: size, strategy: c.Strategy, layout: packLayout,
-		reuse: registerSync() == nil,
+		kept:  registerSync(),
 		pages: newBitmap(size / pageSize),
 		limit: c.Limit,
 	}
@@ -141,12 +141,14 @@ type Stats struct {
 	// SingleView says why there is no second view of the memory; nil if
 	// there is one.
 	SingleView error
-	Size       int
-	Limit      int64
-	Images     int
-	Used       int64 // by images, gaps included
-	Held       int64 // freed, but not to be used again yet
-	Packs      int
+	// Kept says why freed memory is never used again; nil if it is.
+	Kept   error
+	Size   int
+	Limit  int64
+	Images int
+	Used   int64 // by images, gaps included
+	Held   int64 // freed, but not to be used again yet
+	Packs  int
 }
 
 // Stats returns the state of the region.
@@ -154,7 +156,7 @@ func (r *Region) Stats() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return Stats{
-		Strategy: r.strategy, SingleView: r.mem.why, Size: r.size, Limit: r.limit,
+		Strategy: r.strategy, SingleView: r.mem.why, Kept: r.kept, Size: r.size, Limit: r.limit,
 		Images: r.images, Used: r.used, Held: r.held, Packs: len(r.packs),
 	}
 }
@@ -197,7 +199,8 @@ func (r *Region) Publish(code, table []byte, random io.Reader) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	im := &Image{region: r, span: s, start: begin, length: len(code), table: len(table)}
+	im := &Image{region: r, span: s, start: int32(begin), length: len(code), table: int32(len(table))}
+	im.addr = r.mem.addr(im.code())
 	if s.pack != nil {
 		im.write(r.mem.writable(s.off, s.size), code, table)
 		return im, nil
@@ -312,7 +315,7 @@ func (r *Region) give(s span) {
 // release ends the quarantine of what was freed so far. Without membarrier it
 // lasts for ever.
 func (r *Region) release() {
-	if !r.reuse || syncCores() != nil {
+	if r.kept != nil || syncCores() != nil {
 		return
 	}
 	for _, s := range r.freed {

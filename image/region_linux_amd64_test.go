@@ -297,7 +297,7 @@ func TestChunks(t *testing.T) {
 // after 64 KiB of it have gathered.
 func TestQuarantine(t *testing.T) {
 	r := newRegion(t, Config{Size: 4 << 20})
-	if !r.reuse {
+	if r.kept != nil {
 		t.Skip("no membarrier(2) here")
 	}
 	first := publish(t, r, pattern(40, 0), nil)
@@ -331,7 +331,7 @@ func TestQuarantine(t *testing.T) {
 // TestNeverReused: without membarrier, freed memory is never used again.
 func TestNeverReused(t *testing.T) {
 	forAll(t, func(t *testing.T, r *Region) {
-		r.reuse = false
+		r.kept = errors.ErrUnsupported
 		seen := map[int]bool{}
 		var err error
 		for err == nil {

@@ -42,6 +42,9 @@ type Func struct {
 	// Passes are the lengths that the passes arrived at, in bytes. The last
 	// one wrote the code.
 	Passes []int
+	// Padding is how many of the bytes are nops before jumps, which keep late
+	// passes from shrinking.
+	Padding int
 
 	charges []uint32 // slots of the CHARGEs, in the order of their cold code
 }

@@ -32,7 +32,8 @@ type compiler struct {
 	jumps    []jump
 	sums     []uint32
 	passes   []int
-	private  []abi.Insn // the instructions with R10 replaced
+	private  []abi.Insn // the instructions with R10 replaced, or fused
+	targets  []bool     // of jumps, by slot
 	prologue []byte
 	epilogue []byte
 	special  []byte
@@ -79,6 +80,7 @@ func (c *compiler) function(code *Code, start, end int) error {
 		c.replaceFramePointer()
 	}
 	if c.cage {
+		c.fuse()
 		c.prologue = c.cagePrologue(c.prologue[:0])
 		c.epilogue = c.cageEpilogue(c.epilogue[:0])
 	} else {
@@ -209,10 +211,11 @@ func (c *compiler) inlineExit() bool { return c.cage && len(c.epilogue) <= longJ
 
 // write emits the code at the end of code.Bytes.
 func (c *compiler) write(code *Code, end int) error {
-	k := 0
+	k, padding := 0, 0
 	for m, slot := range c.marks {
 		if k < len(c.jumps) && c.jumps[k].slot == slot {
 			c.gaps[m] = c.sums[k+1] - c.sums[k]
+			padding += int(c.jumps[k].pad)
 			k++
 		}
 	}
@@ -235,7 +238,7 @@ func (c *compiler) write(code *Code, end int) error {
 		Start: c.start, End: end,
 		Entry: uint32(base), Body: uint32(base + body),
 		Cold: uint32(base + total), Limit: uint32(base + total),
-		Passes: keep(&code.passes, c.passes), charges: keep(&code.charges, c.charges),
+		Passes: keep(&code.passes, c.passes), Padding: padding, charges: keep(&code.charges, c.charges),
 	})
 	if err := c.writeMarks(code, ends); err != nil {
 		return err

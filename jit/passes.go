@@ -31,7 +31,9 @@ import (
 // where they ended before, so lengths stop shrinking; a program that hasn't
 // settled after 20 passes is refused. Two jumps across each other, one ahead
 // and one back, can make each other longer and shorter for ever where short
-// jumps go up to 127 bytes; up to 123 = 127-4 they can't.
+// jumps go up to 127 bytes; up to 123 = 127-4 two can't. More than two still
+// can (testprog.Restless): code that grows again leaves a padded jump no room
+// that a nop fits, and the program is refused then.
 //
 // Correctness. An equal length is not a fixed point yet (CVE-2021-29154): two
 // jumps may have changed in opposite ways. The last pass must therefore find

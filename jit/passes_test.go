@@ -2,12 +2,14 @@ package jit
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 )
 
 // ladder is a program whose h jumps shrink one after the other: each
@@ -102,6 +104,32 @@ func TestNoConvergence(t *testing.T) {
 	}
 }
 
+// TestRestless: a program whose length goes up and down for ever, also with
+// short jumps up to 123 bytes. Without padding it runs into the limit of 20
+// passes, with padding into a jump that no nop fits. Linux 6.18 refuses it too.
+func TestRestless(t *testing.T) {
+	p := &bpf.Program{Insns: testprog.Restless()}
+	for _, padFrom := range []int{0, Linux618.PadFrom} {
+		profile := Linux618
+		profile.PadFrom = padFrom
+		_, err := Compile(p, &profile, new(Function))
+		if !errors.Is(err, ErrConvergence) {
+			t.Errorf("padding from pass %d: got %v, want ErrConvergence", padFrom, err)
+		}
+		t.Log(err)
+	}
+}
+
+// TestCVE_2021_29154: two passes of equal length, but other addresses. Code
+// written then would jump to wrong places.
+func TestCVE_2021_29154(t *testing.T) {
+	p := &bpf.Program{Insns: testprog.Shifting()}
+	_, err := Compile(p, &Linux618, new(Function))
+	if !errors.Is(err, ErrConvergence) || !strings.Contains(err.Error(), "other addresses") {
+		t.Errorf("got %v, want ErrConvergence for other addresses", err)
+	}
+}
+
 // TestJumpEdges: a jump is short over up to 123 bytes ahead, 128 back.
 func TestJumpEdges(t *testing.T) {
 	for _, test := range []struct{ n, size int }{{122, 2}, {123, 2}, {124, 6}, {126, 6}} {
@@ -114,6 +142,21 @@ func TestJumpEdges(t *testing.T) {
 		}
 		if got := int(code.Ends[0]) - int(code.Funcs[0].Body) - 4; got != test.size {
 			t.Errorf("over %d bytes: jump of %d bytes, want %d", test.n, got, test.size)
+		}
+	}
+}
+
+// TestPadding: Func.Padding counts the nops of late passes. 17 rungs are the
+// first that need one, in the place of a jump that would vanish.
+func TestPadding(t *testing.T) {
+	for _, tt := range []struct{ rungs, padding int }{{16, 0}, {17, 2}, {100, 5}} {
+		p := ladder(tt.rungs)
+		code, err := Compile(p, &Linux618, &Function{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f := code.Funcs[0]; f.Padding != tt.padding {
+			t.Errorf("%d rungs: padding of %d bytes, want %d; lengths %v", tt.rungs, f.Padding, tt.padding, f.Passes)
 		}
 	}
 }

@@ -35,6 +35,8 @@ func (c *compiler) appendSpecial(b []byte, slot int, code *Code, at uint32) ([]b
 		}
 	}
 	switch in.Op {
+	case abi.OpLea, abi.OpLea32:
+		return appendLea(b, in), nil
 	case abi.OpExit:
 		b = append(b, c.epilogue...)
 		if !c.cage && c.profile.ReturnThunk {

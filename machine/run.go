@@ -20,33 +20,89 @@ import (
 // The error is nil or ErrBusy; then nothing ran and out is as it was. A panic
 // of a helper passes through Run; the instance can be used again.
 func Run(i *cage.Instance, im *image.Image, in *Input, out *Result) error {
-	c := i.Context()
-	if c.Busy != 0 {
+	if i.Context().Busy != 0 {
 		return ErrBusy
 	}
+	var f Frame
+	f.Bind(i, im, in)
+	if f.Enter(in.R1, in.R2) {
+		out.Result = abi.Result{R0: f.R0(), Used: f.Used(), Slot: -1}
+		return nil
+	}
+	f.Finish(out)
+	return nil
+}
+
+// A Frame is what Run finds out before it enters code, kept for many runs: of
+// one image on one instance. Its fields belong to this package.
+//
+//	if f.Enter(r1, r2) {
+//		// f.R0() and f.Used() say all
+//	} else {
+//		f.Finish(&result) // calls helpers, which may panic
+//	}
+//
+// The rules are those of Run. Busy must be false before Enter.
+type Frame struct {
+	c     *abi.Context
+	base  uintptr
+	entry uintptr
+	slice int64 // the first one
+	later int64 // total - slice
+	total int64
+	// undealt is what is left of total, beside the slice in R9.
+	//
+	// Invariant: total = used + slice + undealt.
+	undealt int64
+
+	im   *image.Image
+	in   *Input
+	inst *cage.Instance
+}
+
+// Bind makes the Frame one of an image and an instance. in is read in each
+// run, but for Budget and Entry, which Bind reads.
+func (f *Frame) Bind(i *cage.Instance, im *image.Image, in *Input) {
+	c := i.Context()
 	if c.HelperStub == 0 {
 		c.HelperStub, c.SliceStub = uint64(helperAddr), uint64(sliceAddr)
 	}
-	total := in.Budget
-	if total <= 0 {
-		total = unlimited(total)
+	f.c, f.base, f.entry = c, uintptr(i.Base()), im.Addr()+uintptr(in.Entry)
+	f.total = in.Budget
+	if f.total <= 0 {
+		f.total = unlimited(f.total)
 	}
-	slice := min(total, abi.Slice)
-	base := uintptr(i.Base())
+	f.slice = min(f.total, abi.Slice)
+	f.later = f.total - f.slice
+	f.im, f.in, f.inst = im, in, i
+}
 
-	c.Busy = 1
-	enter(base, im.Addr()+uintptr(in.Entry), in.R1, in.R2, slice)
-	if c.Exit == abi.ExitDone {
-		c.Busy = 0
-		out.Result = abi.Result{R0: c.Regs[abi.RAX], Used: slice - int64(c.Regs[abi.X86R9]), Slot: -1}
-	} else {
-		r := run{c: c, base: base, im: im, in: in, total: total, undealt: total - slice}
-		r.drive(out)
-	}
+// Busy reports whether the instance is in a run: of a helper that runs a
+// program on the instance that called it.
+func (f *Frame) Busy() bool { return f.c.Busy != 0 }
+
+// Enter starts a run and reports whether that is all: whether the program
+// ended well without a helper, within its first slice. If not, Finish must
+// follow.
+func (f *Frame) Enter(r1, r2 uint64) (done bool) {
+	f.undealt = f.later
+	enter(f.base, f.entry, r1, r2, f.slice)
+	return f.c.Exit == abi.ExitDone
+}
+
+// R0 returns the program's result, after an Enter that returned true.
+func (f *Frame) R0() uint64 { return f.c.Regs[abi.RAX] }
+
+// Used returns what was taken of the budget.
+func (f *Frame) Used() int64 { return f.total - f.undealt - int64(f.c.Regs[abi.X86R9]) }
+
+// Finish goes on behind an Enter that returned false until the run ends, and
+// reports that in out.
+func (f *Frame) Finish(out *Result) {
+	f.drive(out)
 	// Until here the memory must not go.
-	runtime.KeepAlive(i)
-	runtime.KeepAlive(im)
-	return nil
+	runtime.KeepAlive(f.inst)
+	runtime.KeepAlive(f.im)
 }
 
 // unlimited returns the budget that one of 0 or less stands for. A program
@@ -58,56 +114,44 @@ func unlimited(budget int64) int64 {
 	return math.MaxInt64
 }
 
-// run is the state of the driver beside the Context.
-//
-// Invariant: total = used + slice + undealt, where the slice is in R9.
-type run struct {
-	c       *abi.Context
-	base    uintptr
-	im      *image.Image
-	in      *Input
-	total   int64
-	undealt int64
-}
-
 // drive serves exits until the run ends.
-func (r *run) drive(out *Result) {
-	c := r.c
+func (f *Frame) drive(out *Result) {
+	c := f.c
 	// A helper may panic, or end the goroutine.
 	defer func() { c.Busy = 0 }()
 	for {
 		switch c.Exit {
 		case abi.ExitDone:
-			out.Result = abi.Result{R0: c.Regs[abi.RAX], Used: r.used(), Slot: -1}
+			out.Result = abi.Result{R0: c.Regs[abi.RAX], Used: f.Used(), Slot: -1}
 			return
 
 		case abi.ExitHelper:
-			f := r.in.Helpers.Lookup(uint32(c.Helper))
-			if f == nil {
-				r.stop(out, abi.StopHelper, abi.UnknownHelper(c.Helper))
+			helper := f.in.Helpers.Lookup(uint32(c.Helper))
+			if helper == nil {
+				f.stop(out, abi.StopHelper, abi.UnknownHelper(c.Helper))
 				return
 			}
-			r0, err := f(r.in.Env, c.Regs[abi.RDI], c.Regs[abi.RSI], c.Regs[abi.RDX], c.Regs[abi.RCX], c.Regs[abi.X86R8])
+			r0, err := helper(f.in.Env, c.Regs[abi.RDI], c.Regs[abi.RSI], c.Regs[abi.RDX], c.Regs[abi.RCX], c.Regs[abi.X86R8])
 			if err != nil {
-				r.stop(out, abi.StopHelper, err)
+				f.stop(out, abi.StopHelper, err)
 				return
 			}
-			resume(r.base, r0)
+			resume(f.base, r0)
 
 		case abi.ExitSlice:
-			if stop, err := r.deal(); stop != abi.StopExit {
-				r.stop(out, stop, err)
+			if stop, err := f.deal(); stop != abi.StopExit {
+				f.stop(out, stop, err)
 				return
 			}
 			yield(0)
-			resumeAll(r.base)
+			resumeAll(f.base)
 
 		case abi.ExitFault:
-			if !r.fixUp() {
-				r.stop(out, abi.StopFault, nil)
+			if !f.fixUp() {
+				f.stop(out, abi.StopFault, nil)
 				return
 			}
-			resumeAll(r.base)
+			resumeAll(f.base)
 
 		default:
 			panic("BUG: machine: unknown exit")
@@ -117,23 +161,23 @@ func (r *run) drive(out *Result) {
 
 // deal fills the slice for a charge that it fell short of, and returns
 // StopExit, or says how the run ends; then the charge isn't taken.
-func (r *run) deal() (stop abi.Stop, err error) {
-	n := int64(uint32(r.c.Regs[abi.X86R11]))
-	slice := int64(r.c.Regs[abi.X86R9]) + n
-	left := r.undealt + slice
+func (f *Frame) deal() (stop abi.Stop, err error) {
+	n := int64(uint32(f.c.Regs[abi.X86R11]))
+	slice := int64(f.c.Regs[abi.X86R9]) + n
+	left := f.undealt + slice
 	if left < n {
 		stop = abi.StopBudget
-	} else if r.in.Poll != nil {
-		if err = r.in.Poll(); err != nil {
+	} else if f.in.Poll != nil {
+		if err = f.in.Poll(); err != nil {
 			stop = abi.StopCancel
 		}
 	}
 	if stop == abi.StopExit {
 		slice = min(left, max(abi.Slice, n))
-		r.undealt = left - slice
+		f.undealt = left - slice
 		slice -= n
 	}
-	r.c.Regs[abi.X86R9] = uint64(slice)
+	f.c.Regs[abi.X86R9] = uint64(slice)
 	return stop, err
 }
 
@@ -150,16 +194,16 @@ func yield(i int) byte {
 }
 
 // fixUp goes on behind a load that may fault, its register cleared.
-func (r *run) fixUp() bool {
-	c := r.c
+func (f *Frame) fixUp() bool {
+	c := f.c
 	if s := unix.Signal(c.Signal); s != unix.SIGSEGV && s != unix.SIGBUS {
 		return false
 	}
-	pc, ok := r.im.Offset(uintptr(c.RIP))
+	pc, ok := f.im.Offset(uintptr(c.RIP))
 	if !ok {
 		return false
 	}
-	e, ok := r.im.Lookup(pc)
+	e, ok := f.im.Lookup(pc)
 	if !ok {
 		return false
 	}
@@ -170,20 +214,17 @@ func (r *run) fixUp() bool {
 	return true
 }
 
-// used returns what was taken of the budget.
-func (r *run) used() int64 { return r.total - r.undealt - int64(r.c.Regs[abi.X86R9]) }
-
 // stop reports where the run is.
-func (r *run) stop(out *Result, stop abi.Stop, err error) {
-	c := r.c
-	*out = Result{Result: abi.Result{Used: r.used(), Stop: stop, Slot: -1, Err: err}}
+func (f *Frame) stop(out *Result, stop abi.Stop, err error) {
+	c := f.c
+	*out = Result{Result: abi.Result{Used: f.Used(), Stop: stop, Slot: -1, Err: err}}
 	for i := range out.R {
 		out.R[i] = c.Regs[abi.Native[i]]
 	}
-	out.PC, _ = r.im.Offset(uintptr(c.RIP))
+	out.PC, _ = f.im.Offset(uintptr(c.RIP))
 	switch stop {
 	case abi.StopFault:
-		r.fault(out)
+		f.fault(out)
 		return
 	case abi.StopHelper:
 		out.R[0] = 0
@@ -194,12 +235,12 @@ func (r *run) stop(out *Result, stop abi.Stop, err error) {
 // reach is how far outside of the window an access can be.
 const reach = abi.GuardSize
 
-func (r *run) fault(out *Result) {
-	c := r.c
+func (f *Frame) fault(out *Result) {
+	c := f.c
 	out.Signal, out.Code = int(c.Signal), int(int32(c.Code))
 	switch unix.Signal(c.Signal) {
 	case unix.SIGSEGV, unix.SIGBUS:
-		out.Addr = int64(c.FaultAddr - uint64(r.base))
+		out.Addr = int64(c.FaultAddr - uint64(f.base))
 		out.HasAddr = out.Addr >= -reach && out.Addr < abi.WindowSize+reach
 		if !out.HasAddr {
 			out.Addr = 0

@@ -22,6 +22,29 @@ func Available() error {
 // Check returns what Available returns.
 func Check() error { return Available() }
 
+// A Frame can't be used: Check fails.
+type Frame struct{}
+
+// Bind must not be called: Check fails.
+func (*Frame) Bind(*cage.Instance, *image.Image, *Input) {
+	panic("BUG: machine: Bind where nothing can run")
+}
+
+// Busy returns false.
+func (*Frame) Busy() bool { return false }
+
+// Enter must not be called: Check fails.
+func (*Frame) Enter(r1, r2 uint64) bool { panic("BUG: machine: Enter where nothing can run") }
+
+// R0 returns 0.
+func (*Frame) R0() uint64 { return 0 }
+
+// Used returns 0.
+func (*Frame) Used() int64 { return 0 }
+
+// Finish must not be called: Check fails.
+func (*Frame) Finish(*Result) { panic("BUG: machine: Finish where nothing can run") }
+
 // Run must not be called: Check fails.
 func Run(*cage.Instance, *image.Image, *Input, *Result) error {
 	panic("BUG: machine: Run where nothing can run")

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -27,9 +28,11 @@ import (
 )
 
 // TestStress does everything at once: programs that end, call helpers that
-// allocate, recurse and panic, fault, are fixed up, or loop until cancelled;
-// images that come and go beside them; and around it the collector, all
-// profiles, the execution tracer, dumps of stacks, signals, and fork and exec.
+// allocate, recurse and panic, fault, are fixed up, or loop until cancelled
+// with a constant in every register; images and instances that come and go
+// beside them; Go code that dereferences nil and divides by zero; and around it
+// the collector, all profiles, the execution tracer, dumps of stacks, signals,
+// and fork and exec.
 // BPFJIT_STRESS sets how long, such as 60s.
 func TestStress(t *testing.T) {
 	length := 700 * time.Millisecond
@@ -58,7 +61,8 @@ func TestStress(t *testing.T) {
 	defer cancel()
 	var all sync.WaitGroup
 	defer all.Wait()
-	around(t, ctx, &all)
+	var panics atomic.Uint64
+	around(t, ctx, &all, &panics)
 
 	helpers := NewHelpers(map[uint32]abi.HelperFunc{
 		1: func(_ abi.Env, r1, _, _, _, _ uint64) (uint64, error) {
@@ -81,6 +85,7 @@ func TestStress(t *testing.T) {
 		"panic":    load(t, assemble(t, keeps(3))),
 		"nil":      load(t, assemble(t, keeps(4))),
 		"loop":     load(t, assemble(t, endless(3))),
+		"keep":     load(t, assemble(t, setAll, countOnStack)),
 		"fault":    load(t, assemble(t, load64(0))),
 		"fix up":   load(t, assemble(t, load64(0), "48 83 c0 05 ; add rax, 0x5", "c3 ; ret"), image.NewEntry(3, 8, abi.RAX)),
 	}
@@ -90,7 +95,8 @@ func TestStress(t *testing.T) {
 
 	space := &cage.Space{}
 	defer space.Close()
-	var runs [8]atomic.Uint64 // by kind
+	const kinds = 9
+	var runs [kinds]atomic.Uint64
 	enough := errors.New("enough")
 	var workers sync.WaitGroup
 	for k := range 12 {
@@ -112,10 +118,10 @@ func TestStress(t *testing.T) {
 					t.Errorf("%s: %+v", what, out)
 					cancel()
 				}
-				runs[n%8].Add(1)
-				switch n % 8 {
+				runs[n%kinds].Add(1)
+				switch n % kinds {
 				case 0, 1:
-					name := [2]string{"allocate", "recurse"}[n%8]
+					name := [2]string{"allocate", "recurse"}[n%kinds]
 					if run(name); out.Stop != abi.StopExit || out.R0 != n {
 						bad(name)
 					}
@@ -140,7 +146,7 @@ func TestStress(t *testing.T) {
 					if run("fix up"); out.Stop != abi.StopExit || out.R0 != 5 {
 						bad("fix up")
 					}
-				case 5:
+				case 5, 8:
 					polls := 0
 					in.Budget = -1
 					in.Poll = func() error {
@@ -149,8 +155,19 @@ func TestStress(t *testing.T) {
 						}
 						return enough
 					}
-					if run("loop"); out.Stop != abi.StopCancel || out.R[0] != uint64(out.Used)/3 {
-						bad("loop")
+					if n%kinds == 5 {
+						if run("loop"); out.Stop != abi.StopCancel || out.R[0] != uint64(out.Used)/3 {
+							bad("loop")
+						}
+						break
+					}
+					run("keep")
+					regs := i.Context().Regs
+					regs[abi.RSP], regs[abi.X86R9], regs[abi.X86R11], regs[abi.X86R12] = 0, 0, 0, 0
+					want := [16]uint64{0x10, 0x11, 0x12, 0x13, 0, 0x15, 0x16, 0x17, 0x18, 0, 0x1a, 0, 0, 0x1d, 0x1e, 0x1f}
+					if out.Stop != abi.StopCancel || regs != want {
+						t.Logf("registers %x", regs)
+						bad("keep")
 					}
 				case 6:
 					freshMu.RLock()
@@ -162,7 +179,7 @@ func TestStress(t *testing.T) {
 						bad("fresh code")
 					}
 				case 7:
-					if n%64 != 7 {
+					if n/kinds%16 != 0 {
 						continue
 					}
 					if err := i.Close(); err != nil {
@@ -189,7 +206,7 @@ func TestStress(t *testing.T) {
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	t.Logf("%d collections; runs by kind: %v", m.NumGC, count)
+	t.Logf("%v: %d collections, %d panics beside; runs by kind: %v", length, m.NumGC, panics.Load(), count)
 }
 
 // publishFresh puts images that return their own number into fresh, and frees
@@ -203,7 +220,8 @@ func publishFresh(t *testing.T, ctx context.Context, all *sync.WaitGroup, region
 			return
 		}
 		if old := fresh.Swap(im); old != nil {
-			mu.Lock() // now nobody runs it any more
+			mu.Lock()
+			//lint:ignore SA2001 whoever ran it has let go of mu by now
 			mu.Unlock()
 			old.Free()
 		}
@@ -219,8 +237,15 @@ func publishFresh(t *testing.T, ctx context.Context, all *sync.WaitGroup, region
 	})
 }
 
-// around keeps the rest of the runtime busy until ctx ends.
-func around(t *testing.T, ctx context.Context, all *sync.WaitGroup) {
+// countOnStack is an endless loop that changes no register but r9 and r11. The
+// count is on the native stack.
+var countOnStack = "6a 00 ; push 0x0\n" + charge(1) + "\n" +
+	"48 ff 04 24 ; inc qword ptr [rsp]\n" +
+	fmt.Sprintf("e9 %s ; (jmp to the charge)", word(-chargeLen-9))
+
+// around keeps the rest of the runtime busy until ctx ends, and counts the
+// panics of Go code that were recovered.
+func around(t *testing.T, ctx context.Context, all *sync.WaitGroup, panics *atomic.Uint64) {
 	every := func(d time.Duration, f func()) {
 		all.Go(func() {
 			for ctx.Err() == nil {
@@ -230,7 +255,7 @@ func around(t *testing.T, ctx context.Context, all *sync.WaitGroup) {
 		})
 	}
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGUSR1, unix.SIGURG)
+	signal.Notify(signals, unix.SIGUSR1, unix.SIGURG, unix.SIGQUIT)
 	all.Go(func() {
 		defer signal.Stop(signals)
 		for {
@@ -244,6 +269,22 @@ func around(t *testing.T, ctx context.Context, all *sync.WaitGroup) {
 	every(time.Millisecond, func() {
 		unix.Kill(os.Getpid(), unix.SIGUSR1)
 		unix.Kill(os.Getpid(), unix.SIGURG)
+		unix.Kill(os.Getpid(), unix.SIGQUIT)
+	})
+	every(5*time.Millisecond, runtime.GC)
+	every(100*time.Microsecond, func() {
+		for _, f := range []func(){func() { deref(nil) }, func() { _ = divide(1, 0) }} {
+			func() {
+				defer func() {
+					if _, ok := recover().(runtime.Error); ok {
+						panics.Add(1)
+					} else {
+						t.Error("no panic")
+					}
+				}()
+				f()
+			}()
+		}
 	})
 	every(20*time.Millisecond, func() {
 		if err := exec.Command("/proc/self/exe", "-test.run=^$").Run(); err != nil && ctx.Err() == nil {

@@ -6,7 +6,7 @@ package machine
 
 // enter calls generated code with empty registers on the native stack of the
 // window at base. It returns when that code returns or leaves by a stub or a
-// fault; Context.Exit says which.
+// fault; Context.Exit says which. Context.Busy is 1 until the code returns.
 //
 //	goroutine stack          native stack
 //	+----------------+       +-----------------+

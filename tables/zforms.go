@@ -135,6 +135,8 @@ const (
 	FormJmpMayGoto                   // jmp.may_goto
 	FormJmpTailCall                  // jmp.tail_call
 	FormJmpCharge                    // jmp.charge
+	FormAlu64Lea                     // alu64.lea
+	FormAlu32Lea                     // alu32.lea
 	FormLdImm64                      // ld.imm64
 	FormLdMapFd                      // ld.map_fd
 	FormLdMapValue                   // ld.map_value
@@ -374,6 +376,8 @@ var Forms = [NumForms]FormInfo{
 	FormJmpMayGoto:       {Name: "jmp.may_goto", Op: 0xe5, Off: Operand{Use: UseDistance}, Flow: FlowBranch, Source: Allowed, Text: "may_goto {off}"},
 	FormJmpTailCall:      {Name: "jmp.tail_call", Op: 0xf5, Imm: Operand{Use: UseConstant}, Flow: FlowCall, Translated: Allowed, Text: "tail_call {imm}"},
 	FormJmpCharge:        {Name: "jmp.charge", Op: 0xf6, Imm: Operand{Use: UseConstant}, Text: "charge {imm}"},
+	FormAlu64Lea:         {Name: "alu64.lea", Op: 0xe7, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseConstant}, Imm: Operand{Use: UseConstant}, Text: "lea {dst}, {src}, {imm}"},
+	FormAlu32Lea:         {Name: "alu32.lea", Op: 0xe4, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseConstant}, Imm: Operand{Use: UseConstant}, Text: "lea {wdst}, {wsrc}, {imm}"},
 	FormLdImm64:          {Name: "ld.imm64", Op: 0x18, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseNumber}, Imm: Operand{Use: UseConstant}, Group: "base64", Source: Allowed, Translated: Allowed, Blind: BlindImm64, Text: "{dst} = {imm64} ll"},
 	FormLdMapFd:          {Name: "ld.map_fd", Op: 0x18, Dst: Operand{Use: UseWrite}, Src: Operand{UseNumber, 1}, Imm: Operand{Use: UseConstant}, Group: "base64", Source: Loader, Translated: Allowed, Blind: BlindImm64, Text: "{dst} = map[fd:{imm}]"},
 	FormLdMapValue:       {Name: "ld.map_value", Op: 0x18, Dst: Operand{Use: UseWrite}, Src: Operand{UseNumber, 2}, Imm: Operand{Use: UseConstant}, Group: "base64", Source: Loader, Translated: Allowed, Blind: BlindImm64, Text: "{dst} = map[fd:{imm}][0]+{next}"},
@@ -633,12 +637,14 @@ var Selectors = [256]Selector{
 	0xdd: {Base: 306},
 	0xde: {Base: 307},
 	0xe3: {Base: 308, Shift: 35, Mask: 0x2e, LowShift: 32, Low: 0x1},
-	0xe5: {Base: 356},
-	0xeb: {Base: 357, Shift: 35, Mask: 0x2, LowShift: 32, Low: 0x0},
-	0xf3: {Base: 360, Shift: 35, Mask: 0x2, LowShift: 32, Low: 0x0},
-	0xf5: {Base: 363},
-	0xf6: {Base: 364},
-	0xfb: {Base: 365, Shift: 35, Mask: 0x2e, LowShift: 32, Low: 0x1},
+	0xe4: {Base: 356},
+	0xe5: {Base: 357},
+	0xe7: {Base: 358},
+	0xeb: {Base: 359, Shift: 35, Mask: 0x2, LowShift: 32, Low: 0x0},
+	0xf3: {Base: 362, Shift: 35, Mask: 0x2, LowShift: 32, Low: 0x0},
+	0xf5: {Base: 365},
+	0xf6: {Base: 366},
+	0xfb: {Base: 367, Shift: 35, Mask: 0x2e, LowShift: 32, Low: 0x1},
 }
 
 // FormIndex holds, from each selector's Base on, the form of each key.
@@ -796,12 +802,14 @@ var FormIndex = [...]Form{
 	306: FormJmpJsleX,                                                                                                                                                                                                                                                                        // dd
 	307: FormJmp32JsleX,                                                                                                                                                                                                                                                                      // de
 	308: FormArena32Add, FormArena32FetchAdd, 0, 0, FormArena32Xor, 0, 0, 0, FormArena32Or, 0, FormArena32And, 0, 0, FormArena32Xchg, 0, FormArena32Cmpxchg, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, FormArenaLoadAcqW, 0, FormArenaStoreRelW, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // e3
-	356: FormJmpMayGoto,                           // e5
-	357: FormArenaLoadAcqH, 0, FormArenaStoreRelH, // eb
-	360: FormArenaLoadAcqB, 0, FormArenaStoreRelB, // f3
-	363: FormJmpTailCall,                                                                                                                                                                                                                                                                       // f5
-	364: FormJmpCharge,                                                                                                                                                                                                                                                                         // f6
-	365: FormArena64Add, FormArena64FetchAdd, 0, 0, FormArena64Xor, 0, 0, 0, FormArena64Or, 0, FormArena64And, 0, 0, FormArena64Xchg, 0, FormArena64Cmpxchg, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, FormArenaLoadAcqDw, 0, FormArenaStoreRelDw, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // fb
+	356: FormAlu32Lea,                             // e4
+	357: FormJmpMayGoto,                           // e5
+	358: FormAlu64Lea,                             // e7
+	359: FormArenaLoadAcqH, 0, FormArenaStoreRelH, // eb
+	362: FormArenaLoadAcqB, 0, FormArenaStoreRelB, // f3
+	365: FormJmpTailCall,                                                                                                                                                                                                                                                                       // f5
+	366: FormJmpCharge,                                                                                                                                                                                                                                                                         // f6
+	367: FormArena64Add, FormArena64FetchAdd, 0, 0, FormArena64Xor, 0, 0, 0, FormArena64Or, 0, FormArena64And, 0, 0, FormArena64Xchg, 0, FormArena64Cmpxchg, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, FormArenaLoadAcqDw, 0, FormArenaStoreRelDw, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // fb
 }
 
 // Matches verifies forms.
@@ -936,6 +944,8 @@ var Matches = [NumForms]Match{
 	FormJmpMayGoto:       {Mask: 0xffffffff0000ffff, Value: 0xe5},
 	FormJmpTailCall:      {Mask: 0x00000000ffffffff, Value: 0xf5},
 	FormJmpCharge:        {Mask: 0x00000000ffffffff, Value: 0xf6},
+	FormAlu64Lea:         {Mask: 0x00000000000000ff, Value: 0xe7},
+	FormAlu32Lea:         {Mask: 0x00000000000000ff, Value: 0xe4},
 	FormLdImm64:          {Mask: 0x00000000fffff0ff, Value: 0x18},
 	FormLdMapFd:          {Mask: 0x00000000fffff0ff, Value: 0x1018},
 	FormLdMapValue:       {Mask: 0x00000000fffff0ff, Value: 0x2018},

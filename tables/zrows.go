@@ -51,7 +51,7 @@ var Bits = [688]uint64{
 }
 
 // Steps are the x86 instructions of all rows.
-var Steps = [1970]Step{
+var Steps = [1985]Step{
 	{Head: 0xc083, Dst: 16, Disp: 2, Imm: 2, Len: 3},                         // add dst.d, imm
 	{Head: 0x5, Disp: 1, Imm: 1, Len: 5},                                     // add eax, imm
 	{Head: 0xc081, Dst: 16, Disp: 2, Imm: 2, Len: 6},                         // add dst.d, imm
@@ -1356,66 +1356,81 @@ var Steps = [1970]Step{
 	{Head: 0x59f8d348c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8},  // push rcx; mov rcx, src; sar dst, cl; pop rcx
 	{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6},                // mov r11, rcx; mov rcx, src
 	{Head: 0xd9894cfbd349, Disp: 6, Imm: 6, Len: 6},                          // sar r11, cl; mov rcx, r11
+	{Head: 0x1c048b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7},     // mov r11d, src.d; mov dst.d, dword ptr [r12+r11]
 	{Head: 0x1c448b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8},     // mov r11d, src.d; mov dst.d, dword ptr [r12+r11+off]
 	{Head: 0x1c848b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11},   // mov r11d, src.d; mov dst.d, dword ptr [r12+r11+off]
 	{Head: 0x25448b42, Dst: 64, Disp: 4, Imm: 5, Len: 5},                     // mov dst.d, dword ptr [rbp+r12+off]
 	{Head: 0x25848b42, Dst: 64, Disp: 4, Imm: 8, Len: 8},                     // mov dst.d, dword ptr [rbp+r12+off]
+	{Head: 0x1c04c743c38941, Dst: 64, Disp: 7, Imm: 7, Len: 11},              // mov r11d, dst.d; mov dword ptr [r12+r11], imm
 	{Head: 0x1c44c743c38941, Dst: 64, Disp: 7, Imm: 8, Len: 12},              // mov r11d, dst.d; mov dword ptr [r12+r11+off], imm
 	{Head: 0x1c84c743c38941, Dst: 64, Disp: 7, Imm: 11, Len: 15},             // mov r11d, dst.d; mov dword ptr [r12+r11+off], imm
 	{Head: 0x2544c742, Disp: 4, Imm: 5, Len: 9},                              // mov dword ptr [rbp+r12+off], imm
 	{Head: 0x2584c742, Disp: 4, Imm: 8, Len: 12},                             // mov dword ptr [rbp+r12+off], imm
+	{Head: 0x1c048943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7},     // mov r11d, dst.d; mov dword ptr [r12+r11], src.d
 	{Head: 0x1c448943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8},     // mov r11d, dst.d; mov dword ptr [r12+r11+off], src.d
 	{Head: 0x1c848943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11},   // mov r11d, dst.d; mov dword ptr [r12+r11+off], src.d
 	{Head: 0x25448942, Src: 64, Disp: 4, Imm: 5, Len: 5},                     // mov dword ptr [rbp+r12+off], src.d
 	{Head: 0x25848942, Src: 64, Disp: 4, Imm: 8, Len: 8},                     // mov dword ptr [rbp+r12+off], src.d
+	{Head: 0x1c04b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8},   // mov r11d, src.d; movzx dst, word ptr [r12+r11]
 	{Head: 0x1c44b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9},   // mov r11d, src.d; movzx dst, word ptr [r12+r11+off]
 	{Head: 0x1c84b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, // mov r11d, src.d; movzx dst, word ptr [r12+r11+off]
 	{Head: 0x2544b70f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6},                  // movzx dst, word ptr [rbp+r12+off]
 	{Head: 0x2584b70f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9},                  // movzx dst, word ptr [rbp+r12+off]
+	{Head: 0x1c04c74366c38941, Dst: 64, Disp: 8, Imm: 8, Len: 10},            // mov r11d, dst.d; mov word ptr [r12+r11], imm
 	{Head: 0x1c44c74366c38941, Dst: 64, Disp: 8, Imm: 9, Len: 11},            // mov r11d, dst.d; mov word ptr [r12+r11+off], imm
 	{Head: 0x1c84c74366c38941, Dst: 64, Disp: 8, Imm: 12, Len: 14},           // mov r11d, dst.d; mov word ptr [r12+r11+off], imm
 	{Head: 0x2544c74266, Disp: 5, Imm: 6, Len: 8},                            // mov word ptr [rbp+r12+off], imm
 	{Head: 0x2584c74266, Disp: 5, Imm: 9, Len: 11},                           // mov word ptr [rbp+r12+off], imm
+	{Head: 0x1c04894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 8, Len: 8},   // mov r11d, dst.d; mov word ptr [r12+r11], src.w
 	{Head: 0x1c44894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 9, Len: 9},   // mov r11d, dst.d; mov word ptr [r12+r11+off], src.w
 	{Head: 0x1c84894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 12, Len: 12}, // mov r11d, dst.d; mov word ptr [r12+r11+off], src.w
 	{Head: 0x2544894266, Src: 224, Disp: 5, Imm: 6, Len: 6},                  // mov word ptr [rbp+r12+off], src.w
 	{Head: 0x2584894266, Src: 224, Disp: 5, Imm: 9, Len: 9},                  // mov word ptr [rbp+r12+off], src.w
+	{Head: 0x1c04b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8},   // mov r11d, src.d; movzx dst, byte ptr [r12+r11]
 	{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9},   // mov r11d, src.d; movzx dst, byte ptr [r12+r11+off]
 	{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, // mov r11d, src.d; movzx dst, byte ptr [r12+r11+off]
 	{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6},                  // movzx dst, byte ptr [rbp+r12+off]
 	{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9},                  // movzx dst, byte ptr [rbp+r12+off]
+	{Head: 0x1c04c643c38941, Dst: 64, Disp: 7, Imm: 7, Len: 8},               // mov r11d, dst.d; mov byte ptr [r12+r11], imm
 	{Head: 0x1c44c643c38941, Dst: 64, Disp: 7, Imm: 8, Len: 9},               // mov r11d, dst.d; mov byte ptr [r12+r11+off], imm
 	{Head: 0x1c84c643c38941, Dst: 64, Disp: 7, Imm: 11, Len: 12},             // mov r11d, dst.d; mov byte ptr [r12+r11+off], imm
 	{Head: 0x2544c642, Disp: 4, Imm: 5, Len: 6},                              // mov byte ptr [rbp+r12+off], imm
 	{Head: 0x2584c642, Disp: 4, Imm: 8, Len: 9},                              // mov byte ptr [rbp+r12+off], imm
+	{Head: 0x1c048843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7},     // mov r11d, dst.d; mov byte ptr [r12+r11], src.b
 	{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8},     // mov r11d, dst.d; mov byte ptr [r12+r11+off], src.b
 	{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11},   // mov r11d, dst.d; mov byte ptr [r12+r11+off], src.b
 	{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5},                     // mov byte ptr [rbp+r12+off], src.b
 	{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8},                     // mov byte ptr [rbp+r12+off], src.b
+	{Head: 0x1c048b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7},     // mov r11d, src.d; mov dst, qword ptr [r12+r11]
 	{Head: 0x1c448b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8},     // mov r11d, src.d; mov dst, qword ptr [r12+r11+off]
 	{Head: 0x1c848b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11},   // mov r11d, src.d; mov dst, qword ptr [r12+r11+off]
 	{Head: 0x25448b4a, Dst: 64, Disp: 4, Imm: 5, Len: 5},                     // mov dst, qword ptr [rbp+r12+off]
 	{Head: 0x25848b4a, Dst: 64, Disp: 4, Imm: 8, Len: 8},                     // mov dst, qword ptr [rbp+r12+off]
+	{Head: 0x1c04c74bc38941, Dst: 64, Disp: 7, Imm: 7, Len: 11},              // mov r11d, dst.d; mov qword ptr [r12+r11], imm
 	{Head: 0x1c44c74bc38941, Dst: 64, Disp: 7, Imm: 8, Len: 12},              // mov r11d, dst.d; mov qword ptr [r12+r11+off], imm
 	{Head: 0x1c84c74bc38941, Dst: 64, Disp: 7, Imm: 11, Len: 15},             // mov r11d, dst.d; mov qword ptr [r12+r11+off], imm
 	{Head: 0x2544c74a, Disp: 4, Imm: 5, Len: 9},                              // mov qword ptr [rbp+r12+off], imm
 	{Head: 0x2584c74a, Disp: 4, Imm: 8, Len: 12},                             // mov qword ptr [rbp+r12+off], imm
+	{Head: 0x1c04894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7},     // mov r11d, dst.d; mov qword ptr [r12+r11], src
 	{Head: 0x1c44894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8},     // mov r11d, dst.d; mov qword ptr [r12+r11+off], src
 	{Head: 0x1c84894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11},   // mov r11d, dst.d; mov qword ptr [r12+r11+off], src
 	{Head: 0x2544894a, Src: 64, Disp: 4, Imm: 5, Len: 5},                     // mov qword ptr [rbp+r12+off], src
 	{Head: 0x2584894a, Src: 64, Disp: 4, Imm: 8, Len: 8},                     // mov qword ptr [rbp+r12+off], src
+	{Head: 0x1c04634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7},     // mov r11d, src.d; movsxd dst, dword ptr [r12+r11]
 	{Head: 0x1c44634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8},     // mov r11d, src.d; movsxd dst, dword ptr [r12+r11+off]
 	{Head: 0x1c84634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11},   // mov r11d, src.d; movsxd dst, dword ptr [r12+r11+off]
 	{Head: 0x2544634a, Dst: 64, Disp: 4, Imm: 5, Len: 5},                     // movsxd dst, dword ptr [rbp+r12+off]
 	{Head: 0x2584634a, Dst: 64, Disp: 4, Imm: 8, Len: 8},                     // movsxd dst, dword ptr [rbp+r12+off]
 	{Head: 0xb8, Disp: 1, Imm: 1, Len: 5},                                    // mov eax, imm
 	{Head: 0xfffe00c82494ff41, Disp: 8, Imm: 8, Len: 8},                      // call qword ptr [r12+0xfffe00c8]
+	{Head: 0x1c04bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8},   // mov r11d, src.d; movsx dst, word ptr [r12+r11]
 	{Head: 0x1c44bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9},   // mov r11d, src.d; movsx dst, word ptr [r12+r11+off]
 	{Head: 0x1c84bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, // mov r11d, src.d; movsx dst, word ptr [r12+r11+off]
 	{Head: 0x2544bf0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6},                  // movsx dst, word ptr [rbp+r12+off]
 	{Head: 0x2584bf0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9},                  // movsx dst, word ptr [rbp+r12+off]
 	{Head: 0xc08948, Dst: 64, Disp: 3, Imm: 3, Len: 3},                       // mov rax, dst
 	{Head: 0xfffe00c82494ff41, Disp: 8, Imm: 8, Len: 8},                      // call qword ptr [r12+0xfffe00c8]
+	{Head: 0x1c04be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8},   // mov r11d, src.d; movsx dst, byte ptr [r12+r11]
 	{Head: 0x1c44be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9},   // mov r11d, src.d; movsx dst, byte ptr [r12+r11+off]
 	{Head: 0x1c84be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, // mov r11d, src.d; movsx dst, byte ptr [r12+r11+off]
 	{Head: 0x2544be0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6},                  // movsx dst, byte ptr [rbp+r12+off]
@@ -2025,7 +2040,7 @@ var Steps = [1970]Step{
 }
 
 // NumRows is the number of rows.
-const NumRows = 851
+const NumRows = 866
 
 // Rows are the codes of all forms. Row 0 is none.
 var Rows = [NumRows]Row{
@@ -2676,214 +2691,229 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0x59f8d340c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1300, Count: 1, Size: 8, Last: 1, Kind: Plain},           // alu32.arsh.x, x86.txt:110
 	{Step: Step{Head: 0x59f8d348c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1301, Count: 1, Size: 8, Last: 1, Kind: Plain},           // alu64.arsh.x, x86.txt:100
 	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Adds: 0xc, First: 1302, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},               // alu64.arsh.x, x86.txt:95
-	{Step: Step{Head: 0x1c448b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1304, Count: 1, Size: 8, Last: 5, Kind: Plain},              // ldx.mem.w, x86.txt:415
-	{Step: Step{Head: 0x1c848b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1305, Count: 1, Size: 11, Last: 8, Kind: Plain},           // ldx.mem.w, x86.txt:415
-	{Step: Step{Head: 0x25448b42, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1306, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.mem.w, x86.txt:414
-	{Step: Step{Head: 0x25848b42, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1307, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.mem.w, x86.txt:414
-	{Step: Step{Head: 0x1c44c743c38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Adds: 0xc, First: 1308, Count: 1, Size: 12, Last: 9, Kind: Plain},                      // st.mem.w, x86.txt:423
-	{Step: Step{Head: 0x1c84c743c38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Adds: 0xf, First: 1309, Count: 1, Size: 15, Last: 12, Kind: Plain},                    // st.mem.w, x86.txt:423
-	{Step: Step{Head: 0x2544c742, Disp: 4, Imm: 5, Len: 9}, Adds: 0x9, First: 1310, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // st.mem.w, x86.txt:422
-	{Step: Step{Head: 0x2584c742, Disp: 4, Imm: 8, Len: 12}, Adds: 0xc, First: 1311, Count: 1, Size: 12, Last: 12, Kind: Plain},                                    // st.mem.w, x86.txt:422
-	{Step: Step{Head: 0x1c448943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1312, Count: 1, Size: 8, Last: 5, Kind: Plain},              // stx.mem.w, x86.txt:419
-	{Step: Step{Head: 0x1c848943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1313, Count: 1, Size: 11, Last: 8, Kind: Plain},           // stx.mem.w, x86.txt:419
-	{Step: Step{Head: 0x25448942, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1314, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // stx.mem.w, x86.txt:418
-	{Step: Step{Head: 0x25848942, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1315, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // stx.mem.w, x86.txt:418
-	{Step: Step{Head: 0x1c44b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1316, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.mem.h, x86.txt:415
-	{Step: Step{Head: 0x1c84b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1317, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.mem.h, x86.txt:415
-	{Step: Step{Head: 0x2544b70f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1318, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.mem.h, x86.txt:414
-	{Step: Step{Head: 0x2584b70f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1319, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.mem.h, x86.txt:414
-	{Step: Step{Head: 0x1c44c74366c38941, Dst: 64, Disp: 8, Imm: 9, Len: 11}, Adds: 0xb, First: 1320, Count: 1, Size: 11, Last: 8, Kind: Plain},                    // st.mem.h, x86.txt:423
-	{Step: Step{Head: 0x1c84c74366c38941, Dst: 64, Disp: 8, Imm: 12, Len: 14}, Adds: 0xe, First: 1321, Count: 1, Size: 14, Last: 11, Kind: Plain},                  // st.mem.h, x86.txt:423
-	{Step: Step{Head: 0x2544c74266, Disp: 5, Imm: 6, Len: 8}, Adds: 0x8, First: 1322, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // st.mem.h, x86.txt:422
-	{Step: Step{Head: 0x2584c74266, Disp: 5, Imm: 9, Len: 11}, Adds: 0xb, First: 1323, Count: 1, Size: 11, Last: 11, Kind: Plain},                                  // st.mem.h, x86.txt:422
-	{Step: Step{Head: 0x1c44894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1324, Count: 1, Size: 9, Last: 6, Kind: Plain},            // stx.mem.h, x86.txt:419
-	{Step: Step{Head: 0x1c84894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1325, Count: 1, Size: 12, Last: 9, Kind: Plain},         // stx.mem.h, x86.txt:419
-	{Step: Step{Head: 0x2544894266, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1326, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // stx.mem.h, x86.txt:418
-	{Step: Step{Head: 0x2584894266, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1327, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // stx.mem.h, x86.txt:418
-	{Step: Step{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1328, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.mem.b, x86.txt:415
-	{Step: Step{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1329, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.mem.b, x86.txt:415
-	{Step: Step{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1330, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.mem.b, x86.txt:414
-	{Step: Step{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1331, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.mem.b, x86.txt:414
-	{Step: Step{Head: 0x1c44c643c38941, Dst: 64, Disp: 7, Imm: 8, Len: 9}, Adds: 0x9, First: 1332, Count: 1, Size: 9, Last: 6, Kind: Plain},                        // st.mem.b, x86.txt:423
-	{Step: Step{Head: 0x1c84c643c38941, Dst: 64, Disp: 7, Imm: 11, Len: 12}, Adds: 0xc, First: 1333, Count: 1, Size: 12, Last: 9, Kind: Plain},                     // st.mem.b, x86.txt:423
-	{Step: Step{Head: 0x2544c642, Disp: 4, Imm: 5, Len: 6}, Adds: 0x6, First: 1334, Count: 1, Size: 6, Last: 6, Kind: Plain},                                       // st.mem.b, x86.txt:422
-	{Step: Step{Head: 0x2584c642, Disp: 4, Imm: 8, Len: 9}, Adds: 0x9, First: 1335, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // st.mem.b, x86.txt:422
-	{Step: Step{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1336, Count: 1, Size: 8, Last: 5, Kind: Plain},              // stx.mem.b, x86.txt:419
-	{Step: Step{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1337, Count: 1, Size: 11, Last: 8, Kind: Plain},           // stx.mem.b, x86.txt:419
-	{Step: Step{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1338, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // stx.mem.b, x86.txt:418
-	{Step: Step{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1339, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // stx.mem.b, x86.txt:418
-	{Step: Step{Head: 0x1c448b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1340, Count: 1, Size: 8, Last: 5, Kind: Plain},              // ldx.mem.dw, x86.txt:415
-	{Step: Step{Head: 0x1c848b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1341, Count: 1, Size: 11, Last: 8, Kind: Plain},           // ldx.mem.dw, x86.txt:415
-	{Step: Step{Head: 0x25448b4a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1342, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.mem.dw, x86.txt:414
-	{Step: Step{Head: 0x25848b4a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1343, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.mem.dw, x86.txt:414
-	{Step: Step{Head: 0x1c44c74bc38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Adds: 0xc, First: 1344, Count: 1, Size: 12, Last: 9, Kind: Plain},                      // st.mem.dw, x86.txt:423
-	{Step: Step{Head: 0x1c84c74bc38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Adds: 0xf, First: 1345, Count: 1, Size: 15, Last: 12, Kind: Plain},                    // st.mem.dw, x86.txt:423
-	{Step: Step{Head: 0x2544c74a, Disp: 4, Imm: 5, Len: 9}, Adds: 0x9, First: 1346, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // st.mem.dw, x86.txt:422
-	{Step: Step{Head: 0x2584c74a, Disp: 4, Imm: 8, Len: 12}, Adds: 0xc, First: 1347, Count: 1, Size: 12, Last: 12, Kind: Plain},                                    // st.mem.dw, x86.txt:422
-	{Step: Step{Head: 0x1c44894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1348, Count: 1, Size: 8, Last: 5, Kind: Plain},              // stx.mem.dw, x86.txt:419
-	{Step: Step{Head: 0x1c84894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1349, Count: 1, Size: 11, Last: 8, Kind: Plain},           // stx.mem.dw, x86.txt:419
-	{Step: Step{Head: 0x2544894a, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1350, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // stx.mem.dw, x86.txt:418
-	{Step: Step{Head: 0x2584894a, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1351, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // stx.mem.dw, x86.txt:418
-	{Step: Step{Head: 0x1c44634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1352, Count: 1, Size: 8, Last: 5, Kind: Plain},              // ldx.memsx.w, x86.txt:415
-	{Step: Step{Head: 0x1c84634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1353, Count: 1, Size: 11, Last: 8, Kind: Plain},           // ldx.memsx.w, x86.txt:415
-	{Step: Step{Head: 0x2544634a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1354, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.memsx.w, x86.txt:414
-	{Step: Step{Head: 0x2584634a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1355, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.memsx.w, x86.txt:414
-	{Step: Step{Head: 0xb8, Disp: 1, Imm: 1, Len: 5}, Adds: 0xd, First: 1356, Count: 2, Size: 13, Last: 8, Kind: Plain, More: 1},                                   // jmp.call, x86.txt:515
-	{Step: Step{Head: 0x1c44bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1358, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.memsx.h, x86.txt:415
-	{Step: Step{Head: 0x1c84bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1359, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.memsx.h, x86.txt:415
-	{Step: Step{Head: 0x2544bf0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1360, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.memsx.h, x86.txt:414
-	{Step: Step{Head: 0x2584bf0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1361, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.memsx.h, x86.txt:414
-	{Step: Step{Head: 0xc08948, Dst: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0xb, First: 1362, Count: 2, Size: 11, Last: 8, Kind: Plain, More: 1},                      // jmp.callx, x86.txt:518
-	{Step: Step{Head: 0x1c44be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1364, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.memsx.b, x86.txt:415
-	{Step: Step{Head: 0x1c84be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1365, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.memsx.b, x86.txt:415
-	{Step: Step{Head: 0x2544be0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1366, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.memsx.b, x86.txt:414
-	{Step: Step{Head: 0x2584be0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1367, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.memsx.b, x86.txt:414
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1368, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.add, x86.txt:460
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1371, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.add, x86.txt:460
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1374, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.add, x86.txt:460
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1377, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.add, x86.txt:460
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1380, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.or, x86.txt:460
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1383, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.or, x86.txt:460
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1386, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.or, x86.txt:460
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1389, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.or, x86.txt:460
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1392, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.and, x86.txt:460
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1395, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.and, x86.txt:460
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1398, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.and, x86.txt:460
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1401, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.and, x86.txt:460
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1404, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.xor, x86.txt:460
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1407, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.xor, x86.txt:460
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1410, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.xor, x86.txt:460
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1413, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.xor, x86.txt:460
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x15, First: 1416, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic32.fetch_add, x86.txt:460
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x18, First: 1419, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic32.fetch_add, x86.txt:460
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x12, First: 1422, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                              // atomic32.fetch_add, x86.txt:460
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x15, First: 1425, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                              // atomic32.fetch_add, x86.txt:460
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1428, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic32.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1434, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic32.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x25, First: 1440, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x28, First: 1446, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1452, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1458, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1464, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1470, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x22, First: 1476, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x25, First: 1482, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1488, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1494, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1500, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic32.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1506, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic32.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x25, First: 1512, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x28, First: 1518, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1524, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1530, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1536, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1542, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x22, First: 1548, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x25, First: 1554, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1560, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1566, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1572, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic32.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1578, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic32.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x25, First: 1584, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x28, First: 1590, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1596, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1602, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1608, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1614, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x22, First: 1620, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x25, First: 1626, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1632, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1638, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1644, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.xchg, x86.txt:460
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1647, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.xchg, x86.txt:460
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1650, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.xchg, x86.txt:460
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1653, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.xchg, x86.txt:460
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x17, First: 1656, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},               // atomic32.cmpxchg, x86.txt:468
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x1a, First: 1659, Count: 3, Size: 26, Last: 2, Kind: Plain, More: 2},             // atomic32.cmpxchg, x86.txt:468
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x14, First: 1662, Count: 3, Size: 20, Last: 2, Kind: Plain, More: 2},                              // atomic32.cmpxchg, x86.txt:468
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x17, First: 1665, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},                              // atomic32.cmpxchg, x86.txt:468
-	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x13, First: 1668, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},               // load_acq.w, x86.txt:436
-	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1671, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // load_acq.w, x86.txt:436
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1674, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // load_acq.w, x86.txt:436
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1677, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // load_acq.w, x86.txt:436
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x13, First: 1680, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},               // store_rel.w, x86.txt:444
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1683, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // store_rel.w, x86.txt:444
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1686, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // store_rel.w, x86.txt:444
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1689, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // store_rel.w, x86.txt:444
-	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1692, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // load_acq.h, x86.txt:436
-	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1695, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // load_acq.h, x86.txt:436
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1698, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // load_acq.h, x86.txt:436
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1701, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // load_acq.h, x86.txt:436
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1704, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // store_rel.h, x86.txt:444
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1707, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // store_rel.h, x86.txt:444
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1710, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // store_rel.h, x86.txt:444
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1713, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // store_rel.h, x86.txt:444
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1716, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.add, x86.txt:452
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1719, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.add, x86.txt:452
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1722, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.add, x86.txt:452
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1725, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.add, x86.txt:452
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1728, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.or, x86.txt:452
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1731, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.or, x86.txt:452
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1734, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.or, x86.txt:452
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1737, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.or, x86.txt:452
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1740, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.and, x86.txt:452
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1743, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.and, x86.txt:452
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1746, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.and, x86.txt:452
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1749, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.and, x86.txt:452
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1752, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.xor, x86.txt:452
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1755, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.xor, x86.txt:452
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1758, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.xor, x86.txt:452
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1761, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.xor, x86.txt:452
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x15, First: 1764, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic64.fetch_add, x86.txt:452
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x18, First: 1767, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic64.fetch_add, x86.txt:452
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x12, First: 1770, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                              // atomic64.fetch_add, x86.txt:452
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x15, First: 1773, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                              // atomic64.fetch_add, x86.txt:452
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1776, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic64.fetch_or, x86.txt:479
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1782, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic64.fetch_or, x86.txt:479
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1788, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic64.fetch_or, x86.txt:479
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1794, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic64.fetch_or, x86.txt:479
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1800, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_or, x86.txt:479
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1806, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_or, x86.txt:479
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1812, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_or, x86.txt:479
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1818, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_or, x86.txt:479
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1824, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic64.fetch_and, x86.txt:479
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1830, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic64.fetch_and, x86.txt:479
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1836, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic64.fetch_and, x86.txt:479
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1842, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic64.fetch_and, x86.txt:479
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1848, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_and, x86.txt:479
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1854, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_and, x86.txt:479
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1860, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_and, x86.txt:479
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1866, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_and, x86.txt:479
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1872, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic64.fetch_xor, x86.txt:479
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1878, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic64.fetch_xor, x86.txt:479
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1884, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic64.fetch_xor, x86.txt:479
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1890, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic64.fetch_xor, x86.txt:479
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1896, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_xor, x86.txt:479
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1902, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_xor, x86.txt:479
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1908, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_xor, x86.txt:479
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1914, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_xor, x86.txt:479
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1920, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.xchg, x86.txt:452
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1923, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.xchg, x86.txt:452
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1926, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.xchg, x86.txt:452
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1929, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.xchg, x86.txt:452
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x15, First: 1932, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic64.cmpxchg, x86.txt:452
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x18, First: 1935, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic64.cmpxchg, x86.txt:452
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x12, First: 1938, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                              // atomic64.cmpxchg, x86.txt:452
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x15, First: 1941, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                              // atomic64.cmpxchg, x86.txt:452
-	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x13, First: 1944, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},               // load_acq.dw, x86.txt:436
-	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1947, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // load_acq.dw, x86.txt:436
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1950, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // load_acq.dw, x86.txt:436
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1953, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // load_acq.dw, x86.txt:436
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x13, First: 1956, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},               // store_rel.dw, x86.txt:444
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1959, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // store_rel.dw, x86.txt:444
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1962, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // store_rel.dw, x86.txt:444
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1965, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // store_rel.dw, x86.txt:444
-	{Step: Step{Head: 0xe98349, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 1968, Count: 1, Size: 4, Last: 4, Kind: Charge},                                // jmp.charge, x86.txt:525
-	{Step: Step{Head: 0xe98149, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 1969, Count: 1, Size: 7, Last: 7, Kind: Charge},                                // jmp.charge, x86.txt:528
+	{Step: Step{Head: 0x1c048b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1304, Count: 1, Size: 7, Last: 4, Kind: Plain},              // ldx.mem.w, x86.txt:415
+	{Step: Step{Head: 0x1c448b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1305, Count: 1, Size: 8, Last: 5, Kind: Plain},              // ldx.mem.w, x86.txt:418
+	{Step: Step{Head: 0x1c848b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1306, Count: 1, Size: 11, Last: 8, Kind: Plain},           // ldx.mem.w, x86.txt:418
+	{Step: Step{Head: 0x25448b42, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1307, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.mem.w, x86.txt:414
+	{Step: Step{Head: 0x25848b42, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1308, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.mem.w, x86.txt:414
+	{Step: Step{Head: 0x1c04c743c38941, Dst: 64, Disp: 7, Imm: 7, Len: 11}, Adds: 0xb, First: 1309, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // st.mem.w, x86.txt:429
+	{Step: Step{Head: 0x1c44c743c38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Adds: 0xc, First: 1310, Count: 1, Size: 12, Last: 9, Kind: Plain},                      // st.mem.w, x86.txt:432
+	{Step: Step{Head: 0x1c84c743c38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Adds: 0xf, First: 1311, Count: 1, Size: 15, Last: 12, Kind: Plain},                    // st.mem.w, x86.txt:432
+	{Step: Step{Head: 0x2544c742, Disp: 4, Imm: 5, Len: 9}, Adds: 0x9, First: 1312, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // st.mem.w, x86.txt:428
+	{Step: Step{Head: 0x2584c742, Disp: 4, Imm: 8, Len: 12}, Adds: 0xc, First: 1313, Count: 1, Size: 12, Last: 12, Kind: Plain},                                    // st.mem.w, x86.txt:428
+	{Step: Step{Head: 0x1c048943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1314, Count: 1, Size: 7, Last: 4, Kind: Plain},              // stx.mem.w, x86.txt:422
+	{Step: Step{Head: 0x1c448943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1315, Count: 1, Size: 8, Last: 5, Kind: Plain},              // stx.mem.w, x86.txt:425
+	{Step: Step{Head: 0x1c848943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1316, Count: 1, Size: 11, Last: 8, Kind: Plain},           // stx.mem.w, x86.txt:425
+	{Step: Step{Head: 0x25448942, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1317, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // stx.mem.w, x86.txt:421
+	{Step: Step{Head: 0x25848942, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1318, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // stx.mem.w, x86.txt:421
+	{Step: Step{Head: 0x1c04b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1319, Count: 1, Size: 8, Last: 5, Kind: Plain},            // ldx.mem.h, x86.txt:415
+	{Step: Step{Head: 0x1c44b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1320, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.mem.h, x86.txt:418
+	{Step: Step{Head: 0x1c84b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1321, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.mem.h, x86.txt:418
+	{Step: Step{Head: 0x2544b70f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1322, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.mem.h, x86.txt:414
+	{Step: Step{Head: 0x2584b70f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1323, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.mem.h, x86.txt:414
+	{Step: Step{Head: 0x1c04c74366c38941, Dst: 64, Disp: 8, Imm: 8, Len: 10}, Adds: 0xa, First: 1324, Count: 1, Size: 10, Last: 7, Kind: Plain},                    // st.mem.h, x86.txt:429
+	{Step: Step{Head: 0x1c44c74366c38941, Dst: 64, Disp: 8, Imm: 9, Len: 11}, Adds: 0xb, First: 1325, Count: 1, Size: 11, Last: 8, Kind: Plain},                    // st.mem.h, x86.txt:432
+	{Step: Step{Head: 0x1c84c74366c38941, Dst: 64, Disp: 8, Imm: 12, Len: 14}, Adds: 0xe, First: 1326, Count: 1, Size: 14, Last: 11, Kind: Plain},                  // st.mem.h, x86.txt:432
+	{Step: Step{Head: 0x2544c74266, Disp: 5, Imm: 6, Len: 8}, Adds: 0x8, First: 1327, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // st.mem.h, x86.txt:428
+	{Step: Step{Head: 0x2584c74266, Disp: 5, Imm: 9, Len: 11}, Adds: 0xb, First: 1328, Count: 1, Size: 11, Last: 11, Kind: Plain},                                  // st.mem.h, x86.txt:428
+	{Step: Step{Head: 0x1c04894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1329, Count: 1, Size: 8, Last: 5, Kind: Plain},            // stx.mem.h, x86.txt:422
+	{Step: Step{Head: 0x1c44894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1330, Count: 1, Size: 9, Last: 6, Kind: Plain},            // stx.mem.h, x86.txt:425
+	{Step: Step{Head: 0x1c84894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1331, Count: 1, Size: 12, Last: 9, Kind: Plain},         // stx.mem.h, x86.txt:425
+	{Step: Step{Head: 0x2544894266, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1332, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // stx.mem.h, x86.txt:421
+	{Step: Step{Head: 0x2584894266, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1333, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // stx.mem.h, x86.txt:421
+	{Step: Step{Head: 0x1c04b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1334, Count: 1, Size: 8, Last: 5, Kind: Plain},            // ldx.mem.b, x86.txt:415
+	{Step: Step{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1335, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.mem.b, x86.txt:418
+	{Step: Step{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1336, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.mem.b, x86.txt:418
+	{Step: Step{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1337, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.mem.b, x86.txt:414
+	{Step: Step{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1338, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.mem.b, x86.txt:414
+	{Step: Step{Head: 0x1c04c643c38941, Dst: 64, Disp: 7, Imm: 7, Len: 8}, Adds: 0x8, First: 1339, Count: 1, Size: 8, Last: 5, Kind: Plain},                        // st.mem.b, x86.txt:429
+	{Step: Step{Head: 0x1c44c643c38941, Dst: 64, Disp: 7, Imm: 8, Len: 9}, Adds: 0x9, First: 1340, Count: 1, Size: 9, Last: 6, Kind: Plain},                        // st.mem.b, x86.txt:432
+	{Step: Step{Head: 0x1c84c643c38941, Dst: 64, Disp: 7, Imm: 11, Len: 12}, Adds: 0xc, First: 1341, Count: 1, Size: 12, Last: 9, Kind: Plain},                     // st.mem.b, x86.txt:432
+	{Step: Step{Head: 0x2544c642, Disp: 4, Imm: 5, Len: 6}, Adds: 0x6, First: 1342, Count: 1, Size: 6, Last: 6, Kind: Plain},                                       // st.mem.b, x86.txt:428
+	{Step: Step{Head: 0x2584c642, Disp: 4, Imm: 8, Len: 9}, Adds: 0x9, First: 1343, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // st.mem.b, x86.txt:428
+	{Step: Step{Head: 0x1c048843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1344, Count: 1, Size: 7, Last: 4, Kind: Plain},              // stx.mem.b, x86.txt:422
+	{Step: Step{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1345, Count: 1, Size: 8, Last: 5, Kind: Plain},              // stx.mem.b, x86.txt:425
+	{Step: Step{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1346, Count: 1, Size: 11, Last: 8, Kind: Plain},           // stx.mem.b, x86.txt:425
+	{Step: Step{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1347, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // stx.mem.b, x86.txt:421
+	{Step: Step{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1348, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // stx.mem.b, x86.txt:421
+	{Step: Step{Head: 0x1c048b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1349, Count: 1, Size: 7, Last: 4, Kind: Plain},              // ldx.mem.dw, x86.txt:415
+	{Step: Step{Head: 0x1c448b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1350, Count: 1, Size: 8, Last: 5, Kind: Plain},              // ldx.mem.dw, x86.txt:418
+	{Step: Step{Head: 0x1c848b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1351, Count: 1, Size: 11, Last: 8, Kind: Plain},           // ldx.mem.dw, x86.txt:418
+	{Step: Step{Head: 0x25448b4a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1352, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.mem.dw, x86.txt:414
+	{Step: Step{Head: 0x25848b4a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1353, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.mem.dw, x86.txt:414
+	{Step: Step{Head: 0x1c04c74bc38941, Dst: 64, Disp: 7, Imm: 7, Len: 11}, Adds: 0xb, First: 1354, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // st.mem.dw, x86.txt:429
+	{Step: Step{Head: 0x1c44c74bc38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Adds: 0xc, First: 1355, Count: 1, Size: 12, Last: 9, Kind: Plain},                      // st.mem.dw, x86.txt:432
+	{Step: Step{Head: 0x1c84c74bc38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Adds: 0xf, First: 1356, Count: 1, Size: 15, Last: 12, Kind: Plain},                    // st.mem.dw, x86.txt:432
+	{Step: Step{Head: 0x2544c74a, Disp: 4, Imm: 5, Len: 9}, Adds: 0x9, First: 1357, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // st.mem.dw, x86.txt:428
+	{Step: Step{Head: 0x2584c74a, Disp: 4, Imm: 8, Len: 12}, Adds: 0xc, First: 1358, Count: 1, Size: 12, Last: 12, Kind: Plain},                                    // st.mem.dw, x86.txt:428
+	{Step: Step{Head: 0x1c04894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1359, Count: 1, Size: 7, Last: 4, Kind: Plain},              // stx.mem.dw, x86.txt:422
+	{Step: Step{Head: 0x1c44894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1360, Count: 1, Size: 8, Last: 5, Kind: Plain},              // stx.mem.dw, x86.txt:425
+	{Step: Step{Head: 0x1c84894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1361, Count: 1, Size: 11, Last: 8, Kind: Plain},           // stx.mem.dw, x86.txt:425
+	{Step: Step{Head: 0x2544894a, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1362, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // stx.mem.dw, x86.txt:421
+	{Step: Step{Head: 0x2584894a, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1363, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // stx.mem.dw, x86.txt:421
+	{Step: Step{Head: 0x1c04634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1364, Count: 1, Size: 7, Last: 4, Kind: Plain},              // ldx.memsx.w, x86.txt:415
+	{Step: Step{Head: 0x1c44634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1365, Count: 1, Size: 8, Last: 5, Kind: Plain},              // ldx.memsx.w, x86.txt:418
+	{Step: Step{Head: 0x1c84634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1366, Count: 1, Size: 11, Last: 8, Kind: Plain},           // ldx.memsx.w, x86.txt:418
+	{Step: Step{Head: 0x2544634a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1367, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.memsx.w, x86.txt:414
+	{Step: Step{Head: 0x2584634a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1368, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.memsx.w, x86.txt:414
+	{Step: Step{Head: 0xb8, Disp: 1, Imm: 1, Len: 5}, Adds: 0xd, First: 1369, Count: 2, Size: 13, Last: 8, Kind: Plain, More: 1},                                   // jmp.call, x86.txt:528
+	{Step: Step{Head: 0x1c04bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1371, Count: 1, Size: 8, Last: 5, Kind: Plain},            // ldx.memsx.h, x86.txt:415
+	{Step: Step{Head: 0x1c44bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1372, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.memsx.h, x86.txt:418
+	{Step: Step{Head: 0x1c84bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1373, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.memsx.h, x86.txt:418
+	{Step: Step{Head: 0x2544bf0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1374, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.memsx.h, x86.txt:414
+	{Step: Step{Head: 0x2584bf0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1375, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.memsx.h, x86.txt:414
+	{Step: Step{Head: 0xc08948, Dst: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0xb, First: 1376, Count: 2, Size: 11, Last: 8, Kind: Plain, More: 1},                      // jmp.callx, x86.txt:531
+	{Step: Step{Head: 0x1c04be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1378, Count: 1, Size: 8, Last: 5, Kind: Plain},            // ldx.memsx.b, x86.txt:415
+	{Step: Step{Head: 0x1c44be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1379, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.memsx.b, x86.txt:418
+	{Step: Step{Head: 0x1c84be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1380, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.memsx.b, x86.txt:418
+	{Step: Step{Head: 0x2544be0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1381, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.memsx.b, x86.txt:414
+	{Step: Step{Head: 0x2584be0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1382, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.memsx.b, x86.txt:414
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1383, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.add, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1386, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.add, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1389, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.add, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1392, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.add, x86.txt:469
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1395, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.or, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1398, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.or, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1401, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.or, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1404, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.or, x86.txt:469
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1407, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.and, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1410, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.and, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1413, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.and, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1416, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.and, x86.txt:469
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1419, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.xor, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1422, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.xor, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1425, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.xor, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1428, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.xor, x86.txt:469
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x15, First: 1431, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic32.fetch_add, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x18, First: 1434, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic32.fetch_add, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x12, First: 1437, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                              // atomic32.fetch_add, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x15, First: 1440, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                              // atomic32.fetch_add, x86.txt:469
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1443, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1449, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x25, First: 1455, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x28, First: 1461, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1467, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1473, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1479, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1485, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x22, First: 1491, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x25, First: 1497, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1503, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1509, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1515, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1521, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x25, First: 1527, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x28, First: 1533, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1539, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1545, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1551, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1557, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x22, First: 1563, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x25, First: 1569, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1575, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1581, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1587, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1593, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x25, First: 1599, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x28, First: 1605, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1611, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1617, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1623, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1629, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x22, First: 1635, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x25, First: 1641, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1647, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1653, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1659, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.xchg, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1662, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.xchg, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1665, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.xchg, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1668, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.xchg, x86.txt:469
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x17, First: 1671, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},               // atomic32.cmpxchg, x86.txt:477
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x1a, First: 1674, Count: 3, Size: 26, Last: 2, Kind: Plain, More: 2},             // atomic32.cmpxchg, x86.txt:477
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x14, First: 1677, Count: 3, Size: 20, Last: 2, Kind: Plain, More: 2},                              // atomic32.cmpxchg, x86.txt:477
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x17, First: 1680, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},                              // atomic32.cmpxchg, x86.txt:477
+	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x13, First: 1683, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},               // load_acq.w, x86.txt:445
+	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1686, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // load_acq.w, x86.txt:445
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1689, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // load_acq.w, x86.txt:445
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1692, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // load_acq.w, x86.txt:445
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x13, First: 1695, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},               // store_rel.w, x86.txt:453
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1698, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // store_rel.w, x86.txt:453
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1701, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // store_rel.w, x86.txt:453
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1704, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // store_rel.w, x86.txt:453
+	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1707, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // load_acq.h, x86.txt:445
+	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1710, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // load_acq.h, x86.txt:445
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1713, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // load_acq.h, x86.txt:445
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1716, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // load_acq.h, x86.txt:445
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1719, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // store_rel.h, x86.txt:453
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1722, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // store_rel.h, x86.txt:453
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1725, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // store_rel.h, x86.txt:453
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1728, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // store_rel.h, x86.txt:453
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1731, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.add, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1734, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.add, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1737, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.add, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1740, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.add, x86.txt:461
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1743, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.or, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1746, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.or, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1749, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.or, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1752, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.or, x86.txt:461
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1755, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.and, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1758, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.and, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1761, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.and, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1764, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.and, x86.txt:461
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1767, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.xor, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1770, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.xor, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1773, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.xor, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1776, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.xor, x86.txt:461
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x15, First: 1779, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic64.fetch_add, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x18, First: 1782, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic64.fetch_add, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x12, First: 1785, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                              // atomic64.fetch_add, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x15, First: 1788, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                              // atomic64.fetch_add, x86.txt:461
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1791, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic64.fetch_or, x86.txt:488
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1797, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic64.fetch_or, x86.txt:488
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1803, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic64.fetch_or, x86.txt:488
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1809, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic64.fetch_or, x86.txt:488
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1815, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_or, x86.txt:488
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1821, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_or, x86.txt:488
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1827, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_or, x86.txt:488
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1833, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_or, x86.txt:488
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1839, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic64.fetch_and, x86.txt:488
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1845, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic64.fetch_and, x86.txt:488
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1851, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic64.fetch_and, x86.txt:488
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1857, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic64.fetch_and, x86.txt:488
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1863, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_and, x86.txt:488
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1869, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_and, x86.txt:488
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1875, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_and, x86.txt:488
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1881, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_and, x86.txt:488
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1887, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic64.fetch_xor, x86.txt:488
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1893, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic64.fetch_xor, x86.txt:488
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1899, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic64.fetch_xor, x86.txt:488
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1905, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic64.fetch_xor, x86.txt:488
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1911, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_xor, x86.txt:488
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1917, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_xor, x86.txt:488
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1923, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_xor, x86.txt:488
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1929, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_xor, x86.txt:488
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1935, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.xchg, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1938, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.xchg, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1941, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.xchg, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1944, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.xchg, x86.txt:461
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x15, First: 1947, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic64.cmpxchg, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x18, First: 1950, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic64.cmpxchg, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x12, First: 1953, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                              // atomic64.cmpxchg, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x15, First: 1956, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                              // atomic64.cmpxchg, x86.txt:461
+	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x13, First: 1959, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},               // load_acq.dw, x86.txt:445
+	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1962, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // load_acq.dw, x86.txt:445
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1965, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // load_acq.dw, x86.txt:445
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1968, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // load_acq.dw, x86.txt:445
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x13, First: 1971, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},               // store_rel.dw, x86.txt:453
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1974, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // store_rel.dw, x86.txt:453
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1977, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // store_rel.dw, x86.txt:453
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1980, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // store_rel.dw, x86.txt:453
+	{Step: Step{Head: 0xe98349, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 1983, Count: 1, Size: 4, Last: 4, Kind: Charge},                                // jmp.charge, x86.txt:538
+	{Step: Step{Head: 0xe98149, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 1984, Count: 1, Size: 7, Last: 7, Kind: Charge},                                // jmp.charge, x86.txt:541
 }
 
 // RowIndex holds the windows of all finders.
-var RowIndex = [6081]uint16{
+var RowIndex = [6141]uint16{
 	0, 1, 4, 6, 3, 0, 2, 5, 2, 0, 7, 10, 9, 8, 8, 11,
 	12, 12, 12, 13, 16, 18, 15, 0, 14, 17, 14, 0, 21, 0, 20, 19,
 	24, 22, 27, 25, 0, 23, 0, 26, 30, 29, 28, 28, 32, 32, 0, 0,
@@ -3159,112 +3189,115 @@ var RowIndex = [6081]uint16{
 	0, 0, 32, 0, 0, 0, 0, 33, 0, 0, 0, 0, 0, 0, 0, 0,
 	33, 0, 0, 0, 0, 0, 0, 0, 0, 31, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 36, 0, 0, 0, 0, 0, 0, 0, 0,
-	36, 0, 0, 0, 0, 0, 0, 0, 0, 35, 0, 0, 0, 0, 648, 650,
-	647, 649, 652, 654, 651, 653, 656, 658, 655, 657, 660, 662, 659, 661, 664, 666,
-	663, 665, 668, 670, 667, 669, 672, 674, 671, 673, 676, 678, 675, 677, 680, 682,
-	679, 681, 684, 686, 683, 685, 688, 690, 687, 689, 692, 694, 691, 693, 696, 698,
-	695, 697, 699, 0, 0, 299, 701, 703, 700, 702, 704, 706, 708, 705, 707, 0,
-	0, 411, 412, 413, 413, 414, 415, 0, 0, 412, 412, 413, 413, 415, 415, 419,
-	420, 0, 421, 0, 0, 422, 0, 1, 420, 0, 421, 0, 0, 422, 0, 710,
-	0, 0, 0, 0, 0, 0, 0, 712, 0, 0, 0, 769, 0, 0, 0, 0,
-	710, 0, 0, 771, 0, 0, 0, 0, 712, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 726, 0, 0, 0, 0, 0, 0, 0, 728, 0, 0, 0, 0, 0,
-	0, 0, 0, 726, 0, 0, 0, 0, 0, 0, 0, 728, 0, 0, 0, 709,
-	0, 0, 0, 710, 0, 0, 0, 711, 0, 0, 0, 712, 0, 0, 0, 0,
-	709, 0, 0, 0, 0, 0, 0, 0, 711, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 725, 0, 0, 722, 726, 0, 0, 0, 727, 0, 0, 724, 728, 0,
-	0, 0, 0, 725, 0, 0, 722, 0, 0, 0, 0, 727, 0, 0, 724, 0,
-	0, 0, 0, 709, 0, 0, 0, 0, 756, 0, 0, 711, 0, 0, 0, 0,
-	762, 0, 0, 0, 0, 0, 0, 0, 0, 756, 0, 0, 0, 0, 0, 0,
-	0, 762, 0, 0, 0, 721, 725, 0, 0, 722, 0, 0, 0, 723, 727, 0,
-	0, 724, 0, 0, 0, 0, 721, 0, 0, 0, 0, 0, 0, 0, 723, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 755, 0, 0, 714, 758, 0, 0, 0,
-	761, 0, 0, 716, 764, 0, 0, 0, 0, 755, 0, 0, 714, 0, 0, 0,
-	0, 761, 0, 0, 716, 0, 0, 0, 0, 721, 0, 0, 0, 0, 732, 0,
-	0, 723, 0, 0, 0, 0, 738, 0, 0, 0, 0, 0, 0, 0, 0, 732,
-	718, 0, 0, 0, 0, 0, 0, 738, 720, 0, 0, 713, 757, 0, 0, 714,
-	0, 0, 0, 715, 763, 0, 0, 716, 0, 0, 0, 0, 713, 0, 0, 0,
-	0, 0, 0, 742, 715, 0, 0, 0, 0, 0, 0, 748, 0, 0, 731, 0,
-	0, 774, 734, 0, 0, 0, 737, 0, 0, 774, 740, 0, 0, 0, 0, 731,
-	717, 0, 0, 0, 0, 0, 0, 737, 719, 0, 0, 0, 0, 0, 0, 713,
-	0, 0, 0, 0, 766, 0, 0, 715, 0, 0, 0, 0, 768, 0, 0, 0,
-	0, 0, 778, 741, 0, 766, 0, 0, 0, 0, 780, 0, 747, 768, 0, 0,
-	0, 773, 733, 778, 0, 0, 0, 0, 0, 773, 739, 780, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 770, 0, 0, 0, 0, 0, 0,
-	0, 772, 0, 0, 765, 0, 0, 0, 766, 0, 0, 0, 767, 0, 0, 0,
-	768, 0, 777, 0, 0, 765, 778, 0, 0, 0, 779, 0, 0, 767, 780, 0,
-	0, 0, 0, 777, 0, 0, 0, 0, 0, 0, 0, 779, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 769, 0, 0, 0, 0, 0, 0,
-	0, 0, 771, 0, 0, 0, 0, 0, 765, 0, 0, 0, 0, 0, 0, 0,
-	767, 0, 0, 0, 0, 0, 777, 0, 0, 0, 0, 0, 0, 0, 779, 0,
+	36, 0, 0, 0, 0, 0, 0, 0, 0, 35, 0, 0, 0, 0, 649, 648,
+	651, 650, 647, 0, 650, 0, 654, 653, 656, 655, 652, 0, 655, 0, 659, 658,
+	661, 660, 657, 0, 660, 0, 664, 663, 666, 665, 662, 0, 665, 0, 669, 668,
+	671, 670, 667, 0, 670, 0, 674, 673, 676, 675, 672, 0, 675, 0, 679, 678,
+	681, 680, 677, 0, 680, 0, 684, 683, 686, 685, 682, 0, 685, 0, 689, 688,
+	691, 690, 687, 0, 690, 0, 694, 693, 696, 695, 692, 0, 695, 0, 699, 698,
+	701, 700, 697, 0, 700, 0, 704, 703, 706, 705, 702, 0, 705, 0, 709, 708,
+	711, 710, 707, 0, 710, 0, 712, 0, 0, 299, 715, 714, 717, 716, 713, 0,
+	716, 0, 718, 721, 720, 723, 722, 719, 0, 722, 0, 0, 0, 411, 412, 413,
+	413, 414, 415, 0, 0, 412, 412, 413, 413, 415, 415, 419, 420, 0, 421, 0,
+	0, 422, 0, 1, 420, 0, 421, 0, 0, 422, 0, 725, 0, 0, 0, 0,
+	0, 0, 0, 727, 0, 0, 0, 784, 0, 0, 0, 0, 725, 0, 0, 786,
+	0, 0, 0, 0, 727, 0, 0, 0, 0, 0, 0, 0, 0, 0, 741, 0,
+	0, 0, 0, 0, 0, 0, 743, 0, 0, 0, 0, 0, 0, 0, 0, 741,
+	0, 0, 0, 0, 0, 0, 0, 743, 0, 0, 0, 724, 0, 0, 0, 725,
+	0, 0, 0, 726, 0, 0, 0, 727, 0, 0, 0, 0, 724, 0, 0, 0,
+	0, 0, 0, 0, 726, 0, 0, 0, 0, 0, 0, 0, 0, 0, 740, 0,
+	0, 737, 741, 0, 0, 0, 742, 0, 0, 739, 743, 0, 0, 0, 0, 740,
+	0, 0, 737, 0, 0, 0, 0, 742, 0, 0, 739, 0, 0, 0, 0, 724,
+	0, 0, 0, 0, 771, 0, 0, 726, 0, 0, 0, 0, 777, 0, 0, 0,
+	0, 0, 0, 0, 0, 771, 0, 0, 0, 0, 0, 0, 0, 777, 0, 0,
+	0, 736, 740, 0, 0, 737, 0, 0, 0, 738, 742, 0, 0, 739, 0, 0,
+	0, 0, 736, 0, 0, 0, 0, 0, 0, 0, 738, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 770, 0, 0, 729, 773, 0, 0, 0, 776, 0, 0, 731,
+	779, 0, 0, 0, 0, 770, 0, 0, 729, 0, 0, 0, 0, 776, 0, 0,
+	731, 0, 0, 0, 0, 736, 0, 0, 0, 0, 747, 0, 0, 738, 0, 0,
+	0, 0, 753, 0, 0, 0, 0, 0, 0, 0, 0, 747, 733, 0, 0, 0,
+	0, 0, 0, 753, 735, 0, 0, 728, 772, 0, 0, 729, 0, 0, 0, 730,
+	778, 0, 0, 731, 0, 0, 0, 0, 728, 0, 0, 0, 0, 0, 0, 757,
+	730, 0, 0, 0, 0, 0, 0, 763, 0, 0, 746, 0, 0, 789, 749, 0,
+	0, 0, 752, 0, 0, 789, 755, 0, 0, 0, 0, 746, 732, 0, 0, 0,
+	0, 0, 0, 752, 734, 0, 0, 0, 0, 0, 0, 728, 0, 0, 0, 0,
+	781, 0, 0, 730, 0, 0, 0, 0, 783, 0, 0, 0, 0, 0, 793, 756,
+	0, 781, 0, 0, 0, 0, 795, 0, 762, 783, 0, 0, 0, 788, 748, 793,
+	0, 0, 0, 0, 0, 788, 754, 795, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 785, 0, 0, 0, 0, 0, 0, 0, 787, 0, 0,
+	780, 0, 0, 0, 781, 0, 0, 0, 782, 0, 0, 0, 783, 0, 792, 0,
+	0, 780, 793, 0, 0, 0, 794, 0, 0, 782, 795, 0, 0, 0, 0, 792,
+	0, 0, 0, 0, 0, 0, 0, 794, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 784, 0, 0, 0, 0, 0, 0, 0, 0, 786, 0,
+	0, 0, 0, 0, 780, 0, 0, 0, 0, 0, 0, 0, 782, 0, 0, 0,
+	0, 0, 792, 0, 0, 0, 0, 0, 0, 0, 794, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 725, 0, 0,
+	0, 0, 0, 0, 0, 727, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 710, 0, 0, 0, 0, 0, 0, 0, 712, 0, 0, 0, 0, 0, 0,
+	741, 0, 0, 0, 0, 0, 0, 0, 743, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 724, 0, 0,
+	0, 0, 0, 0, 0, 726, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 726, 0, 0, 0, 0, 0, 0, 0, 728, 0, 0, 0,
+	740, 0, 0, 737, 0, 0, 0, 0, 0, 742, 0, 739, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 709, 0, 0, 0, 0, 0, 0, 0, 711, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 769, 0, 0, 0, 0, 0, 0, 0, 775, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 725, 0, 0, 722, 0, 0, 0, 0, 0, 727, 0, 724,
+	0, 0, 0, 736, 0, 0, 0, 0, 0, 0, 0, 738, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 754, 0, 0, 0, 0, 0,
-	0, 0, 760, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 721, 0, 0, 0, 0, 0, 0, 0, 723,
+	0, 0, 0, 0, 0, 0, 768, 0, 0, 729, 0, 0, 0, 0, 0, 774,
+	0, 731, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 745, 0, 0, 0,
+	0, 0, 0, 0, 751, 0, 0, 0, 0, 0, 733, 0, 0, 0, 0, 0,
+	0, 0, 735, 0, 0, 0, 0, 0, 0, 728, 0, 733, 0, 0, 0, 0,
+	0, 730, 0, 735, 0, 0, 0, 0, 0, 0, 0, 0, 0, 759, 0, 0,
+	0, 0, 0, 0, 0, 765, 0, 0, 0, 0, 0, 789, 744, 0, 759, 0,
+	0, 0, 0, 789, 0, 750, 765, 0, 0, 0, 732, 0, 791, 0, 733, 0,
+	0, 0, 734, 0, 791, 0, 735, 0, 0, 0, 0, 732, 0, 0, 0, 0,
+	0, 0, 781, 734, 0, 0, 0, 0, 0, 0, 783, 0, 0, 758, 0, 0,
+	793, 761, 0, 0, 0, 764, 0, 0, 795, 767, 0, 788, 0, 0, 758, 789,
+	0, 0, 0, 788, 0, 0, 764, 789, 0, 0, 0, 0, 790, 0, 732, 0,
+	0, 0, 0, 785, 790, 0, 734, 0, 0, 0, 0, 787, 0, 0, 0, 0,
+	0, 0, 780, 0, 785, 0, 0, 0, 0, 0, 0, 782, 787, 0, 0, 0,
+	792, 760, 0, 0, 0, 0, 0, 0, 794, 766, 0, 0, 0, 0, 0, 788,
+	0, 0, 0, 0, 0, 0, 0, 788, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 784, 0, 0, 0, 785, 0, 0, 0, 786, 0, 0, 0, 787,
+	0, 0, 0, 0, 784, 0, 0, 0, 0, 0, 0, 0, 786, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 753, 0, 0, 714, 0, 0,
-	0, 0, 0, 759, 0, 716, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 797, 799, 801, 801, 796,
+	798, 800, 800, 797, 799, 803, 803, 796, 798, 802, 802, 679, 681, 689, 689, 678,
+	680, 688, 688, 679, 681, 691, 691, 678, 680, 690, 690, 805, 850, 821, 0, 805,
+	0, 821, 0, 804, 0, 820, 815, 804, 837, 820, 0, 0, 0, 0, 814, 0,
+	836, 0, 0, 0, 0, 0, 0, 0, 855, 0, 0, 0, 855, 0, 0, 0,
+	854, 0, 0, 0, 854, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	851, 0, 0, 0, 0, 0, 0, 0, 850, 0, 0, 805, 0, 0, 821, 0,
+	0, 0, 0, 804, 0, 0, 820, 0, 0, 0, 0, 817, 0, 843, 0, 817,
+	0, 843, 0, 816, 0, 842, 0, 816, 855, 842, 0, 0, 0, 0, 0, 0,
+	854, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 857, 0, 0,
+	0, 859, 0, 0, 0, 856, 0, 0, 0, 858, 0, 817, 0, 0, 841, 0,
+	0, 0, 0, 816, 0, 0, 840, 0, 0, 0, 0, 809, 0, 0, 827, 809,
+	0, 0, 827, 808, 0, 861, 826, 808, 0, 861, 826, 0, 0, 860, 0, 0,
+	0, 860, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 857, 0, 0,
+	0, 0, 0, 813, 0, 856, 835, 813, 0, 0, 835, 812, 0, 0, 834, 812,
+	0, 0, 834, 0, 0, 0, 0, 0, 0, 0, 0, 0, 809, 0, 825, 0,
+	0, 0, 0, 0, 808, 861, 824, 0, 0, 0, 0, 0, 0, 860, 849, 0,
+	0, 0, 849, 0, 0, 0, 848, 0, 0, 0, 848, 0, 0, 807, 0, 823,
+	0, 807, 0, 823, 813, 806, 833, 822, 0, 806, 0, 822, 812, 0, 832, 0,
+	0, 0, 0, 0, 0, 0, 853, 0, 0, 0, 853, 0, 0, 0, 852, 0,
+	0, 0, 852, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 849, 0,
+	0, 0, 0, 0, 0, 0, 848, 0, 0, 0, 0, 0, 0, 807, 0, 0,
+	823, 0, 0, 0, 0, 806, 0, 0, 822, 0, 0, 0, 0, 819, 0, 847,
+	0, 819, 0, 847, 0, 818, 853, 846, 0, 818, 0, 846, 0, 0, 852, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	730, 0, 0, 0, 0, 0, 0, 0, 736, 0, 0, 0, 0, 0, 718, 0,
-	0, 0, 0, 0, 0, 0, 720, 0, 0, 0, 0, 0, 0, 713, 0, 718,
-	0, 0, 0, 0, 0, 715, 0, 720, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 744, 0, 0, 0, 0, 0, 0, 0, 750, 0, 0, 0, 0, 0, 774,
-	729, 0, 744, 0, 0, 0, 0, 774, 0, 735, 750, 0, 0, 0, 717, 0,
-	776, 0, 718, 0, 0, 0, 719, 0, 776, 0, 720, 0, 0, 0, 0, 717,
-	0, 0, 0, 0, 0, 0, 766, 719, 0, 0, 0, 0, 0, 0, 768, 0,
-	0, 743, 0, 0, 778, 746, 0, 0, 0, 749, 0, 0, 780, 752, 0, 773,
-	0, 0, 743, 774, 0, 0, 0, 773, 0, 0, 749, 774, 0, 0, 0, 0,
-	775, 0, 717, 0, 0, 0, 0, 770, 775, 0, 719, 0, 0, 0, 0, 772,
-	0, 0, 0, 0, 0, 0, 765, 0, 770, 0, 0, 0, 0, 0, 0, 767,
-	772, 0, 0, 0, 777, 745, 0, 0, 0, 0, 0, 0, 779, 751, 0, 0,
-	0, 0, 0, 773, 0, 0, 0, 0, 0, 0, 0, 773, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 769, 0, 0, 0, 770, 0, 0, 0, 771,
-	0, 0, 0, 772, 0, 0, 0, 0, 769, 0, 0, 0, 0, 0, 0, 0,
-	771, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 782,
-	784, 786, 786, 781, 783, 785, 785, 782, 784, 788, 788, 781, 783, 787, 787, 672,
-	674, 680, 680, 671, 673, 679, 679, 672, 674, 682, 682, 671, 673, 681, 681, 790,
-	835, 806, 0, 790, 0, 806, 0, 789, 0, 805, 800, 789, 822, 805, 0, 0,
-	0, 0, 799, 0, 821, 0, 0, 0, 0, 0, 0, 0, 840, 0, 0, 0,
-	840, 0, 0, 0, 839, 0, 0, 0, 839, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 836, 0, 0, 0, 0, 0, 0, 0, 835, 0, 0, 790,
-	0, 0, 806, 0, 0, 0, 0, 789, 0, 0, 805, 0, 0, 0, 0, 802,
-	0, 828, 0, 802, 0, 828, 0, 801, 0, 827, 0, 801, 840, 827, 0, 0,
-	0, 0, 0, 0, 839, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 842, 0, 0, 0, 844, 0, 0, 0, 841, 0, 0, 0, 843, 0, 802,
-	0, 0, 826, 0, 0, 0, 0, 801, 0, 0, 825, 0, 0, 0, 0, 794,
-	0, 0, 812, 794, 0, 0, 812, 793, 0, 846, 811, 793, 0, 846, 811, 0,
-	0, 845, 0, 0, 0, 845, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 842, 0, 0, 0, 0, 0, 798, 0, 841, 820, 798, 0, 0, 820, 797,
-	0, 0, 819, 797, 0, 0, 819, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	794, 0, 810, 0, 0, 0, 0, 0, 793, 846, 809, 0, 0, 0, 0, 0,
-	0, 845, 834, 0, 0, 0, 834, 0, 0, 0, 833, 0, 0, 0, 833, 0,
-	0, 792, 0, 808, 0, 792, 0, 808, 798, 791, 818, 807, 0, 791, 0, 807,
-	797, 0, 817, 0, 0, 0, 0, 0, 0, 0, 838, 0, 0, 0, 838, 0,
-	0, 0, 837, 0, 0, 0, 837, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 834, 0, 0, 0, 0, 0, 0, 0, 833, 0, 0, 0, 0, 0,
-	0, 792, 0, 0, 808, 0, 0, 0, 0, 791, 0, 0, 807, 0, 0, 0,
-	0, 804, 0, 832, 0, 804, 0, 832, 0, 803, 838, 831, 0, 803, 0, 831,
-	0, 0, 837, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 842, 0, 0, 0, 844, 0, 0, 0, 841, 0, 0, 0, 843,
-	0, 804, 0, 0, 830, 0, 0, 0, 0, 803, 0, 0, 829, 0, 0, 0,
-	0, 796, 0, 0, 816, 796, 0, 0, 816, 795, 0, 848, 815, 795, 0, 848,
-	815, 0, 0, 847, 0, 0, 0, 847, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 842, 0, 0, 0, 0, 0, 800, 0, 841, 824, 800, 0, 0,
-	824, 799, 0, 0, 823, 799, 0, 0, 823, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 796, 0, 814, 0, 0, 0, 0, 0, 795, 848, 813, 0, 0, 0,
-	0, 0, 0, 847, 836, 0, 0, 0, 836, 0, 0, 0, 835, 0, 0, 850,
-	849,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 857,
+	0, 0, 0, 859, 0, 0, 0, 856, 0, 0, 0, 858, 0, 819, 0, 0,
+	845, 0, 0, 0, 0, 818, 0, 0, 844, 0, 0, 0, 0, 811, 0, 0,
+	831, 811, 0, 0, 831, 810, 0, 863, 830, 810, 0, 863, 830, 0, 0, 862,
+	0, 0, 0, 862, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 857,
+	0, 0, 0, 0, 0, 815, 0, 856, 839, 815, 0, 0, 839, 814, 0, 0,
+	838, 814, 0, 0, 838, 0, 0, 0, 0, 0, 0, 0, 0, 0, 811, 0,
+	829, 0, 0, 0, 0, 0, 810, 863, 828, 0, 0, 0, 0, 0, 0, 862,
+	851, 0, 0, 0, 851, 0, 0, 0, 850, 0, 0, 865, 864,
 }
 
 // Finders says for each profile how to find the row of an opcode.
@@ -3739,41 +3772,41 @@ var Finders = [NumProfiles][256]Finder{
 		0x5d: {0x0, 0x0, 0x0, 544},
 		0x5e: {0x600000, 0x180000000000, 0x3, 545},
 		0x5f: {0x0, 0x0, 0x0, 549},
-		0x61: {0x104000, 0x8100000000000, 0x3, 4414},
-		0x62: {0x84000, 0x8200000000000, 0x3, 4418},
-		0x63: {0x84000, 0x8200000000000, 0x3, 4422},
+		0x61: {0x10c000, 0x6200000000000, 0x7, 4414},
+		0x62: {0x8c000, 0x6400000000000, 0x7, 4422},
+		0x63: {0x8c000, 0x6400000000000, 0x7, 4430},
 		0x64: {0x200800, 0x40080000000000, 0x3, 570},
 		0x65: {0x500, 0x240000000000000, 0x3, 574},
 		0x66: {0x200500, 0x500100000000000, 0x7, 578},
 		0x67: {0x800, 0x20000000000000, 0x1, 586},
-		0x69: {0x104000, 0x8100000000000, 0x3, 4426},
-		0x6a: {0x84000, 0x8200000000000, 0x3, 4430},
-		0x6b: {0x84000, 0x8200000000000, 0x3, 4434},
+		0x69: {0x10c000, 0x6200000000000, 0x7, 4438},
+		0x6a: {0x8c000, 0x6400000000000, 0x7, 4446},
+		0x6b: {0x8c000, 0x6400000000000, 0x7, 4454},
 		0x6c: {0x200040, 0x800080000000000, 0x3, 602},
 		0x6d: {0x0, 0x0, 0x0, 606},
 		0x6e: {0x600000, 0x180000000000, 0x3, 607},
 		0x6f: {0x40, 0x400000000000000, 0x1, 611},
-		0x71: {0x104000, 0x8100000000000, 0x3, 4438},
-		0x72: {0x84000, 0x8200000000000, 0x3, 4442},
-		0x73: {0x84000, 0x8200000000000, 0x3, 4446},
+		0x71: {0x10c000, 0x6200000000000, 0x7, 4462},
+		0x72: {0x8c000, 0x6400000000000, 0x7, 4470},
+		0x73: {0x8c000, 0x6400000000000, 0x7, 4478},
 		0x74: {0x200800, 0x40080000000000, 0x3, 627},
 		0x75: {0x500, 0x240000000000000, 0x3, 631},
 		0x76: {0x200500, 0x500100000000000, 0x7, 635},
 		0x77: {0x800, 0x20000000000000, 0x1, 643},
-		0x79: {0x104000, 0x8100000000000, 0x3, 4450},
-		0x7a: {0x84000, 0x8200000000000, 0x3, 4454},
-		0x7b: {0x84000, 0x8200000000000, 0x3, 4458},
+		0x79: {0x10c000, 0x6200000000000, 0x7, 4486},
+		0x7a: {0x8c000, 0x6400000000000, 0x7, 4494},
+		0x7b: {0x8c000, 0x6400000000000, 0x7, 4502},
 		0x7c: {0x200040, 0x800080000000000, 0x3, 651},
 		0x7d: {0x0, 0x0, 0x0, 655},
 		0x7e: {0x600000, 0x180000000000, 0x3, 656},
 		0x7f: {0x40, 0x400000000000000, 0x1, 660},
-		0x81: {0x104000, 0x8100000000000, 0x3, 4462},
+		0x81: {0x10c000, 0x6200000000000, 0x7, 4510},
 		0x84: {0x200000, 0x80000000000, 0x1, 664},
-		0x85: {0x1800000000, 0x60000000, 0x3, 4466},
+		0x85: {0x1800000000, 0x60000000, 0x3, 4518},
 		0x87: {0x0, 0x0, 0x0, 667},
-		0x89: {0x104000, 0x8100000000000, 0x3, 4470},
-		0x8d: {0x0, 0x0, 0x0, 4474},
-		0x91: {0x104000, 0x8100000000000, 0x3, 4475},
+		0x89: {0x10c000, 0x6200000000000, 0x7, 4522},
+		0x8d: {0x0, 0x0, 0x0, 4530},
+		0x91: {0x10c000, 0x6200000000000, 0x7, 4531},
 		0x94: {0x8000210008, 0x8008100002000000, 0xf, 672},
 		0x95: {0x0, 0x0, 0x0, 666},
 		0x97: {0x8000010008, 0x8002000002000000, 0x7, 688},
@@ -3791,30 +3824,32 @@ var Finders = [NumProfiles][256]Finder{
 		0xb5: {0x500, 0x240000000000000, 0x3, 800},
 		0xb6: {0x200500, 0x500100000000000, 0x7, 804},
 		0xb7: {0x200600, 0x180080000000000, 0x7, 812},
-		0xbc: {0xc0000600400, 0x80440002800000, 0xf, 4479},
+		0xbc: {0xc0000600400, 0x80440002800000, 0xf, 4539},
 		0xbd: {0x0, 0x0, 0x0, 842},
 		0xbe: {0x600000, 0x180000000000, 0x3, 843},
-		0xbf: {0x1c8000040000, 0x2000004600000, 0xf, 4495},
-		0xc3: {0xb8800000005a4000, 0x101100000004660, 0x3ff, 4511},
+		0xbf: {0x1c8000040000, 0x2000004600000, 0xf, 4555},
+		0xc3: {0xb8800000005a4000, 0x101100000004660, 0x3ff, 4571},
 		0xc4: {0x200800, 0x40080000000000, 0x3, 2130},
 		0xc5: {0x500, 0x240000000000000, 0x3, 2134},
 		0xc6: {0x200500, 0x500100000000000, 0x7, 2138},
 		0xc7: {0x800, 0x20000000000000, 0x1, 2146},
-		0xcb: {0x800000000184000, 0x11100000000040, 0xf, 5535},
+		0xcb: {0x800000000184000, 0x11100000000040, 0xf, 5595},
 		0xcc: {0x200040, 0x800080000000000, 0x3, 2166},
 		0xcd: {0x0, 0x0, 0x0, 2170},
 		0xce: {0x600000, 0x180000000000, 0x3, 2171},
 		0xcf: {0x40, 0x400000000000000, 0x1, 2175},
-		0xd3: {0x800000000184000, 0x11100000000040, 0xf, 5551},
+		0xd3: {0x800000000184000, 0x11100000000040, 0xf, 5611},
 		0xd4: {0x1800000000200000, 0x2000000000a0, 0x7, 2195},
 		0xd5: {0x500, 0x240000000000000, 0x3, 2203},
 		0xd6: {0x200500, 0x500100000000000, 0x7, 2207},
 		0xd7: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
-		0xdb: {0xb8800000001a4000, 0x20400000000504, 0x1ff, 5567},
+		0xdb: {0xb8800000001a4000, 0x20400000000504, 0x1ff, 5627},
 		0xdc: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
 		0xdd: {0x0, 0x0, 0x0, 2479},
 		0xde: {0x600000, 0x180000000000, 0x3, 2480},
-		0xf6: {0x100, 0x100000000000000, 0x1, 6079},
+		0xe4: {0x0, 0x0, 0x0, 666},
+		0xe7: {0x0, 0x0, 0x0, 666},
+		0xf6: {0x100, 0x100000000000000, 0x1, 6139},
 	},
 	CageNoBMI2: {
 		0x00: {0x0, 0x0, 0x0, 1},
@@ -3865,41 +3900,41 @@ var Finders = [NumProfiles][256]Finder{
 		0x5d: {0x0, 0x0, 0x0, 544},
 		0x5e: {0x600000, 0x180000000000, 0x3, 545},
 		0x5f: {0x0, 0x0, 0x0, 549},
-		0x61: {0x104000, 0x8100000000000, 0x3, 4414},
-		0x62: {0x84000, 0x8200000000000, 0x3, 4418},
-		0x63: {0x84000, 0x8200000000000, 0x3, 4422},
+		0x61: {0x10c000, 0x6200000000000, 0x7, 4414},
+		0x62: {0x8c000, 0x6400000000000, 0x7, 4422},
+		0x63: {0x8c000, 0x6400000000000, 0x7, 4430},
 		0x64: {0x200800, 0x40080000000000, 0x3, 570},
 		0x65: {0x500, 0x240000000000000, 0x3, 574},
 		0x66: {0x200500, 0x500100000000000, 0x7, 578},
 		0x67: {0x800, 0x20000000000000, 0x1, 586},
-		0x69: {0x104000, 0x8100000000000, 0x3, 4426},
-		0x6a: {0x84000, 0x8200000000000, 0x3, 4430},
-		0x6b: {0x84000, 0x8200000000000, 0x3, 4434},
+		0x69: {0x10c000, 0x6200000000000, 0x7, 4438},
+		0x6a: {0x8c000, 0x6400000000000, 0x7, 4446},
+		0x6b: {0x8c000, 0x6400000000000, 0x7, 4454},
 		0x6c: {0x200060, 0x2800080000000000, 0x7, 2556},
 		0x6d: {0x0, 0x0, 0x0, 606},
 		0x6e: {0x600000, 0x180000000000, 0x3, 607},
 		0x6f: {0x60, 0x1800000000000000, 0x3, 2564},
-		0x71: {0x104000, 0x8100000000000, 0x3, 4438},
-		0x72: {0x84000, 0x8200000000000, 0x3, 4442},
-		0x73: {0x84000, 0x8200000000000, 0x3, 4446},
+		0x71: {0x10c000, 0x6200000000000, 0x7, 4462},
+		0x72: {0x8c000, 0x6400000000000, 0x7, 4470},
+		0x73: {0x8c000, 0x6400000000000, 0x7, 4478},
 		0x74: {0x200800, 0x40080000000000, 0x3, 627},
 		0x75: {0x500, 0x240000000000000, 0x3, 631},
 		0x76: {0x200500, 0x500100000000000, 0x7, 635},
 		0x77: {0x800, 0x20000000000000, 0x1, 643},
-		0x79: {0x104000, 0x8100000000000, 0x3, 4450},
-		0x7a: {0x84000, 0x8200000000000, 0x3, 4454},
-		0x7b: {0x84000, 0x8200000000000, 0x3, 4458},
+		0x79: {0x10c000, 0x6200000000000, 0x7, 4486},
+		0x7a: {0x8c000, 0x6400000000000, 0x7, 4494},
+		0x7b: {0x8c000, 0x6400000000000, 0x7, 4502},
 		0x7c: {0x200060, 0x2800080000000000, 0x7, 2568},
 		0x7d: {0x0, 0x0, 0x0, 655},
 		0x7e: {0x600000, 0x180000000000, 0x3, 656},
 		0x7f: {0x60, 0x1800000000000000, 0x3, 2576},
-		0x81: {0x104000, 0x8100000000000, 0x3, 4462},
+		0x81: {0x10c000, 0x6200000000000, 0x7, 4510},
 		0x84: {0x200000, 0x80000000000, 0x1, 664},
-		0x85: {0x1800000000, 0x60000000, 0x3, 4466},
+		0x85: {0x1800000000, 0x60000000, 0x3, 4518},
 		0x87: {0x0, 0x0, 0x0, 667},
-		0x89: {0x104000, 0x8100000000000, 0x3, 4470},
-		0x8d: {0x0, 0x0, 0x0, 4474},
-		0x91: {0x104000, 0x8100000000000, 0x3, 4475},
+		0x89: {0x10c000, 0x6200000000000, 0x7, 4522},
+		0x8d: {0x0, 0x0, 0x0, 4530},
+		0x91: {0x10c000, 0x6200000000000, 0x7, 4531},
 		0x94: {0x8000210008, 0x8008100002000000, 0xf, 672},
 		0x95: {0x0, 0x0, 0x0, 666},
 		0x97: {0x8000010008, 0x8002000002000000, 0x7, 688},
@@ -3917,30 +3952,32 @@ var Finders = [NumProfiles][256]Finder{
 		0xb5: {0x500, 0x240000000000000, 0x3, 800},
 		0xb6: {0x200500, 0x500100000000000, 0x7, 804},
 		0xb7: {0x200600, 0x180080000000000, 0x7, 812},
-		0xbc: {0xc0000600400, 0x80440002800000, 0xf, 4479},
+		0xbc: {0xc0000600400, 0x80440002800000, 0xf, 4539},
 		0xbd: {0x0, 0x0, 0x0, 842},
 		0xbe: {0x600000, 0x180000000000, 0x3, 843},
-		0xbf: {0x1c8000040000, 0x2000004600000, 0xf, 4495},
-		0xc3: {0xb8800000005a4000, 0x101100000004660, 0x3ff, 4511},
+		0xbf: {0x1c8000040000, 0x2000004600000, 0xf, 4555},
+		0xc3: {0xb8800000005a4000, 0x101100000004660, 0x3ff, 4571},
 		0xc4: {0x200800, 0x40080000000000, 0x3, 2130},
 		0xc5: {0x500, 0x240000000000000, 0x3, 2134},
 		0xc6: {0x200500, 0x500100000000000, 0x7, 2138},
 		0xc7: {0x800, 0x20000000000000, 0x1, 2146},
-		0xcb: {0x800000000184000, 0x11100000000040, 0xf, 5535},
+		0xcb: {0x800000000184000, 0x11100000000040, 0xf, 5595},
 		0xcc: {0x200060, 0x2800080000000000, 0x7, 2580},
 		0xcd: {0x0, 0x0, 0x0, 2170},
 		0xce: {0x600000, 0x180000000000, 0x3, 2171},
 		0xcf: {0x60, 0x1800000000000000, 0x3, 2588},
-		0xd3: {0x800000000184000, 0x11100000000040, 0xf, 5551},
+		0xd3: {0x800000000184000, 0x11100000000040, 0xf, 5611},
 		0xd4: {0x1800000000200000, 0x2000000000a0, 0x7, 2195},
 		0xd5: {0x500, 0x240000000000000, 0x3, 2203},
 		0xd6: {0x200500, 0x500100000000000, 0x7, 2207},
 		0xd7: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
-		0xdb: {0xb8800000001a4000, 0x20400000000504, 0x1ff, 5567},
+		0xdb: {0xb8800000001a4000, 0x20400000000504, 0x1ff, 5627},
 		0xdc: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
 		0xdd: {0x0, 0x0, 0x0, 2479},
 		0xde: {0x600000, 0x180000000000, 0x3, 2480},
-		0xf6: {0x100, 0x100000000000000, 0x1, 6079},
+		0xe4: {0x0, 0x0, 0x0, 666},
+		0xe7: {0x0, 0x0, 0x0, 666},
+		0xf6: {0x100, 0x100000000000000, 0x1, 6139},
 	},
 }
 

@@ -1,3 +1,5 @@
+//lint:file-ignore U1000 the kernel knows fields that nobody here needs
+
 package kernel
 
 import (

@@ -28,7 +28,9 @@ type Function struct {
 	//     callee in Imm,
 	//   - any other call has in Imm the distance from Constants.CallBase.
 	Insns []abi.Insn
-	// Jited is the function's machine code, Addr its address.
+	// Jited is the function's machine code as the JIT emitted it, Addr its
+	// address. Direct tail calls, which the kernel rewrites when their slot of
+	// the map is filled, are as if it were empty.
 	Jited []byte
 	Addr  uint64
 	// Calls of the function, in order.
@@ -56,8 +58,7 @@ type Call struct {
 // the program wasn't loaded with Spec.Debug, that would help.
 var ErrHidden = errors.New("kernel: can't tell hidden opcodes apart")
 
-// split cuts a dump into functions. Exception callbacks that the verifier
-// made are left out, as the kernel leaves them out.
+// split cuts a dump into functions.
 func split(i *Info) ([]Function, error) {
 	n := len(i.Addrs)
 	if len(i.Lens) != n || n == 0 {
@@ -82,6 +83,23 @@ func split(i *Info) ([]Function, error) {
 		code = code[i.Lens[k]:]
 	}
 	return fs, nil
+}
+
+// defaultCallback is what the verifier appends to a program that throws and
+// has no callback of its own. The kernel shows its instructions, not its code.
+var defaultCallback = []abi.Insn{
+	{Op: 0xbf, Regs: abi.Registers(abi.R0, abi.R1)},
+	{Op: abi.OpExit},
+}
+
+// cutCallback takes the default callback off the last function.
+func cutCallback(fs []Function) {
+	own := slices.ContainsFunc(fs, func(f Function) bool { return f.ExceptionCallback })
+	last := &fs[len(fs)-1]
+	if n := len(last.Insns) - len(defaultCallback); fs[0].ExceptionBoundary && !own &&
+		n > 0 && slices.Equal(last.Insns[n:], defaultCallback) {
+		last.Insns = last.Insns[:n]
+	}
 }
 
 // translatedFunctions returns the first slots of the functions of a dump.
@@ -184,9 +202,16 @@ func (f *Function) restoreTailCalls() error {
 	var direct []bool
 	for at := 0; at+10 <= len(f.Jited); at++ {
 		c := cursor{f.Jited, at}
-		if c.take(bytesCounterTest) {
-			c.at++ // the distance of the jump
-			direct = append(direct, !c.take(bytesLoadIndirect))
+		if !c.take(bytesCounterTest) {
+			continue
+		}
+		out := c.at + 1 + int(int8(f.Jited[c.at])) // where the test jumps
+		c.at++
+		direct = append(direct, !c.take(bytesLoadIndirect))
+		if direct[len(direct)-1] {
+			if err := f.unpoke(c.at, out); err != nil {
+				return err
+			}
 		}
 	}
 	if len(direct) != len(slots) {
@@ -198,6 +223,25 @@ func (f *Function) restoreTailCalls() error {
 			poke++
 			f.Insns[s].Imm = poke
 		}
+	}
+	return nil
+}
+
+// unpoke makes a direct tail call look as if its slot of the map were empty:
+//
+//	bypass: jmp out (5 bytes) … target: nop (5 bytes) out:
+//
+// Once the slot is filled the first is a nop and the second a jump.
+func (f *Function) unpoke(bypass, out int) error {
+	target := out - len(bytesNop5)
+	if target < bypass+5 || out > len(f.Jited) {
+		return fmt.Errorf("%w: a tail call at %d that ends at %d", ErrHidden, bypass, out)
+	}
+	if c := (cursor{f.Jited, bypass}); c.take(bytesNop5) {
+		f.Jited = slices.Clone(f.Jited)
+		f.Jited[bypass] = 0xe9
+		binary.LittleEndian.PutUint32(f.Jited[bypass+1:], uint32(out-bypass-5))
+		copy(f.Jited[target:], bytesNop5)
 	}
 	return nil
 }

@@ -47,6 +47,10 @@ func functions(i *Info, c *Constants, syms *Symbols, maps mapConstants, s *Spec)
 		if f.Params, err = ParsePrologue(f.Jited, f.Insns, k > 0); err != nil {
 			return nil, fmt.Errorf("function %d: %w", k, err)
 		}
+	}
+	cutCallback(fs)
+	for k := range fs {
+		f := &fs[k]
 		if err := f.restore(fs, i, c); err != nil {
 			return nil, fmt.Errorf("function %d: %w", k, err)
 		}

@@ -60,7 +60,7 @@ func Compile(k *kernel.Constants, f *kernel.Function, all []kernel.Function) (*j
 		ExceptionCallback: f.ExceptionCallback,
 	}
 	if f.Arena {
-		fn.ArenaKernel = f.ArenaBase
+		fn.ArenaKernel, fn.ArenaUser = f.ArenaBase, f.ArenaUser
 	}
 	if f.PrivateStack {
 		fn.PrivateStack = f.PrivateFrame

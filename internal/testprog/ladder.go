@@ -11,7 +11,7 @@ import (
 // h conditional jumps, each to the unconditional one of the next rank, and
 // h-1 unconditional ones, all to the end, where the last two of the others
 // lead as well. The kernel's JIT takes h+1 passes for h up to 16; from then on
-// padding ends it at 17 (spec 3.8).
+// padding ends it at 17 (TestLadder).
 //
 //	call; jeq ×h; ja ×(h-1); end: return 1
 //

@@ -20,7 +20,7 @@ func passes(t *testing.T, p []bpf.Insn) ([]int, error) {
 	return code.Funcs[0].Passes, nil
 }
 
-// TestLadder has the lengths that spec 3.8 and the golden file tell.
+// TestLadder has the lengths that the golden file tells.
 func TestLadder(t *testing.T) {
 	for h, want := range map[int]int{4: 5, 14: 15, 15: 16, 16: 17, 17: 17, 33: 17, 100: 17} {
 		got, err := passes(t, Ladder(h))

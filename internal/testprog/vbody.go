@@ -292,8 +292,13 @@ func (f *vfunc) address(n int, a access, ordered bool) (base uint8, off int16, o
 // verifier merges two ways to a place only if it remembers the same kind of
 // thing of each slot on both, else it walks the rest twice. So what stands on
 // one way only may write only to slots that are blurred, and must leave them so.
+//
+// Atomic operations always want a blurred slot. The number that one fetches
+// from another kind of slot the verifier of Linux 6.18 takes for known, but it
+// doesn't note that a decision depends on that slot; so it may merge two ways
+// that differ there, and remove code that runs.
 func (f *vfunc) slotsFor(n int, a access) []int {
-	if a == reads || f.arms == 0 || f.v.free {
+	if a == reads || f.v.free || f.arms == 0 && a != updates {
 		return f.data
 	}
 	if !a.blurs(n) {
@@ -305,7 +310,18 @@ func (f *vfunc) slotsFor(n int, a access) []int {
 			slots = append(slots, s)
 		}
 	}
+	if slots == nil && f.arms == 0 && len(f.data) > 0 {
+		s := pick(f.r, f.data...)
+		f.blur(s)
+		slots = append(slots, s)
+	}
 	return slots
+}
+
+// blur makes the verifier forget what a slot holds.
+func (f *vfunc) blur(slot int) {
+	f.emit(insn(opStB, abi.R10, 0, slotOff(slot), int32(between(f.r, 1, 127))))
+	f.blurred[slot] = true
 }
 
 // memory emits a load or a store of any form.
@@ -482,8 +498,7 @@ func (f *vfunc) windowSlot() (int, bool) {
 	slot := pick(f.r, lowest...)
 	for s := slot; s > slot-windowSize/8; s-- {
 		if !f.blurred[s] {
-			f.emit(insn(opStB, abi.R10, 0, slotOff(s), int32(between(f.r, 1, 127))))
-			f.blurred[s] = true
+			f.blur(s)
 		}
 	}
 	return slot, true

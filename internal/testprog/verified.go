@@ -243,6 +243,9 @@ func (v *verified) tiny(size int) []abi.Insn {
 		}
 	}
 	f.foldInto(0, 2)
+	for len(f.e.insns) < minVerified-1 {
+		f.alu()
+	}
 	f.e.emit(abi.Insn{Op: abi.OpExit})
 	return v.link(f)
 }

@@ -199,7 +199,6 @@ func (f *vfunc) unknown(reg uint8) {
 			insn(opLdxDW, reg, reg, int16(f.r.IntN(f.v.packetSize-7)), 0))
 	} else if slots := f.slotsFor(8, updates); len(slots) > 0 && f.v.has&Atomics != 0 {
 		s := pick(f.r, slots...)
-		f.blurred[s] = true
 		f.emit(insn(opMov64K, reg, 0, 0, constant(f.r)),
 			insn(opAtomDW, abi.R10, reg, slotOff(s), Fetch|AtomicAdd))
 	} else {

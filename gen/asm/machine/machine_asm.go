@@ -147,7 +147,7 @@ func enter() {
 	Doc(
 		"enter calls generated code with empty registers on the native stack of the",
 		"window at base. It returns when that code returns or leaves by a stub or a",
-		"fault; Context.Exit says which.",
+		"fault; Context.Exit says which. Context.Busy is 1 until the code returns.",
 		"",
 		"	goroutine stack          native stack",
 		"	+----------------+       +-----------------+",
@@ -161,6 +161,7 @@ func enter() {
 	Load(Param("r2"), reg.RSI)
 	Load(Param("slice"), reg.R9)
 	leaveGo()
+	MOVQ(operand.U32(1), context(reg.R12, "OffBusy"))
 	raw("LEAQ", mem(reg.R12, abi("ContextOffset")-stackHeadroom), reg.RSP)
 	for _, r := range []int{rax, rcx, rdx, rbx, r8, r10, r13, r14, r15} {
 		clearReg(r)
@@ -170,6 +171,7 @@ func enter() {
 	MOVQ(reg.RAX, saved(reg.R12, rax))
 	MOVQ(reg.R9, saved(reg.R12, r9))
 	MOVQ(operand.U32(uint32(abi("ExitDone"))), context(reg.R12, "OffExit"))
+	MOVQ(operand.U32(0), context(reg.R12, "OffBusy"))
 	backToGo()
 }
 

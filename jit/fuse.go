@@ -1,0 +1,142 @@
+package jit
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/bpfjit/bpfjit/abi"
+)
+
+// Fusing. BPF has instructions of two operands, so compilers compute addresses
+// in steps, most of all in loops over arrays:
+//
+//	r2 = r10
+//	r2 += -400          lea rsi, [rbp+rdi-400]
+//	r2 += r1
+//
+// The cage makes one instruction of them, which pays for its masks and its
+// CHARGEs. The first slot becomes the lea, the others nothing. None of them
+// can fault or leave the code, no jump may lead to the others, and so nobody
+// can see the state in between. The kernel's profile has no such thing.
+
+// Opcodes that are fused, 64 bits; the forms of 32 bits are 3 less.
+const (
+	opMoveX = 0xbf
+	opAddX  = 0x0f
+	opAddK  = 0x07
+	narrow  = abi.ClassALU64 - abi.ClassALU
+)
+
+// nothing is a slot without code: r0 = r0.
+var nothing = abi.Insn{Op: opMoveX}
+
+// fuse replaces the function's instructions by a copy with moves and additions
+// fused.
+func (c *compiler) fuse() {
+	if !slices.ContainsFunc(c.insns, func(in abi.Insn) bool { return in.Op == opMoveX || in.Op == opMoveX-narrow }) {
+		return
+	}
+	insns := append(c.private[:0], c.insns...)
+	c.private = insns
+	c.insns = insns
+	c.findTargets()
+	for i := 0; i+1 < len(insns); i++ {
+		in := insns[i]
+		if in.Op != opMoveX && in.Op != opMoveX-narrow || in.Off != 0 || in.Dst() == in.Src() {
+			continue
+		}
+		lea := abi.Insn{Op: abi.OpLea, Regs: in.Regs}
+		less := uint8(0)
+		if in.Op != opMoveX {
+			lea.Op, less = abi.OpLea32, narrow
+		}
+		n, added := 1, false
+		for ; i+n < len(insns) && !c.targets[i+n]; n++ {
+			next := insns[i+n]
+			if next.Dst() != in.Dst() || next.Off != 0 {
+				break
+			}
+			if next.Op == opAddK-less && !added {
+				lea.Imm, added = next.Imm, true
+				continue
+			}
+			if next.Op != opAddX-less || lea.Off != 0 {
+				break
+			}
+			index := next.Src()
+			if index == in.Dst() { // twice what there is
+				if added {
+					break
+				}
+				index = in.Src()
+			}
+			lea.Off = int16(index) + 1
+		}
+		if n == 1 {
+			continue
+		}
+		insns[i] = lea
+		for k := i + 1; k < i+n; k++ {
+			insns[k] = nothing
+		}
+		i += n - 1
+	}
+}
+
+// findTargets marks the targets of jumps.
+func (c *compiler) findTargets() {
+	c.targets = slices.Grow(c.targets[:0], len(c.insns)+1)[:len(c.insns)+1]
+	clear(c.targets)
+	for i, in := range c.insns {
+		switch class := in.Op & abi.ClassMask; {
+		case class != abi.ClassJMP && class != abi.ClassJMP32:
+		case in.Op == abi.OpGotol:
+			c.targets[i+1+int(in.Imm)] = true
+		case in.Op != abi.OpCall && in.Op != abi.OpCallx && in.Op != abi.OpExit && in.Op != abi.OpCharge:
+			c.targets[i+1+int(in.Off)] = true
+		}
+	}
+}
+
+// appendLea appends lea dst, [src+index+imm].
+//
+//	REX.W 8D /r    ModRM  mod reg=dst rm      SIB  00 index base
+//
+// rbp and r13 as a base take a displacement, even 0.
+func appendLea(b []byte, in abi.Insn) []byte {
+	dst, base := abi.Native[in.Dst()], abi.Native[in.Src()]
+	index := uint8(abi.RSP) // none
+	if in.Off != 0 {
+		index = abi.Native[in.Off-1]
+	}
+	if in.Imm == 0 && base&7 == abi.RBP && in.Off != 0 && index&7 != abi.RBP {
+		base, index = index, base // the sum is the same
+	}
+	rex := 0x40 | dst>>3<<2 | index>>3<<1 | base>>3
+	if in.Op == abi.OpLea {
+		rex |= 8
+	}
+	if rex != 0x40 {
+		b = append(b, rex)
+	}
+	mod := uint8(0x80)
+	switch {
+	case in.Imm == 0 && base&7 != abi.RBP:
+		mod = 0
+	case in.Imm == int32(int8(in.Imm)):
+		mod = 0x40
+	}
+	b = append(b, 0x8d)
+	if in.Off == 0 {
+		b = append(b, mod|dst&7<<3|base&7)
+	} else {
+		b = append(b, mod|dst&7<<3|abi.RSP, index&7<<3|base&7)
+	}
+	switch mod {
+	case 0x40:
+		return append(b, byte(in.Imm))
+	case 0x80:
+		return binary.LittleEndian.AppendUint32(b, uint32(in.Imm))
+	}
+	return b
+}
