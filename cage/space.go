@@ -112,9 +112,9 @@ func (s *Space) at(addr, n uint64) unsafe.Pointer {
 	return nil
 }
 
-// windows is set once a window was made: later ones can fail only for want of
+// windowed is set once a window was made: later ones can fail only for want of
 // something that can run out.
-var windows atomic.Bool
+var windowed atomic.Bool
 
 // Windows returns nil if instances of kind Window can be had, as far as that
 // can be told beforehand, or an error that wraps ErrNoWindow and says what the
@@ -129,13 +129,13 @@ func (s *Space) Windows() error {
 		return mem.noWin
 	case plain:
 		return ErrNoWindow
-	case windows.Load():
+	case windowed.Load():
 		return nil
 	}
 	var probe Space
 	i, err := probe.NewInstance(Window)
 	if err == nil {
-		windows.Store(true)
+		windowed.Store(true)
 		err = i.Close()
 	}
 	return errors.Join(err, probe.Close())
