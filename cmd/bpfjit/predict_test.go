@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bpfjit/bpfjit"
 	"github.com/bpfjit/bpfjit/bpf"
@@ -149,5 +150,31 @@ func TestPredictSeeds(t *testing.T) {
 	x, y, z := a.Programs[0].Functions[0].Hardened.Code, b.Programs[0].Functions[0].Hardened.Code, more.Programs[0].Functions[0].Hardened.Code
 	if *x != *y || z.Min > x.Min || z.Max < x.Max || z.Min == z.Max {
 		t.Errorf("sizes of 3 seeds %v, of the same %v, of 40 %v", x, y, z)
+	}
+}
+
+// TestProgress: a terminal sees a line when the work is long, and nothing of
+// it afterwards; anything else sees nothing.
+func TestProgress(t *testing.T) {
+	var out bytes.Buffer
+	var p progress
+	p.start(&out)
+	p.next = time.Time{}
+	p.step("seed %d", 1)
+	p.clear()
+	if out.Len() > 0 {
+		t.Errorf("not on a terminal: %q", &out)
+	}
+	p.w, p.label = &out, "object"
+	p.next = time.Now().Add(time.Hour)
+	p.step("seed %d", 2) // too soon
+	p.next = time.Time{}
+	p.step("seed %d", 3)
+	p.next = time.Now().Add(time.Hour)
+	p.step("seed %d", 4)
+	p.clear()
+	p.clear()
+	if got, want := out.String(), "\r\x1b[Kobject: seed 3\r\x1b[K"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
