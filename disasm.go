@@ -15,6 +15,16 @@ type x86 struct {
 	text   string
 }
 
+// Disassemble decodes the x86-64 instruction at an offset of code, in Intel
+// syntax, with its length in bytes. Any offset will do, inside of an
+// instruction too, which is where sprayed constants are entered. Targets of
+// jumps are offsets of code. A byte that begins no instruction is "db" and its
+// value.
+func Disassemble(code []byte, offset int) (text string, size int) {
+	x := disassemble(code, offset)
+	return x.text, x.size
+}
+
 // disassemble returns the instruction at an offset of the code, in Intel
 // syntax. Targets of jumps and calls are offsets of the code. What can't be
 // decoded is a single byte.

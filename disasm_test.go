@@ -37,3 +37,18 @@ func TestDisassemble(t *testing.T) {
 		}
 	}
 }
+
+// TestDisassembleInside enters a constant one byte late: it swallows the
+// opcode behind it.
+func TestDisassembleInside(t *testing.T) {
+	code := []byte{0xb8, 0x90, 0x90, 0x90, 0x3c, 0x35, 0x90, 0x90, 0x90, 0x3c}
+	var got []string
+	for at := 1; at < len(code)-1; {
+		text, size := Disassemble(code, at)
+		got = append(got, text)
+		at += size
+	}
+	if text := strings.Join(got, "; "); text != "nop; nop; nop; cmp al, 0x35; nop; nop; nop" {
+		t.Error(text)
+	}
+}

@@ -11,24 +11,18 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-
 	"github.com/bpfjit/bpfjit"
 )
 
 // Options of an object. The zero value and nil are valid.
 type Options struct {
-	// Helpers are helper functions for the programs, in addition to, or
-	// instead of, the built-in ones.
-	Helpers map[asm.BuiltinFunc]bpfjit.HelperFunc
-	// Prepare may change maps, variables and programs before they are made.
-	Prepare func(spec *ebpf.CollectionSpec)
-	// Budget of a run in instructions, see bpfjit.Options. 0 means a million:
-	// a test should not hang.
-	Budget int64
-	// CPU is the number of the processor that programs believe to run on.
-	CPU uint32
+	// Options of the programs. Engine, Space, Clock, Random and Trace are the
+	// test's own, and not used. A Budget of 0 means a million instructions: a
+	// test should not hang.
+	bpfjit.Options
+	// Variables are what globals and constants of the object begin with, by
+	// name.
+	Variables map[string]any
 }
 
 // Object is a clang object under test. It isn't safe for concurrent use.
@@ -68,19 +62,24 @@ func Load(t testing.TB, file string, opts *Options) *Object {
 		if err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
-		if opts.Prepare != nil {
-			opts.Prepare(spec)
+		for name, value := range opts.Variables {
+			v := spec.Variables[name]
+			if v == nil {
+				t.Fatalf("%s has no variable %q", file, name)
+			}
+			if err := v.Set(value); err != nil {
+				t.Fatalf("%s: %s: %v", file, name, err)
+			}
 		}
 		s := &side{engine: engine}
-		random := rand.New(rand.NewPCG(1, 2))
-		budget := opts.Budget
-		if budget == 0 {
-			budget = defaultBudget
+		options := opts.Options
+		if options.Budget == 0 {
+			options.Budget = defaultBudget
 		}
-		s.c, err = bpfjit.LoadCollection(spec, &bpfjit.Options{
-			Engine: engine, Helpers: opts.Helpers, Budget: budget, CPU: opts.CPU,
-			Clock: func() uint64 { return o.Clock }, Random: random.Uint32, Trace: &s.trace,
-		})
+		options.Engine, options.Space, options.Trace = engine, nil, &s.trace
+		options.Clock = func() uint64 { return o.Clock }
+		options.Random = rand.New(rand.NewPCG(1, 2)).Uint32
+		s.c, err = bpfjit.LoadCollection(spec, &options)
 		if engine == bpfjit.EngineJIT && errors.Is(err, bpfjit.ErrUnsupported) {
 			t.Logf("no machine code: %v", err)
 			continue // if it isn't the platform, the interpreter will say so
@@ -200,7 +199,7 @@ func (o *Object) Value(name string, key, value any) {
 func (o *Object) Set(name string, key, value any) {
 	o.t.Helper()
 	for _, s := range o.sides {
-		if err := o.find(s, name).Update(o.encode(key), o.encode(value), ebpf.UpdateAny); err != nil {
+		if err := o.find(s, name).Update(o.encode(key), o.encode(value), 0); err != nil {
 			o.t.Fatalf("map %s: %v", name, err)
 		}
 	}

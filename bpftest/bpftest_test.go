@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bpfjit/bpfjit/bpftest"
@@ -81,13 +80,9 @@ func TestFilter(t *testing.T) {
 	t.Log("engines:", o.Engines())
 }
 
-// TestPrepare changes a constant of the object before it is loaded.
-func TestPrepare(t *testing.T) {
-	o := bpftest.Load(t, object, &bpftest.Options{Prepare: func(spec *ebpf.CollectionSpec) {
-		if err := spec.Variables["answer_pings"].Set(uint8(0)); err != nil {
-			t.Fatal(err)
-		}
-	}})
+// TestVariables changes a constant of the object before it is loaded.
+func TestVariables(t *testing.T) {
+	o := bpftest.Load(t, object, &bpftest.Options{Variables: map[string]any{"answer_pings": uint8(0)}})
 	if verdict, _ := o.Packet("filter", packet(t, 4)); verdict != xdpPass {
 		t.Errorf("ping: verdict %d, want %d", verdict, xdpPass)
 	}
@@ -119,6 +114,7 @@ func TestMistakes(t *testing.T) {
 		func() { o.Value("counters", uint32(1000), new(uint64)) },
 		func() { o.Set("counters", uint64(0), uint64(0)) },
 		func() { bpftest.Load(f, "no such file", nil) },
+		func() { bpftest.Load(f, object, &bpftest.Options{Variables: map[string]any{"answer": 1}}) },
 	} {
 		f.text = ""
 		func() {

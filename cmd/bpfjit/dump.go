@@ -18,7 +18,12 @@ An object with several programs needs -prog. Without an object, the embedded
 example is shown. Profiles: cage is what bpfjit runs; kernel is what Linux 6.18
 emits for these instructions, v5.13 what Linux 5.13 did. Of what a kernel's
 verifier rewrites before, and of its addresses, these two know nothing; "bpfjit
-diff" does.`
+diff" does.
+
+With -gadgets it shows instead what the author's constants are to a processor
+that is sent into the midst of them (JIT spraying): the instructions at offsets
++1 to +4 of the code, before and after blinding. Blinding hides no displacements
+of memory accesses, shift counts or distances of jumps.`
 
 // dump holds the flags of the subcommand.
 type dump struct {
@@ -26,6 +31,8 @@ type dump struct {
 	raw     bool
 	bytes   bool
 	json    bool
+	gadgets bool
+	seed    uint64
 }
 
 func runDump(stdin io.Reader, stdout, stderr io.Writer, args []string) int {
@@ -37,10 +44,12 @@ func runDump(stdin io.Reader, stdout, stderr io.Writer, args []string) int {
 	set.BoolVar(&d.raw, "raw", false, "the form of the kernel's bpf_jit_enable=2")
 	set.BoolVar(&d.bytes, "bytes", true, "show bytes")
 	set.BoolVar(&d.json, "json", false, "one JSON object a function")
+	set.BoolVar(&d.gadgets, "gadgets", false, "show constants as the machine code that they are from within")
+	set.Uint64Var(&d.seed, "seed", 0, "with -gadgets: of the random numbers; 0: others each time")
 	if exit, done := parse(set, stdout, args); done {
 		return exit
 	}
-	if set.NArg() > 1 || set.NArg() == 1 && *code != "" || d.raw && d.json {
+	if set.NArg() > 1 || set.NArg() == 1 && *code != "" || d.raw && (d.json || d.gadgets) {
 		set.Usage()
 		return exitUsage
 	}
@@ -74,6 +83,9 @@ func (d *dump) code(w io.Writer, value string) error {
 	if d.profile != "cage" {
 		return d.kernel(w, src)
 	}
+	if d.gadgets {
+		return d.gadgetsCage(w, func(opts *bpfjit.Options) (*bpfjit.Program, error) { return bpfjit.CompileSource(src, opts) })
+	}
 	prog, err := bpfjit.CompileSource(src, d.options(w))
 	if err != nil {
 		return err
@@ -90,6 +102,9 @@ func (d *dump) object(w io.Writer, o *object, program string) error {
 			return err
 		}
 		return d.kernel(w, src)
+	}
+	if d.gadgets {
+		return d.gadgetsCage(w, func(opts *bpfjit.Options) (*bpfjit.Program, error) { return o.load(program, opts) })
 	}
 	prog, err := o.load(program, d.options(w))
 	if err != nil {
@@ -138,6 +153,9 @@ func (d *dump) kernel(w io.Writer, src *bpfjit.Source) error {
 	functions, err := src.Translate()
 	if err != nil {
 		return err
+	}
+	if d.gadgets {
+		return d.gadgetsKernel(w, src, functions, profile)
 	}
 	for i := range functions {
 		f := &functions[i]

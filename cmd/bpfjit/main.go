@@ -29,6 +29,7 @@ type command struct {
 var commands = []command{
 	{"run", "run a program of an object on packets or memory", runRun},
 	{"dump", "show bytecode beside machine code beside C", runDump},
+	{"predict", "tell what a kernel's JIT will do with an object, plain and hardened", runPredict},
 	{"diff", "compare with what the running kernel makes of a program", runDiff},
 	{"vectors", "compile and run test vectors, JSON lines in and out", runVectors},
 	{"plugin", "be a plugin of the bpf_conformance suite", runPlugin},
@@ -65,7 +66,7 @@ func usage(w io.Writer) {
 		fmt.Fprintf(table, "  %s\t%s\n", c.name, c.summary)
 	}
 	table.Flush()
-	fmt.Fprint(w, "\n\"bpfjit COMMAND -h\" tells more. Without an object, run and dump use an example.\n")
+	fmt.Fprint(w, "\n\"bpfjit COMMAND -h\" tells more. Without an object, an example is used.\n")
 }
 
 // flags returns a set of flags for a subcommand. arguments is what follows
