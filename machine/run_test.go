@@ -258,9 +258,13 @@ func TestBudget(t *testing.T) {
 		default:
 			budget = 1 + r.Int64N(2*int64(sum))
 		}
+		limit := budget
+		if budget == 0 {
+			limit = abi.DefaultBudget
+		}
 		used, passed := int64(0), 0
 		for _, n := range charges {
-			if budget >= 0 && used+int64(n) > budget {
+			if limit >= 0 && used+int64(n) > limit {
 				break
 			}
 			used += int64(n)
