@@ -62,11 +62,17 @@ func restore(t *testing.T, p *bpf.Program, r *Result) (insns []bpf.Insn) {
 		in := group[len(group)-1]
 		if d, ok := bpf.Distance(in); ok {
 			to, ok := old[r.Index[slot+1]+d]
-			if !ok {
-				// The address of a function that isn't here stays.
-				if to = slot + 1 + int(d); in != was {
-					t.Fatalf("slot %d (%s) leads between the slots: %s", slot, p.Text(slot), bpf.Text(in))
-				}
+			outside := false // a function that isn't here: the number stays
+			if e, ok := bpf.Distance(was); ok {
+				outside = slot+1+int(e) < 0 || slot+1+int(e) >= len(p.Insns)
+			}
+			switch {
+			case outside && in != was:
+				t.Fatalf("slot %d (%s) leads outside, and became %s", slot, p.Text(slot), bpf.Text(in))
+			case outside:
+				to = slot + 1 + int(d)
+			case !ok:
+				t.Fatalf("slot %d (%s) leads between the slots: %s", slot, p.Text(slot), bpf.Text(in))
 			}
 			if in.Op == abi.OpCall || in.Op == abi.OpGotol || in.Op == abi.OpLdImm64 {
 				in.Imm = int32(to - slot - 1)
