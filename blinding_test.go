@@ -49,8 +49,8 @@ func TestBlinding(t *testing.T) {
 	}
 }
 
-// TestBlindingAgrees compares blinded code with the interpreter on random
-// programs.
+// TestBlindingAgrees compares blinded code with plain code, and both with the
+// interpreter, on random programs.
 func TestBlindingAgrees(t *testing.T) {
 	needJIT(t)
 	seed := testprog.Seed(t)
@@ -60,11 +60,12 @@ func TestBlindingAgrees(t *testing.T) {
 		prog := testprog.Wild(seed, i, testprog.Limits{})
 		want, err1 := outcomeOf(&prog, bpfjit.EngineInterpreter, false, 1<<14)
 		got, err2 := outcomeOf(&prog, bpfjit.EngineJIT, true, 1<<14)
-		if err := errors.Join(err1, err2); err != nil {
+		plain, err3 := outcomeOf(&prog, bpfjit.EngineJIT, false, 1<<14)
+		if err := errors.Join(err1, err2, err3); err != nil {
 			t.Fatalf("%s: %v", prog.Name, err)
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%s: blinded code differs (-interpreter +machine code):\n%s", prog.Name, diff)
+		if diff := cmp.Diff(want, got) + cmp.Diff(plain, got); diff != "" {
+			t.Errorf("%s: blinded code differs (-interpreter or plain code +blinded code):\n%s", prog.Name, diff)
 			if bad++; bad == 5 {
 				t.Fatal("too many differences")
 			}

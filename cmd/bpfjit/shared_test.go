@@ -97,14 +97,14 @@ func TestSharedVectors(t *testing.T) {
 		}
 	}
 
-	engines := []string{"interp"}
+	engines := [][]string{{"-engine", "interp"}}
 	if machine.Available() == nil {
-		engines = append(engines, "jit")
+		engines = append(engines, []string{"-engine", "jit"}, []string{"-engine", "jit", "-blind"})
 	}
 	right := len(open)
 	for _, engine := range engines {
 		n := 0
-		for i, a := range vectorsOf(t, open, "-engine", engine) {
+		for i, a := range vectorsOf(t, open, engine...) {
 			if a.Error != "" || a.R0 != open[i].Expect {
 				t.Errorf("%s: %s: r0 %s, error %q, want %s", open[i].Name, engine, a.R0, a.Error, open[i].Expect)
 				continue
