@@ -187,7 +187,9 @@ func TestNeverWritableAndExecutable(t *testing.T) {
 		var watch sync.WaitGroup
 		ready := make(chan bool)
 		watch.Go(func() {
-			for looks < 20 || !done.Load() {
+			// The last look begins after the last image was published.
+			for last := false; !last; {
+				last = done.Load()
 				for _, m := range mappings(t) {
 					if m.perm[1] == 'w' && m.perm[2] == 'x' {
 						t.Errorf("%x-%x %s", m.lo, m.hi, m.perm)
