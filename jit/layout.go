@@ -114,6 +114,7 @@ func (c *compiler) inlineExit() bool { return c.cage && len(c.epilogue) <= encod
 // fixed returns the bytes before a slot that aren't jumps, and the number of
 // jumps there.
 func (c *compiler) fixed(slot uint32) (bytes, jumps uint32) {
-	b := c.before[c.draft.Ranks[slot]]
-	return uint32(len(c.prologue)) + c.draft.Ends[slot] - c.draft.Ends[0] + b.bytes, b.jumps
+	steps, marks := c.draft.Before(slot)
+	b := c.before[marks]
+	return uint32(len(c.prologue)) + steps + b.bytes, b.jumps
 }
