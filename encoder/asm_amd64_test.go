@@ -59,7 +59,7 @@ func TestOffsets(t *testing.T) {
 		"rowFirst": unsafe.Offsetof(r.First),
 		"rowMore":  unsafe.Offsetof(r.More),
 
-		"markSlot": unsafe.Offsetof(m.Slot), "markRow": unsafe.Offsetof(m.row), "markSize": markSize,
+		"markSlot": unsafe.Offsetof(m.Slot), "markRow": unsafe.Offsetof(m.row), "MarkSize": MarkSize,
 		"gapBytes": unsafe.Offsetof(g.Bytes), "gapLen": unsafe.Offsetof(g.Len),
 
 		"classBits": tables.ClassBits, "firstProperty": tables.ClassImm8, "opLdImm64": abi.OpLdImm64,
@@ -68,7 +68,7 @@ func TestOffsets(t *testing.T) {
 		{unsafe.Sizeof(w), 14 * 8}, {unsafe.Sizeof(j), 11 * 8}, // as the stubs have them
 		{unsafe.Offsetof(r.Step), 0}, {unsafe.Sizeof(i), abi.InsnSize}, {unsafe.Sizeof(r), tables.RowSize},
 		{unsafe.Sizeof(q), tables.RowSize},
-		{unsafe.Sizeof(m), markSize}, {unsafe.Sizeof(g), 16},
+		{unsafe.Sizeof(m), MarkSize}, {unsafe.Sizeof(g), 16},
 		{tables.ClassImm8 << 7, tables.ClassOffZero}, // what vectors find
 	} {
 		if pair[0] != pair[1] {

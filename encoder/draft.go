@@ -30,10 +30,10 @@ const (
 // The zero value is ready to be written, and a Draft may be written again and
 // again: it keeps its memory.
 type Draft struct {
-	// Ends and Ranks count from any number, that of slot 0; see Before. They
-	// have an element more than there are slots.
-	Ends  []uint32 // bytes of steps
-	Ranks []uint32 // marks, times markSize
+	// Ends and Ranks have an element more than there are slots. They count from
+	// any number, that of slot 0.
+	Ends  []uint32 // bytes of steps before a slot
+	Ranks []uint32 // marks before a slot, times MarkSize
 	Marks []Mark
 	// Class has all class bits that any slot's registers have.
 	Class uint32
@@ -45,7 +45,7 @@ type Draft struct {
 // Before returns how many bytes of steps and how many marks there are before a
 // slot; the slot may be the program's end.
 func (d *Draft) Before(slot uint32) (bytes, marks uint32) {
-	return d.Ends[slot] - d.Ends[0], (d.Ranks[slot] - d.Ranks[0]) / markSize
+	return d.Ends[slot] - d.Ends[0], (d.Ranks[slot] - d.Ranks[0]) / MarkSize
 }
 
 // A Mark is where the code of a slot is to be completed.
@@ -54,8 +54,8 @@ type Mark struct {
 	row  uint32 // times tables.RowSize
 }
 
-// markSize is the size of a Mark in bytes.
-const markSize = 8
+// MarkSize is the size of a Mark in bytes.
+const MarkSize = 8
 
 // Row returns the row of the mark's slot.
 func (m Mark) Row() *tables.Row { return &tables.Rows[m.row/tables.RowSize] }
@@ -113,8 +113,8 @@ func (d *Draft) Len() int { return int(d.Ends[len(d.Ends)-1] - d.Ends[0]) }
 func (d *Draft) Join(code []byte, at int, gaps []Gap, ends []uint32) int {
 	n := len(d.Ends) - 1
 	size := d.Len()
-	for _, g := range gaps[:len(d.Marks)] {
-		size += int(g.Len)
+	for k := range gaps[:len(d.Marks)] {
+		size += int(gaps[k].Len)
 	}
 	if at < 0 || at+size+Slack > len(code) || n+EndsSlack > len(ends) {
 		panic("BUG: encoder: too little room for the code")
@@ -211,7 +211,7 @@ func (d *Draft) writeGeneric(profile tables.Profile, insns []abi.Insn, frame boo
 		}
 		d.Marks[rank] = Mark{Slot: uint32(i), row: uint32(id) * tables.RowSize}
 		rank += uint32(row.Mark)
-		d.Ends[i+1], d.Ranks[i+1] = uint32(len(d.code)), rank*markSize
+		d.Ends[i+1], d.Ranks[i+1] = uint32(len(d.code)), rank*MarkSize
 	}
 	return true
 }

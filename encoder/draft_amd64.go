@@ -102,7 +102,7 @@ type quickRow struct {
 // quick returns the quick row of a row.
 func quick(r *tables.Row) quickRow {
 	q := quickRow{
-		head: [2]uint64{r.Head}, length: uint64(r.Len), pair: uint32(r.Pair), mark: uint32(r.Mark) * markSize,
+		head: [2]uint64{r.Head}, length: uint64(r.Len), pair: uint32(r.Pair), mark: uint32(r.Mark) * MarkSize,
 		mask: uint64(r.Refuse), // no bit of it may be in the class
 	}
 	for i := range q.place {

@@ -22,14 +22,13 @@ type compiler struct {
 	saved   uint8      // which of R6 to R9 the function uses
 	args    encoder.Args
 
-	draft  encoder.Draft
-	gaps   []encoder.Gap // by mark
-	before []counts      // by mark
-	jumps  []jump
-	dests  []dest   // by jump
-	others []uint32 // the marks that aren't jumps
-	sums   []uint32
-	passes []int
+	draft   encoder.Draft
+	gaps    []encoder.Gap // by mark
+	jumps   []jump        // by mark
+	sums    []uint32      // by mark
+	others  []uint32      // the marks that aren't jumps
+	passes  []int
+	padding int
 
 	private  []abi.Insn // the instructions with R10 replaced, or fused
 	targets  []bool     // of jumps, by slot
@@ -156,7 +155,7 @@ func (c *compiler) write(code *Code, end int) error {
 	code.Funcs = append(code.Funcs, Func{
 		Start: c.start, End: end,
 		Entry: uint32(base), Body: uint32(body), Cold: uint32(n), Limit: uint32(n),
-		Passes: keep(&code.passes, c.passes), Padding: c.padding(), charges: keep(&code.charges, c.charges),
+		Passes: keep(&code.passes, c.passes), Padding: c.padding, charges: keep(&code.charges, c.charges),
 	})
 	if err := c.writeOthers(code); err != nil {
 		return err

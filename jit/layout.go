@@ -8,60 +8,62 @@ import (
 	"github.com/bpfjit/bpfjit/tables"
 )
 
-// counts is what comes before a mark, in a function: bytes of the marks that
-// aren't jumps, and the number of jumps.
-type counts struct{ bytes, jumps uint32 }
-
-// dest is where a jump leads.
-type dest struct {
-	slot   uint32
-	toExit bool // a later EXIT: the target is the epilogue
-}
-
-// layOut sizes the marks that no distance can change and collects the jumps.
+// layOut finds out what the passes need to know of every mark, and runs pass 0
+// on the way.
 func (c *compiler) layOut() error {
-	marks := c.draft.Marks
+	marks, insns := c.draft.Marks, c.insns
+	ends, ranks := c.draft.Ends, c.draft.Ranks
 	n := len(marks)
 	c.gaps = slices.Grow(c.gaps[:0], n+1)[:n]
-	c.before = slices.Grow(c.before[:0], n+1)[:n+1]
-	c.jumps = slices.Grow(c.jumps[:0], n)[:0]
-	c.dests = slices.Grow(c.dests[:0], n)[:0]
+	c.jumps = slices.Grow(c.jumps[:0], n)[:n]
+	c.sums = slices.Grow(c.sums[:0], n+1)[:n+1]
 	c.others, c.charges, c.exit = c.others[:0], c.charges[:0], -1
-	var sum counts
+	jumps, sums := c.jumps[:n], c.sums[:n+1]
+	reach, first, firstRank := c.reach(), ends[0], ranks[0]
+	start := uint32(len(c.prologue)) - first // what makes an address of an end
+	var sum uint32
 	for k, m := range marks {
-		c.before[k] = sum
-		row := m.Row()
-		in := &c.insns[m.Slot]
-		to := dest{slot: m.Slot + 1 + uint32(int32(in.Off))}
-		size, op := uint8(encoder.LongJcc), row.Short
-		switch row.Kind {
-		case tables.Jcc:
-		case tables.Ja:
-			size = encoder.LongJa
-			if in.Op == abi.OpGotol {
-				to.slot = m.Slot + 1 + uint32(in.Imm)
+		slot, row := m.Slot, m.Row()
+		in := &insns[slot]
+		sums[k] = sum
+		size, op := uint32(encoder.LongJcc), row.Short
+		to := slot + 1 + uint32(int32(in.Off))
+		if row.Kind != tables.Jcc {
+			switch {
+			case row.Kind == tables.Ja:
+				size = encoder.LongJa
+				if in.Op == abi.OpGotol {
+					to = slot + 1 + uint32(in.Imm)
+				}
+			case in.Op == abi.OpExit && c.exit >= 0 && !c.inlineExit():
+				size, op, to = encoder.LongJa, opJmp8, uint32(c.exit)
+			default:
+				gap, err := c.other(k, m)
+				if err != nil {
+					return err
+				}
+				c.gaps[k] = gap
+				jumps[k] = jump{dist: far, rank: uint32(k + 1), size: gap.Len}
+				sum += gap.Len
+				continue
 			}
-		default:
-			if row.Kind == tables.Compiler && in.Op == abi.OpExit && c.exit >= 0 && !c.inlineExit() {
-				to, size, op = dest{uint32(c.exit), true}, encoder.LongJa, opJmp8
-				break
-			}
-			gap, err := c.other(k, m)
-			if err != nil {
-				return err
-			}
-			c.gaps[k] = gap
-			sum.bytes += gap.Len
-			continue
 		}
-		if to.slot >= uint32(len(c.insns)) || c.insns[to.slot].Op == 0 {
+		if to >= uint32(len(insns)) || insns[to].Op == 0 {
 			return c.refuse()
 		}
-		c.jumps = append(c.jumps, jump{mark: uint32(k), size: size, op: op})
-		c.dests = append(c.dests, to)
-		sum.jumps++
+		target, rank := ends[to], (ranks[to]-firstRank)/encoder.MarkSize
+		j := jump{dist: target - ends[slot+1], rank: rank, size: size, op: op}
+		d := estimate * (to - slot - 1)
+		if to <= slot {
+			d = start + target + sums[rank] - estimate*(slot+2)
+			if to == slot && size == encoder.LongJa {
+				j.dist, j.rank, d = minusOneJa, uint32(k+1), minusOneJa
+			}
+		}
+		jumps[k] = j
+		sum += j.length(d, reach)
 	}
-	c.before[n] = sum
+	sums[n] = sum
 	if !c.ends() {
 		return c.refuse()
 	}
@@ -110,11 +112,3 @@ func (c *compiler) other(k int, m encoder.Mark) (encoder.Gap, error) {
 // inlineExit tells whether every EXIT is the whole epilogue: in the cage,
 // where that isn't longer than a jump to it.
 func (c *compiler) inlineExit() bool { return c.cage && len(c.epilogue) <= encoder.LongJa }
-
-// fixed returns the bytes before a slot that aren't jumps, and the number of
-// jumps there.
-func (c *compiler) fixed(slot uint32) (bytes, jumps uint32) {
-	steps, marks := c.draft.Before(slot)
-	b := c.before[marks]
-	return uint32(len(c.prologue)) + steps + b.bytes, b.jumps
-}
