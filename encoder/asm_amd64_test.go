@@ -59,7 +59,7 @@ func TestOffsets(t *testing.T) {
 		"rowFirst": unsafe.Offsetof(r.First),
 		"rowMore":  unsafe.Offsetof(r.More),
 
-		"markSlot": unsafe.Offsetof(m.Slot), "markRow": unsafe.Offsetof(m.row), "MarkSize": MarkSize,
+		"markSlot": unsafe.Offsetof(m.Slot), "markRow": unsafe.Offsetof(m.row), "markSize": MarkSize,
 		"gapBytes": unsafe.Offsetof(g.Bytes), "gapLen": unsafe.Offsetof(g.Len),
 
 		"classBits": tables.ClassBits, "firstProperty": tables.ClassImm8, "opLdImm64": abi.OpLdImm64,

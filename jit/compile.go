@@ -1,6 +1,7 @@
 package jit
 
 import (
+	"encoding/binary"
 	"slices"
 	"sync"
 
@@ -29,6 +30,7 @@ type compiler struct {
 	others  []uint32      // the marks that aren't jumps
 	passes  []int
 	padding int
+	job     passJob
 
 	private  []abi.Insn // the instructions with R10 replaced, or fused
 	targets  []bool     // of jumps, by slot
@@ -44,7 +46,7 @@ var compilers = sync.Pool{New: func() any { return new(compiler) }}
 
 // release gives the scratch memory back, and lets go of the rest.
 func (c *compiler) release() {
-	c.profile, c.prog, c.fn, c.insns = nil, nil, nil, nil
+	c.profile, c.prog, c.fn, c.insns, c.job = nil, nil, nil, nil, passJob{}
 	compilers.Put(c)
 }
 
@@ -183,6 +185,9 @@ func (c *compiler) writeOthers(code *Code) error {
 		row := marks[k].Row()
 		switch {
 		case c.plainCall(in):
+			room := code.Bytes[end-callSize : end]
+			room[0] = 0xe8
+			binary.LittleEndian.PutUint32(room[1:], 0)
 			code.Relocs = append(code.Relocs, Reloc{Slot: c.start + int(slot), Offset: end - 4, Kind: callRelocs[in.Src()&3]})
 			continue
 		case row.Kind == tables.Charge: // appendCold writes it

@@ -60,7 +60,7 @@ type jump struct {
 	dist uint32 // bytes from the jump's end to the target, without marks
 	rank uint32 // marks before the target
 	size uint32 // bytes of the long form: encoder.LongJa may also vanish
-	op   uint8  // of the short form; 0: this isn't a jump
+	op   uint32 // of the short form
 }
 
 // far is the dist of what isn't a jump.
@@ -92,9 +92,6 @@ func (c *compiler) converge() error {
 	}
 }
 
-// reach is the number of distances that short jumps have.
-func (c *compiler) reach() uint32 { return uint32(c.profile.ShortJumpMax - shortBack) }
-
 // length returns how long a jump of a distance is without padding.
 func (j *jump) length(d, reach uint32) uint32 {
 	size := j.size
@@ -107,29 +104,27 @@ func (j *jump) length(d, reach uint32) uint32 {
 	return size
 }
 
-// pass sizes every jump once.
-func (c *compiler) pass() {
-	jumps, reach := c.jumps, c.reach()
-	sums := c.sums[:len(jumps)+1]
-	var sum uint32         // sums[k] of this pass
-	for k := range jumps { // sums[k+1] is where the pass before left the jump's end
-		j := &jumps[k]
-		before := sums[k+1]
-		sums[k] = sum
-		sum += j.length(j.dist+sums[j.rank]-before, reach)
+// passGeneric sizes every jump once.
+func (c *compiler) passGeneric() {
+	var sum uint32           // sums[k] of this pass
+	for k := range c.jumps { // sums[k+1] is where the pass before left the jump's end
+		j := &c.jumps[k]
+		before := c.sums[k+1]
+		c.sums[k] = sum
+		sum += j.length(j.dist+c.sums[j.rank]-before, c.job.reach)
 	}
-	sums[len(jumps)] = sum
+	c.sums[len(c.jumps)] = sum
 }
 
 // paddedPass does the same, but fills up jumps to the length that they had.
 func (c *compiler) paddedPass() error {
-	jumps, sums, reach := c.jumps, c.sums, c.reach()
+	jumps, sums := c.jumps, c.sums
 	var sum uint32
 	for k := range jumps {
 		j := &jumps[k]
 		before := sums[k+1]
 		sums[k] = sum
-		size := j.length(j.dist+sums[j.rank]-before, reach)
+		size := j.length(j.dist+sums[j.rank]-before, c.job.reach)
 		if size != j.size {
 			room := before - sum
 			if !j.fits(size, room) {
@@ -157,29 +152,46 @@ func (c *compiler) misfit(k int, room int32) error {
 		ErrConvergence, room, c.start+int(c.draft.Marks[k].Slot), c.passes)
 }
 
-// lastPass writes the jumps. It must find every one as long as the pass before
-// left it; c.padding becomes the number of bytes that jumps were padded with.
+// lastPass writes the jumps into the gaps. It must find every one as long as the
+// pass before left it; c.padding becomes the number of bytes that jumps were
+// padded with. A mark that isn't a jump gets a gap of its length, and whatever
+// bytes: they are written later.
 func (c *compiler) lastPass(pad bool) error {
-	jumps, reach := c.jumps, c.reach()
-	sums, gaps := c.sums[:len(jumps)+1], c.gaps[:len(jumps)]
 	c.padding = 0
-	for k := range jumps {
-		j := &jumps[k]
-		end := sums[k+1]
-		room := end - sums[k]
-		d := j.dist + sums[j.rank] - end
-		size := j.length(d, reach)
-		gaps[k].Len = room
-		if j.op == 0 {
-			continue
+	for c.job.next = 0; ; c.job.next++ {
+		c.writeJumps()
+		k := c.job.next
+		if k == len(c.jumps) {
+			return nil
 		}
-		if room != size {
-			if !pad || size == j.size || !j.fits(size, room) {
-				return fmt.Errorf("%w: equal lengths, other addresses", ErrConvergence)
-			}
-			c.padding += int(room - size)
+		j := &c.jumps[k]
+		d, room := c.distance(k)
+		size := j.length(d, c.job.reach)
+		if !pad || size == j.size || !j.fits(size, room) {
+			return fmt.Errorf("%w: equal lengths, other addresses", ErrConvergence)
 		}
-		gaps[k].Bytes = encoder.Jump(j.op, size, room-size, int32(d))
+		c.padding += int(room - size)
+		c.gaps[k] = encoder.Gap{Bytes: encoder.Jump(uint8(j.op), size, room-size, int32(d)), Len: room}
 	}
-	return nil
+}
+
+// distance returns the distance of a jump, and its length.
+func (c *compiler) distance(k int) (d, room uint32) {
+	j := &c.jumps[k]
+	end := c.sums[k+1]
+	return j.dist + c.sums[j.rank] - end, end - c.sums[k]
+}
+
+// lastPassGeneric writes the jumps from c.job.next on. It stops at the first
+// whose length isn't what the pass before left.
+func (c *compiler) lastPassGeneric() {
+	for ; c.job.next < len(c.jumps); c.job.next++ {
+		k := c.job.next
+		j := &c.jumps[k]
+		d, room := c.distance(k)
+		if j.length(d, c.job.reach) != room {
+			return
+		}
+		c.gaps[k] = encoder.Gap{Bytes: encoder.Jump(uint8(j.op), room, 0, int32(d)), Len: room}
+	}
 }

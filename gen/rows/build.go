@@ -233,6 +233,8 @@ func (t *Tables) makeRow(r *describe.Row, c Class) (*Row, error) {
 					return nil, fmt.Errorf("line %d: a jump must be the last step", s.Line)
 				case s.Enc.Short == 0:
 					row.Kind = "Charge"
+				case s.Enc.Short == 0xeb && r.Form == "jmp.gotol":
+					row.Kind = "Gotol"
 				case s.Enc.Short == 0xeb:
 					row.Kind = "Ja"
 				default:
