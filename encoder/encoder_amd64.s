@@ -244,8 +244,16 @@ TEXT ·writeAVO(SB), NOSPLIT, $56-9
 	SHLQ $0x01, DX
 	SUBQ DX, BP
 
-loop:
-	// class of the slot
+	// Two slots at a time; of an odd number the first is the second of two.
+	MOVQ  (SP), AX
+	SUBQ  R13, AX
+	TESTB $0x01, AL
+	JZ    slot0
+	DECQ  R13
+	JMP   slot1
+
+slot0:
+	// row = class of slot i+0
 	MOVQ    (SI)(R13*8), AX
 	MOVBLZX AL, CX
 	MOVBLZX AH, BX
@@ -263,7 +271,7 @@ loop:
 	// Is the slot what the row is for, and is the row a single step?
 	ANDQ 32(R11)(DX*1), AX
 	CMPQ AX, 40(R11)(DX*1)
-	JNE  rare
+	JNE  rare0
 
 	// code = fields at their places ^ Head ^ pairs[Pair + regs]
 	ADDL    56(R11)(DX*1), BX
@@ -277,17 +285,60 @@ loop:
 	VMOVDQU X0, (R12)
 	ADDQ    48(R11)(DX*1), R12
 
-written:
-	// ends[i+1] = at; *marks = {i, row}, kept if it is a mark; ranks[i+1] = marks
+written0:
+	// ends[i+1] = at; *marks = {slot, row}, kept if it is a mark; ranks[i+1] = marks
 	MOVL R12, 4(DI)(R13*4)
 	MOVL R13, (R9)
 	MOVL DX, 4(R9)
 	MOVL 60(R11)(DX*1), DX
 	ADDQ DX, R9
 	MOVL R9, 4(R8)(R13*4)
-	INCQ R13
+
+slot1:
+	// row = class of slot i+1
+	MOVQ    8(SI)(R13*8), AX
+	MOVBLZX AL, CX
+	MOVBLZX AH, BX
+	MOVL    4(R15)(R13*4), DX
+	ORL     3072(R10)(BX*4), DX
+	ORL     DX, R14
+
+	// key = slot<<classBits | class; row = index[Bases[op] + PEXT(key, Masks[op])]
+	SHLQ  $0x17, AX
+	ORQ   DX, AX
+	PEXTQ (R10)(CX*8), AX, DX
+	ADDL  2048(R10)(CX*4), DX
+	MOVL  65536(R11)(DX*4), DX
+
+	// Is the slot what the row is for, and is the row a single step?
+	ANDQ 32(R11)(DX*1), AX
+	CMPQ AX, 40(R11)(DX*1)
+	JNE  rare1
+
+	// code = fields at their places ^ Head ^ pairs[Pair + regs]
+	ADDL    56(R11)(DX*1), BX
+	VMOVDQU 8(BP)(R13*8), X0
+	VPSHUFB 16(R11)(DX*1), X0, X0
+	VPXOR   (R11)(DX*1), X0, X0
+	VMOVQ   98304(R11)(BX*8), X1
+	VPXOR   X1, X0, X0
+
+	// The next step overwrites what is too much.
+	VMOVDQU X0, (R12)
+	ADDQ    48(R11)(DX*1), R12
+
+written1:
+	// ends[i+2] = at; *marks = {slot, row}, kept if it is a mark; ranks[i+2] = marks
+	MOVL R12, 8(DI)(R13*4)
+	LEAL 1(R13), CX
+	MOVL CX, (R9)
+	MOVL DX, 4(R9)
+	MOVL 60(R11)(DX*1), DX
+	ADDQ DX, R9
+	MOVL R9, 8(R8)(R13*4)
+	ADDQ $0x02, R13
 	CMPQ R13, (SP)
-	JLT  loop
+	JLT  slot0
 	VZEROUPPER
 	MOVQ job+0(FP), AX
 	MOVQ R9, 24(AX)
@@ -297,7 +348,7 @@ written:
 	MOVB $0x01, ok+8(FP)
 	RET
 
-rare:
+rare0:
 	// Everything again, with the row that has it all.
 	MOVQ    DX, 32(SP)
 	ADDQ    8(SP), DX
@@ -322,7 +373,7 @@ rare:
 	MOVQ    AX, 48(SP)
 	MOVQ    CX, 40(SP)
 
-step:
+step0:
 	// head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]
 	MOVBLZX 1(SI)(R13*8), AX
 	MOVL    AX, CX
@@ -349,9 +400,65 @@ step:
 	ADDQ    $0x10, DX
 	MOVQ    DX, 40(SP)
 	CMPQ    DX, 48(SP)
-	JLE     step
+	JLE     step0
 	MOVQ    32(SP), DX
-	JMP     written
+	JMP     written0
+
+rare1:
+	// Everything again, with the row that has it all.
+	MOVQ    DX, 32(SP)
+	ADDQ    8(SP), DX
+	MOVBLZX 9(SI)(R13*8), BX
+	MOVL    3072(R10)(BX*4), AX
+	TESTL   AX, 32(DX)
+	JNZ     bad
+	MOVQ    16(DX), AX
+	ANDQ    8(SI)(R13*8), AX
+	CMPQ    AX, 24(DX)
+	JNE     bad
+
+	// The row is the first step, the others are behind Steps[First]. next and last
+	// say which.
+	MOVBLZX 45(DX), AX
+	MOVWLZX 40(DX), CX
+	ADDL    CX, AX
+	SHLL    $0x04, AX
+	SHLL    $0x04, CX
+	ADDQ    16(SP), AX
+	ADDQ    16(SP), CX
+	MOVQ    AX, 48(SP)
+	MOVQ    CX, 40(SP)
+
+step1:
+	// head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]
+	MOVBLZX 9(SI)(R13*8), AX
+	MOVL    AX, CX
+	SHRL    $0x04, AX
+	ANDL    $0x0f, CX
+	ADDW    10(DX), AX
+	ADDW    8(DX), CX
+	MOVQ    24(SP), BX
+	MOVQ    (BX)(AX*8), AX
+	XORQ    (BX)(CX*8), AX
+	XORQ    (DX), AX
+
+	// Three stores; each overwrites what was too much of the one before.
+	MOVQ    AX, (R12)
+	MOVWLSX 10(SI)(R13*8), CX
+	MOVBLZX 12(DX), AX
+	MOVL    CX, (R12)(AX*1)
+	VPSHUFD $0x0d, 8(BP)(R13*8), X0
+	MOVBLZX 13(DX), AX
+	VMOVQ   X0, (R12)(AX*1)
+	MOVBLZX 14(DX), AX
+	ADDQ    AX, R12
+	MOVQ    40(SP), DX
+	ADDQ    $0x10, DX
+	MOVQ    DX, 40(SP)
+	CMPQ    DX, 48(SP)
+	JLE     step1
+	MOVQ    32(SP), DX
+	JMP     written1
 
 bad:
 	VZEROUPPER

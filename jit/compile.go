@@ -177,7 +177,7 @@ func keep[T any](arena *[]T, v []T) []T {
 
 // writeOthers writes the marks that aren't jumps.
 func (c *compiler) writeOthers(code *Code) error {
-	marks, ends := c.draft.Marks, code.Ends[c.start:]
+	marks, ends, insns := c.draft.Marks, code.Ends[c.start:], c.insns
 	code.Relocs = slices.Grow(code.Relocs, len(c.others))
 	for _, k := range c.others {
 		slot := int(marks[k&^isPlain].Slot)
@@ -189,9 +189,9 @@ func (c *compiler) writeOthers(code *Code) error {
 			continue
 		}
 		room := code.Bytes[end-callSize : end : end]
-		room[0] = 0xe8
-		binary.LittleEndian.PutUint32(room[1:], 0)
-		code.Relocs = append(code.Relocs, Reloc{Slot: c.start + slot, Offset: end - 4, Kind: callRelocs[c.insns[slot].Regs>>4&3]})
+		binary.LittleEndian.PutUint32(room, 0xe8)
+		room[4] = 0
+		code.Relocs = append(code.Relocs, Reloc{Slot: c.start + slot, Offset: end - 4, Kind: callRelocs[insns[slot].Regs>>4&3]})
 	}
 	return nil
 }
