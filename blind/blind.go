@@ -1,11 +1,9 @@
 package blind
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"math"
-	"slices"
 	"sync"
 
 	"github.com/bpfjit/bpfjit/abi"
@@ -65,128 +63,148 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 	if n > math.MaxInt32/upperLen {
 		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, too many to blind", n)}
 	}
-	w.rules = slices.Grow(w.rules[:0], n)[:n]
-	r.Index = slices.Grow(r.Index[:0], n+1)[:n+1]
-	total := layOut(r.Index[:n], w.rules, p.Insns, p.Flags)
+	w.rules = resize(w.rules, n)
+	w.jumps = resize(w.jumps, n)
+	w.pairs = resize(w.pairs, n)
+	r.Index = resize(r.Index, n+1)
+	total := w.layOut(r.Index[:n], p)
 	r.Index[n] = int32(total.slots())
 	r.Constants = total.numbers()
 	if err := w.source.start(rand, total.numbers()); err != nil {
 		return err
 	}
-	room := total.slots() + hiddenLen
-	w.out = slices.Grow(r.Program.Insns[:0], room)[:room]
-	r.Program.Insns = w.out[:total.slots()]
-	w.done = 0
-	err := bpf.Expand(&r.Program, p, r.Index, func(end int) error { return w.rewrite(end, r.Index, p.Insns) })
-	w.out = nil
-	return err
+	np := &r.Program
+	room := total.slots() + upperLen
+	np.Insns, np.Flags, np.Origin = resize(np.Insns, room), resize(np.Flags, room), resize(np.Origin, room)
+	var at step
+	for start := 0; start < n; start += block {
+		if err := w.source.fill(); err != nil {
+			return err
+		}
+		end := min(start+block, n)
+		at += w.rewrite(np, p, start, end, at.slots())
+	}
+	w.rewritePairs(np, p, r.Index)
+	np.Insns, np.Flags, np.Origin = np.Insns[:total.slots()], np.Flags[:total.slots()], np.Origin[:total.slots()]
+	if p.Flags != nil {
+		keepFlags(np.Flags, p.Flags, r.Index)
+	}
+	return bpf.Mend(np, p, r.Index, w.jumps)
 }
 
 // walk holds the scratch memory of a walk over a program.
 type walk struct {
-	rules  []uint8 // of the slots
-	source source
-	// out has hiddenLen slots more than the new program.
-	out []bpf.Insn
-	// done slots are rewritten.
-	done int
+	rules []uint8 // of the slots
+	// jumps are the slots with a distance, pairs the first slots of 64-bit
+	// constants to hide.
+	jumps, pairs []int32
+	source       source
 }
 
 var walks = sync.Pool{New: func() any { return new(walk) }}
 
-// layOut chooses the rule of each slot and fills in the index. Where the
-// constants are can't be foreseen, so the loop has no branch that depends on
-// it.
-func layOut(index []int32, list []uint8, insns []bpf.Insn, flags []bpf.Flag) (at step) {
-	index, list = index[:len(insns)], list[:len(insns)]
-	if len(flags) > 0 {
-		flags = flags[:len(insns)]
+// resize returns a slice of length n, in the memory of s if that is enough.
+// What is in it is of no use.
+func resize[E any](s []E, n int) []E {
+	if n <= cap(s) {
+		return s[:n]
 	}
-	before := uint8(keep)
+	return make([]E, n, n+n/4)
+}
+
+// layOut chooses the rule of each slot, fills in the index, and lists jumps
+// and pairs. What a slot is can't be foreseen, so the loop has no branch that
+// depends on it.
+func (w *walk) layOut(index []int32, p *bpf.Program) (at step) {
+	insns, flags := p.Insns, p.Flags
+	index, list := index[:len(insns)], w.rules[:len(insns)]
+	jumps, pairs := w.jumps[:len(insns)], w.pairs[:len(insns)]
+	j, k := 0, 0
 	for i := range insns {
 		in := &insns[i]
-		var isZero uint8
+		key := uint32(in.Op)
 		if in.Imm == 0 {
-			isZero = 1
+			key += 256
 		}
-		n := numbers[isZero&1][in.Op] & usable[in.Regs]
-		if len(flags) > 0 && flags[i]&bpf.Inserted != 0 {
-			n = keep
-		}
-		if in.Op == abi.OpLdImm64 && (!constant[in.Regs] || i+1 == len(insns) || insns[i+1].Op != 0) {
-			n = keep
-		}
-		if in.Op == 0 {
-			// The lower half does as the upper one.
-			n = keep
-			if before == upperHalf {
-				n = lowerHalf
-			}
-		}
-		before = n
-		if n == zeros {
-			n += in.Dst()
+		// The second half of a constant does as the first.
+		from := max(i-int(choices.back[in.Op]), 0)
+		regs := uint32(insns[from].Regs)
+		n := choices.number[key] & choices.usable[(choices.row[key]+regs)%uint32(len(choices.usable))]
+		if len(flags) > 0 {
+			n &= kept[flags[from]&bpf.Inserted]
 		}
 		index[i], list[i] = int32(at), n
-		at += rules[n].step
+		jumps[j], pairs[k] = int32(i), int32(i)
+		if choices.jump[in.Op]&choices.jumpRegs[in.Regs] != 0 {
+			j++
+		}
+		s := steps[n]
+		k += int(s >> 2 & 1) // upperLen is the only one with this bit
+		at += s
 	}
+	w.jumps, w.pairs = jumps[:j], pairs[:k]
 	return at
 }
 
-// rewrite goes on as far as slot end, or one slot further where that is within
-// a 64-bit constant. Distances stay as they are.
-func (w *walk) rewrite(end int, index []int32, insns []bpf.Insn) error {
-	s, i := &w.source, w.done
-	for i < end {
-		if err := s.fill(); err != nil {
-			return err
-		}
-		run := w.rules[i:min(i+block, end)]
-		if n := bytes.IndexByte(run, upperHalf); n >= 0 {
-			run = run[:n]
-		}
-		s.at += rewriteRun(w.out[index[i]:], insns[i:i+len(run)], run, s.buffer[s.at:])
-		i += len(run)
-		if i < end && w.rules[i] == upperHalf {
-			o := (*[pairLen]bpf.Insn)(w.out[index[i]:])
-			rewritePair(o, insns[i], insns[i+1], int32(s.buffer[s.at]), int32(s.buffer[s.at+1]))
-			s.at += 2
-			i += 2
-		}
-	}
-	w.done = i
-	return nil
-}
-
-// rewriteRun rewrites a part of a program that has no 64-bit constants to
-// hide, and returns how many random numbers it took. Three slots are written
-// for each one, and the next slot overwrites what was too much, so that the
-// loop has no branch that depends on where constants are.
-func rewriteRun(out, insns []bpf.Insn, list []uint8, random []uint32) (taken int) {
-	insns = insns[:len(list)]
-	var at step
-	for i, n := range list {
-		r := uint64(random[at.numbers()]) << 32
-		in, t, k := &insns[i], &rules[n], at.slots()
+// rewrite does what the rules say to the slots from start up to end. It
+// leaves out halves of constants, and distances stay as they are.
+//
+// Three slots are written for each one, with room for a fourth, and the next
+// slot overwrites what was too much, so that the loop has no branch that
+// depends on where constants are.
+func (w *walk) rewrite(np, p *bpf.Program, start, end, place int) (made step) {
+	insns, list := p.Insns[start:end], w.rules[start:end]
+	list = list[:len(insns)]
+	out := np.Insns[place:]
+	flags, origin := np.Flags[place:][:len(out)], np.Origin[place:][:len(out)]
+	random := &w.source.buffer
+	number := w.source.at
+	for i := range insns {
+		in, t := &insns[i], &rules[list[i]]
+		r := uint64(random[(number+made.numbers())%len(random)]) << 32
 		imm := uint64(uint32(in.Imm)) << 32
 		own := uint64(in.Op) | uint64(in.Regs)<<8 | uint64(uint16(in.Off))<<16 | imm
-		_ = out[k+hiddenLen-1]
+		from := uint64(start + i)
+		if p.Origin != nil {
+			from = uint64(p.Origin[start+i])
+		}
+		from |= from << 32
+
+		k := made.slots()
+		_ = out[k+upperLen-1]
 		set(&out[k], uint64(t.mov)|r^imm)
 		set(&out[k+1], uint64(t.xor)|r)
-		set(&out[k+int(t.step&2)], own&t.mask|t.own)
-		at += t.step
+		set(&out[k+int(t.own)], own&t.mask|t.add|own&dstMask*uint64(t.twice))
+		flags[k], flags[k+1], flags[k+2], flags[k+3] = bpf.Flag(t.flags), bpf.Flag(t.flags>>8), bpf.Flag(t.flags>>16), bpf.Flag(t.flags>>24)
+		origin[k], origin[k+1] = int32(from), int32(from>>32)
+		origin[k+2], origin[k+3] = int32(from), int32(from>>32)
+		made += t.step
 	}
-	return at.numbers()
+	w.source.at += made.numbers()
+	return made
 }
 
-// rewritePair rewrites an ldimm64. lo and hi are its two slots.
-func rewritePair(out *[pairLen]bpf.Insn, lo, hi bpf.Insn, r0, r1 int32) {
-	own := abi.Registers(lo.Dst(), abi.AX)
-	out[0] = bpf.Insn{Op: mov64, Regs: abi.AX, Imm: r0 ^ hi.Imm}
-	out[1] = bpf.Insn{Op: xor64, Regs: abi.AX, Imm: r0}
-	out[2] = bpf.Insn{Op: lsh64, Regs: abi.AX, Imm: 32}
-	out[3] = bpf.Insn{Op: movReg, Regs: own}
-	out[4] = bpf.Insn{Op: mov32, Regs: abi.AX, Imm: r1 ^ lo.Imm}
-	out[5] = bpf.Insn{Op: xor32, Regs: abi.AX, Imm: r1}
-	out[6] = bpf.Insn{Op: orReg, Regs: own}
+// rewritePairs rewrites the 64-bit constants. Their random numbers are where
+// rewrite has left them.
+func (w *walk) rewritePairs(np, p *bpf.Program, index []int32) {
+	for _, i := range w.pairs {
+		lo, hi := &p.Insns[i], &p.Insns[i+1]
+		out := (*[upperLen + hiddenLen]bpf.Insn)(np.Insns[index[i]:])
+		own := abi.Registers(lo.Dst(), abi.AX)
+		r0, r1 := out[1].Imm, out[5].Imm
+		out[0] = bpf.Insn{Op: mov64, Regs: abi.AX, Imm: r0 ^ hi.Imm}
+		out[1] = bpf.Insn{Op: xor64, Regs: abi.AX, Imm: r0}
+		out[2] = bpf.Insn{Op: lsh64, Regs: abi.AX, Imm: 32}
+		out[3] = bpf.Insn{Op: movReg, Regs: own}
+		out[4] = bpf.Insn{Op: mov32, Regs: abi.AX, Imm: r1 ^ lo.Imm}
+		out[5] = bpf.Insn{Op: xor32, Regs: abi.AX, Imm: r1}
+		out[6] = bpf.Insn{Op: orReg, Regs: own}
+	}
+}
+
+// keepFlags copies the marks of instructions to where they are now.
+func keepFlags(now, old []bpf.Flag, index []int32) {
+	for i, end := range index[1 : len(old)+1] {
+		now[end-1] = old[i]
+	}
 }

@@ -18,10 +18,10 @@ type source struct {
 	reader io.Reader // nil: own
 	own    *rand.ChaCha8
 	left   int // numbers that are not yet drawn
-	// buffer[at:end] are drawn and not yet used. Behind them is one more, to
-	// be read where none is needed.
+	// buffer[at:end] are drawn and not yet used. What is behind them may be
+	// read where none is needed.
 	at, end int
-	buffer  [2*block + 1]uint32
+	buffer  [2 * block]uint32
 	bytes   [8 * block]byte
 }
 
@@ -55,9 +55,12 @@ func (s *source) fill() error {
 	free := s.buffer[s.end:]
 	s.end += n
 	if s.reader == nil {
-		for i := 0; i < n; i += 2 {
+		for i := 0; i+1 < n; i += 2 {
 			u := s.own.Uint64()
 			free[i], free[i+1] = uint32(u), uint32(u>>32)
+		}
+		if n%2 != 0 {
+			free[n-1] = uint32(s.own.Uint64())
 		}
 		return nil
 	}

@@ -9,13 +9,25 @@ import (
 // A rule says what becomes of a slot that is, as a word of 64 bits, in. With
 // r a random number it is
 //
-//	one slot      in&mask | own
-//	three slots   mov | (r^imm)<<32, xor | r<<32, in&mask | own
+//	one slot      own
+//	three slots   mov | (r^imm)<<32, xor | r<<32, own
+//
+// where own is in&mask | add | in's dst * twice. The instruction itself stands
+// own slots behind the first.
 type rule struct {
-	mask, own uint64
+	mask, add uint64
 	mov, xor  uint32
 	step      step
+	twice     uint32
+	flags     uint32 // of four slots
+	own       uint32
 }
+
+// dstMask is where a slot has its dst. Times copyDst it is in src, too.
+const (
+	dstMask = 0x0f00
+	copyDst = 0x11
+)
 
 // A step counts slots that are made, in its lower 32 bits, and the random
 // numbers that they take, in its upper ones.
@@ -32,7 +44,6 @@ const (
 const (
 	hiddenLen = 3
 	upperLen  = 4
-	pairLen   = upperLen + hiddenLen
 )
 
 func (s step) slots() int   { return int(uint32(s)) }
@@ -40,26 +51,40 @@ func (s step) numbers() int { return int(s >> 32) }
 
 // The numbers of rules. Those of opcodes come behind.
 const (
-	keep      = 0  // stays as it is
-	upperHalf = 1  // an ldimm64's first slot, rewritten as its upper half
-	lowerHalf = 2  // its second slot
-	zeros     = 16 // xor dst, dst: one for each register
-	first     = 32 // of the opcodes
+	keep      = 0 // stays as it is
+	upperHalf = 1 // an ldimm64's first slot, rewritten as its upper half
+	lowerHalf = 2 // its second slot
+	zero      = 3 // xor dst, dst
+	first     = 4 // of the opcodes
 )
 
-// rules has all rules. Numbers that are not in use have that of keep.
-var rules [256]rule
-
-// numbers has the rule of each opcode, first for an imm other than 0, then
-// for 0.
-var numbers [2][256]uint8
-
-// usable has ones for each register field that leaves AX alone, else 0.
-// constant has those of ldimm64 that are a constant to hide.
+// rules has all rules, and steps again how far they go.
 var (
-	usable   [256]uint8
-	constant [256]bool
+	rules [256]rule
+	steps [256]step
 )
+
+// choices says how the rule of a slot is chosen. Its key is the opcode, and
+// 256 more if imm is 0.
+var choices struct {
+	// number has the rule.
+	number [512]uint8
+	// usable has ones for register fields for which that holds, else 0, which
+	// is keep. Which ones, the row says: those that leave AX alone, and with
+	// ldimm64 those that are a constant to hide.
+	row    [512]uint32
+	usable [2 * 256]uint8
+	// back is 1 for the second half of a constant: the registers of the first
+	// one count, else 0.
+	back [256]uint8
+	// jump and jumpRegs have a bit in common if there is a distance.
+	jump, jumpRegs [256]uint8
+}
+
+const constantRow = 256 // of choices.usable
+
+// kept takes the rule away from what is marked Inserted.
+var kept = [bpf.Inserted + 1]uint8{0: 0xff}
 
 // Opcodes that rewrites are made of.
 var (
@@ -78,66 +103,99 @@ func init() {
 	for n := range rules {
 		rules[n] = rule{mask: ^uint64(0), step: oneSlot}
 	}
-	for dst := range 16 {
-		xor := bpf.Insn{Op: xorReg, Regs: abi.Registers(uint8(dst), uint8(dst))}
-		rules[zeros+dst] = rule{own: word(&xor), step: oneSlot}
-	}
-	for n, s := range map[uint8]step{upperHalf: upperStep, lowerHalf: hiddenStep} {
-		rules[n].step = s
-	}
-	for _, list := range []*[256]uint8{&numbers[0], &numbers[1]} {
-		list[abi.OpLdImm64], list[tables.Forms[tables.FormLdSecond].Op] = upperHalf, lowerHalf
-	}
+	rules[upperHalf] = hide(mov64, xor64, movReg)
+	rules[upperHalf].step, rules[upperHalf].own, rules[upperHalf].flags = upperStep, upperLen-1, 0x010101
+	rules[lowerHalf] = hide(mov32, xor32, orReg)
+	rules[zero] = rule{add: uint64(xorReg), twice: copyDst, step: oneSlot}
 	next := uint8(first)
 	for f := tables.Form(1); f < tables.NumForms; f++ {
 		form := &tables.Forms[f]
-		var r rule
+		number := next
 		byRegister := form.Op | abi.SourceX
 		switch form.Blind {
 		case tables.BlindAlu32, tables.BlindMov32, tables.BlindJmp32:
-			r = hide(mov32, xor32, byRegister)
+			rules[next] = hide(mov32, xor32, byRegister)
 		case tables.BlindAlu64, tables.BlindMov64, tables.BlindJmp64:
-			r = hide(mov64, xor64, byRegister)
+			rules[next] = hide(mov64, xor64, byRegister)
 		case tables.BlindStore:
-			r = hide(mov64, xor64, form.Op|abi.ClassSTX)
+			rules[next] = hide(mov64, xor64, form.Op|abi.ClassSTX)
+		case tables.BlindImm64:
+			number = upperHalf
+			choose(form.Op, constantRow, number, number)
+			continue
+		case tables.BlindSecond:
+			number = lowerHalf
+			choose(form.Op, constantRow, number, number)
+			choices.back[form.Op] = 1
+			continue
 		default:
 			continue
 		}
-		if numbers[0][form.Op] != 0 {
+		if choices.number[form.Op] != keep {
 			continue // another form of the opcode had the same rule
 		}
-		rules[next] = r
-		numbers[0][form.Op], numbers[1][form.Op] = next, next
+		of0 := number
 		if form.Blind == tables.BlindMov32 || form.Blind == tables.BlindMov64 {
-			numbers[1][form.Op] = zeros
+			of0 = zero
 		}
+		choose(form.Op, 0, number, of0)
 		next++
 	}
-	for regs := range usable {
+	for n := range rules {
+		steps[n] = rules[n].step
+	}
+	for regs := range 256 {
 		in := bpf.Insn{Op: abi.OpLdImm64, Regs: uint8(regs)}
+		choices.jumpRegs[regs] = jumpAlways
+		switch in.Src() {
+		case abi.CallLocal:
+			choices.jumpRegs[regs] |= jumpCall
+		case abi.Imm64Func:
+			choices.jumpRegs[regs] |= jumpFunc
+		}
 		if in.Dst() == abi.AX || in.Src() == abi.AX {
 			continue
 		}
-		usable[regs] = 0xff
-		f, _ := tables.FormOf(in.Op, in.Regs, 0, 0)
-		constant[regs] = tables.Forms[f].Blind == tables.BlindImm64
+		choices.usable[regs] = 0xff
+		if f, _ := tables.FormOf(in.Op, in.Regs, 0, 0); tables.Forms[f].Blind == tables.BlindImm64 {
+			choices.usable[constantRow+regs] = 0xff
+		}
+	}
+	for op := range 256 {
+		for src, bit := range map[uint8]uint8{abi.CallLocal: jumpCall, abi.Imm64Func: jumpFunc, 0: jumpAlways} {
+			if _, ok := bpf.Distance(bpf.Insn{Op: uint8(op), Regs: abi.Registers(0, src)}); ok {
+				choices.jump[op] |= bit
+			}
+		}
+	}
+}
+
+// Bits of choices.jump: there is a distance whatever src is, or only with src
+// as in calls of functions, or as in address constants.
+const (
+	jumpAlways = 1 << iota
+	jumpCall
+	jumpFunc
+)
+
+// choose enters the rules of an opcode, for an imm other than 0 and for 0.
+func choose(op uint8, row uint32, number, of0 uint8) {
+	for key, n := range map[int]uint8{int(op): number, 256 + int(op): of0} {
+		choices.number[key], choices.row[key] = n, row
 	}
 }
 
 // hide returns the rule that makes a constant in AX for the opcode own.
 func hide(mov, xor, own uint8) rule {
 	return rule{
-		mask: 0xffff0f00, // off and dst
-		own:  uint64(own) | abi.AX<<12,
-		mov:  uint32(mov) | abi.AX<<8,
-		xor:  uint32(xor) | abi.AX<<8,
-		step: hiddenStep,
+		mask:  0xffff0000 | dstMask, // off and dst
+		add:   uint64(own) | abi.AX<<12,
+		mov:   uint32(mov) | abi.AX<<8,
+		xor:   uint32(xor) | abi.AX<<8,
+		step:  hiddenStep,
+		flags: 0x0101,
+		own:   hiddenLen - 1,
 	}
-}
-
-// word returns an instruction as the little-endian word that it is on the wire.
-func word(in *bpf.Insn) uint64 {
-	return uint64(in.Op) | uint64(in.Regs)<<8 | uint64(uint16(in.Off))<<16 | uint64(uint32(in.Imm))<<32
 }
 
 // set makes an instruction of a word. The compiler makes one store of it.
