@@ -122,10 +122,11 @@ func (w *walk) layOut(index []int32, p *bpf.Program) (at step) {
 	j, k := 0, 0
 	for i := range insns {
 		in := &insns[i]
-		key := uint32(in.Op)
+		var isZero uint32
 		if in.Imm == 0 {
-			key += 256
+			isZero = 1
 		}
+		key := uint32(in.Op) + isZero<<8
 		// The second half of a constant does as the first.
 		from := max(i-int(choices.back[in.Op]), 0)
 		regs := uint32(insns[from].Regs)
@@ -161,7 +162,7 @@ func (w *walk) rewrite(np, p *bpf.Program, start, end, place int) (made step) {
 	number := w.source.at
 	for i := range insns {
 		in, t := &insns[i], &rules[list[i]]
-		r := uint64(random[(number+made.numbers())%len(random)]) << 32
+		r := uint64(random[uint(number+made.numbers())%uint(len(random))]) << 32
 		imm := uint64(uint32(in.Imm)) << 32
 		own := uint64(in.Op) | uint64(in.Regs)<<8 | uint64(uint16(in.Off))<<16 | imm
 		from := uint64(start + i)
