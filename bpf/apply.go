@@ -311,11 +311,22 @@ func (m *mover) moveRun(np *Program, start, end, at int) error {
 func (m *mover) mendRun(insns []Insn, start, at int) error {
 	var list [quickBlock]uint8
 	n := 0
-	for i := range insns {
+	add := func(i int, in *Insn) {
 		list[uint8(n)] = uint8(i)
-		if reaches[insns[i].Op] != reachNothing {
+		if distanceOps[in.Op]&distanceRegs[in.Regs] != 0 {
 			n++
 		}
+	}
+	i := 0
+	for ; len(insns)-i >= 4; i += 4 {
+		four := (*[4]Insn)(insns[i:])
+		add(i, &four[0])
+		add(i+1, &four[1])
+		add(i+2, &four[2])
+		add(i+3, &four[3])
+	}
+	for ; i < len(insns); i++ {
+		add(i, &insns[i])
 	}
 	for _, i := range list[:n] {
 		in := &insns[i]
@@ -328,9 +339,6 @@ func (m *mover) mendRun(insns []Insn, start, at int) error {
 			}
 			in.Off = int16(d)
 			continue
-		}
-		if in.Op == abi.OpCall && in.Src() != abi.CallLocal || in.Op == abi.OpLdImm64 && in.Src() != abi.Imm64Func {
-			continue // most of them
 		}
 		mended, err := m.mend(slot, *in, at+int(i))
 		if err != nil {

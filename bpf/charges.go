@@ -47,9 +47,9 @@ func AppendCharges(list []Charge, p *Program) []Charge {
 	return list
 }
 
-// charger works out charges. Only some slots matter, the events: jumps, ends
-// of functions, and second halves of constants. In between, one instruction
-// follows another, and so does what they cost.
+// charger works out charges. Only some slots matter, the events: jumps, and
+// ends of functions. In between, one instruction follows another, and so does
+// what they cost.
 //
 // The cost of a way is measured by where it would end if the program were one
 // straight line: number(i), the number of instructions in front of slot i,
@@ -62,24 +62,41 @@ func AppendCharges(list []Charge, p *Program) []Charge {
 // behind it in the program.
 type charger struct {
 	insns []Insn
-	// next[i] is the first event that isn't in front of slot i.
-	next   []int32
-	events []event
-	// points has a bit for each charge point, list has them in order.
-	points []uint64
-	list   []int32
+	// at[i] counts what is in front of slot i.
+	at []eventCount
+	// events has the slots of events. splits is added to those that have
+	// charge points between the event in front of them and them, or at them.
+	events []int32
+	// ends has where the longest way from an event ends.
+	ends []int32
+	// links are the slots that may lead to functions.
+	links []int32
+	// set has a bit for each charge point, points has them in order.
+	set    []uint64
+	points []int32
 }
 
-type event struct {
-	slot int32
-	// seconds is the number of second halves in front of it.
-	seconds int32
-	// end is where the longest way from the event ends.
-	end int32
-	// split is set if there are charge points between the event in front of
-	// this one and this one, or at it.
-	split bool
-}
+const splits = -1 << 31
+
+// eventCount counts events in its lower 32 bits, and in its upper ones second
+// halves of constants, which are no instructions.
+type eventCount uint64
+
+func (c eventCount) events() int    { return int(uint32(c)) }
+func (c eventCount) seconds() int32 { return int32(c >> 32) }
+
+// eventSteps says how each opcode counts.
+var eventSteps = func() (steps [256]eventCount) {
+	for f := tables.Form(1); f < tables.NumForms; f++ {
+		switch form := &tables.Forms[f]; {
+		case f == tables.FormLdSecond:
+			steps[form.Op] = 1 << 32
+		case form.Flow == tables.FlowExit, form.Flow == tables.FlowJump, form.Flow == tables.FlowBranch:
+			steps[form.Op] = 1
+		}
+	}
+	return steps
+}()
 
 var chargers = sync.Pool{New: func() any { return new(charger) }}
 
@@ -96,126 +113,136 @@ func resize[E any](s []E, n int) []E {
 // doesn't branch on it.
 func (c *charger) findEvents() {
 	n := len(c.insns)
-	c.next = resize(c.next, n)
-	c.events = resize(c.events, n)
-	next, events := c.next[:n], c.events[:n]
-	k := 0
-	var seconds int32
-	for i := range c.insns {
-		kind := eventKinds[c.insns[i].Op]
-		next[i] = int32(k)
-		events[k] = event{slot: int32(i), seconds: seconds}
-		k += int(kind & 1)
-		seconds += int32(kind >> 1)
+	c.at = resize(c.at, n+1)
+	c.events = resize(c.events, n+1)
+	var now eventCount
+	insns, at, events := c.insns, c.at[:n], c.events
+	for len(insns) >= 4 && len(at) >= 4 {
+		four, at4 := (*[4]Insn)(insns), (*[4]eventCount)(at)
+		slot := int32(n - len(insns))
+		at4[0], events[now.events()] = now, slot
+		now += eventSteps[four[0].Op]
+		at4[1], events[now.events()] = now, slot+1
+		now += eventSteps[four[1].Op]
+		at4[2], events[now.events()] = now, slot+2
+		now += eventSteps[four[2].Op]
+		at4[3], events[now.events()] = now, slot+3
+		now += eventSteps[four[3].Op]
+		insns, at = insns[4:], at[4:]
 	}
-	c.events = events[:k]
+	for i := range insns {
+		at[i], events[now.events()] = now, int32(n-len(insns)+i)
+		now += eventSteps[insns[i].Op]
+	}
+	c.at[n] = now
+	c.events = c.events[:now.events()]
+	c.ends = resize(c.ends, len(c.events))
+	c.links = appendLinks(c.links[:0], c.insns)
 }
 
-// eventKinds has 1 for the opcodes of events, 3 for that of second halves.
-var eventKinds = func() (kinds [256]uint8) {
-	for f := tables.Form(1); f < tables.NumForms; f++ {
-		switch form := &tables.Forms[f]; {
-		case f == tables.FormLdSecond:
-			kinds[form.Op] = 3
-		case form.Flow == tables.FlowExit, form.Off.Use == tables.UseDistance, form.Imm.Use == tables.UseDistance:
-			kinds[form.Op] = 1
-		}
-	}
-	return kinds
-}()
+// number returns the number of instructions in front of a slot.
+func (c *charger) number(slot int32) int32 { return slot - c.at[slot].seconds() }
 
 // findPoints lists the charge points.
 func (c *charger) findPoints() {
-	c.points = resize(c.points, (len(c.insns)+63)/64)
-	clear(c.points)
-	c.points[0] = 1
-	for k := range c.events {
-		i := int(c.events[k].slot)
-		in := &c.insns[i]
-		switch reaches[in.Op] {
-		case reachOff:
-			if in.Off < 0 {
-				c.addPoint(i + 1 + int(in.Off))
+	c.set = resize(c.set, (len(c.insns)+63)/64)
+	clear(c.set)
+	c.addPoint(0)
+	for _, slot := range c.events {
+		switch in := &c.insns[slot]; {
+		case in.Op == abi.OpGotol:
+			if in.Imm < 0 {
+				c.addPoint(slot + 1 + in.Imm)
 			}
-		case reachForm:
-			if in.Op == abi.OpCall && in.Src() != abi.CallLocal || in.Op == abi.OpLdImm64 && in.Src() != abi.Imm64Func {
-				continue // most of them
-			}
-			if d, form, ok := distance(*in); ok && (toFunction(form) || d < 0) {
-				c.addPoint(i + 1 + int(d))
-			}
+		case in.Off < 0:
+			c.addPoint(slot + 1 + int32(in.Off))
 		}
 	}
-	c.list = c.list[:0]
-	for w, set := range c.points {
+	for _, slot := range c.links {
+		if d, ok := Distance(c.insns[slot]); ok {
+			c.addPoint(slot + 1 + d)
+		}
+	}
+	c.points = c.points[:0]
+	for w, set := range c.set {
 		for ; set != 0; set &= set - 1 {
 			slot := int32(64*w + bits.TrailingZeros64(set))
-			c.list = append(c.list, slot)
-			c.events[c.next[slot]].split = true
+			c.points = append(c.points, slot)
+			c.events[c.at[slot].events()] |= splits
 		}
 	}
 }
 
-func (c *charger) addPoint(slot int) { c.points[slot/64] |= 1 << (slot % 64) }
+func (c *charger) addPoint(slot int32) { c.set[slot/64] |= 1 << (slot % 64) }
 
 // charge walks backward over events and charge points.
 func (c *charger) charge(list []Charge) []Charge {
 	first := len(list)
-	list = slices.Grow(list, len(c.list))[:first+len(c.list)]
-	left := len(c.list) // charge points in front of what is done
+	left := len(c.points) // charge points in front of what is done
+	list = slices.Grow(list, left)[:first+left]
 	var end int32
 	for k := len(c.events) - 1; k >= 0; k-- {
-		e := &c.events[k]
-		in := &c.insns[e.slot]
-		number := e.slot - e.seconds
-		switch {
-		case in.Op == abi.OpExit:
-			end = number + 1
-		case reaches[in.Op] == reachOff:
-			way := number + 1 // backward, to a charge point
-			if in.Off >= 0 {
-				way = c.jump(number, e.slot+1+int32(in.Off))
-			}
-			if in.Op == abi.OpJa {
-				end = way
-			} else {
-				end = max(end, way)
-			}
-		case in.Op == abi.OpGotol:
-			end = number + 1
-			if in.Imm >= 0 {
-				end = c.jump(number, e.slot+1+in.Imm)
-			}
+		slot := c.events[k] &^ splits
+		in := &c.insns[slot]
+		number := c.number(slot)
+		d := int32(in.Off)
+		if in.Op == abi.OpGotol {
+			d = in.Imm
 		}
-		e.end = end
-		if !e.split {
+		if in.Op == abi.OpExit || d < 0 && goesOn[in.Op] == 0 {
+			end = number + 1
+		} else {
+			// Where a branch leads backward, it is as if it led to the next
+			// instruction.
+			end = most(end&goesOn[in.Op], c.jump(number, slot+1+most(d, 0)))
+		}
+		c.ends[k] = end
+		if c.events[k] >= 0 {
 			continue
 		}
 		after := int32(-1)
 		if k > 0 {
-			after = c.events[k-1].slot
+			after = c.events[k-1] &^ splits
 		}
-		for ; left > 0 && c.list[left-1] > after; left-- {
-			slot := c.list[left-1]
-			number := slot - e.seconds
-			list[first+left-1] = Charge{Slot: slot, N: end - number}
+		for ; left > 0 && c.points[left-1] > after; left-- {
+			number := c.number(c.points[left-1])
+			list[first+left-1] = Charge{Slot: c.points[left-1], N: end - number}
 			end = number
 		}
 	}
 	return list
 }
 
-// jump returns where a way ends that jumps forward to a slot, from behind
-// the instruction with the given number.
-func (c *charger) jump(from, slot int32) int32 {
-	e := &c.events[c.next[slot]]
-	number := slot - e.seconds
-	end := e.end
-	if e.split {
-		// Maybe a charge point lies in between, or is the slot itself.
-		if at, _ := slices.BinarySearch(c.list, slot); at < len(c.list) && c.list[at] <= e.slot {
-			end = c.list[at] - e.seconds
+// most is the greater one of a and b, which are not far apart. Unlike max it
+// is compiled without a branch.
+func most(a, b int32) int32 {
+	d := b - a
+	return a + d&^(d>>31)
+}
+
+// goesOn is -1 for the opcodes of branches.
+var goesOn = func() (list [256]int32) {
+	for f := tables.Form(1); f < tables.NumForms; f++ {
+		if form := &tables.Forms[f]; form.Flow == tables.FlowBranch {
+			list[form.Op] = -1
 		}
 	}
-	return end - (number - from - 1)
+	return list
+}()
+
+// jump returns where a way ends that leads forward to a slot, from the
+// instruction with the given number.
+func (c *charger) jump(from, slot int32) int32 {
+	k := c.at[slot].events()
+	if k >= len(c.events) {
+		return from + 1 // behind the last instruction: a branch there is never taken
+	}
+	end := c.ends[k]
+	if c.events[k] < 0 {
+		// Maybe a charge point lies in between, or is the slot itself.
+		if at, _ := slices.BinarySearch(c.points, slot); at < len(c.points) && c.points[at] <= c.events[k]&^splits {
+			end = c.number(c.points[at])
+		}
+	}
+	return end - (c.number(slot) - from - 1)
 }

@@ -88,21 +88,30 @@ func (l *lowerer) collect(p *bpf.Program) error {
 // Such slots are few.
 func (l *lowerer) find(p *bpf.Program) (mayGoto, calls bool) {
 	l.slots = l.slots[:0]
-	insns := p.Insns
-	for i := range insns {
-		in := &insns[i]
-		what := rare[in.Op] & rareRegs[in.Regs]
-		if what == 0 {
-			continue
-		}
-		if what&(isMayGoto|isDivision) != 0 {
+	all := uint8(0)
+	add := func(i int, in *bpf.Insn) {
+		what := rarity(in)
+		if all |= what; what&(isMayGoto|isDivision) != 0 {
 			l.slots = append(l.slots, int32(i))
 		}
-		mayGoto = mayGoto || what&isMayGoto != 0
-		calls = calls || what&(isCall|isFunc) != 0
 	}
-	return mayGoto, calls
+	insns := p.Insns
+	for ; len(insns) >= 4; insns = insns[4:] {
+		four := (*[4]bpf.Insn)(insns)
+		if rarity(&four[0])|rarity(&four[1])|rarity(&four[2])|rarity(&four[3]) != 0 {
+			for i := range four {
+				add(len(p.Insns)-len(insns)+i, &four[i])
+			}
+		}
+	}
+	for i := range insns {
+		add(len(p.Insns)-len(insns)+i, &insns[i])
+	}
+	return all&isMayGoto != 0, all&(isCall|isFunc) != 0
 }
+
+// rarity says what a slot is to find.
+func rarity(in *bpf.Insn) uint8 { return rare[in.Op] & rareRegs[in.Regs] }
 
 // What a slot is to find: where rare of the opcode and rareRegs of the
 // registers have a bit in common.
