@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/bpfjit/bpfjit/abi"
@@ -57,155 +58,217 @@ type Result struct {
 // jump of p whose distance no longer fits its field: 16 bits, or 32 in gotol,
 // calls and address constants. Of r only Index and Constants are of use then.
 func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
-	w := walks.Get().(*walk)
-	defer walks.Put(w)
 	n := len(p.Insns)
 	if n > math.MaxInt32/upperLen {
 		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, too many to blind", n)}
 	}
-	w.rules = resize(w.rules, n)
-	w.jumps = resize(w.jumps, n)
-	w.pairs = resize(w.pairs, n)
-	r.Index = resize(r.Index, n+1)
-	total := w.layOut(r.Index[:n], p)
-	r.Index[n] = int32(total.slots())
-	r.Constants = total.numbers()
-	if err := w.source.start(rand, total.numbers()); err != nil {
+	w := walks.Get().(*walk)
+	defer func() {
+		w.out, w.flags, w.origin, w.index = nil, nil, nil, nil
+		walks.Put(w)
+	}()
+	if err := w.source.start(rand); err != nil {
 		return err
 	}
 	np := &r.Program
-	room := total.slots() + upperLen
-	np.Insns, np.Flags, np.Origin = resize(np.Insns, room), resize(np.Flags, room), resize(np.Origin, room)
-	var at step
-	for start := 0; start < n; start += block {
-		if err := w.source.fill(); err != nil {
+	w.out, w.flags, w.origin = np.Insns[:0], np.Flags[:0], np.Origin[:0]
+	w.reserve(0, n)
+	w.index = slices.Grow(r.Index[:0], n+1)[:n+1]
+	w.jumps = w.jumps[:0]
+	w.constants = 0
+	w.index[0] = 0
+	for start := 0; start < n; {
+		end := min(start+block, n)
+		if end < n && end-start > 1 && p.Insns[end-1].Op == abi.OpLdImm64 {
+			end-- // halves of a constant stay together
+		}
+		w.reserve(int(w.index[start])+block*upperLen, n)
+		if err := w.rewrite(p, start, end); err != nil {
 			return err
 		}
-		end := min(start+block, n)
-		at += w.rewrite(np, p, start, end, at.slots())
+		start = end
 	}
-	w.rewritePairs(np, p, r.Index)
-	np.Insns, np.Flags, np.Origin = np.Insns[:total.slots()], np.Flags[:total.slots()], np.Origin[:total.slots()]
-	if p.Flags != nil {
-		keepFlags(np.Flags, p.Flags, r.Index)
-	}
+	length := w.index[n]
+	np.Insns, np.Flags, np.Origin = w.out[:length], w.flags[:length], w.origin[:length]
+	r.Index, r.Constants = w.index, w.constants
 	return bpf.Mend(np, p, r.Index, w.jumps)
 }
 
-// walk holds the scratch memory of a walk over a program.
+// walk goes over a program block by block. What a slot is can't be foreseen,
+// so its loops have no branch that depends on it: they list the slots that
+// something is to be done about, and other loops go over the lists.
 type walk struct {
-	rules []uint8 // of the slots
-	// jumps are the slots with a distance, pairs the first slots of 64-bit
-	// constants to hide.
-	jumps, pairs []int32
-	source       source
+	source source
+	// The result.
+	out       []bpf.Insn
+	flags     []bpf.Flag
+	origin    []int32
+	index     []int32
+	constants int
+	// jumps are the slots that may have a distance.
+	jumps []int32
+	// Of a block: the rule of each slot, the slots with a constant to hide,
+	// and those about which something else is to be done.
+	rules         [block]uint8
+	hidden, other [block]uint8
 }
 
 var walks = sync.Pool{New: func() any { return new(walk) }}
 
-// resize returns a slice of length n, in the memory of s if that is enough.
-// What is in it is of no use.
-func resize[E any](s []E, n int) []E {
-	if n <= cap(s) {
-		return s[:n]
+// block is how many slots are rewritten at a time: as many as a byte counts.
+const block = 256
+
+// reserve sees to it that there is room for n slots. If there isn't, it makes
+// room for as many as are likely, of a program of so many slots.
+func (w *walk) reserve(n, slots int) {
+	if n > 0 && n <= len(w.out) {
+		return
 	}
-	return make([]E, n, n+n/4)
+	if n > min(cap(w.out), cap(w.flags), cap(w.origin)) {
+		n = max(n, 2*slots, 2*len(w.out))
+	}
+	w.out, w.flags, w.origin = grow(w.out, n), grow(w.flags, n), grow(w.origin, n)
+	n = min(len(w.out), len(w.flags), len(w.origin))
+	w.out, w.flags, w.origin = w.out[:n], w.flags[:n], w.origin[:n]
 }
 
-// layOut chooses the rule of each slot, fills in the index, and lists jumps
-// and pairs. What a slot is can't be foreseen, so the loop has no branch that
-// depends on it.
-func (w *walk) layOut(index []int32, p *bpf.Program) (at step) {
-	insns, flags := p.Insns, p.Flags
-	index, list := index[:len(insns)], w.rules[:len(insns)]
-	jumps, pairs := w.jumps[:len(insns)], w.pairs[:len(insns)]
-	j, k := 0, 0
+// grow returns s with its whole capacity, and that is n or more.
+func grow[E any](s []E, n int) []E {
+	s = slices.Grow(s, max(n-len(s), 0))
+	return s[:cap(s)]
+}
+
+// Of programs that have none.
+var (
+	noFlags [block]bpf.Flag
+	counted = func() (list [block]int32) {
+		for i := range list {
+			list[i] = int32(i)
+		}
+		return list
+	}()
+)
+
+// rewrite rewrites the slots from start up to end, at most a block. Distances
+// stay as they are.
+func (w *walk) rewrite(p *bpf.Program, start, end int) error {
+	insns, flags := p.Insns[start:end], noFlags[:end-start]
+	if insns[0].Op == opSecond {
+		return unchecked(p, start)
+	}
+	if p.Flags != nil {
+		flags = p.Flags[start:end]
+	}
+	hidden, other := w.layOut(w.index[start:end+1], insns, flags)
+	numbers, err := w.source.take(len(hidden))
+	if err != nil {
+		return err
+	}
+	w.constants += len(hidden)
+
+	origin, from := counted[:end-start], int32(start)
+	if p.Origin != nil {
+		origin, from = p.Origin[start:end], 0
+	}
+	index := w.index[start : end+1]
+	w.copy(insns, flags, origin, from, index)
+	w.hide(insns, hidden, numbers, index)
+	for _, i := range other {
+		switch w.rules[i] {
+		case upperHalf:
+			if int(i)+1 == len(insns) || insns[i+1].Op != opSecond {
+				return unchecked(p, start+int(i))
+			}
+			w.hidePair(&insns[i], &insns[i+1], int(index[i]))
+		case zero:
+			dst := insns[i].Dst()
+			w.out[index[i]] = bpf.Insn{Op: xorReg, Regs: abi.Registers(dst, dst)}
+		default:
+			w.jumps = append(w.jumps, int32(start)+int32(i))
+		}
+	}
+	return nil
+}
+
+// unchecked is the error about half a constant, with which no program passes
+// bpf.Check.
+func unchecked(p *bpf.Program, slot int) error {
+	return &bpf.Error{Slot: slot, Insn: p.Insns[slot], Reason: "is half of a 64-bit constant, without the other"}
+}
+
+// layOut chooses the rule of each slot and fills in the index. It lists the
+// slots with a constant to hide, and those that are left for something else.
+func (w *walk) layOut(index []int32, insns []bpf.Insn, flags []bpf.Flag) (hidden, other []uint8) {
+	c := &choices
+	at := index[0]
+	index = index[:len(insns)+1]
+	flags = flags[:len(insns)]
+	h, o := 0, 0
 	for i := range insns {
 		in := &insns[i]
 		var isZero uint32
 		if in.Imm == 0 {
 			isZero = 1
 		}
-		key := uint32(in.Op) + isZero<<8
+		key := (uint32(in.Op) | isZero<<8) % uint32(len(c.rule))
 		// The second half of a constant does as the first.
-		from := max(i-int(choices.back[in.Op]), 0)
-		regs := uint32(insns[from].Regs)
-		n := choices.number[key] & choices.usable[(choices.row[key]+regs)%uint32(len(choices.usable))]
-		if len(flags) > 0 {
-			n &= kept[flags[from]&bpf.Inserted]
-		}
-		index[i], list[i] = int32(at), n
-		jumps[j], pairs[k] = int32(i), int32(i)
-		if choices.jump[in.Op]&choices.jumpRegs[in.Regs] != 0 {
-			j++
-		}
-		s := steps[n]
-		k += int(s >> 2 & 1) // upperLen is the only one with this bit
-		at += s
+		first := i - int(c.back[in.Op])
+		regs := uint32(insns[first].Regs)
+		n := c.rule[key] & c.usable[(c.row[key]+regs)%uint32(len(c.usable))] & (uint8(flags[first]&bpf.Inserted) - 1)
+		w.rules[uint8(i)] = n
+		w.hidden[uint8(h)] = uint8(i)
+		w.other[uint8(o)] = uint8(i)
+		h += int(c.hides[n])
+		o += int(c.other[key])
+		at += int32(c.slots[n])
+		index[i+1] = at
 	}
-	w.jumps, w.pairs = jumps[:j], pairs[:k]
-	return at
+	return w.hidden[:h], w.other[:o]
 }
 
-// rewrite does what the rules say to the slots from start up to end. It
-// leaves out halves of constants, and distances stay as they are.
-//
-// Three slots are written for each one, with room for a fourth, and the next
-// slot overwrites what was too much, so that the loop has no branch that
-// depends on where constants are.
-func (w *walk) rewrite(np, p *bpf.Program, start, end, place int) (made step) {
-	insns, list := p.Insns[start:end], w.rules[start:end]
-	list = list[:len(insns)]
-	out := np.Insns[place:]
-	flags, origin := np.Flags[place:][:len(out)], np.Origin[place:][:len(out)]
-	random := &w.source.buffer
-	number := w.source.at
+// copy puts every instruction where it is in the new program.
+func (w *walk) copy(insns []bpf.Insn, flags []bpf.Flag, origin []int32, from int32, index []int32) {
+	flags, origin, ends := flags[:len(insns)], origin[:len(insns)], index[1:][:len(insns)]
+	out := w.out
+	newFlags, newOrigin := w.flags[:len(out)], w.origin[:len(out)]
 	for i := range insns {
-		in, t := &insns[i], &rules[list[i]]
-		r := uint64(random[uint(number+made.numbers())%uint(len(random))]) << 32
-		imm := uint64(uint32(in.Imm)) << 32
-		own := uint64(in.Op) | uint64(in.Regs)<<8 | uint64(uint16(in.Off))<<16 | imm
-		from := uint64(start + i)
-		if p.Origin != nil {
-			from = uint64(p.Origin[start+i])
-		}
-		from |= from << 32
-
-		k := made.slots()
-		_ = out[k+upperLen-1]
-		set(&out[k], uint64(t.mov)|r^imm)
-		set(&out[k+1], uint64(t.xor)|r)
-		set(&out[k+int(t.own)], own&t.mask|t.add|own&dstMask*uint64(t.twice))
-		flags[k], flags[k+1], flags[k+2], flags[k+3] = bpf.Flag(t.flags), bpf.Flag(t.flags>>8), bpf.Flag(t.flags>>16), bpf.Flag(t.flags>>24)
-		origin[k], origin[k+1] = int32(from), int32(from>>32)
-		origin[k+2], origin[k+3] = int32(from), int32(from>>32)
-		made += t.step
-	}
-	w.source.at += made.numbers()
-	return made
-}
-
-// rewritePairs rewrites the 64-bit constants. Their random numbers are where
-// rewrite has left them.
-func (w *walk) rewritePairs(np, p *bpf.Program, index []int32) {
-	for _, i := range w.pairs {
-		lo, hi := &p.Insns[i], &p.Insns[i+1]
-		out := (*[upperLen + hiddenLen]bpf.Insn)(np.Insns[index[i]:])
-		own := abi.Registers(lo.Dst(), abi.AX)
-		r0, r1 := out[1].Imm, out[5].Imm
-		out[0] = bpf.Insn{Op: mov64, Regs: abi.AX, Imm: r0 ^ hi.Imm}
-		out[1] = bpf.Insn{Op: xor64, Regs: abi.AX, Imm: r0}
-		out[2] = bpf.Insn{Op: lsh64, Regs: abi.AX, Imm: 32}
-		out[3] = bpf.Insn{Op: movReg, Regs: own}
-		out[4] = bpf.Insn{Op: mov32, Regs: abi.AX, Imm: r1 ^ lo.Imm}
-		out[5] = bpf.Insn{Op: xor32, Regs: abi.AX, Imm: r1}
-		out[6] = bpf.Insn{Op: orReg, Regs: own}
+		at := ends[i] - 1
+		out[at] = insns[i]
+		newFlags[at] = flags[i]
+		newOrigin[at] = from + origin[i]
 	}
 }
 
-// keepFlags copies the marks of instructions to where they are now.
-func keepFlags(now, old []bpf.Flag, index []int32) {
-	for i, end := range index[1 : len(old)+1] {
-		now[end-1] = old[i]
+// hide hides the constants of the listed slots, of each half of a 64-bit
+// constant as if the half stood for itself.
+func (w *walk) hide(insns []bpf.Insn, list []uint8, numbers []uint32, index []int32) {
+	numbers = numbers[:len(list)]
+	out := w.out
+	flags, origin := w.flags[:len(out)], w.origin[:len(out)]
+	for k, i := range list {
+		t := &rules[w.rules[i]]
+		at := int(uint32(index[i]))
+		own := at + int(t.own)
+		r := uint64(numbers[k]) << 32
+		set(&out[at], uint64(t.mov)|r^uint64(uint32(insns[i].Imm))<<32)
+		set(&out[at+1], uint64(t.xor)|r)
+		o := &out[own]
+		o.Op, o.Regs, o.Imm = t.op, o.Regs&15|abi.AX<<4, 0
+		flags[at], flags[at+1] = bpf.Inserted, bpf.Inserted
+		origin[at], origin[at+1] = origin[own], origin[own]
 	}
+}
+
+// hidePair hides a 64-bit constant. Its random numbers are where hide has
+// left them.
+func (w *walk) hidePair(lo, hi *bpf.Insn, at int) {
+	out := (*[upperLen + hiddenLen]bpf.Insn)(w.out[at:])
+	own := abi.Registers(lo.Dst(), abi.AX)
+	r0, r1 := out[1].Imm, out[5].Imm
+	out[0] = bpf.Insn{Op: mov64, Regs: abi.AX, Imm: r0 ^ hi.Imm}
+	out[2] = bpf.Insn{Op: lsh64, Regs: abi.AX, Imm: 32}
+	out[3] = bpf.Insn{Op: movReg, Regs: own}
+	out[4] = bpf.Insn{Op: mov32, Regs: abi.AX, Imm: r1 ^ lo.Imm}
+	out[6] = bpf.Insn{Op: orReg, Regs: own}
+	w.flags[at+2], w.origin[at+2] = bpf.Inserted, w.origin[at]
 }
