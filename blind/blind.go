@@ -98,7 +98,8 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 // so its loops have no branch that depends on it: they list the slots that
 // something is to be done about, and other loops go over the lists.
 type walk struct {
-	source source
+	source  source
+	choices *choiceTable
 	// The result.
 	out       []bpf.Insn
 	flags     []bpf.Flag
@@ -113,7 +114,7 @@ type walk struct {
 	hidden, other [block]uint8
 }
 
-var walks = sync.Pool{New: func() any { return new(walk) }}
+var walks = sync.Pool{New: func() any { return &walk{choices: &choices} }}
 
 // block is how many slots are rewritten at a time: as many as a byte counts.
 const block = 256
@@ -173,20 +174,26 @@ func (w *walk) rewrite(p *bpf.Program, start, end int) error {
 	index := w.index[start : end+1]
 	w.copy(insns, flags, origin, from, index)
 	w.hide(insns, hidden, numbers, index)
+	jumps := len(w.jumps)
+	w.jumps = slices.Grow(w.jumps, len(other)+1)[:jumps+len(other)+1]
 	for _, i := range other {
+		in := &insns[i]
 		switch w.rules[i] {
 		case upperHalf:
 			if int(i)+1 == len(insns) || insns[i+1].Op != opSecond {
 				return unchecked(p, start+int(i))
 			}
-			w.hidePair(&insns[i], &insns[i+1], int(index[i]))
+			w.hidePair(in, &insns[i+1], int(index[i]))
 		case zero:
-			dst := insns[i].Dst()
-			w.out[index[i]] = bpf.Insn{Op: xorReg, Regs: abi.Registers(dst, dst)}
+			w.out[index[i]] = bpf.Insn{Op: xorReg, Regs: abi.Registers(in.Dst(), in.Dst())}
 		default:
-			w.jumps = append(w.jumps, int32(start)+int32(i))
+			w.jumps[jumps] = int32(start) + int32(i)
+			if choices.distance[in.Op]&choices.distanceRegs[in.Regs] != 0 {
+				jumps++
+			}
 		}
 	}
+	w.jumps = w.jumps[:jumps]
 	return nil
 }
 
@@ -199,9 +206,7 @@ func unchecked(p *bpf.Program, slot int) error {
 // layOut chooses the rule of each slot and fills in the index. It lists the
 // slots with a constant to hide, and those that are left for something else.
 func (w *walk) layOut(index []int32, insns []bpf.Insn, flags []bpf.Flag) (hidden, other []uint8) {
-	c := &choices
-	at := index[0]
-	index = index[:len(insns)+1]
+	c, at, starts := w.choices, index[0], index[:len(insns)]
 	flags = flags[:len(insns)]
 	h, o := 0, 0
 	for i := range insns {
@@ -220,13 +225,17 @@ func (w *walk) layOut(index []int32, insns []bpf.Insn, flags []bpf.Flag) (hidden
 		w.other[uint8(o)] = uint8(i)
 		h += int(c.hides[n])
 		o += int(c.other[key])
+		starts[i] = at
 		at += int32(c.slots[n])
-		index[i+1] = at
 	}
+	index[len(insns)] = at
 	return w.hidden[:h], w.other[:o]
 }
 
-// copy puts every instruction where it is in the new program.
+// copy puts every instruction where it is in the new program. Within rewrite
+// its loop would not have the registers that it needs.
+//
+//go:noinline
 func (w *walk) copy(insns []bpf.Insn, flags []bpf.Flag, origin []int32, from int32, index []int32) {
 	flags, origin, ends := flags[:len(insns)], origin[:len(insns)], index[1:][:len(insns)]
 	out := w.out

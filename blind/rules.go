@@ -40,7 +40,9 @@ var rules [256]rule
 
 // choices says how the rule of a slot is chosen. Its key is the opcode, and
 // 256 more if imm is 0.
-var choices struct {
+var choices choiceTable
+
+type choiceTable struct {
 	rule [512]uint8
 	// usable has ones for register fields for which that holds, else 0, which
 	// is keep. Which ones, the row says: those that leave AX alone, and with
@@ -56,6 +58,9 @@ var choices struct {
 	// hides is 1 for rules that hide a constant. slots is how many slots they
 	// make of one.
 	hides, slots [256]uint8
+	// distance of the opcode and distanceRegs of the registers have a bit in
+	// common if a slot may have a distance.
+	distance, distanceRegs [256]uint8
 }
 
 const constantRow = 256 // of choices.usable
@@ -125,6 +130,19 @@ func init() {
 			c.rule[256+op], c.other[256+op] = zero, 1
 		}
 		next++
+	}
+	for src, bit := range map[uint8]uint8{0: 1, abi.CallLocal: 2, abi.Imm64Func: 4} {
+		for op := range 256 {
+			if _, ok := bpf.Distance(bpf.Insn{Op: uint8(op), Regs: abi.Registers(0, src)}); ok {
+				c.distance[op] |= bit
+			}
+		}
+		for dst := range uint8(16) {
+			c.distanceRegs[abi.Registers(dst, src)] |= bit
+		}
+	}
+	for regs := range c.distanceRegs {
+		c.distanceRegs[regs] |= 1 // a jump has one, whatever src is
 	}
 	for regs := range 256 {
 		in := bpf.Insn{Op: abi.OpLdImm64, Regs: uint8(regs)}
