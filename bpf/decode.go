@@ -51,11 +51,6 @@ func setWord(i *Insn, w uint64) {
 	i.Op, i.Regs, i.Off, i.Imm = uint8(w), uint8(w>>8), int16(w>>16), int32(w>>32)
 }
 
-// word is the reverse of setWord. On a little-endian machine it is one load.
-func word(i *Insn) uint64 {
-	return uint64(i.Op) | uint64(i.Regs)<<8 | uint64(uint16(i.Off))<<16 | uint64(uint32(i.Imm))<<32
-}
-
 // Encode is the reverse of Decode.
 func Encode(insns []Insn) []byte {
 	code := make([]byte, 0, len(insns)*abi.InsnSize)
