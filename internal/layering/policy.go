@@ -45,7 +45,8 @@ helpers            | abi cage maps              |                               
 .                  | tables abi bpf encoder lower blind jit image cage interp machine maps helpers | github.com/cilium/ebpf golang.org/x/arch |
 bpftest            | .                          |                                | testing
 internal/kernel    | abi bpf                    | golang.org/x/sys               | unsafe
-internal/testprog  | tables abi bpf             |                                | testing
+internal/mixed     | abi                        |                                | pure
+internal/testprog  | tables abi bpf internal/mixed |                             | testing
 internal/oracle    | abi bpf tables jit internal/kernel |                        |
 internal/layering  |                            |                                |
 internal/generated |                            |                                |
