@@ -48,6 +48,7 @@ internal/kernel    | abi bpf                    | golang.org/x/sys              
 internal/mixed     | abi                        |                                | pure
 internal/testprog  | tables abi bpf internal/mixed |                             | testing
 internal/oracle    | abi bpf tables jit internal/kernel |                        |
+internal/stages    | bpf encoder abi lower blind jit |                            |
 internal/layering  |                            |                                |
 internal/generated |                            |                                |
 cmd/bpfjit         | . bpf jit blind internal/kernel internal/oracle | github.com/gopacket/gopacket/pcapgo |

@@ -2,8 +2,12 @@ package mixed_test
 
 import (
 	"errors"
+	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/bpfjit/bpfjit/abi"
@@ -12,6 +16,7 @@ import (
 	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/jit"
 	"github.com/bpfjit/bpfjit/tables"
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestReal compares mixed programs with what they imitate.
@@ -143,5 +148,29 @@ func TestOf(t *testing.T) {
 	}
 	if a, b := count(p), count(mixed.Of(p).Program(seed+1, n)); max(a-b, b-a) > n/50 {
 		t.Errorf("%d loads, and %d in the copy", a, b)
+	}
+}
+
+// TestSharedFrequencies: the table is that of the shared data, without packet
+// loads.
+func TestSharedFrequencies(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(testprog.Shared(t), "bench", "opcodes.tsv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got []string
+	for line := range strings.Lines(string(text)) {
+		columns := strings.Split(strings.TrimSpace(line), "\t")
+		if line[0] != '#' && !strings.HasPrefix(columns[1], "LD ABS") && !strings.HasPrefix(columns[1], "LD IND") {
+			want = append(want, columns[0]+" "+columns[2])
+		}
+	}
+	for _, r := range mixed.RealPrograms {
+		got = append(got, fmt.Sprintf("%#02x %d", r.Kind().Op(), r.Count()))
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("opcodes.tsv (-), the table (+):\n%s", d)
 	}
 }

@@ -1,0 +1,226 @@
+package stages
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/bpfjit/bpfjit/blind"
+	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/jit"
+	"github.com/bpfjit/bpfjit/lower"
+)
+
+// Stage is a part of compiling.
+type Stage uint8
+
+const (
+	Total   Stage = iota // slots to code, one stage behind the other
+	Decode               // bytes to slots
+	Check                // of the dialect
+	Lower                // cage only
+	Blind                // where constants are hidden
+	JIT                  // slots to code: Measure, Jumps and Emit
+	Measure              // rows and sizes; kernel only
+	Jumps                // what of JIT is neither Measure nor Emit: the passes, mainly
+	Emit                 // bytes; kernel only
+	NumStages
+)
+
+var names = [NumStages]string{"total", "decode", "check", "lower", "blind", "jit", "measure", "jumps", "emit"}
+
+func (s Stage) String() string { return names[s] }
+
+// Options say which way a Compiler goes:
+//
+//	kernel   decode, check as translated, [blind,] jit.Compile
+//	cage     decode, check as source, lower, [blind,] jit.CompileCage
+type Options struct {
+	Cage  bool
+	Blind bool
+}
+
+// Compiler compiles programs, one after the other, in memory that it uses
+// again.
+type Compiler struct {
+	Options
+	prog   bpf.Program
+	input  *bpf.Program // of the stage Blind
+	final  *bpf.Program // of the stage JIT
+	hidden blind.Result
+	code   jit.Code
+}
+
+// Kernel is the profile of the kernel's code: Linux 6.18 with plain returns,
+// so that all of the code is known without addresses. Helper calls and maps
+// are relocations.
+var Kernel = func() *jit.Profile {
+	p := jit.Linux618
+	p.ReturnThunk = false
+	return &p
+}()
+
+// mainFunc makes a function a main program that uses its whole frame.
+var mainFunc = &jit.Function{StackDepth: 512}
+
+// Compile turns slots, as they lie in an object, into code.
+func (c *Compiler) Compile(slots []byte) error {
+	if err := c.decode(slots); err != nil {
+		return err
+	}
+	if err := c.check(); err != nil {
+		return err
+	}
+	if c.Cage {
+		if err := c.lower(); err != nil {
+			return err
+		}
+	}
+	if c.Blind {
+		if err := c.blind(); err != nil {
+			return err
+		}
+	}
+	return c.jit()
+}
+
+// Code returns what Compile made. It is overwritten by the next Compile.
+func (c *Compiler) Code() *jit.Code { return &c.code }
+
+func (c *Compiler) decode(slots []byte) (err error) {
+	c.prog.Insns, err = bpf.Decode(slots)
+	c.input, c.final = &c.prog, &c.prog
+	return err
+}
+
+func (c *Compiler) check() error {
+	if c.Cage {
+		return bpf.Check(&c.prog, bpf.Source)
+	}
+	return bpf.Check(&c.prog, bpf.Translated)
+}
+
+func (c *Compiler) lower() (err error) {
+	c.input, err = lower.Lower(&c.prog)
+	c.final = c.input
+	return err
+}
+
+func (c *Compiler) blind() error {
+	c.final = &c.hidden.Program
+	return c.hidden.Rewrite(c.input, nil)
+}
+
+func (c *Compiler) jit() error {
+	if c.Cage {
+		return c.code.CompileCage(c.final, &jit.Cage)
+	}
+	return c.code.Compile(c.final, Kernel, mainFunc)
+}
+
+// Work is a stage of one program, to be run as often as one likes: what the
+// stages before it made is there.
+type Work struct {
+	Stage Stage
+	Run   func() error
+}
+
+// Stages compiles a program and returns its stages in their order, Total
+// first. They are good until the next Compile. Jumps isn't among them: it has
+// no beginning and no end, and is what JIT needs besides Measure and Emit.
+func (c *Compiler) Stages(slots []byte) ([]Work, error) {
+	if err := c.Compile(slots); err != nil {
+		return nil, err
+	}
+	work := []Work{
+		{Total, func() error { return c.Compile(slots) }},
+		{Decode, func() error { return c.decode(slots) }},
+		{Check, c.check},
+	}
+	if c.Cage {
+		work = append(work, Work{Lower, c.lower})
+	}
+	if c.Blind {
+		work = append(work, Work{Blind, c.blind})
+	}
+	// The stages before leave c.final as it must be for those behind.
+	input, final := c.input, c.final
+	for i := range work[1:] {
+		run := work[1+i].Run
+		work[1+i].Run = func() error {
+			err := run()
+			c.input, c.final = input, final
+			return err
+		}
+	}
+	work = append(work, Work{JIT, c.jit})
+	if c.Cage {
+		return work, nil // its instructions are fused before they are measured
+	}
+	e, err := c.newEncoding()
+	if err != nil {
+		return nil, err
+	}
+	return append(work, Work{Measure, e.measure}, Work{Emit, e.emit}), nil
+}
+
+// Times are how long the stages of a program take. Stages that it doesn't go
+// through are 0.
+type Times [NumStages]time.Duration
+
+// Time times all stages of a program; limit is how long to look at each.
+func (c *Compiler) Time(slots []byte, limit time.Duration) (t Times, err error) {
+	work, err := c.Stages(slots)
+	if err != nil {
+		return t, err
+	}
+	for _, w := range work {
+		if t[w.Stage], err = Least(w.Run, limit); err != nil {
+			return t, fmt.Errorf("%v: %w", w.Stage, err)
+		}
+	}
+	if t[Measure] != 0 {
+		t[Jumps] = max(0, t[JIT]-t[Measure]-t[Emit])
+	}
+	return t, nil
+}
+
+const (
+	// batch is how long runs are timed together, so that looking at the
+	// clock, 50 ns, doesn't count.
+	batch = 20 * time.Microsecond
+	// minBatches is how many batches there are in any case.
+	minBatches = 3
+)
+
+// Least returns the time of f, of the least disturbed of several batches of
+// runs. It takes about as long as limit says, but for very slow f.
+func Least(f func() error, limit time.Duration) (time.Duration, error) {
+	n := 1
+	var least time.Duration
+	for start, k := time.Now(), 0; k < minBatches || time.Since(start) < limit; k++ {
+		began := time.Now()
+		for range n {
+			if err := f(); err != nil {
+				return 0, err
+			}
+		}
+		d := time.Since(began)
+		if d < batch {
+			n *= 2
+			k = -1
+			least = 0
+			continue
+		}
+		if d /= time.Duration(n); least == 0 || d < least {
+			least = d
+		}
+	}
+	return least, nil
+}
+
+// Median returns the one in the middle of durations, which it sorts.
+func Median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)/2]
+}
