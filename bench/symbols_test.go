@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bpfjit/bpfjit/bench/internal/corpus"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/stages"
 	"github.com/bpfjit/bpfjit/jit"
 )
 
@@ -17,11 +19,7 @@ import (
 // on amd64 spends its time in the encoder's assembly and none in its Go twin;
 // a purego build the other way round.
 func TestEncoderInProfile(t *testing.T) {
-	programs, err := generated(1, 10_000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &bpf.Program{Insns: programs[0].Insns}
+	p := &bpf.Program{Insns: corpus.Generated(1, 10_000)[0].Insns}
 	file := filepath.Join(t.TempDir(), "cpu.prof")
 	f, err := os.Create(file)
 	if err != nil {
@@ -31,7 +29,7 @@ func TestEncoderInProfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for start := time.Now(); time.Since(start) < time.Second; {
-		if _, err := jit.Compile(p, plain, mainFunc); err != nil {
+		if _, err := jit.Compile(p, stages.Kernel, new(jit.Function)); err != nil {
 			t.Fatal(err)
 		}
 	}

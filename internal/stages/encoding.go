@@ -2,10 +2,10 @@ package stages
 
 import (
 	"errors"
-	"slices"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/encoder"
+	"github.com/bpfjit/bpfjit/jit"
 )
 
 // encoding calls the encoder as package jit does for a program of the kernel's
@@ -22,10 +22,10 @@ type encoding struct {
 	size  int
 }
 
-func (c *Compiler) newEncoding() (*encoding, error) {
-	n := len(c.final.Insns)
+func newEncoding(insns []abi.Insn, code *jit.Code) (*encoding, error) {
+	n := len(insns)
 	e := &encoding{
-		insns: slices.Clone(c.final.Insns), // hiding constants again changes sizes
+		insns: insns,
 		rows:  make([]uint16, n),
 		pos:   make([]encoder.Position, n+1),
 		marks: make([]uint32, n),
@@ -35,15 +35,15 @@ func (c *Compiler) newEncoding() (*encoding, error) {
 		return nil, err
 	}
 	// A mark takes what its slot has more than its steps.
-	start := c.code.Funcs[0].Body
-	for i, end := range c.code.Ends {
+	start := code.Funcs[0].Body
+	for i, end := range code.Ends {
 		before, after := e.pos[i], e.pos[i+1]
 		if after.Marks() > before.Marks() {
 			e.gaps = append(e.gaps, end-start-(after.Bytes()-before.Bytes()))
 		}
 		start = end
 	}
-	e.size = int(start - c.code.Funcs[0].Body)
+	e.size = int(start - code.Funcs[0].Body)
 	e.code = make([]byte, e.size+encoder.Slack)
 	return e, e.emit()
 }

@@ -1,6 +1,7 @@
 package stages
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -63,8 +64,22 @@ var Kernel = func() *jit.Profile {
 // mainFunc makes a function a main program that uses its whole frame.
 var mainFunc = &jit.Function{StackDepth: 512}
 
-// Compile turns slots, as they lie in an object, into code.
+// maxTries is how often a program is blinded whose length doesn't settle.
+const maxTries = 10
+
+// Compile turns slots, as they lie in an object, into code. Of a million
+// slots now and then the length doesn't settle; with other random numbers it
+// does, so a blinded program is then compiled again.
 func (c *Compiler) Compile(slots []byte) error {
+	for try := 1; ; try++ {
+		err := c.compile(slots)
+		if !c.Blind || try == maxTries || !errors.Is(err, jit.ErrConvergence) {
+			return err
+		}
+	}
+}
+
+func (c *Compiler) compile(slots []byte) error {
 	if err := c.decode(slots); err != nil {
 		return err
 	}
@@ -143,21 +158,26 @@ func (c *Compiler) Stages(slots []byte) ([]Work, error) {
 	if c.Blind {
 		work = append(work, Work{Blind, c.blind})
 	}
-	// The stages before leave c.final as it must be for those behind.
-	input, final := c.input, c.final
+	// What is hidden anew has other sizes, and perhaps none that settle, so the
+	// stages behind have a copy.
+	input, final := c.input, &bpf.Program{
+		Insns: slices.Clone(c.final.Insns), Flags: slices.Clone(c.final.Flags), Origin: slices.Clone(c.final.Origin),
+	}
 	for i := range work[1:] {
 		run := work[1+i].Run
 		work[1+i].Run = func() error {
-			err := run()
-			c.input, c.final = input, final
-			return err
+			c.input = input
+			return run()
 		}
 	}
-	work = append(work, Work{JIT, c.jit})
+	work = append(work, Work{JIT, func() error {
+		c.final = final
+		return c.jit()
+	}})
 	if c.Cage {
 		return work, nil // its instructions are fused before they are measured
 	}
-	e, err := c.newEncoding()
+	e, err := newEncoding(final.Insns, &c.code)
 	if err != nil {
 		return nil, err
 	}

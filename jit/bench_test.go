@@ -1,0 +1,38 @@
+package jit
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/testprog"
+)
+
+// BenchmarkPasses runs the passes over the jumps of a program with the opcode
+// frequencies of real ones, which is all that it does again and again. The
+// number of passes differs, so that one pass is what can be compared.
+func BenchmarkPasses(b *testing.B) {
+	for _, n := range []int{100, 1_000, 10_000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprintf("insns=%d", n), func(b *testing.B) {
+			p := &bpf.Program{Insns: testprog.Mixed(5, n).Insns}
+			c := &compiler{profile: &Linux618, prog: p, fn: new(Function)}
+			code := new(Code)
+			code.reset(n)
+			if err := c.function(code, 0, n); err != nil {
+				b.Fatal(err)
+			}
+			fixed := c.pos[n].Bytes() + c.markSum[len(c.marks)]
+			b.ReportAllocs()
+			for b.Loop() {
+				clear(c.sums)
+				if err := c.converge(fixed); err != nil {
+					b.Fatal(err)
+				}
+			}
+			perPass := float64(b.Elapsed().Nanoseconds()) / float64(b.N*len(c.passes))
+			b.ReportMetric(perPass/float64(n), "ns/insn/pass")
+			b.ReportMetric(perPass/float64(len(c.jumps)), "ns/jump/pass")
+			b.ReportMetric(float64(len(c.passes)), "passes")
+		})
+	}
+}
