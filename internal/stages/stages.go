@@ -188,16 +188,23 @@ func (c *Compiler) Stages(slots []byte) ([]Work, error) {
 // through are 0.
 type Times [NumStages]time.Duration
 
-// Time times all stages of a program; limit is how long to look at each.
+// Time times all stages of a program; limit is how long to look at each. They
+// take turns, since Jumps is a difference.
 func (c *Compiler) Time(slots []byte, limit time.Duration) (t Times, err error) {
 	work, err := c.Stages(slots)
 	if err != nil {
 		return t, err
 	}
-	for _, w := range work {
-		if t[w.Stage], err = Least(w.Run, limit); err != nil {
-			return t, fmt.Errorf("%v: %w", w.Stage, err)
+	watches := make([]watch, len(work))
+	for start, k := time.Now(), 0; k < minBatches || time.Since(start) < limit*time.Duration(len(work)); k++ {
+		for i, w := range work {
+			if err := watches[i].run(w.Run); err != nil {
+				return t, fmt.Errorf("%v: %w", w.Stage, err)
+			}
 		}
+	}
+	for i, w := range work {
+		t[w.Stage] = watches[i].least
 	}
 	if t[Measure] != 0 {
 		t[Jumps] = max(0, t[JIT]-t[Measure]-t[Emit])
@@ -216,27 +223,41 @@ const (
 // Least returns the time of f, of the least disturbed of several batches of
 // runs. It takes about as long as limit says, but for very slow f.
 func Least(f func() error, limit time.Duration) (time.Duration, error) {
-	n := 1
-	var least time.Duration
+	var w watch
 	for start, k := time.Now(), 0; k < minBatches || time.Since(start) < limit; k++ {
+		if err := w.run(f); err != nil {
+			return 0, err
+		}
+	}
+	return w.least, nil
+}
+
+// watch times batches of runs.
+type watch struct {
+	n     int // runs in a batch
+	least time.Duration
+}
+
+// run times a batch. The first one finds out how many runs that is.
+func (w *watch) run(f func() error) error {
+	w.n = max(w.n, 1)
+	for {
 		began := time.Now()
-		for range n {
+		for range w.n {
 			if err := f(); err != nil {
-				return 0, err
+				return err
 			}
 		}
 		d := time.Since(began)
 		if d < batch {
-			n *= 2
-			k = -1
-			least = 0
+			w.n, w.least = 2*w.n, 0
 			continue
 		}
-		if d /= time.Duration(n); least == 0 || d < least {
-			least = d
+		if d /= time.Duration(w.n); w.least == 0 || d < w.least {
+			w.least = d
 		}
+		return nil
 	}
-	return least, nil
 }
 
 // Median returns the one in the middle of durations, which it sorts.
