@@ -15,7 +15,7 @@ const minRounds = 5
 // BenchmarkStage times every stage of compiling a generated program by itself,
 // again and again: see package stages. ns/insn of the same stage should be
 // much the same at any size; total is the whole way. jumps is what jit needs
-// besides measure and emit; its passes differ in number, so that it also has
+// besides draft and join; its passes differ in number, so that it also has
 // ns/insn/pass. ns/insn is that of the least disturbed batch.
 func BenchmarkStage(b *testing.B) {
 	for _, n := range sizes {
@@ -56,8 +56,8 @@ func BenchmarkStage(b *testing.B) {
 					round()
 				}
 				per := float64(n * times)
-				if least[stages.Measure] != 0 {
-					jumps := least[stages.JIT] - least[stages.Measure] - least[stages.Emit]
+				if least[stages.Draft] != 0 {
+					jumps := least[stages.JIT] - least[stages.Draft] - least[stages.Join]
 					least[stages.Jumps] = jumps
 					b.ReportMetric(float64(jumps)/per/float64(passes), "jumps-ns/insn/pass")
 				}

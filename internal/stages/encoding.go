@@ -2,6 +2,7 @@ package stages
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/encoder"
@@ -9,55 +10,48 @@ import (
 )
 
 // encoding calls the encoder as package jit does for a program of the kernel's
-// profile, without the jumps between: their sizes are those of code that is
-// compiled already.
+// profile, without the jumps between: what fills the gaps is as long as in the
+// code that is compiled already.
 type encoding struct {
 	insns []abi.Insn
-	rows  []uint16
-	pos   []encoder.Position
-	marks []uint32
-	gaps  []uint32
+	draft encoder.Draft
+	gaps  []encoder.Gap
 	ends  []uint32
 	code  []byte
 	size  int
 }
 
 func newEncoding(insns []abi.Insn, code *jit.Code) (*encoding, error) {
-	n := len(insns)
-	e := &encoding{
-		insns: insns,
-		rows:  make([]uint16, n),
-		pos:   make([]encoder.Position, n+1),
-		marks: make([]uint32, n),
-		ends:  make([]uint32, n),
-	}
-	if err := e.measure(); err != nil {
+	e := &encoding{insns: insns, ends: make([]uint32, len(insns)+encoder.EndsSlack)}
+	if err := e.write(); err != nil {
 		return nil, err
 	}
 	// A mark takes what its slot has more than its steps.
-	start := code.Funcs[0].Body
-	for i, end := range code.Ends {
-		before, after := e.pos[i], e.pos[i+1]
-		if after.Marks() > before.Marks() {
-			e.gaps = append(e.gaps, end-start-(after.Bytes()-before.Bytes()))
+	body := code.Funcs[0].Body
+	for _, m := range e.draft.Marks {
+		start := body
+		if m.Slot > 0 {
+			start = code.Ends[m.Slot-1]
 		}
-		start = end
+		steps := e.draft.Ends[m.Slot+1] - e.draft.Ends[m.Slot]
+		e.gaps = append(e.gaps, encoder.Gap{Len: code.Ends[m.Slot] - start - steps})
 	}
-	e.size = int(start - code.Funcs[0].Body)
+	e.gaps = slices.Grow(e.gaps, 1)
+	e.size = int(code.Ends[len(insns)-1] - body)
 	e.code = make([]byte, e.size+encoder.Slack)
-	return e, e.emit()
+	return e, e.join()
 }
 
-func (e *encoding) measure() error {
-	if _, end := encoder.Measure(Kernel.Rows, e.insns, e.rows, e.pos, e.marks); end != len(e.insns) {
-		return errors.New("BUG: measured less than was compiled")
+func (e *encoding) write() error {
+	if !e.draft.Write(Kernel.Rows, e.insns, false) {
+		return errors.New("BUG: drafted less than was compiled")
 	}
 	return nil
 }
 
-func (e *encoding) emit() error {
-	if encoder.Emit(e.code, e.insns, e.rows, e.gaps, e.ends) != e.size {
-		return errors.New("BUG: emitted another length than was compiled")
+func (e *encoding) join() error {
+	if e.draft.Join(e.code, 0, e.gaps, e.ends) != e.size {
+		return errors.New("BUG: joined another length than was compiled")
 	}
 	return nil
 }

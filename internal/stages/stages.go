@@ -16,25 +16,26 @@ import (
 type Stage uint8
 
 const (
-	Total   Stage = iota // slots to code, one stage behind the other
-	Decode               // bytes to slots
-	Check                // of the dialect
-	Lower                // cage only
-	Blind                // where constants are hidden
-	JIT                  // slots to code: Measure, Jumps and Emit
-	Measure              // rows and sizes; kernel only
-	Jumps                // what of JIT is neither Measure nor Emit: the passes, mainly
-	Emit                 // bytes; kernel only
+	Total  Stage = iota // slots to code, one stage behind the other
+	Decode              // bytes to slots
+	Check               // of the dialect; where jit doesn't do it by the way
+	Lower               // cage only
+	Blind               // where constants are hidden
+	JIT                 // slots to code: Draft, Jumps and Join
+	Draft               // the bytes of each slot; kernel only
+	Jumps               // what of JIT is neither Draft nor Join: the passes, mainly
+	Join                // the bytes where they belong; kernel only
 	NumStages
 )
 
-var names = [NumStages]string{"total", "decode", "check", "lower", "blind", "jit", "measure", "jumps", "emit"}
+var names = [NumStages]string{"total", "decode", "check", "lower", "blind", "jit", "draft", "jumps", "join"}
 
 func (s Stage) String() string { return names[s] }
 
 // Options say which way a Compiler goes:
 //
-//	kernel   decode, check as translated, [blind,] jit.Compile
+//	kernel   decode, jit.Compile, which checks by the way
+//	         decode, check as translated, blind, jit.Compile
 //	cage     decode, check as source, lower, [blind,] jit.CompileCage
 type Options struct {
 	Cage  bool
@@ -83,8 +84,10 @@ func (c *Compiler) compile(slots []byte) error {
 	if err := c.decode(slots); err != nil {
 		return err
 	}
-	if err := c.check(); err != nil {
-		return err
+	if c.checks() {
+		if err := c.check(); err != nil {
+			return err
+		}
 	}
 	if c.Cage {
 		if err := c.lower(); err != nil {
@@ -107,6 +110,9 @@ func (c *Compiler) decode(slots []byte) (err error) {
 	c.input, c.final = &c.prog, &c.prog
 	return err
 }
+
+// checks tells whether a program has to be checked before it is compiled.
+func (c *Compiler) checks() bool { return c.Cage || c.Blind }
 
 func (c *Compiler) check() error {
 	if c.Cage {
@@ -142,7 +148,7 @@ type Work struct {
 
 // Stages compiles a program and returns its stages in their order, Total
 // first. They are good until the next Compile. Jumps isn't among them: it has
-// no beginning and no end, and is what JIT needs besides Measure and Emit.
+// no beginning and no end, and is what JIT needs besides Draft and Join.
 func (c *Compiler) Stages(slots []byte) ([]Work, error) {
 	if err := c.Compile(slots); err != nil {
 		return nil, err
@@ -150,7 +156,9 @@ func (c *Compiler) Stages(slots []byte) ([]Work, error) {
 	work := []Work{
 		{Total, func() error { return c.Compile(slots) }},
 		{Decode, func() error { return c.decode(slots) }},
-		{Check, c.check},
+	}
+	if c.checks() {
+		work = append(work, Work{Check, c.check})
 	}
 	if c.Cage {
 		work = append(work, Work{Lower, c.lower})
@@ -175,13 +183,13 @@ func (c *Compiler) Stages(slots []byte) ([]Work, error) {
 		return c.jit()
 	}})
 	if c.Cage {
-		return work, nil // its instructions are fused before they are measured
+		return work, nil // its instructions are fused before they are drafted
 	}
 	e, err := newEncoding(final.Insns, &c.code)
 	if err != nil {
 		return nil, err
 	}
-	return append(work, Work{Measure, e.measure}, Work{Emit, e.emit}), nil
+	return append(work, Work{Draft, e.write}, Work{Join, e.join}), nil
 }
 
 // Times are how long the stages of a program take. Stages that it doesn't go
@@ -206,8 +214,8 @@ func (c *Compiler) Time(slots []byte, limit time.Duration) (t Times, err error) 
 	for i, w := range work {
 		t[w.Stage] = watches[i].least
 	}
-	if t[Measure] != 0 {
-		t[Jumps] = max(0, t[JIT]-t[Measure]-t[Emit])
+	if t[Draft] != 0 {
+		t[Jumps] = max(0, t[JIT]-t[Draft]-t[Join])
 	}
 	return t, nil
 }
