@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
@@ -24,7 +25,7 @@ func layOut(groups [][]bpf.Insn) (insns []bpf.Insn, index []int32) {
 
 // TestExpandRandom compares with Apply, given the same as patches.
 func TestExpandRandom(t *testing.T) {
-	r := random(t)
+	r := testprog.Rand(testprog.Seed(t), 0)
 	np := &bpf.Program{} // used again
 	for range 500 {
 		p := randomProgram(r, 1+r.IntN(40))
@@ -88,19 +89,19 @@ func TestExpandErrors(t *testing.T) {
 		{"slot 1 (r1 += 1): expand: becomes nothing", text, []int32{0, 2, 1, 3}},
 		{"slot 0 (if r1 == 0 goto +1): expand: r1 += 1 has no distance any more", "r1 += 1\nr1 += 1\nexit", []int32{0, 1, 2, 3}},
 	} {
-		np := program(t, tt.insns)
-		err := bpf.Expand(np, program(t, text), tt.index, nil)
+		np := testprog.Parse(t, tt.insns)
+		err := bpf.Expand(np, testprog.Parse(t, text), tt.index, nil)
 		var e *bpf.Error
 		if err == nil || err.Error() != tt.want || !errors.As(err, &e) {
 			t.Errorf("index %v: error %v, want %s", tt.index, err, tt.want)
 		}
 	}
 	broken := errors.New("broken")
-	if err := bpf.Expand(program(t, text), program(t, text), []int32{0, 1, 2, 3}, func(int) error { return broken }); err != broken {
+	if err := bpf.Expand(testprog.Parse(t, text), testprog.Parse(t, text), []int32{0, 1, 2, 3}, func(int) error { return broken }); err != broken {
 		t.Errorf("error %v, want %v", err, broken)
 	}
 	// Faults anywhere in a long program, at the edges of blocks for certain.
-	p := &bpf.Program{Insns: slices.Repeat(program(t, "r1 += 1").Insns, 5000)}
+	p := &bpf.Program{Insns: slices.Repeat(testprog.Parse(t, "r1 += 1").Insns, 5000)}
 	for _, at := range []int{1, 1023, 1024, 1025, 2048, 4999} {
 		for _, to := range []int32{-1, 0, int32(at) - 1, 5000, 5001, 1 << 30} {
 			index := make([]int32, 5001)
@@ -131,15 +132,15 @@ func TestExpandRange(t *testing.T) {
 		{"gotol +32760", 1000, ""},
 		{"call pc+32760", 1000, ""},
 	} {
-		mov := program(t, "r2 = 0").Insns
-		jump := program(t, tt.jump).Insns
+		mov := testprog.Parse(t, "r2 = 0").Insns
+		jump := testprog.Parse(t, tt.jump).Insns
 		groups := [][]bpf.Insn{jump}
 		for range between {
 			groups = append(groups, mov)
 		}
 		groups[between/2] = slices.Repeat(mov, 1+tt.grow)
-		groups = append(groups, program(t, "exit").Insns)
-		p := &bpf.Program{Insns: slices.Concat(jump, slices.Repeat(mov, between), program(t, "exit").Insns)}
+		groups = append(groups, testprog.Parse(t, "exit").Insns)
+		p := &bpf.Program{Insns: slices.Concat(jump, slices.Repeat(mov, between), testprog.Parse(t, "exit").Insns)}
 		insns, index := layOut(groups)
 		np := &bpf.Program{Insns: insns}
 		err := bpf.Expand(np, p, index, nil)
@@ -163,7 +164,7 @@ func TestExpandRange(t *testing.T) {
 func BenchmarkExpand(b *testing.B) {
 	for _, n := range []int{1_000, 100_000} {
 		b.Run(fmt.Sprintf("insns=%d", n), func(b *testing.B) {
-			some := program(b, "r1 += 5\nif r1 == r2 goto +0\nr3 = r4").Insns
+			some := testprog.Parse(b, "r1 += 5\nif r1 == r2 goto +0\nr3 = r4").Insns
 			p := &bpf.Program{}
 			var groups [][]bpf.Insn
 			for i := range n {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/arch/x86/x86asm"
 
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/tables"
 )
 
@@ -111,7 +112,7 @@ func encodeLast(t *testing.T, im impl, p tables.Profile, prog []abi.Insn, i int)
 // TestRandomPrograms compares the implementations on programs of all forms,
 // in buffers that nothing may be read or written around.
 func TestRandomPrograms(t *testing.T) {
-	r := random(t)
+	r := testprog.Rand(testprog.Seed(t), 0)
 	for _, p := range profiles {
 		t.Run(p.name, func(t *testing.T) {
 			forms := coded(p.profile)
@@ -267,7 +268,7 @@ func TestEmitPanics(t *testing.T) {
 // TestDecode reads every form's code with a disassembler: whole instructions,
 // all the bytes and no more.
 func TestDecode(t *testing.T) {
-	r := random(t)
+	r := testprog.Rand(testprog.Seed(t), 0)
 	for _, p := range profiles {
 		t.Run(p.name, func(t *testing.T) {
 			count := 0

@@ -13,6 +13,7 @@ import (
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/tables"
 )
 
@@ -146,7 +147,7 @@ func FuzzRun(f *testing.F) {
 // TestRandom does the same with programs that pass the check, most of them
 // wild.
 func TestRandom(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(seed(t), 0))
+	rnd := testprog.Rand(testprog.Seed(t), 0)
 	w := newWorld(t)
 	ends := map[abi.Stop]int{}
 	for range 2000 {

@@ -5,33 +5,16 @@ package machine
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"os"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 )
-
-// seeded returns a generator whose seed is printed, and can be given in
-// BPFJIT_SEED.
-func seeded(t testing.TB) *rand.Rand {
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("BPFJIT_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 0, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("BPFJIT_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
-}
 
 func TestDone(t *testing.T) {
 	g := newRig(t)
@@ -230,7 +213,7 @@ func TestCallx(t *testing.T) {
 // plain subtraction.
 func TestBudget(t *testing.T) {
 	g := newRig(t)
-	r := seeded(t)
+	r := testprog.Rand(testprog.Seed(t), 0)
 	for range 300 {
 		charges := make([]int, 1+r.IntN(12))
 		lines := make([]string, len(charges))

@@ -47,6 +47,7 @@ bpftest            | .                          |                               
 internal/kernel    | abi bpf                    | golang.org/x/sys               | unsafe
 internal/testprog  | tables abi bpf             |                                | testing
 internal/oracle    | abi bpf tables jit internal/kernel |                        |
+internal/golden    |                            | github.com/google/go-cmp       | testing
 internal/layering  |                            |                                |
 internal/generated |                            |                                |
 cmd/bpfjit         | . bpf jit blind internal/kernel internal/oracle | github.com/gopacket/gopacket/pcapgo |
