@@ -301,6 +301,31 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestTraced: a trace has each executed instruction, those of callees and
+// fetches from two slots included, and nothing that a jump passed by.
+func TestTraced(t *testing.T) {
+	var got []int
+	prog := prepare(t, testprog.Parse(t, `
+		r6 = 5 ll
+		r6 += -3
+		if r6 != 0 goto +1
+		r7 = 1
+		call pc+1
+		exit
+		r6 = 2
+		r6 += -1
+		if r6 != 0 goto -2
+		exit`)).Traced(func(slot int) { got = append(got, slot) })
+	compare(t, prog.Run(newInstance(t, cage.Plain, nil), &Config{}), exit(0, 13))
+	if d := cmp.Diff([]int{0, 2, 3, 5, 7, 8, 9, 8, 9, 10, 6}, got); d != "" {
+		t.Errorf("slots (-want +got):\n%s", d)
+	}
+	got = nil
+	if r := prog.Run(newInstance(t, cage.Plain, nil), &Config{Budget: 5}); r.Stop != abi.StopBudget || got != nil {
+		t.Errorf("%+v: %v", r, got)
+	}
+}
+
 func TestDefaultBudget(t *testing.T) {
 	if testing.Short() {
 		t.Skip("executes 2^30 instructions")
