@@ -31,9 +31,9 @@ func unavailable(t TB, err error) {
 	t.Skipf("needs a live kernel: %v", err)
 }
 
-// Require skips the test if the kernel can't be asked (with
-// BPFJIT_REQUIRE_KERNEL=1 it fails), and holds the lock, shared, until the
-// test ends.
+// Require skips the test if the kernel can't be asked, or blinds everything
+// already (with BPFJIT_REQUIRE_KERNEL=1 it fails), and holds the lock, shared,
+// until the test ends.
 func Require(t TB) {
 	t.Helper()
 	if err := Available(); err != nil {

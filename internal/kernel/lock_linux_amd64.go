@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -66,6 +67,10 @@ func requireLock(t TB) {
 	f, err := acquire(unix.LOCK_SH)
 	if err != nil {
 		t.Fatalf("%v", err)
+	}
+	if now, err := readSysctl(hardenPath); err == nil && now == "2" {
+		f.Close()
+		unavailable(t, errors.New("net.core.bpf_jit_harden is 2: every program would be blinded"))
 	}
 	held.Lock()
 	if held.shared == nil {
