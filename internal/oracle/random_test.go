@@ -100,7 +100,7 @@ func TestRandom(t *testing.T) {
 		t.Logf("%5d jumps over %d bytes", edges[d], d)
 	}
 	t.Logf("forms of the source programs:\n%s", source.Table(testprog.VerifiedForms()))
-	t.Logf("forms of the translated ones:\n%s", translated.Table(nil))
+	t.Logf("forms of the translated ones:\n%s", translated.Table(testprog.TranslatedForms()))
 	if accepted*10 < n*9 {
 		t.Errorf("the verifier accepted %d of %d programs only", accepted, n)
 	}

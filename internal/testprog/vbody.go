@@ -386,8 +386,8 @@ func (f *vfunc) atomic() {
 	if info.Imm.Value == AtomicCmpXch && abi.AccessSize(info.Op) == 4 && !f.v.free {
 		// RFC 9669 wants R0 zero-extended. The verifier of Linux 6.18 leaves
 		// that out where it believes that nobody reads the upper half, and is
-		// sometimes wrong.
-		f.emit(insn(opMov32X, 0, 0, 0, 0))
+		// sometimes wrong. So it is extended here, or read at once.
+		f.emit(pick(f.r, insn(opMov32X, 0, 0, 0, 0), insn(opAdd64K, 0, 0, 0, 0)))
 	}
 }
 
