@@ -1,6 +1,7 @@
 package jit
 
 import (
+	"encoding/binary"
 	"slices"
 	"sync"
 
@@ -22,14 +23,14 @@ type compiler struct {
 	saved   uint8      // which of R6 to R9 the function uses
 	args    encoder.Args
 
-	draft  encoder.Draft
-	gaps   []encoder.Gap // by mark
-	before []counts      // by mark
-	jumps  []jump
-	dests  []dest   // by jump
-	others []uint32 // the marks that aren't jumps
-	sums   []uint32
-	passes []int
+	draft   encoder.Draft
+	gaps    []encoder.Gap // by mark
+	jumps   []jump        // by mark
+	sums    []uint32      // by mark
+	others  []uint32      // the marks that aren't jumps
+	passes  []int
+	padding int
+	job     passJob
 
 	private  []abi.Insn // the instructions with R10 replaced, or fused
 	targets  []bool     // of jumps, by slot
@@ -45,7 +46,7 @@ var compilers = sync.Pool{New: func() any { return new(compiler) }}
 
 // release gives the scratch memory back, and lets go of the rest.
 func (c *compiler) release() {
-	c.profile, c.prog, c.fn, c.insns = nil, nil, nil, nil
+	c.profile, c.prog, c.fn, c.insns, c.job = nil, nil, nil, nil, passJob{}
 	compilers.Put(c)
 }
 
@@ -156,7 +157,7 @@ func (c *compiler) write(code *Code, end int) error {
 	code.Funcs = append(code.Funcs, Func{
 		Start: c.start, End: end,
 		Entry: uint32(base), Body: uint32(body), Cold: uint32(n), Limit: uint32(n),
-		Passes: keep(&code.passes, c.passes), Padding: c.padding(), charges: keep(&code.charges, c.charges),
+		Passes: keep(&code.passes, c.passes), Padding: c.padding, charges: keep(&code.charges, c.charges),
 	})
 	if err := c.writeOthers(code); err != nil {
 		return err
@@ -184,6 +185,9 @@ func (c *compiler) writeOthers(code *Code) error {
 		row := marks[k].Row()
 		switch {
 		case c.plainCall(in):
+			room := code.Bytes[end-callSize : end]
+			room[0] = 0xe8
+			binary.LittleEndian.PutUint32(room[1:], 0)
 			code.Relocs = append(code.Relocs, Reloc{Slot: c.start + int(slot), Offset: end - 4, Kind: callRelocs[in.Src()&3]})
 			continue
 		case row.Kind == tables.Charge: // appendCold writes it
