@@ -22,8 +22,8 @@ func TestEncoderInProfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := &bpf.Program{Insns: programs[0].Insns}
-	assembly := []string{"/encoder.measureAVO", "/encoder.emitAVO"}
-	twin := []string{"/encoder.measureGeneric", "/encoder.emitGeneric"}
+	assembly := []string{"/encoder.classifyAVO", "/encoder.writeAVO", "/encoder.joinAVO"}
+	twin := []string{"/encoder.(*Draft).writeGeneric", "/encoder.(*Draft).joinGeneric"}
 	wanted, unwanted := assembly, twin
 	if !hasAssembly {
 		wanted, unwanted = twin, assembly
