@@ -1,13 +1,11 @@
 package kernel
 
-import (
-	"os"
-	"path/filepath"
-)
+import "os"
 
 // LockFile is the file that everybody locks who loads programs: shared, or
-// exclusively while bpf_jit_harden is changed.
-func LockFile() string { return filepath.Join(os.TempDir(), "bpfjit-harden.lock") }
+// exclusively while bpf_jit_harden is changed. It is one for the machine, and
+// so not in os.TempDir, of which a process can have its own.
+const LockFile = "/tmp/bpfjit-harden.lock"
 
 // EnvRequire makes Require and WithHarden2 fail where they would skip, if it
 // is set to 1.
