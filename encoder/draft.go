@@ -113,7 +113,8 @@ func (d *Draft) Len() int { return int(d.Ends[len(d.Ends)-1] - d.Ends[0]) }
 func (d *Draft) Join(code []byte, at int, gaps []Gap, ends []uint32) int {
 	n := len(d.Ends) - 1
 	size := d.Len()
-	for k := range gaps[:len(d.Marks)] {
+	gaps = gaps[:len(d.Marks)]
+	for k := range gaps {
 		size += int(gaps[k].Len)
 	}
 	if at < 0 || at+size+Slack > len(code) || n+EndsSlack > len(ends) {

@@ -16,102 +16,131 @@ TEXT ·classifyAVO(SB), NOSPLIT, $0-33
 	MOVQ     DX, SI
 	SHLQ     $0x03, SI
 	SUBQ     SI, AX
-	VPXOR    Y5, Y5, Y5
-	VPXOR    Y7, Y7, Y7
-	VPCMPEQD Y6, Y6, Y6
+	VPXOR    Y4, Y4, Y4
+	VPXOR    Y6, Y6, Y6
+	VPCMPEQD Y5, Y5, Y5
 
-eight:
-	// imm and op, regs, off of slots 0 to 7, and of slots 1 to 8
-	VMOVDQU     (AX)(DX*8), X8
-	VINSERTI128 $0x01, 32(AX)(DX*8), Y8, Y8
-	VMOVDQU     16(AX)(DX*8), X9
-	VINSERTI128 $0x01, 48(AX)(DX*8), Y9, Y9
-	VSHUFPS     $0xdd, Y9, Y8, Y0
-	VSHUFPS     $0x88, Y9, Y8, Y1
-	VMOVDQU     8(AX)(DX*8), X10
-	VINSERTI128 $0x01, 40(AX)(DX*8), Y10, Y10
-	VMOVDQU     24(AX)(DX*8), X11
-	VINSERTI128 $0x01, 56(AX)(DX*8), Y11, Y11
-	VSHUFPS     $0xdd, Y11, Y10, Y2
-	VSHUFPS     $0x88, Y11, Y10, Y3
+sixteen:
+	// imm and op, regs, off of slots 0 to 7, and of those behind them
+	VMOVDQU     (AX)(DX*8), X2
+	VINSERTI128 $0x01, 32(AX)(DX*8), Y2, Y2
+	VMOVDQU     16(AX)(DX*8), X3
+	VINSERTI128 $0x01, 48(AX)(DX*8), Y3, Y3
+	VSHUFPS     $0xdd, Y3, Y2, Y7
+	VSHUFPS     $0x88, Y3, Y2, Y0
+	VMOVDQU     8(AX)(DX*8), X2
+	VINSERTI128 $0x01, 40(AX)(DX*8), Y2, Y2
+	VMOVDQU     24(AX)(DX*8), X3
+	VINSERTI128 $0x01, 56(AX)(DX*8), Y3, Y3
+	VSHUFPS     $0xdd, Y3, Y2, Y8
+	VSHUFPS     $0x88, Y3, Y2, Y2
 
 	// A slot is the first half of a constant if and only if the next is a second half.
-	VPAND    byteMask<>+0(SB), Y3, Y3
-	VPCMPEQD Y5, Y3, Y3
-	VPAND    byteMask<>+0(SB), Y1, Y4
-	VPCMPEQD wideOp<>+0(SB), Y4, Y4
-	VPXOR    Y3, Y4, Y4
-	VPOR     Y4, Y7, Y7
+	VPAND    byteMask<>+0(SB), Y2, Y2
+	VPCMPEQD Y4, Y2, Y2
+	VPAND    byteMask<>+0(SB), Y0, Y1
+	VPCMPEQD wideOp<>+0(SB), Y1, Y1
+	VPXOR    Y2, Y1, Y1
+	VPOR     Y1, Y6, Y6
 
 	// fields[i] = off with its sign, and imm
-	VPSRAD       $0x10, Y1, Y3
-	VPUNPCKLDQ   Y0, Y3, Y4
-	VPUNPCKHDQ   Y0, Y3, Y1
-	VMOVDQU      X4, (CX)(DX*8)
-	VMOVDQU      X1, 16(CX)(DX*8)
-	VEXTRACTI128 $0x01, Y4, 32(CX)(DX*8)
-	VEXTRACTI128 $0x01, Y1, 48(CX)(DX*8)
+	VPSRAD       $0x10, Y0, Y9
+	VPUNPCKLDQ   Y7, Y9, Y2
+	VPUNPCKHDQ   Y7, Y9, Y3
+	VMOVDQU      X2, (CX)(DX*8)
+	VMOVDQU      X3, 16(CX)(DX*8)
+	VEXTRACTI128 $0x01, Y2, 32(CX)(DX*8)
+	VEXTRACTI128 $0x01, Y3, 48(CX)(DX*8)
+
+	// imm and op, regs, off of slots 8 to 15, and of those behind them
+	VMOVDQU     64(AX)(DX*8), X2
+	VINSERTI128 $0x01, 96(AX)(DX*8), Y2, Y2
+	VMOVDQU     80(AX)(DX*8), X3
+	VINSERTI128 $0x01, 112(AX)(DX*8), Y3, Y3
+	VSHUFPS     $0xdd, Y3, Y2, Y10
+	VSHUFPS     $0x88, Y3, Y2, Y0
+	VMOVDQU     72(AX)(DX*8), X2
+	VINSERTI128 $0x01, 104(AX)(DX*8), Y2, Y2
+	VMOVDQU     88(AX)(DX*8), X3
+	VINSERTI128 $0x01, 120(AX)(DX*8), Y3, Y3
+	VSHUFPS     $0xdd, Y3, Y2, Y11
+	VSHUFPS     $0x88, Y3, Y2, Y2
+
+	// A slot is the first half of a constant if and only if the next is a second half.
+	VPAND    byteMask<>+0(SB), Y2, Y2
+	VPCMPEQD Y4, Y2, Y2
+	VPAND    byteMask<>+0(SB), Y0, Y1
+	VPCMPEQD wideOp<>+0(SB), Y1, Y1
+	VPXOR    Y2, Y1, Y1
+	VPOR     Y1, Y6, Y6
+
+	// fields[i] = off with its sign, and imm
+	VPSRAD       $0x10, Y0, Y0
+	VPUNPCKLDQ   Y10, Y0, Y2
+	VPUNPCKHDQ   Y10, Y0, Y3
+	VMOVDQU      X2, 64(CX)(DX*8)
+	VMOVDQU      X3, 80(CX)(DX*8)
+	VEXTRACTI128 $0x01, Y2, 96(CX)(DX*8)
+	VEXTRACTI128 $0x01, Y3, 112(CX)(DX*8)
+
+	// Words of 16 bits: what doesn't fit becomes the largest or smallest that does.
+	VPACKSSDW Y10, Y7, Y7
+	VPACKSSDW Y11, Y8, Y8
+	VPACKSSDW Y0, Y9, Y9
 
 	// imm8
-	VPSLLD   $0x18, Y0, Y1
-	VPSRAD   $0x18, Y1, Y1
-	VPCMPEQD Y0, Y1, Y1
-	VPAND    imm8<>+0(SB), Y1, Y1
+	VPSLLW   $0x08, Y7, Y0
+	VPSRAW   $0x08, Y0, Y0
+	VPCMPEQW Y7, Y0, Y0
+	VPAND    imm8<>+0(SB), Y0, Y0
 
 	// immNeg
-	VPSRAD $0x1f, Y0, Y4
-	VPAND  immNeg<>+0(SB), Y4, Y4
-	VPOR   Y4, Y1, Y1
+	VPSRAW $0x0f, Y7, Y1
+	VPAND  immNeg<>+0(SB), Y1, Y1
+	VPOR   Y1, Y0, Y0
 
 	// immZero
-	VPCMPEQD Y5, Y0, Y4
-	VPAND    immZero<>+0(SB), Y4, Y4
-	VPOR     Y4, Y1, Y1
+	VPCMPEQW Y4, Y7, Y1
+	VPAND    immZero<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
 
 	// immOne
-	VPCMPEQD one<>+0(SB), Y0, Y4
-	VPAND    immOne<>+0(SB), Y4, Y4
-	VPOR     Y4, Y1, Y1
+	VPCMPEQW one<>+0(SB), Y7, Y1
+	VPAND    immOne<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
 
 	// highZero
-	VPCMPEQD Y5, Y2, Y4
-	VPAND    highZero<>+0(SB), Y4, Y4
-	VPOR     Y4, Y1, Y1
+	VPCMPEQW Y4, Y8, Y1
+	VPAND    highZero<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
 
 	// highOnes
-	VPCMPEQD Y6, Y2, Y4
-	VPAND    highOnes<>+0(SB), Y4, Y4
-	VPOR     Y4, Y1, Y1
+	VPCMPEQW Y5, Y8, Y1
+	VPAND    highOnes<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
 
 	// off8
-	VPSLLD   $0x18, Y3, Y4
-	VPSRAD   $0x18, Y4, Y4
-	VPCMPEQD Y3, Y4, Y4
-	VPAND    off8<>+0(SB), Y4, Y4
-	VPOR     Y4, Y1, Y1
+	VPSLLW   $0x08, Y9, Y1
+	VPSRAW   $0x08, Y1, Y1
+	VPCMPEQW Y9, Y1, Y1
+	VPAND    off8<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
 
 	// offZero
-	VPCMPEQD Y5, Y3, Y4
-	VPAND    offZero<>+0(SB), Y4, Y4
-	VPOR     Y4, Y1, Y1
-	VMOVDQU  Y1, 2176(CX)(DX*4)
-	ADDQ     $0x08, DX
-	CMPQ     DX, BX
-	JLT      eight
-	VPTEST   Y7, Y7
-	SETEQ    ok+32(FP)
+	VPCMPEQW Y4, Y9, Y1
+	VPAND    offZero<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
+
+	// The order of slots again
+	VPERMQ  $0xd8, Y0, Y0
+	VMOVDQU Y0, 2304(CX)(DX*2)
+	ADDQ    $0x10, DX
+	CMPQ    DX, BX
+	JLT     sixteen
+	VPTEST  Y6, Y6
+	SETEQ   ok+32(FP)
 	VZEROUPPER
 	RET
-
-DATA one<>+0(SB)/4, $0x00000001
-DATA one<>+4(SB)/4, $0x00000001
-DATA one<>+8(SB)/4, $0x00000001
-DATA one<>+12(SB)/4, $0x00000001
-DATA one<>+16(SB)/4, $0x00000001
-DATA one<>+20(SB)/4, $0x00000001
-DATA one<>+24(SB)/4, $0x00000001
-DATA one<>+28(SB)/4, $0x00000001
-GLOBL one<>(SB), RODATA|NOPTR, $32
 
 DATA byteMask<>+0(SB)/4, $0x000000ff
 DATA byteMask<>+4(SB)/4, $0x000000ff
@@ -133,84 +162,94 @@ DATA wideOp<>+24(SB)/4, $0x00000018
 DATA wideOp<>+28(SB)/4, $0x00000018
 GLOBL wideOp<>(SB), RODATA|NOPTR, $32
 
-DATA imm8<>+0(SB)/4, $0x00000100
-DATA imm8<>+4(SB)/4, $0x00000100
-DATA imm8<>+8(SB)/4, $0x00000100
-DATA imm8<>+12(SB)/4, $0x00000100
-DATA imm8<>+16(SB)/4, $0x00000100
-DATA imm8<>+20(SB)/4, $0x00000100
-DATA imm8<>+24(SB)/4, $0x00000100
-DATA imm8<>+28(SB)/4, $0x00000100
+DATA one<>+0(SB)/4, $0x00010001
+DATA one<>+4(SB)/4, $0x00010001
+DATA one<>+8(SB)/4, $0x00010001
+DATA one<>+12(SB)/4, $0x00010001
+DATA one<>+16(SB)/4, $0x00010001
+DATA one<>+20(SB)/4, $0x00010001
+DATA one<>+24(SB)/4, $0x00010001
+DATA one<>+28(SB)/4, $0x00010001
+GLOBL one<>(SB), RODATA|NOPTR, $32
+
+DATA imm8<>+0(SB)/4, $0x01000100
+DATA imm8<>+4(SB)/4, $0x01000100
+DATA imm8<>+8(SB)/4, $0x01000100
+DATA imm8<>+12(SB)/4, $0x01000100
+DATA imm8<>+16(SB)/4, $0x01000100
+DATA imm8<>+20(SB)/4, $0x01000100
+DATA imm8<>+24(SB)/4, $0x01000100
+DATA imm8<>+28(SB)/4, $0x01000100
 GLOBL imm8<>(SB), RODATA|NOPTR, $32
 
-DATA immNeg<>+0(SB)/4, $0x00000200
-DATA immNeg<>+4(SB)/4, $0x00000200
-DATA immNeg<>+8(SB)/4, $0x00000200
-DATA immNeg<>+12(SB)/4, $0x00000200
-DATA immNeg<>+16(SB)/4, $0x00000200
-DATA immNeg<>+20(SB)/4, $0x00000200
-DATA immNeg<>+24(SB)/4, $0x00000200
-DATA immNeg<>+28(SB)/4, $0x00000200
+DATA immNeg<>+0(SB)/4, $0x02000200
+DATA immNeg<>+4(SB)/4, $0x02000200
+DATA immNeg<>+8(SB)/4, $0x02000200
+DATA immNeg<>+12(SB)/4, $0x02000200
+DATA immNeg<>+16(SB)/4, $0x02000200
+DATA immNeg<>+20(SB)/4, $0x02000200
+DATA immNeg<>+24(SB)/4, $0x02000200
+DATA immNeg<>+28(SB)/4, $0x02000200
 GLOBL immNeg<>(SB), RODATA|NOPTR, $32
 
-DATA immZero<>+0(SB)/4, $0x00000400
-DATA immZero<>+4(SB)/4, $0x00000400
-DATA immZero<>+8(SB)/4, $0x00000400
-DATA immZero<>+12(SB)/4, $0x00000400
-DATA immZero<>+16(SB)/4, $0x00000400
-DATA immZero<>+20(SB)/4, $0x00000400
-DATA immZero<>+24(SB)/4, $0x00000400
-DATA immZero<>+28(SB)/4, $0x00000400
+DATA immZero<>+0(SB)/4, $0x04000400
+DATA immZero<>+4(SB)/4, $0x04000400
+DATA immZero<>+8(SB)/4, $0x04000400
+DATA immZero<>+12(SB)/4, $0x04000400
+DATA immZero<>+16(SB)/4, $0x04000400
+DATA immZero<>+20(SB)/4, $0x04000400
+DATA immZero<>+24(SB)/4, $0x04000400
+DATA immZero<>+28(SB)/4, $0x04000400
 GLOBL immZero<>(SB), RODATA|NOPTR, $32
 
-DATA immOne<>+0(SB)/4, $0x00000800
-DATA immOne<>+4(SB)/4, $0x00000800
-DATA immOne<>+8(SB)/4, $0x00000800
-DATA immOne<>+12(SB)/4, $0x00000800
-DATA immOne<>+16(SB)/4, $0x00000800
-DATA immOne<>+20(SB)/4, $0x00000800
-DATA immOne<>+24(SB)/4, $0x00000800
-DATA immOne<>+28(SB)/4, $0x00000800
+DATA immOne<>+0(SB)/4, $0x08000800
+DATA immOne<>+4(SB)/4, $0x08000800
+DATA immOne<>+8(SB)/4, $0x08000800
+DATA immOne<>+12(SB)/4, $0x08000800
+DATA immOne<>+16(SB)/4, $0x08000800
+DATA immOne<>+20(SB)/4, $0x08000800
+DATA immOne<>+24(SB)/4, $0x08000800
+DATA immOne<>+28(SB)/4, $0x08000800
 GLOBL immOne<>(SB), RODATA|NOPTR, $32
 
-DATA highZero<>+0(SB)/4, $0x00001000
-DATA highZero<>+4(SB)/4, $0x00001000
-DATA highZero<>+8(SB)/4, $0x00001000
-DATA highZero<>+12(SB)/4, $0x00001000
-DATA highZero<>+16(SB)/4, $0x00001000
-DATA highZero<>+20(SB)/4, $0x00001000
-DATA highZero<>+24(SB)/4, $0x00001000
-DATA highZero<>+28(SB)/4, $0x00001000
+DATA highZero<>+0(SB)/4, $0x10001000
+DATA highZero<>+4(SB)/4, $0x10001000
+DATA highZero<>+8(SB)/4, $0x10001000
+DATA highZero<>+12(SB)/4, $0x10001000
+DATA highZero<>+16(SB)/4, $0x10001000
+DATA highZero<>+20(SB)/4, $0x10001000
+DATA highZero<>+24(SB)/4, $0x10001000
+DATA highZero<>+28(SB)/4, $0x10001000
 GLOBL highZero<>(SB), RODATA|NOPTR, $32
 
-DATA highOnes<>+0(SB)/4, $0x00002000
-DATA highOnes<>+4(SB)/4, $0x00002000
-DATA highOnes<>+8(SB)/4, $0x00002000
-DATA highOnes<>+12(SB)/4, $0x00002000
-DATA highOnes<>+16(SB)/4, $0x00002000
-DATA highOnes<>+20(SB)/4, $0x00002000
-DATA highOnes<>+24(SB)/4, $0x00002000
-DATA highOnes<>+28(SB)/4, $0x00002000
+DATA highOnes<>+0(SB)/4, $0x20002000
+DATA highOnes<>+4(SB)/4, $0x20002000
+DATA highOnes<>+8(SB)/4, $0x20002000
+DATA highOnes<>+12(SB)/4, $0x20002000
+DATA highOnes<>+16(SB)/4, $0x20002000
+DATA highOnes<>+20(SB)/4, $0x20002000
+DATA highOnes<>+24(SB)/4, $0x20002000
+DATA highOnes<>+28(SB)/4, $0x20002000
 GLOBL highOnes<>(SB), RODATA|NOPTR, $32
 
-DATA off8<>+0(SB)/4, $0x00004000
-DATA off8<>+4(SB)/4, $0x00004000
-DATA off8<>+8(SB)/4, $0x00004000
-DATA off8<>+12(SB)/4, $0x00004000
-DATA off8<>+16(SB)/4, $0x00004000
-DATA off8<>+20(SB)/4, $0x00004000
-DATA off8<>+24(SB)/4, $0x00004000
-DATA off8<>+28(SB)/4, $0x00004000
+DATA off8<>+0(SB)/4, $0x40004000
+DATA off8<>+4(SB)/4, $0x40004000
+DATA off8<>+8(SB)/4, $0x40004000
+DATA off8<>+12(SB)/4, $0x40004000
+DATA off8<>+16(SB)/4, $0x40004000
+DATA off8<>+20(SB)/4, $0x40004000
+DATA off8<>+24(SB)/4, $0x40004000
+DATA off8<>+28(SB)/4, $0x40004000
 GLOBL off8<>(SB), RODATA|NOPTR, $32
 
-DATA offZero<>+0(SB)/4, $0x00008000
-DATA offZero<>+4(SB)/4, $0x00008000
-DATA offZero<>+8(SB)/4, $0x00008000
-DATA offZero<>+12(SB)/4, $0x00008000
-DATA offZero<>+16(SB)/4, $0x00008000
-DATA offZero<>+20(SB)/4, $0x00008000
-DATA offZero<>+24(SB)/4, $0x00008000
-DATA offZero<>+28(SB)/4, $0x00008000
+DATA offZero<>+0(SB)/4, $0x80008000
+DATA offZero<>+4(SB)/4, $0x80008000
+DATA offZero<>+8(SB)/4, $0x80008000
+DATA offZero<>+12(SB)/4, $0x80008000
+DATA offZero<>+16(SB)/4, $0x80008000
+DATA offZero<>+20(SB)/4, $0x80008000
+DATA offZero<>+24(SB)/4, $0x80008000
+DATA offZero<>+28(SB)/4, $0x80008000
 GLOBL offZero<>(SB), RODATA|NOPTR, $32
 
 // func writeAVO(job *[14]uint64) (ok bool)
@@ -237,19 +276,27 @@ TEXT ·writeAVO(SB), NOSPLIT, $56-9
 
 	// Slot i is element i-next of the scratch.
 	MOVQ 48(AX), BP
-	LEAQ 2176(BP), R15
+	LEAQ 2304(BP), R15
 	MOVQ R13, DX
-	SHLQ $0x02, DX
-	SUBQ DX, R15
 	SHLQ $0x01, DX
+	SUBQ DX, R15
+	SHLQ $0x02, DX
 	SUBQ DX, BP
 
-loop:
-	// class of the slot
+	// Two slots at a time; of an odd number the first is the second of two.
+	MOVQ  (SP), AX
+	SUBQ  R13, AX
+	TESTB $0x01, AL
+	JZ    slot0
+	DECQ  R13
+	JMP   slot1
+
+slot0:
+	// row = class of slot i+0
 	MOVQ    (SI)(R13*8), AX
 	MOVBLZX AL, CX
 	MOVBLZX AH, BX
-	MOVL    (R15)(R13*4), DX
+	MOVWLZX (R15)(R13*2), DX
 	ORL     3072(R10)(BX*4), DX
 	ORL     DX, R14
 
@@ -263,7 +310,7 @@ loop:
 	// Is the slot what the row is for, and is the row a single step?
 	ANDQ 32(R11)(DX*1), AX
 	CMPQ AX, 40(R11)(DX*1)
-	JNE  rare
+	JNE  rare0
 
 	// code = fields at their places ^ Head ^ pairs[Pair + regs]
 	ADDL    56(R11)(DX*1), BX
@@ -277,17 +324,60 @@ loop:
 	VMOVDQU X0, (R12)
 	ADDQ    48(R11)(DX*1), R12
 
-written:
-	// ends[i+1] = at; *marks = {i, row}, kept if it is a mark; ranks[i+1] = marks
+written0:
+	// ends[i+1] = at; *marks = {slot, row}, kept if it is a mark; ranks[i+1] = marks
 	MOVL R12, 4(DI)(R13*4)
 	MOVL R13, (R9)
 	MOVL DX, 4(R9)
 	MOVL 60(R11)(DX*1), DX
 	ADDQ DX, R9
 	MOVL R9, 4(R8)(R13*4)
-	INCQ R13
+
+slot1:
+	// row = class of slot i+1
+	MOVQ    8(SI)(R13*8), AX
+	MOVBLZX AL, CX
+	MOVBLZX AH, BX
+	MOVWLZX 2(R15)(R13*2), DX
+	ORL     3072(R10)(BX*4), DX
+	ORL     DX, R14
+
+	// key = slot<<classBits | class; row = index[Bases[op] + PEXT(key, Masks[op])]
+	SHLQ  $0x17, AX
+	ORQ   DX, AX
+	PEXTQ (R10)(CX*8), AX, DX
+	ADDL  2048(R10)(CX*4), DX
+	MOVL  65536(R11)(DX*4), DX
+
+	// Is the slot what the row is for, and is the row a single step?
+	ANDQ 32(R11)(DX*1), AX
+	CMPQ AX, 40(R11)(DX*1)
+	JNE  rare1
+
+	// code = fields at their places ^ Head ^ pairs[Pair + regs]
+	ADDL    56(R11)(DX*1), BX
+	VMOVDQU 8(BP)(R13*8), X0
+	VPSHUFB 16(R11)(DX*1), X0, X0
+	VPXOR   (R11)(DX*1), X0, X0
+	VMOVQ   98304(R11)(BX*8), X1
+	VPXOR   X1, X0, X0
+
+	// The next step overwrites what is too much.
+	VMOVDQU X0, (R12)
+	ADDQ    48(R11)(DX*1), R12
+
+written1:
+	// ends[i+2] = at; *marks = {slot, row}, kept if it is a mark; ranks[i+2] = marks
+	MOVL R12, 8(DI)(R13*4)
+	LEAL 1(R13), CX
+	MOVL CX, (R9)
+	MOVL DX, 4(R9)
+	MOVL 60(R11)(DX*1), DX
+	ADDQ DX, R9
+	MOVL R9, 8(R8)(R13*4)
+	ADDQ $0x02, R13
 	CMPQ R13, (SP)
-	JLT  loop
+	JLT  slot0
 	VZEROUPPER
 	MOVQ job+0(FP), AX
 	MOVQ R9, 24(AX)
@@ -297,7 +387,7 @@ written:
 	MOVB $0x01, ok+8(FP)
 	RET
 
-rare:
+rare0:
 	// Everything again, with the row that has it all.
 	MOVQ    DX, 32(SP)
 	ADDQ    8(SP), DX
@@ -322,7 +412,7 @@ rare:
 	MOVQ    AX, 48(SP)
 	MOVQ    CX, 40(SP)
 
-step:
+step0:
 	// head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]
 	MOVBLZX 1(SI)(R13*8), AX
 	MOVL    AX, CX
@@ -349,9 +439,65 @@ step:
 	ADDQ    $0x10, DX
 	MOVQ    DX, 40(SP)
 	CMPQ    DX, 48(SP)
-	JLE     step
+	JLE     step0
 	MOVQ    32(SP), DX
-	JMP     written
+	JMP     written0
+
+rare1:
+	// Everything again, with the row that has it all.
+	MOVQ    DX, 32(SP)
+	ADDQ    8(SP), DX
+	MOVBLZX 9(SI)(R13*8), BX
+	MOVL    3072(R10)(BX*4), AX
+	TESTL   AX, 32(DX)
+	JNZ     bad
+	MOVQ    16(DX), AX
+	ANDQ    8(SI)(R13*8), AX
+	CMPQ    AX, 24(DX)
+	JNE     bad
+
+	// The row is the first step, the others are behind Steps[First]. next and last
+	// say which.
+	MOVBLZX 45(DX), AX
+	MOVWLZX 40(DX), CX
+	ADDL    CX, AX
+	SHLL    $0x04, AX
+	SHLL    $0x04, CX
+	ADDQ    16(SP), AX
+	ADDQ    16(SP), CX
+	MOVQ    AX, 48(SP)
+	MOVQ    CX, 40(SP)
+
+step1:
+	// head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]
+	MOVBLZX 9(SI)(R13*8), AX
+	MOVL    AX, CX
+	SHRL    $0x04, AX
+	ANDL    $0x0f, CX
+	ADDW    10(DX), AX
+	ADDW    8(DX), CX
+	MOVQ    24(SP), BX
+	MOVQ    (BX)(AX*8), AX
+	XORQ    (BX)(CX*8), AX
+	XORQ    (DX), AX
+
+	// Three stores; each overwrites what was too much of the one before.
+	MOVQ    AX, (R12)
+	MOVWLSX 10(SI)(R13*8), CX
+	MOVBLZX 12(DX), AX
+	MOVL    CX, (R12)(AX*1)
+	VPSHUFD $0x0d, 8(BP)(R13*8), X0
+	MOVBLZX 13(DX), AX
+	VMOVQ   X0, (R12)(AX*1)
+	MOVBLZX 14(DX), AX
+	ADDQ    AX, R12
+	MOVQ    40(SP), DX
+	ADDQ    $0x10, DX
+	MOVQ    DX, 40(SP)
+	CMPQ    DX, 48(SP)
+	JLE     step1
+	MOVQ    32(SP), DX
+	JMP     written1
 
 bad:
 	VZEROUPPER

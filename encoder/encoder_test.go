@@ -241,7 +241,7 @@ func wellFormed(prog []abi.Insn) bool {
 // TestLongProgram goes over the length that the assembly does at once, with
 // ld.imm64 and marks at the border.
 func TestLongProgram(t *testing.T) {
-	for _, border := range []int{8, 256, 1 << 10} { // a batch and a chunk of the assembly, several
+	for _, border := range []int{16, 256, 1 << 10} { // a batch and a chunk of the assembly, several
 		for _, at := range []int{border - 2, border - 1, border} {
 			var prog []abi.Insn
 			for len(prog) < at {

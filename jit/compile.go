@@ -177,35 +177,42 @@ func keep[T any](arena *[]T, v []T) []T {
 
 // writeOthers writes the marks that aren't jumps.
 func (c *compiler) writeOthers(code *Code) error {
-	marks := c.draft.Marks
+	marks, ends, insns := c.draft.Marks, code.Ends[c.start:], c.insns
+	code.Relocs = slices.Grow(code.Relocs, len(c.others))
 	for _, k := range c.others {
-		slot := marks[k].Slot
-		end := code.Ends[c.start+int(slot)]
-		in := c.insns[slot]
-		row := marks[k].Row()
-		switch {
-		case c.plainCall(in):
-			room := code.Bytes[end-callSize : end]
-			room[0] = 0xe8
-			binary.LittleEndian.PutUint32(room[1:], 0)
-			code.Relocs = append(code.Relocs, Reloc{Slot: c.start + int(slot), Offset: end - 4, Kind: callRelocs[in.Src()&3]})
-			continue
-		case row.Kind == tables.Charge: // appendCold writes it
-			continue
-		case row.Kind == tables.Noted:
-			c.note(code, int(slot), row, end)
+		slot := int(marks[k&^isPlain].Slot)
+		end := ends[slot]
+		if k&isPlain == 0 {
+			if err := c.writeOther(code, slot, marks[k].Row(), c.gaps[k].Len, end); err != nil {
+				return err
+			}
 			continue
 		}
-		room := code.Bytes[end-c.gaps[k].Len : end]
-		b, err := c.appendSpecial(c.special[:0], int(slot), row, code, end-c.gaps[k].Len)
-		if err != nil {
-			return err
-		}
-		if len(b) != len(room) {
-			return &bpf.Error{Slot: c.start + int(slot), Reason: "BUG: the code has another length than measured"}
-		}
-		copy(room, b)
-		c.special = b[:0]
+		room := code.Bytes[end-callSize : end : end]
+		binary.LittleEndian.PutUint32(room, 0xe8)
+		room[4] = 0
+		code.Relocs = append(code.Relocs, Reloc{Slot: c.start + slot, Offset: end - 4, Kind: callRelocs[insns[slot].Regs>>4&3]})
 	}
+	return nil
+}
+
+// writeOther writes a mark that is no plain call, into a room before end.
+func (c *compiler) writeOther(code *Code, slot int, row *tables.Row, room, end uint32) error {
+	switch row.Kind {
+	case tables.Charge: // appendCold writes it
+		return nil
+	case tables.Noted:
+		c.note(code, slot, row, end)
+		return nil
+	}
+	b, err := c.appendSpecial(c.special[:0], slot, row, code, end-room)
+	if err != nil {
+		return err
+	}
+	if len(b) != int(room) {
+		return &bpf.Error{Slot: c.start + slot, Reason: "BUG: the code has another length than measured"}
+	}
+	copy(code.Bytes[end-room:], b)
+	c.special = b[:0]
 	return nil
 }

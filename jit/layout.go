@@ -1,9 +1,11 @@
 package jit
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/encoder"
 	"github.com/bpfjit/bpfjit/tables"
 )
@@ -27,7 +29,14 @@ type passJob struct {
 	reach     uint32 // number of distances that short jumps have
 	firstRank uint32 // ranks[0]
 	sum       uint32 // bytes of the marks before next, in pass 0
+	plain     uint32 // not 0: calls are E8 cd and nothing else
+
+	others *uint32 // the marks that aren't jumps
+	noted  int     // how many of them there are yet
 }
+
+// isPlain is added to the numbers of those others that are plain calls.
+const isPlain = 1 << 31
 
 // layOut finds out what the passes need to know of every mark, and runs pass 0
 // on the way.
@@ -37,13 +46,18 @@ func (c *compiler) layOut() error {
 	c.gaps = slices.Grow(c.gaps[:0], n+1)[:n]
 	c.jumps = slices.Grow(c.jumps[:0], n+1)[:n]
 	c.sums = slices.Grow(c.sums[:0], n+1)[:n+1]
-	c.others, c.charges, c.exit = c.others[:0], c.charges[:0], -1
+	c.others = slices.Grow(c.others[:0], n+1)[:n+1]
+	c.charges, c.exit = c.charges[:0], -1
 	j := &c.job
 	*j = passJob{
 		marks: &d.Marks[:n+1][0], rows: &tables.Rows[0], insns: &c.insns[0], ends: &d.Ends[0], ranks: &d.Ranks[0],
 		jumps: &c.jumps[:n+1][0], sums: &c.sums[0], gaps: &c.gaps[:n+1][0],
 		count: n, slots: len(c.insns),
 		start: uint32(len(c.prologue)) - d.Ends[0], reach: uint32(c.profile.ShortJumpMax - shortBack), firstRank: d.Ranks[0],
+		others: &c.others[0],
+	}
+	if !c.fn.TailCallReachable && c.fn.PrivateStack == 0 && !c.cage {
+		j.plain = 1
 	}
 	for {
 		c.layOutJumps()
@@ -60,6 +74,7 @@ func (c *compiler) layOut() error {
 		j.next++
 	}
 	c.sums[n] = j.sum
+	c.others = c.others[:j.noted]
 	if !c.ends() {
 		return c.refuse()
 	}
@@ -67,14 +82,21 @@ func (c *compiler) layOut() error {
 }
 
 // layOutGeneric lays out the marks from c.job.next on, and runs pass 0 on them.
-// It stops at the first that isn't a jump by off, or is one to nowhere or to
-// itself.
+// It stops at the first that isn't a jump by off, nor a call by imm, or is a
+// jump to nowhere or to itself.
 func (c *compiler) layOutGeneric() {
 	j := &c.job
 	for ; j.next < j.count; j.next++ {
 		k, m := j.next, c.draft.Marks[j.next]
 		c.sums[k] = j.sum
 		row := m.Row()
+		if in := c.insns[m.Slot]; row.Kind == tables.Compiler && in.Op == abi.OpCall && j.plain != 0 && in.Imm != 0 {
+			c.noteOther(uint32(k) | isPlain)
+			c.jumps[k] = notJump(k)
+			c.jumps[k].size = callSize
+			j.sum += callSize
+			continue
+		}
 		size := uint32(encoder.LongJcc)
 		if row.Kind == tables.Ja {
 			size = encoder.LongJa
@@ -94,6 +116,15 @@ func (c *compiler) layOutGeneric() {
 	}
 }
 
+// noteOther notes a mark that isn't a jump.
+func (c *compiler) noteOther(k uint32) {
+	c.others[c.job.noted] = k
+	c.job.noted++
+}
+
+// notJump describes mark k where it isn't a jump.
+func notJump(k int) jump { return jump{dist: far, rank: uint32(k + 1)} }
+
 // leads tells whether there is an instruction to jump to at a slot.
 func (c *compiler) leads(to uint32) bool {
 	return to < uint32(len(c.insns)) && c.insns[to].Op != 0
@@ -102,9 +133,14 @@ func (c *compiler) leads(to uint32) bool {
 // jumpTo describes a jump of a slot.
 func (c *compiler) jumpTo(to, slot, size uint32, op uint8) jump {
 	d := &c.draft
-	return jump{
-		dist: d.Ends[to] - d.Ends[slot+1], rank: (d.Ranks[to] - d.Ranks[0]) / encoder.MarkSize, size: size, op: uint32(op),
+	j := jump{
+		dist: d.Ends[to] - d.Ends[slot+1], rank: (d.Ranks[to] - d.Ranks[0]) / encoder.MarkSize,
+		vanish: far, size: uint8(size), op: op,
 	}
+	if size == encoder.LongJa {
+		j.vanish = 0
+	}
+	return j
 }
 
 // distanceBack returns the distance of a jump back in pass 0: where the target
@@ -118,7 +154,7 @@ func (c *compiler) distanceBack(j *jump, slot uint32) uint32 {
 // pass 0.
 func (c *compiler) layOutOther(k int) (size uint32, err error) {
 	m := c.draft.Marks[k]
-	in, row := c.insns[m.Slot], m.Row()
+	in, row := &c.insns[m.Slot], m.Row()
 	c.sums[k] = c.job.sum
 	j := &c.jumps[k]
 	switch {
@@ -145,8 +181,12 @@ func (c *compiler) layOutOther(k int) (size uint32, err error) {
 		*j = c.jumpTo(uint32(c.exit), m.Slot, encoder.LongJa, opJmp8)
 		return j.length(c.distanceBack(j, m.Slot), c.job.reach), nil
 	}
+	*j = notJump(k)
 	size, err = c.other(k, m)
-	*j = jump{dist: far, rank: uint32(k + 1), size: size}
+	j.size = uint8(size)
+	if err == nil && uint32(j.size) != size {
+		err = &bpf.Error{Slot: c.start + int(m.Slot), Insn: *in, Reason: fmt.Sprintf("BUG: its code has %d bytes", size)}
+	}
 	return size, err
 }
 
@@ -166,11 +206,13 @@ func (c *compiler) ends() bool {
 
 // other sizes a mark that isn't a jump.
 func (c *compiler) other(k int, m encoder.Mark) (size uint32, err error) {
-	c.others = append(c.others, uint32(k))
-	in, row := c.insns[m.Slot], m.Row()
-	switch {
-	case c.plainCall(in):
+	in, row := &c.insns[m.Slot], m.Row()
+	if c.plainCall(in) {
+		c.noteOther(uint32(k) | isPlain)
 		return callSize, nil
+	}
+	c.noteOther(uint32(k))
+	switch {
 	case row.Kind == tables.Noted:
 		return 0, nil
 	case row.Kind == tables.Charge:

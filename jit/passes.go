@@ -57,13 +57,14 @@ var ErrConvergence = errors.New("jit: the length of the code doesn't settle")
 // to a place that is far away from its end wherever that is; a jump to itself
 // is as near to it. Both say so by a rank that makes sums[rank] their own end.
 type jump struct {
-	dist uint32 // bytes from the jump's end to the target, without marks
-	rank uint32 // marks before the target
-	size uint32 // bytes of the long form: encoder.LongJa may also vanish
-	op   uint32 // of the short form
+	dist   uint32 // bytes from the jump's end to the target, without marks
+	rank   uint32 // marks before the target
+	vanish uint32 // the distance at which it takes no bytes; far: none
+	size   uint8  // bytes of the long form
+	op     uint8  // of the short form
 }
 
-// far is the dist of what isn't a jump.
+// far is the dist of what isn't a jump: no code is so long.
 const far = 1 << 30
 
 // converge runs the passes over c.jumps, of which layOut has run the first. It
@@ -94,11 +95,11 @@ func (c *compiler) converge() error {
 
 // length returns how long a jump of a distance is without padding.
 func (j *jump) length(d, reach uint32) uint32 {
-	size := j.size
+	size := uint32(j.size)
 	if d+-shortBack <= reach {
 		size = encoder.ShortJump
 	}
-	if d|(j.size^encoder.LongJa) == 0 {
+	if d == j.vanish {
 		size = 0
 	}
 	return size
@@ -125,7 +126,7 @@ func (c *compiler) paddedPass() error {
 		before := sums[k+1]
 		sums[k] = sum
 		size := j.length(j.dist+sums[j.rank]-before, c.job.reach)
-		if size != j.size {
+		if size != uint32(j.size) {
 			room := before - sum
 			if !j.fits(size, room) {
 				return c.misfit(k, int32(room))
@@ -142,7 +143,7 @@ func (c *compiler) paddedPass() error {
 // with a jump of a size: it must have been as long as jumps can be, so that a nop
 // fits what is left, or nothing is.
 func (j *jump) fits(size, room uint32) bool {
-	return room == size || room == encoder.ShortJump || room == j.size
+	return room == size || room == encoder.ShortJump || room == uint32(j.size)
 }
 
 // misfit is the error for a jump that leaves room for no nop: code before it
@@ -167,11 +168,11 @@ func (c *compiler) lastPass(pad bool) error {
 		j := &c.jumps[k]
 		d, room := c.distance(k)
 		size := j.length(d, c.job.reach)
-		if !pad || size == j.size || !j.fits(size, room) {
+		if !pad || size == uint32(j.size) || !j.fits(size, room) {
 			return fmt.Errorf("%w: equal lengths, other addresses", ErrConvergence)
 		}
 		c.padding += int(room - size)
-		c.gaps[k] = encoder.Gap{Bytes: encoder.Jump(uint8(j.op), size, room-size, int32(d)), Len: room}
+		c.gaps[k] = encoder.Gap{Bytes: encoder.Jump(j.op, size, room-size, int32(d)), Len: room}
 	}
 }
 
@@ -192,6 +193,6 @@ func (c *compiler) lastPassGeneric() {
 		if j.length(d, c.job.reach) != room {
 			return
 		}
-		c.gaps[k] = encoder.Gap{Bytes: encoder.Jump(uint8(j.op), room, 0, int32(d)), Len: room}
+		c.gaps[k] = encoder.Gap{Bytes: encoder.Jump(j.op, room, 0, int32(d)), Len: room}
 	}
 }
