@@ -1,6 +1,7 @@
 package bpf_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -162,5 +163,22 @@ func TestCheckMemory(t *testing.T) {
 	insns := make([]bpf.Insn, 0, len(p.Insns))
 	if n := testing.AllocsPerRun(10, func() { insns, _ = bpf.AppendDecode(insns[:0], code) }); n != 0 {
 		t.Errorf("AppendDecode: %v allocations", n)
+	}
+}
+
+// TestReservedBits sets each bit of a constant that must be 0: none may look
+// like anything that the tables know.
+func TestReservedBits(t *testing.T) {
+	for _, text := range []string{"r1 = *(s8 *)(r2 + 44)", "*(u64 *)(r10 - 16) = r1", "r1 += r2", "if r1 == r2 goto +0", "goto +0", "exit"} {
+		for bit := range 32 {
+			p := testprog.Parse(t, text+"\nexit")
+			p.Insns[0].Imm = 1 << bit
+			for _, d := range []bpf.Dialect{bpf.Source, bpf.Translated} {
+				var e *bpf.Error
+				if err := bpf.Check(p, d); !errors.As(err, &e) || e.Slot != 0 || e.Field != "imm" {
+					t.Errorf("%v: %s with imm %#x: %v", d, text, uint32(p.Insns[0].Imm), err)
+				}
+			}
+		}
 	}
 }
