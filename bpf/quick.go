@@ -173,7 +173,8 @@ func (w *quickWalk) fine(list []uint8, start int) int {
 		i := start + int(list[k])
 		in := &insns[i]
 		to := i + int(t.steps[in.Op]) + int(in.Off&t.jumps[in.Op])
-		if t.of(in) != always || uint(to) >= uint(len(insns)) || t.kinds[insns[to].Op]&t.refuse[in.Op] != 0 {
+		// A constant may have the bit of always, too.
+		if t.of(in) != always || uint32(in.Imm)&t.imm[in.Op] != 0 || uint(to) >= uint(len(insns)) || t.kinds[insns[to].Op]&t.refuse[in.Op] != 0 {
 			return k
 		}
 	}

@@ -107,7 +107,8 @@ func TestStress(t *testing.T) {
 				return
 			}
 			defer func() { i.Close() }()
-			for n := uint64(k); ctx.Err() == nil; n++ {
+			// Every kind at least once, whatever time is left by now.
+			for n := uint64(k); n < uint64(k)+kinds || ctx.Err() == nil; n++ {
 				in, out := Input{R1: n, Helpers: helpers}, Result{}
 				run := func(name string) {
 					if err := Run(i, code[name], &in, &out); err != nil {

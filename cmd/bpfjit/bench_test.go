@@ -5,13 +5,11 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
+	"github.com/bpfjit/bpfjit/internal/golden"
 	"github.com/bpfjit/bpfjit/internal/stages"
 )
 
@@ -49,18 +47,7 @@ func TestBenchReport(t *testing.T) {
 		r.plot(&plot)
 		for name, got := range map[string][]byte{profile + ".txt": table.Bytes(), profile + ".svg": plot.Bytes()} {
 			file := filepath.Join("testdata", "bench", name)
-			if *update {
-				if err := os.WriteFile(file, got, 0o666); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if d := cmp.Diff(string(want), string(got)); d != "" {
-				t.Errorf("%s (-want +got; -update writes it):\n%s", file, d)
-			}
+			golden.Compare(t, file, string(got))
 		}
 		wellFormed(t, plot.Bytes())
 	}

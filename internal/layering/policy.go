@@ -49,6 +49,7 @@ internal/mixed     | abi                        |                               
 internal/testprog  | tables abi bpf internal/mixed |                             | testing
 internal/oracle    | abi bpf tables jit internal/kernel |                        |
 internal/stages    | bpf encoder abi lower blind jit |                            |
+internal/golden    |                            | github.com/google/go-cmp       | testing
 internal/layering  |                            |                                |
 internal/generated |                            |                                |
 cmd/bpfjit         | . abi bpf jit blind image internal/kernel internal/oracle internal/mixed internal/stages | github.com/gopacket/gopacket/pcapgo |
