@@ -30,12 +30,12 @@ const Policy = `
 package            | ours                       | others                         | marks
 
 tables             |                            |                                | pure
-abi                |                            |                                | pure pins
+abi                |                            |                                | pure unsafe
 bpf                | tables abi                 |                                | pure
 encoder            | tables abi                 | golang.org/x/sys               | pure unsafe
 lower              | tables abi bpf             |                                | pure
 blind              | tables abi bpf             |                                | pure
-jit                | tables abi bpf encoder     |                                | pure
+jit                | tables abi bpf encoder     |                                | pure pins
 image              |                            | golang.org/x/sys               | unsafe
 cage               | abi                        | golang.org/x/sys               | unsafe
 interp             | abi bpf cage               |                                |
