@@ -24,12 +24,6 @@ func AppendDecode(insns []Insn, code []byte) ([]Insn, error) {
 	return abi.AppendSlots(insns, code), nil
 }
 
-// word returns a slot as its 8 bytes read as a little-endian word. On a
-// little-endian machine it is one load.
-func word(i *Insn) uint64 {
-	return uint64(i.Op) | uint64(i.Regs)<<8 | uint64(uint16(i.Off))<<16 | uint64(uint32(i.Imm))<<32
-}
-
 // Encode is the reverse of Decode.
 func Encode(insns []Insn) []byte {
 	code := make([]byte, 0, len(insns)*abi.InsnSize)
