@@ -67,7 +67,9 @@ func (in *Instance) bind(p *Program) {
 func (in *Instance) use(m *cage.Instance) {
 	in.mem, in.env.Memory = m, m
 	if e, ok := in.p.engine.(*native); ok {
-		in.input = machine.Input{Budget: e.budget, Helpers: e.helpers, Env: &in.env}
+		in.input = machine.Input{
+			Budget: e.budget, Helpers: e.helpers, Env: &in.env, Arrays: in.env.Maps.Arrays(), CPU: in.env.Processor,
+		}
 		in.frame.Bind(m, e.image, &in.input)
 		in.native = true
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/bpfjit/bpfjit/blind"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
+	"github.com/bpfjit/bpfjit/helpers"
 	"github.com/bpfjit/bpfjit/image"
 	"github.com/bpfjit/bpfjit/jit"
 	"github.com/bpfjit/bpfjit/lower"
@@ -74,16 +75,25 @@ func newNative(p *bpf.Program, s *settings, info *Info) (*native, error) {
 }
 
 // standardNative are standardHelpers for machine code.
-var standardNative = sync.OnceValue(func() *machine.Helpers {
-	return machine.NewHelpers(maps.Collect(standardHelpers().All()))
-})
+var standardNative = sync.OnceValue(func() *machine.Helpers { return nativeTable(standardHelpers(), nil) })
 
 // nativeHelpers are the helper functions for machine code.
 func nativeHelpers(s *settings) *machine.Helpers {
 	if s.foreign == nil {
 		return standardNative()
 	}
-	return machine.NewHelpers(maps.Collect(s.helpers.All()))
+	return nativeTable(s.helpers, s.foreign)
+}
+
+// nativeTable takes native code for our own helpers where there is some. It
+// must not stand for a function of the caller's.
+func nativeTable(table *helpers.Table, foreign map[uint32]bool) *machine.Helpers {
+	code := map[uint32]machine.Native{
+		helpers.MapLookupElem:     machine.NativeLookup,
+		helpers.GetSmpProcessorID: machine.NativeCPU,
+	}
+	maps.DeleteFunc(code, func(number uint32, _ machine.Native) bool { return foreign[number] })
+	return machine.NewHelpers(maps.Collect(table.All())).WithNative(code)
 }
 
 // atSource makes an error about a slot of p one about the source.

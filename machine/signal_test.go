@@ -184,11 +184,11 @@ func TestProfile(t *testing.T) {
 	}
 }
 
-// TestDump: a signal that ends the process while a thread is in generated code
-// leaves a complete dump of all goroutines.
+// TestDump: a signal that ends the process while a thread is in generated code,
+// or in native helpers, leaves a complete dump of all goroutines.
 func TestDump(t *testing.T) {
 	const child = "BPFJIT_TEST_DUMP"
-	if name := os.Getenv(child); name != "" {
+	if name, where, _ := strings.Cut(os.Getenv(child), " in "); name != "" {
 		g := newRig(t)
 		waiting := make(chan bool)
 		go func() { dumpedToo(waiting) }()
@@ -203,21 +203,29 @@ func TestDump(t *testing.T) {
 		}()
 		sent := false
 		// Without slices: the thread stays in the loop for good.
-		helpers := NewHelpers(map[uint32]abi.HelperFunc{1: func(abi.Env, uint64, uint64, uint64, uint64, uint64) (uint64, error) {
+		loop := "eb fe ; (jmp to itself)"
+		if where == "helpers" {
+			loop = lookups(1, false)
+		}
+		helpers := NewHelpers(map[uint32]abi.HelperFunc{2: func(abi.Env, uint64, uint64, uint64, uint64, uint64) (uint64, error) {
 			if !sent {
 				sent = true
 				tid <- unix.Gettid()
 			}
 			return 0, nil
-		}})
-		g.run(Input{Helpers: helpers}, callHelper(1), "eb fe ; (jmp to itself)")
+		}, 1: notCalled}).WithNative(map[uint32]Native{1: NativeLookup})
+		g.run(Input{Helpers: helpers, Arrays: arrays}, callHelper(2), loop)
 		return
 	}
-	for _, s := range []string{"SIGQUIT", "SIGABRT", "SIGSEGV", "SIGTRAP", "SIGILL"} {
-		t.Run(s, func(t *testing.T) {
+	for _, test := range []string{
+		"SIGQUIT in code", "SIGABRT in code", "SIGSEGV in code", "SIGTRAP in code", "SIGILL in code",
+		"SIGQUIT in helpers", "SIGABRT in helpers", "SIGSEGV in helpers",
+	} {
+		t.Run(test, func(t *testing.T) {
 			t.Parallel()
+			s, _, _ := strings.Cut(test, " ")
 			cmd := exec.Command(os.Args[0], "-test.run=^TestDump$")
-			cmd.Env = append(os.Environ(), child+"="+s, "GOTRACEBACK=all")
+			cmd.Env = append(os.Environ(), child+"="+test, "GOTRACEBACK=all")
 			var out bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &out
 			err := cmd.Run()
@@ -241,6 +249,10 @@ func TestDump(t *testing.T) {
 			}
 		})
 	}
+}
+
+func notCalled(abi.Env, uint64, uint64, uint64, uint64, uint64) (uint64, error) {
+	panic("the native helper left a call to Go")
 }
 
 //go:noinline

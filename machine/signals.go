@@ -13,7 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var helperAddr, sliceAddr, faultAddr, sampleAddr = addresses()
+var helperAddr, sliceAddr, faultAddr, sampleAddr, exitAddr, lookupAddr, cpuAddr = addresses()
+
+// nativeAddrs are where helperStub goes on, by the native code.
+var nativeAddrs = [...]uintptr{0: exitAddr, NativeLookup: lookupAddr, NativeCPU: cpuAddr}
 
 // previous are the handlers that ours chain to, by signal. Assembly reads it.
 var previous [65]uintptr
