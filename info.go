@@ -16,9 +16,12 @@ type Info struct {
 	// nil.
 	Reason error
 	// Fallback is why executable memory has one view instead of two, which
-	// takes pages and system calls for each program: what the system refuses.
-	// It is nil if nothing is refused.
+	// takes pages and system calls for each program: what the system refuses,
+	// or that PerfMap needs it. Otherwise it is nil.
 	Fallback error
+	// Perf is why perf(1) doesn't know the program although Options.Perf asked
+	// for it, or nil.
+	Perf error
 	// Insns is the number of slots of the source program.
 	Insns int
 	// Lowered is the number of slots that machine code was made of: with what

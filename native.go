@@ -15,6 +15,7 @@ import (
 	"github.com/bpfjit/bpfjit/jit"
 	"github.com/bpfjit/bpfjit/lower"
 	"github.com/bpfjit/bpfjit/machine"
+	"github.com/bpfjit/bpfjit/perf"
 )
 
 // native is the engine that runs machine code.
@@ -24,17 +25,18 @@ type native struct {
 	image   *image.Image
 	helpers *machine.Helpers
 	budget  int64
+	perf    *perf.Log // nil: perf(1) isn't told
 }
 
 // newNative makes machine code of a checked program whose maps are constants,
-// and notes in info how that went. It is the way that ARCHITECTURE.md draws:
+// and notes in info how that went. src has its names and lines. It is the way that ARCHITECTURE.md draws:
 //
 //	lower -> blind, if asked for -> jit -> image
-func newNative(p *bpf.Program, s *settings, info *Info) (*native, error) {
+func newNative(p *bpf.Program, src *Source, s *settings, info *Info) (*native, error) {
 	if err := machine.Check(); err != nil {
 		return nil, err
 	}
-	region, err := image.Default()
+	region, err := codeRegion(s)
 	if err != nil {
 		return nil, err
 	}
@@ -63,13 +65,16 @@ func newNative(p *bpf.Program, s *settings, info *Info) (*native, error) {
 	info.Lowered, info.Blinded, info.Passes = len(lowered.Insns), s.Blinding, passes(code)
 	info.Fallback = region.Stats().SingleView
 	info.Code, info.Image, info.Start = im.Len(), im.Size(), im.Start()
-	e := &native{lowered, code, im, nativeHelpers(s), s.Budget}
+	e := &native{lowered: lowered, code: code, image: im, helpers: nativeHelpers(s), budget: s.Budget}
 	if s.Dump != nil {
 		err := WriteRaw(s.Dump, len(lowered.Insns), uint64(im.Addr()), info.Passes, code.Bytes)
 		if err != nil {
 			im.Free()
 			return nil, fmt.Errorf("Options.Dump: %w", err)
 		}
+	}
+	if s.Perf != 0 {
+		e.perf, info.Perf = tellPerf(s.Perf, perfFuncs(s.Name, src, e))
 	}
 	return e, nil
 }
@@ -208,5 +213,8 @@ func effective(in bpf.Insn, r *[11]uint64) int64 {
 // close frees the executable memory.
 func (e *native) close() error {
 	e.image.Free()
-	return nil
+	if e.perf == nil {
+		return nil
+	}
+	return e.perf.Close()
 }

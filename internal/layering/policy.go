@@ -42,7 +42,8 @@ interp             | abi bpf cage               |                               
 machine            | abi image cage             | golang.org/x/sys               | unsafe
 maps               | abi cage                   |                                |
 helpers            | abi cage maps              |                                |
-.                  | tables abi bpf encoder lower blind jit image cage interp machine maps helpers | github.com/cilium/ebpf golang.org/x/arch |
+perf               |                            | golang.org/x/sys               |
+.                  | tables abi bpf encoder lower blind jit image cage interp machine maps helpers perf | github.com/cilium/ebpf golang.org/x/arch |
 bpftest            | .                          |                                | testing
 internal/kernel    | abi bpf                    | golang.org/x/sys               | unsafe
 internal/testprog  | tables abi bpf             |                                | testing
