@@ -19,6 +19,9 @@ type Info struct {
 	// takes pages and system calls for each program: what the system refuses,
 	// or that PerfMap needs it. Otherwise it is nil.
 	Fallback error
+	// Kept is why the executable memory of programs that were closed isn't
+	// used again: the system refuses membarrier(2). Otherwise it is nil.
+	Kept error
 	// Perf is why perf(1) doesn't know the program although Options.Perf asked
 	// for it, or nil.
 	Perf error

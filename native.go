@@ -63,7 +63,8 @@ func newNative(p *bpf.Program, src *Source, s *settings, info *Info) (*native, e
 		return nil, err
 	}
 	info.Lowered, info.Blinded, info.Passes = len(lowered.Insns), s.Blinding, passes(code)
-	info.Fallback = region.Stats().SingleView
+	stats := region.Stats()
+	info.Fallback, info.Kept = stats.SingleView, stats.Kept
 	info.Code, info.Image, info.Start = im.Len(), im.Size(), im.Start()
 	e := &native{lowered: lowered, code: code, image: im, helpers: nativeHelpers(s), budget: s.Budget}
 	if s.Dump != nil {

@@ -130,6 +130,17 @@ func TestCheck(t *testing.T) {
 	stillAlive(t, g)
 }
 
+// TestShadowStacks: where threads have them, code can't be run.
+func TestShadowStacks(t *testing.T) {
+	defer func(f func() uint64) { threadFeatures = f }(threadFeatures)
+	for features, want := range map[uint64]error{0: nil, shadowStack: errShadowStack, 3: errShadowStack, 2: nil} {
+		threadFeatures = func() uint64 { return features }
+		if err := Available(); err != want {
+			t.Errorf("features %d: %v", features, err)
+		}
+	}
+}
+
 // runAWhile runs an endless loop until stop is closed. Its name is looked for
 // in profiles and dumps.
 //

@@ -46,6 +46,7 @@ perf               |                            | golang.org/x/sys              
 .                  | tables abi bpf encoder lower blind jit image cage interp machine maps helpers perf | github.com/cilium/ebpf golang.org/x/arch |
 bpftest            | .                          |                                | testing
 internal/kernel    | abi bpf                    | golang.org/x/sys               | unsafe
+internal/seccomp   |                            | golang.org/x/sys               | unsafe
 internal/testprog  | tables abi bpf             |                                | testing
 internal/oracle    | abi bpf tables jit internal/kernel |                        |
 internal/layering  |                            |                                |
