@@ -2,10 +2,9 @@ package bpfjit_test
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
-	"io"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"github.com/bpfjit/bpfjit"
+	"github.com/bpfjit/bpfjit/internal/profile"
 )
 
 // labelsHere returns the labels that a goroutine profile shows for the
@@ -85,7 +85,7 @@ func TestLabelsProfile(t *testing.T) {
 		var stop atomic.Bool
 		p := program(t, e, "r1 = 1000\nr1 += -1\nif r1 != 0 goto -2\ncall 1000\nif r0 == 0 goto -5\nexit",
 			func(o *bpfjit.Options) {
-				o.Name, o.Labels, o.Budget = "labelled-program", true, -1
+				o.Name, o.Labels, o.Budget = "labelled", true, -1
 				o.Helpers = map[asm.BuiltinFunc]bpfjit.HelperFunc{1000: func(bpfjit.Env, uint64, uint64, uint64, uint64, uint64) (uint64, error) {
 					if stop.Load() {
 						return 1, nil
@@ -93,34 +93,27 @@ func TestLabelsProfile(t *testing.T) {
 					return 0, nil
 				}}
 			})
-		var text string
 		for range 20 { // until there are samples
-			var b bytes.Buffer
-			if err := pprof.StartCPUProfile(&b); err != nil {
+			stop.Store(false)
+			samples, err := profile.Take(func() {
+				time.AfterFunc(200*time.Millisecond, func() { stop.Store(true) })
+				if _, err := p.Run(nil); err != nil {
+					t.Error(err)
+				}
+			})
+			if err != nil {
 				t.Skip("another profile is being taken:", err)
 			}
-			stop.Store(false)
-			time.AfterFunc(200*time.Millisecond, func() { stop.Store(true) })
-			if _, err := p.Run(nil); err != nil {
-				t.Error(err)
-			}
-			pprof.StopCPUProfile()
-			z, err := gzip.NewReader(&b)
-			if err != nil {
-				t.Fatal(err)
-			}
-			all, err := io.ReadAll(z)
-			if err != nil {
-				t.Fatal(err)
-			}
-			// The words of labels are in the profile if a sample has them.
-			if text = string(all); strings.Contains(text, "bpf_program") {
-				break
+			for _, s := range samples {
+				if s.Labels["bpf_program"] == "labelled" {
+					if !slices.ContainsFunc(s.Stack, func(f string) bool { return strings.Contains(f, "Program).") }) {
+						t.Errorf("a sample is %q", s.Stack)
+					}
+					return
+				}
 			}
 		}
-		if !strings.Contains(text, "bpf_program") || !strings.Contains(text, "labelled-program") {
-			t.Error("no sample has the label")
-		}
+		t.Error("no sample has the label")
 	})
 }
 

@@ -47,6 +47,7 @@ perf               |                            | golang.org/x/sys              
 bpftest            | .                          |                                | testing
 internal/kernel    | abi bpf                    | golang.org/x/sys               | unsafe
 internal/seccomp   |                            | golang.org/x/sys               | unsafe
+internal/profile   |                            |                                |
 internal/testprog  | tables abi bpf             |                                | testing
 internal/oracle    | abi bpf tables jit internal/kernel |                        |
 internal/layering  |                            |                                |
