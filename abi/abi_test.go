@@ -45,6 +45,12 @@ func TestContextOffsets(t *testing.T) {
 	if unsafe.Sizeof(c) > PageSize {
 		t.Error("Context must fit a page")
 	}
+	// Indices are masked, sizes shifted.
+	for _, n := range []int{NativeMaps, ArraySize, HandleStep} {
+		if n&(n-1) != 0 {
+			t.Errorf("%d must be a power of two", n)
+		}
+	}
 }
 
 func TestPlan(t *testing.T) {

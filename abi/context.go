@@ -47,7 +47,8 @@ type Context struct {
 const (
 	// NativeHelpers bounds the numbers of helpers that can be native code.
 	NativeHelpers = 15
-	// NativeMaps bounds the indices of the maps that native code knows.
+	// NativeMaps bounds the indices of the maps that native code knows: a
+	// power of two.
 	NativeMaps = 128
 )
 

@@ -117,6 +117,7 @@ TEXT ·nativeLookup(SB), NOSPLIT|NOFRAME, $0
 	RORQ  $0x0c, R11
 	CMPQ  R11, -130712(R12)
 	JAE   exit
+	ANDL  $0x0000007f, R11
 	LEAL  -65536(SI), R10
 	CMPL  R10, $0x00001ffc
 	JA    exit

@@ -291,6 +291,9 @@ func nativeLookup() {
 	RORQ(operand.Imm(uint64(bits.TrailingZeros(uint(abi("HandleStep"))))), reg.R11)
 	CMPQ(reg.R11, context(reg.R12, "OffMaps"))
 	JAE(operand.LabelRef("exit"))
+	// Where that is mispredicted, nothing outside of the table may be read:
+	// all else that a program can make the processor read lies in its window.
+	ANDL(operand.U32(uint32(abi("NativeMaps")-1)), reg.R11L)
 	LEAL(mem(reg.RSI, -abi("StackBase")), reg.R10L)
 	CMPL(reg.R10L, operand.U32(uint32(abi("StackSize")-4)))
 	JA(operand.LabelRef("exit"))
