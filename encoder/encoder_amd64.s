@@ -4,344 +4,420 @@
 
 #include "textflag.h"
 
-DATA biases<>+0(SB)/2, $0x7f80
-DATA biases<>+2(SB)/2, $0x8000
-DATA biases<>+4(SB)/2, $0x7fff
-DATA biases<>+6(SB)/2, $0x7ffe
-DATA biases<>+8(SB)/2, $0x7fff
-DATA biases<>+10(SB)/2, $0x8000
-DATA biases<>+12(SB)/2, $0x7f80
-DATA biases<>+14(SB)/2, $0x7fff
-GLOBL biases<>(SB), RODATA|NOPTR, $16
-
-DATA limits<>+0(SB)/2, $0x7eff
-DATA limits<>+2(SB)/2, $0xffff
-DATA limits<>+4(SB)/2, $0x7ffe
-DATA limits<>+6(SB)/2, $0x7ffe
-DATA limits<>+8(SB)/2, $0x7ffe
-DATA limits<>+10(SB)/2, $0x7ffe
-DATA limits<>+12(SB)/2, $0x7eff
-DATA limits<>+14(SB)/2, $0x7ffe
-GLOBL limits<>(SB), RODATA|NOPTR, $16
-
-// func measureAVO(job *[12]uint64) (ok bool)
-// Requires: CMOV, SSE, SSE2
-TEXT ·measureAVO(SB), NOSPLIT, $24-9
-	MOVQ job+0(FP), CX
-
-	// end = min(stop, count-1)
-	MOVQ    40(CX), AX
-	MOVQ    48(CX), DX
-	DECQ    DX
-	CMPQ    AX, DX
-	CMOVQGT DX, AX
-	MOVQ    AX, 16(SP)
-	MOVQ    (CX), BX
-	MOVQ    8(CX), SI
-	MOVQ    16(CX), DI
-	MOVQ    32(CX), R12
-	MOVQ    (DI)(R12*8), R13
-
-	// Marks count from pos[0]: marks -= 4*first
-	MOVQ  24(CX), R8
-	MOVQ  64(CX), AX
-	SHLQ  $0x02, AX
-	SUBQ  AX, R8
-	MOVQ  56(CX), R9
-	MOVQ  72(CX), R10
-	MOVQ  80(CX), R11
-	MOVQ  88(CX), CX
-	MOVOU biases<>+0(SB), X3
-	MOVOU limits<>+0(SB), X4
-	CMPQ  R12, 16(SP)
-	JGE   out
-
-loop:
-	// Eight words: imm four times, the next imm twice, off twice.
-	MOVOU    (BX)(R12*8), X0
-	PSHUFD   $0x55, X0, X1
-	MOVO     X0, X2
-	PSRAL    $0x10, X2
-	SHUFPS   $0x0f, X2, X0
-	PACKSSLW X0, X1
-
-	// c = bits 8 to 15 of the class
-	PADDW    X3, X1
-	PCMPGTW  X4, X1
-	PXOR     X0, X0
-	PACKSSWB X1, X0
-	PMOVMSKB X0, R15
-
-	// key = slot<<ClassBits | RegClass[regs] | c
-	MOVBLZX 1(BX)(R12*8), DX
-	ORL     (CX)(DX*4), R15
-	MOVQ    (BX)(R12*8), AX
-	SHLQ    $0x17, AX
-	ORQ     R15, AX
-
-	// c = RowIndex[Base + Last & upper half of (key&Mask)*Mul]
-	MOVBLZX (BX)(R12*8), R14
-	SHLL    $0x05, R14
-	ANDQ    (R10)(R14*1), AX
-	MULQ    8(R10)(R14*1)
-	ANDQ    16(R10)(R14*1), DX
-	ADDQ    24(R10)(R14*1), DX
-	MOVWLZX (R11)(DX*2), R15
-	TESTL   R15, R15
-	JZ      none
-
-	// rows[i] = c; p += Rows[c].Adds; pos[i+1] = p
-	MOVW R15, (SI)(R12*2)
-	SHLL $0x05, R15
-	ADDQ 16(R9)(R15*1), R13
-	MOVQ R13, 8(DI)(R12*8)
-	INCQ R12
-	CMPQ R12, 16(SP)
-	JLT  loop
-
-out:
+// func writeAVO(job *[14]uint64) (ok bool)
+// Requires: AVX, AVX2, BMI2, CMOV
+TEXT ·writeAVO(SB), NOSPLIT, $80-9
 	MOVQ job+0(FP), AX
-	MOVQ 40(AX), R15
-	CMPQ R12, R15
-	JGE  all
-	MOVQ R15, 16(SP)
-
-	// The last one is read from a copy, with an empty slot behind it.
-	MOVQ (BX)(R12*8), R14
-	MOVQ R14, (SP)
-	MOVQ $+0, 8(SP)
-	LEAQ (SP), BX
-	MOVQ R12, R14
-	SHLQ $0x03, R14
-	SUBQ R14, BX
-	JMP  loop
-
-none:
-	MOVB $0x00, ok+8(FP)
-	JMP  marks
-
-all:
-	MOVB $0x01, ok+8(FP)
-
-	// marks[pos[f].Marks()] = f for f from next to i: if f isn't a mark, the
-	// next one overwrites it. In a loop of its own: a store whose address is
-	// known late would hold up the loads above, and costs 40 % there.
-marks:
-	MOVQ job+0(FP), AX
-	MOVQ 32(AX), R14
-	MOVQ R12, 32(AX)
-	CMPQ R14, R12
-	JGE  done
-
-mark:
-	MOVL 4(DI)(R14*8), R15
-	MOVL R14, (R8)(R15*4)
-	INCQ R14
-	CMPQ R14, R12
-	JLT  mark
-
-done:
-	RET
-
-// func emitAVO(job *[16]uint64) (wrong int)
-// Requires: CMOV, SSE2
-TEXT ·emitAVO(SB), NOSPLIT, $72-16
-	MOVQ job+0(FP), AX
-	MOVQ 96(AX), R12
-	MOVQ R12, 32(SP)
-	MOVQ 80(AX), R12
-	MOVQ R12, 40(SP)
+	MOVQ 8(AX), DI
+	MOVQ 16(AX), R8
+	MOVQ 24(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 40(AX), R11
 	MOVQ 64(AX), R12
-	MOVQ R12, 48(SP)
-	MOVQ $+0, 16(SP)
+	MOVQ 80(AX), R13
+	MOVQ 96(AX), R14
+	MOVQ 104(AX), R15
+	MOVQ 48(AX), DX
+	MOVQ DX, 48(SP)
+	MOVQ 56(AX), DX
+	MOVQ DX, 56(SP)
+	MOVQ 88(AX), DX
+	MOVQ DX, 32(SP)
 
-	// end = min(stop, count-1)
-	MOVQ    40(AX), R12
-	MOVQ    48(AX), R13
-	DECQ    R13
-	CMPQ    R12, R13
-	CMOVQGT R13, R12
-	MOVQ    R12, 24(SP)
-	MOVQ    (AX), CX
-	MOVQ    8(AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    24(AX), SI
-	MOVQ    120(AX), R12
-	LEAQ    (SI)(R12*4), DI
-	MOVQ    112(AX), R12
-	LEAQ    (SI)(R12*4), SI
-	MOVQ    56(AX), R9
-	MOVQ    72(AX), R8
-	MOVQ    88(AX), R10
-	MOVQ    104(AX), R11
-	MOVQ    32(AX), AX
-	CMPQ    SI, DI
-	JNE     start
+	// insns -= 8*first, so that slot i is insns[i]
+	MOVQ (AX), SI
+	MOVQ 72(AX), DX
+	SHLQ $0x03, DX
+	SUBQ DX, SI
 
-	// No gaps are left: read zeros instead.
-	LEAQ 16(SP), SI
-	LEAQ 20(SP), DI
+batch:
+	// end = min(i+8, stop); found = classes of the batch - 4*i
+	LEAQ (SI)(R13*8), BP
 
-start:
-	CMPQ AX, 24(SP)
-	JGE  out
+	// imm and op, regs, off of slots 0 to 7, and of slots 1 to 8
+	VMOVDQU     (BP), X4
+	VINSERTI128 $0x01, 32(BP), Y4, Y4
+	VMOVDQU     16(BP), X5
+	VINSERTI128 $0x01, 48(BP), Y5, Y5
+	VSHUFPS     $0xdd, Y5, Y4, Y0
+	VSHUFPS     $0x88, Y5, Y4, Y1
+	VMOVDQU     8(BP), X6
+	VINSERTI128 $0x01, 40(BP), Y6, Y6
+	VMOVDQU     24(BP), X7
+	VINSERTI128 $0x01, 56(BP), Y7, Y7
+	VSHUFPS     $0xdd, Y7, Y6, Y2
+	VSHUFPS     $0x88, Y7, Y6, Y3
+
+	// A slot is the first half of a constant if and only if the next is a second half.
+	VPAND    byteMask<>+0(SB), Y1, Y8
+	VPCMPEQD wideOp<>+0(SB), Y8, Y8
+	VPAND    byteMask<>+0(SB), Y3, Y9
+	VPXOR    Y3, Y3, Y3
+	VPCMPEQD Y3, Y9, Y9
+	VPXOR    Y8, Y9, Y8
+	VPTEST   Y8, Y8
+	JNZ      bad
+
+	// off, with its sign
+	VPSRAD   $0x10, Y1, Y8
+	VPCMPEQD Y10, Y10, Y10
+
+	// imm8
+	VPSLLD   $0x18, Y0, Y1
+	VPSRAD   $0x18, Y1, Y1
+	VPCMPEQD Y0, Y1, Y1
+	VPAND    imm8<>+0(SB), Y1, Y1
+
+	// immNeg
+	VPSRAD $0x1f, Y0, Y9
+	VPAND  immNeg<>+0(SB), Y9, Y9
+	VPOR   Y9, Y1, Y1
+
+	// immZero
+	VPCMPEQD Y3, Y0, Y9
+	VPAND    immZero<>+0(SB), Y9, Y9
+	VPOR     Y9, Y1, Y1
+
+	// immOne
+	VPCMPEQD one<>+0(SB), Y0, Y9
+	VPAND    immOne<>+0(SB), Y9, Y9
+	VPOR     Y9, Y1, Y1
+
+	// highZero
+	VPCMPEQD Y3, Y2, Y9
+	VPAND    highZero<>+0(SB), Y9, Y9
+	VPOR     Y9, Y1, Y1
+
+	// highOnes
+	VPCMPEQD Y10, Y2, Y9
+	VPAND    highOnes<>+0(SB), Y9, Y9
+	VPOR     Y9, Y1, Y1
+
+	// off8
+	VPSLLD   $0x18, Y8, Y9
+	VPSRAD   $0x18, Y9, Y9
+	VPCMPEQD Y8, Y9, Y9
+	VPAND    off8<>+0(SB), Y9, Y9
+	VPOR     Y9, Y1, Y1
+
+	// offZero
+	VPCMPEQD Y3, Y8, Y9
+	VPAND    offZero<>+0(SB), Y9, Y9
+	VPOR     Y9, Y1, Y1
+	VMOVDQU  Y1, (SP)
+	LEAQ     8(R13), DX
+	MOVQ     32(SP), BP
+	CMPQ     DX, BP
+	CMOVQLT  DX, BP
+	MOVQ     BP, 40(SP)
+	LEAQ     (SP), BP
+	MOVQ     R13, DX
+	SHLQ     $0x02, DX
+	SUBQ     DX, BP
 
 loop:
-	// s = &Rows[rows[i]]
-	MOVWLZX (DX)(AX*2), R14
-	CMPQ    R14, 40(SP)
-	JAE     unknown
-	SHLL    $0x05, R14
-	ADDQ    R9, R14
-	CMPB    30(R14), $0x00
-	JNE     many
+	// t = class of slot i
+	MOVQ    (SI)(R13*8), AX
+	MOVBLZX AL, CX
+	MOVBLZX AH, BX
+	MOVL    (BP)(R13*4), DX
+	ORL     3072(R10)(BX*4), DX
+	ORL     DX, R15
 
-	// head = Head ^ Bits[Dst+dst] ^ Bits[Src+src]
-	MOVBLZX 1(CX)(AX*8), R13
-	MOVL    R13, R12
-	ANDL    $0x0f, R13
-	SHRL    $0x04, R12
-	MOVWLZX 8(R14), R15
-	ADDL    R15, R13
-	MOVWLZX 10(R14), R15
-	ADDL    R15, R12
-	MOVQ    (R14), R15
-	XORQ    (R8)(R13*8), R15
-	XORQ    (R8)(R12*8), R15
+	// row = index[Bases[op] + PEXT(slot<<classBits | t, Masks[op])]
+	SHLQ  $0x17, AX
+	ORQ   DX, AX
+	PEXTQ (R10)(CX*8), AX, AX
+	ADDL  2048(R10)(CX*4), AX
+	MOVL  65536(R11)(AX*4), AX
 
-	// if at+Len > room: too short; t = code+at; at += Len
-	LEAQ    (R10)(R11*1), R12
-	MOVBLZX 14(R14), R13
-	ADDQ    R13, R11
-	CMPQ    R11, 32(SP)
-	JGT     short
+	// Registers that aren't any, or more than one step?
+	TESTL DX, 32(R11)(AX*1)
+	JNZ   refused
+
+	// slot & Mask must be Value.
+	MOVQ 16(R11)(AX*1), DX
+	ANDQ (SI)(R13*8), DX
+	CMPQ DX, 24(R11)(AX*1)
+	JNE  bad
+
+	// head = Head ^ pairs[Pair + regs]
+	MOVWLZX 36(R11)(AX*1), DX
+	ADDL    BX, DX
+	MOVQ    98304(R11)(DX*8), DX
+	XORQ    (R11)(AX*1), DX
 
 	// Three stores; each overwrites what was too much of the one before.
-	MOVQ    R15, (R12)
-	MOVWLSX 2(CX)(AX*8), R15
-	MOVBLZX 12(R14), R13
-	MOVL    R15, (R12)(R13*1)
-	MOVOU   (CX)(AX*8), X0
-	PSHUFD  $0x0d, X0, X0
-	MOVBLZX 13(R14), R13
-	MOVQ    X0, (R12)(R13*1)
+	MOVQ    DX, (R12)
+	MOVBLZX 12(R11)(AX*1), DX
+	MOVWLSX 2(SI)(R13*8), CX
+	MOVL    CX, (R12)(DX*1)
+	MOVBLZX 13(R11)(AX*1), DX
+	VPSHUFD $0x0d, (SI)(R13*8), X0
+	VMOVQ   X0, (R12)(DX*1)
+	MOVBLZX 14(R11)(AX*1), DX
+	ADDQ    DX, R12
+
+written:
+	// ends[i+1] = at; marks[rank] = {i, row}; rank += Mark; ranks[i+1] = rank
+	MOVL    R12, 4(DI)(R13*4)
+	MOVL    R13, (R9)(R14*8)
+	MOVL    AX, 4(R9)(R14*8)
+	MOVBLZX 38(R11)(AX*1), DX
+	ADDL    DX, R14
+	MOVL    R14, 4(R8)(R13*4)
+	INCQ    R13
+	CMPQ    R13, 40(SP)
+	JLT     loop
+	CMPQ    R13, 32(SP)
+	JLT     batch
+	VZEROUPPER
+	MOVQ    job+0(FP), AX
+	MOVQ    R12, 64(AX)
+	MOVQ    R13, 80(AX)
+	MOVQ    R14, 96(AX)
+	MOVQ    R15, 104(AX)
+	MOVB    $0x01, ok+8(FP)
+	RET
+
+refused:
+	ANDL  $0x7fffffff, DX
+	TESTL DX, 32(R11)(AX*1)
+	JNZ   bad
+	MOVQ  16(R11)(AX*1), DX
+	ANDQ  (SI)(R13*8), DX
+	CMPQ  DX, 24(R11)(AX*1)
+	JNE   bad
+
+	// The steps from Steps[First] to Steps[First+More]
+	MOVQ    AX, 64(SP)
+	MOVBLZX 45(R11)(AX*1), DX
+	MOVWLZX 40(R11)(AX*1), AX
+	SHLL    $0x04, DX
+	SHLL    $0x04, AX
+	ADDQ    48(SP), AX
+	ADDQ    AX, DX
+	MOVQ    DX, 72(SP)
+
+step:
+	// head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]
+	MOVBLZX 1(SI)(R13*8), DX
+	MOVL    DX, CX
+	SHRL    $0x04, DX
+	ANDL    $0x0f, CX
+	ADDW    10(AX), DX
+	ADDW    8(AX), CX
+	MOVQ    56(SP), BX
+	MOVQ    (BX)(DX*8), DX
+	XORQ    (BX)(CX*8), DX
+	XORQ    (AX), DX
+
+	// Three stores; each overwrites what was too much of the one before.
+	MOVQ    DX, (R12)
+	MOVBLZX 12(AX), DX
+	MOVWLSX 2(SI)(R13*8), CX
+	MOVL    CX, (R12)(DX*1)
+	MOVBLZX 13(AX), DX
+	VPSHUFD $0x0d, (SI)(R13*8), X0
+	VMOVQ   X0, (R12)(DX*1)
+	MOVBLZX 14(AX), DX
+	ADDQ    DX, R12
+	CMPQ    AX, 72(SP)
+	LEAQ    16(AX), AX
+	JNE     step
+	MOVQ    64(SP), AX
+	JMP     written
+
+bad:
+	VZEROUPPER
+	MOVB $0x00, ok+8(FP)
+	RET
+
+DATA one<>+0(SB)/4, $0x00000001
+DATA one<>+4(SB)/4, $0x00000001
+DATA one<>+8(SB)/4, $0x00000001
+DATA one<>+12(SB)/4, $0x00000001
+DATA one<>+16(SB)/4, $0x00000001
+DATA one<>+20(SB)/4, $0x00000001
+DATA one<>+24(SB)/4, $0x00000001
+DATA one<>+28(SB)/4, $0x00000001
+GLOBL one<>(SB), RODATA|NOPTR, $32
+
+DATA byteMask<>+0(SB)/4, $0x000000ff
+DATA byteMask<>+4(SB)/4, $0x000000ff
+DATA byteMask<>+8(SB)/4, $0x000000ff
+DATA byteMask<>+12(SB)/4, $0x000000ff
+DATA byteMask<>+16(SB)/4, $0x000000ff
+DATA byteMask<>+20(SB)/4, $0x000000ff
+DATA byteMask<>+24(SB)/4, $0x000000ff
+DATA byteMask<>+28(SB)/4, $0x000000ff
+GLOBL byteMask<>(SB), RODATA|NOPTR, $32
+
+DATA wideOp<>+0(SB)/4, $0x00000018
+DATA wideOp<>+4(SB)/4, $0x00000018
+DATA wideOp<>+8(SB)/4, $0x00000018
+DATA wideOp<>+12(SB)/4, $0x00000018
+DATA wideOp<>+16(SB)/4, $0x00000018
+DATA wideOp<>+20(SB)/4, $0x00000018
+DATA wideOp<>+24(SB)/4, $0x00000018
+DATA wideOp<>+28(SB)/4, $0x00000018
+GLOBL wideOp<>(SB), RODATA|NOPTR, $32
+
+DATA imm8<>+0(SB)/4, $0x00000100
+DATA imm8<>+4(SB)/4, $0x00000100
+DATA imm8<>+8(SB)/4, $0x00000100
+DATA imm8<>+12(SB)/4, $0x00000100
+DATA imm8<>+16(SB)/4, $0x00000100
+DATA imm8<>+20(SB)/4, $0x00000100
+DATA imm8<>+24(SB)/4, $0x00000100
+DATA imm8<>+28(SB)/4, $0x00000100
+GLOBL imm8<>(SB), RODATA|NOPTR, $32
+
+DATA immNeg<>+0(SB)/4, $0x00000200
+DATA immNeg<>+4(SB)/4, $0x00000200
+DATA immNeg<>+8(SB)/4, $0x00000200
+DATA immNeg<>+12(SB)/4, $0x00000200
+DATA immNeg<>+16(SB)/4, $0x00000200
+DATA immNeg<>+20(SB)/4, $0x00000200
+DATA immNeg<>+24(SB)/4, $0x00000200
+DATA immNeg<>+28(SB)/4, $0x00000200
+GLOBL immNeg<>(SB), RODATA|NOPTR, $32
+
+DATA immZero<>+0(SB)/4, $0x00000400
+DATA immZero<>+4(SB)/4, $0x00000400
+DATA immZero<>+8(SB)/4, $0x00000400
+DATA immZero<>+12(SB)/4, $0x00000400
+DATA immZero<>+16(SB)/4, $0x00000400
+DATA immZero<>+20(SB)/4, $0x00000400
+DATA immZero<>+24(SB)/4, $0x00000400
+DATA immZero<>+28(SB)/4, $0x00000400
+GLOBL immZero<>(SB), RODATA|NOPTR, $32
+
+DATA immOne<>+0(SB)/4, $0x00000800
+DATA immOne<>+4(SB)/4, $0x00000800
+DATA immOne<>+8(SB)/4, $0x00000800
+DATA immOne<>+12(SB)/4, $0x00000800
+DATA immOne<>+16(SB)/4, $0x00000800
+DATA immOne<>+20(SB)/4, $0x00000800
+DATA immOne<>+24(SB)/4, $0x00000800
+DATA immOne<>+28(SB)/4, $0x00000800
+GLOBL immOne<>(SB), RODATA|NOPTR, $32
+
+DATA highZero<>+0(SB)/4, $0x00001000
+DATA highZero<>+4(SB)/4, $0x00001000
+DATA highZero<>+8(SB)/4, $0x00001000
+DATA highZero<>+12(SB)/4, $0x00001000
+DATA highZero<>+16(SB)/4, $0x00001000
+DATA highZero<>+20(SB)/4, $0x00001000
+DATA highZero<>+24(SB)/4, $0x00001000
+DATA highZero<>+28(SB)/4, $0x00001000
+GLOBL highZero<>(SB), RODATA|NOPTR, $32
+
+DATA highOnes<>+0(SB)/4, $0x00002000
+DATA highOnes<>+4(SB)/4, $0x00002000
+DATA highOnes<>+8(SB)/4, $0x00002000
+DATA highOnes<>+12(SB)/4, $0x00002000
+DATA highOnes<>+16(SB)/4, $0x00002000
+DATA highOnes<>+20(SB)/4, $0x00002000
+DATA highOnes<>+24(SB)/4, $0x00002000
+DATA highOnes<>+28(SB)/4, $0x00002000
+GLOBL highOnes<>(SB), RODATA|NOPTR, $32
+
+DATA off8<>+0(SB)/4, $0x00004000
+DATA off8<>+4(SB)/4, $0x00004000
+DATA off8<>+8(SB)/4, $0x00004000
+DATA off8<>+12(SB)/4, $0x00004000
+DATA off8<>+16(SB)/4, $0x00004000
+DATA off8<>+20(SB)/4, $0x00004000
+DATA off8<>+24(SB)/4, $0x00004000
+DATA off8<>+28(SB)/4, $0x00004000
+GLOBL off8<>(SB), RODATA|NOPTR, $32
+
+DATA offZero<>+0(SB)/4, $0x00008000
+DATA offZero<>+4(SB)/4, $0x00008000
+DATA offZero<>+8(SB)/4, $0x00008000
+DATA offZero<>+12(SB)/4, $0x00008000
+DATA offZero<>+16(SB)/4, $0x00008000
+DATA offZero<>+20(SB)/4, $0x00008000
+DATA offZero<>+24(SB)/4, $0x00008000
+DATA offZero<>+28(SB)/4, $0x00008000
+GLOBL offZero<>(SB), RODATA|NOPTR, $32
+
+// func joinAVO(job *[11]uint64)
+// Requires: AVX, AVX2
+TEXT ·joinAVO(SB), NOSPLIT, $8-8
+	MOVQ job+0(FP), R14
+	MOVQ 8(R14), CX
+	MOVQ 16(R14), DX
+	MOVQ 24(R14), BX
+	MOVQ 40(R14), DI
+	MOVQ (R14), AX
+	MOVQ 32(R14), SI
+	MOVQ 48(R14), R8
+	MOVQ 64(R14), R9
+	MOVQ 72(R14), R10
+	MOVQ 80(R14), R11
+	MOVQ 56(R14), R14
+	MOVQ R14, (SP)
 
 mark:
-	// at += *gap if the row is a mark, and gap moves on
-	MOVBLZX 20(R14), R12
-	MOVL    (SI), R13
-	IMULL   R12, R13
-	LEAQ    (SI)(R12*4), SI
-	ADDQ    R13, R11
-	CMPQ    SI, DI
-	JEQ     spent
+	// m = slot of the mark; n = bytes up to the end of its steps
+	MOVL (DX)(R8*8), R13
+	MOVL 4(CX)(R13*4), R14
+	MOVL R14, R12
+	SUBL R10, R12
+	MOVL R14, R10
 
-ended:
-	MOVL R11, (BX)(AX*4)
-	INCQ AX
-	CMPQ AX, 24(SP)
-	JLT  loop
+	// Copy 64 bytes at a time. The next piece overwrites what is too much.
+copy:
+	VMOVDQU (AX), Y0
+	VMOVDQU 32(AX), Y1
+	VMOVDQU Y0, (SI)
+	VMOVDQU Y1, 32(SI)
+	CMPQ    R12, $0x40
+	JA      more
+	ADDQ    R12, AX
+	ADDQ    R12, SI
 
-out:
+	// out[slot to m] = ends + shift, 16 at a time
+	VMOVD        R11, X2
+	VPBROADCASTD X2, Y2
+
+ends:
+	VPADDD  4(CX)(R9*4), Y2, Y0
+	VPADDD  36(CX)(R9*4), Y2, Y1
+	VMOVDQU Y0, (DI)(R9*4)
+	VMOVDQU Y1, 32(DI)(R9*4)
+	ADDQ    $0x10, R9
+	CMPQ    R9, R13
+	JLE     ends
+	LEAQ    1(R13), R9
+
+	// The gap
+	MOVQ R8, R14
+	SHLQ $0x04, R14
+	ADDQ BX, R14
+	MOVQ (R14), R12
+	MOVQ R12, (SI)
+	MOVL 8(R14), R14
+	ADDQ R14, SI
+	ADDL R14, R11
+	ADDL R14, (DI)(R13*4)
+	INCQ R8
+	CMPQ R8, (SP)
+	JLT  mark
+	VZEROUPPER
 	MOVQ job+0(FP), R14
-	MOVQ 40(R14), R12
-	CMPQ AX, R12
-	JGE  done
-	MOVQ R12, 24(SP)
-
-	// The last one is read from a copy, with an empty slot behind it.
-	MOVQ (CX)(AX*8), R12
-	MOVQ R12, (SP)
-	MOVQ $+0, 8(SP)
-	LEAQ (SP), CX
-	MOVQ AX, R12
-	SHLQ $0x03, R12
-	SUBQ R12, CX
-	JMP  loop
-
-many:
-	// The steps from Steps[First] to Steps[First+More]
-	MOVQ    R14, 56(SP)
-	MOVBLZX 30(R14), R12
-	MOVWLZX 24(R14), R14
-	ADDL    R14, R12
-	SHLL    $0x04, R14
-	SHLL    $0x04, R12
-	ADDQ    48(SP), R14
-	ADDQ    48(SP), R12
-	MOVQ    R12, 64(SP)
-
-next:
-	// head = Head ^ Bits[Dst+dst] ^ Bits[Src+src]
-	MOVBLZX 1(CX)(AX*8), R13
-	MOVL    R13, R12
-	ANDL    $0x0f, R13
-	SHRL    $0x04, R12
-	MOVWLZX 8(R14), R15
-	ADDL    R15, R13
-	MOVWLZX 10(R14), R15
-	ADDL    R15, R12
-	MOVQ    (R14), R15
-	XORQ    (R8)(R13*8), R15
-	XORQ    (R8)(R12*8), R15
-
-	// if at+Len > room: too short; t = code+at; at += Len
-	LEAQ    (R10)(R11*1), R12
-	MOVBLZX 14(R14), R13
-	ADDQ    R13, R11
-	CMPQ    R11, 32(SP)
-	JGT     short
-
-	// Three stores; each overwrites what was too much of the one before.
-	MOVQ    R15, (R12)
-	MOVWLSX 2(CX)(AX*8), R15
-	MOVBLZX 12(R14), R13
-	MOVL    R15, (R12)(R13*1)
-	MOVOU   (CX)(AX*8), X0
-	PSHUFD  $0x0d, X0, X0
-	MOVBLZX 13(R14), R13
-	MOVQ    X0, (R12)(R13*1)
-	CMPQ    R14, 64(SP)
-	LEAQ    16(R14), R14
-	JNE     next
-	MOVQ    56(SP), R14
-	JMP     mark
-
-spent:
-	// The last gap is used. Zeros follow; a mark that uses them is one too many.
-	LEAQ 20(SP), R12
-	CMPQ DI, R12
-	JEQ  gaps
-	MOVQ R12, DI
-	LEAQ 16(SP), SI
-	JMP  ended
-
-done:
-	MOVQ AX, 32(R14)
-	MOVQ R11, 104(R14)
-
-	// mark = len(gaps) if zeros are read, else gap - gaps
-	MOVQ 120(R14), R13
-	LEAQ 16(SP), R12
-	CMPQ SI, R12
-	JEQ  counted
-	SUBQ 24(R14), SI
-	SHRQ $0x02, SI
-	MOVQ SI, R13
-
-counted:
-	MOVQ R13, 112(R14)
-	MOVQ $+0, wrong+8(FP)
+	MOVQ AX, (R14)
+	MOVQ SI, 32(R14)
+	MOVQ R8, 48(R14)
+	MOVQ R9, 64(R14)
+	MOVQ R10, 72(R14)
+	MOVQ R11, 80(R14)
 	RET
 
-short:
-	MOVQ $-1, wrong+8(FP)
-	RET
-
-unknown:
-	MOVQ $-2, wrong+8(FP)
-	RET
-
-gaps:
-	MOVQ $-3, wrong+8(FP)
-	RET
+more:
+	ADDQ $0x40, AX
+	ADDQ $0x40, SI
+	SUBQ $0x40, R12
+	JMP  copy

@@ -4,14 +4,15 @@
 
 package encoder
 
-// measureAVO measures the instructions from job.next up to job.stop. It moves
-// job.next on, and returns false at an instruction that has no row.
+// writeAVO writes the steps of the slots from job.next up to job.stop. It moves
+// next, at and rank of the job on, and returns false at a slot that has no row
+// or isn't well-formed. It reads the slot behind each batch of eight.
 //
 //go:noescape
-func measureAVO(job *[12]uint64) (ok bool)
+func writeAVO(job *[14]uint64) (ok bool)
 
-// emitAVO writes the rows of the instructions from job.next up to job.stop. It
-// moves next, at and mark of the job on, and returns 0, or what is wrong.
+// joinAVO copies the draft up to each of the marks from job.next up to job.stop,
+// and its gap behind it.
 //
 //go:noescape
-func emitAVO(job *[16]uint64) (wrong int)
+func joinAVO(job *[11]uint64)

@@ -3,6 +3,9 @@ package jit
 import (
 	"errors"
 	"fmt"
+	"slices"
+
+	"github.com/bpfjit/bpfjit/encoder"
 )
 
 // The passes.
@@ -40,13 +43,11 @@ import (
 // every single sum as it left it before; only then bytes are written.
 
 const (
-	maxPasses  = 20
-	estimate   = 64 // bytes a slot, before the first pass
-	shortJump  = 2
-	longJa     = 5
-	longJcc    = 6
-	shortBack  = -128
-	minusOneJa = -2 // the distance of a jump to itself
+	maxPasses = 20
+	estimate  = 64 // bytes a slot, before the first pass
+	shortBack = -128
+
+	minusOneJa = ^uint32(1) // -2, the distance of a jump to itself
 )
 
 // ErrConvergence is wrapped by errors about programs whose length doesn't
@@ -55,95 +56,165 @@ var ErrConvergence = errors.New("jit: the length of the code doesn't settle")
 
 // jump is what a pass needs to know of a jump.
 type jump struct {
-	end    uint32 // fixed bytes before the jump's end: its own are in sums
-	target uint32 // fixed bytes before the target
-	rank   uint32 // jumps before the target
-	slot   uint32
-	dest   uint32 // slot of the target
-	size   uint8  // bytes of the long form: longJa may also vanish
-	short  bool   // decided by the last pass
-	pad    uint8  // bytes of nop before the jump
-	toExit bool   // a later EXIT: the target is the epilogue
+	dist uint32 // fixed bytes from the jump's end to the target
+	rank uint32 // jumps before the target
+	mark uint32
+	size uint8 // bytes of the long form: encoder.LongJa may also vanish
+	op   uint8 // of the short form
+	pad  uint8 // bytes of nop before it, decided by the last pass
 }
 
-// converge runs the passes over c.jumps. fixed is the number of bytes that
-// aren't jumps. It leaves c.sums and the jumps' final shape.
-func (c *compiler) converge(fixed uint32) error {
-	c.passes = c.passes[:0]
-	old, settled := -1, false
-	for pass := 0; pass < maxPasses || settled; pass++ {
-		changed, err := c.pass(pass)
-		if err != nil {
-			return err
-		}
-		length := int(fixed + c.sums[len(c.jumps)])
-		c.passes = append(c.passes, length)
-		if settled {
-			if changed {
-				return fmt.Errorf("%w: equal lengths, other addresses", ErrConvergence)
+// converge runs the passes over c.jumps. It leaves the gaps of the jumps in
+// their final shape.
+func (c *compiler) converge() error {
+	n := len(c.jumps)
+	c.sums = slices.Grow(c.sums[:0], n+1)[:n+1]
+	fixed, _ := c.fixed(uint32(len(c.insns)))
+	c.passes = append(c.passes[:0], int(fixed+c.firstPass()))
+	for pass := 1; ; pass++ {
+		k := len(c.passes)
+		settled := k > 1 && c.passes[k-1] == c.passes[k-2]
+		pad := c.profile.PadFrom > 0 && pass >= c.profile.PadFrom
+		switch {
+		case settled:
+			c.passes = append(c.passes, c.passes[k-1])
+			return c.lastPass(pad)
+		case pass >= maxPasses:
+			return fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes)
+		case pad:
+			if err := c.paddedPass(); err != nil {
+				return err
 			}
-			return nil
+		default:
+			c.pass()
 		}
-		settled = length == old
-		old = length
+		c.passes = append(c.passes, int(fixed+c.sums[n]))
 	}
-	return fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes)
+}
+
+// firstPass runs pass 0, which also finds out what the others read, and returns
+// the sum of all jumps.
+func (c *compiler) firstPass() (sum uint32) {
+	reach := c.reach()
+	sums := c.sums
+	for k := range c.jumps {
+		j, to := &c.jumps[k], c.dests[k]
+		slot := c.draft.Marks[j.mark].Slot
+		end, _ := c.fixed(slot + 1)
+		target, rank := c.fixed(to.slot)
+		j.dist, j.rank = target-end, rank
+		sums[k] = sum
+		d := estimate * (to.slot - slot - 1)
+		switch {
+		case to.slot == slot && j.size == encoder.LongJa:
+			// A jump to itself has this distance from its end, wherever it is:
+			// sums[rank] is what it takes for its end, in every pass.
+			d = minusOneJa
+			j.dist, j.rank = minusOneJa, uint32(k+1)
+		case to.slot <= slot || to.toExit:
+			d = target + sums[rank] - estimate*(slot+2)
+		}
+		sum += j.length(d, reach)
+	}
+	sums[len(c.jumps)] = sum
+	return sum
+}
+
+// reach is the number of distances that short jumps have.
+func (c *compiler) reach() uint32 { return uint32(c.profile.ShortJumpMax - shortBack) }
+
+// length returns how long a jump of a distance is without padding.
+func (j *jump) length(d, reach uint32) uint32 {
+	size := uint32(j.size)
+	if d+-shortBack <= reach {
+		size = encoder.ShortJump
+	}
+	if d|uint32(j.size^encoder.LongJa) == 0 {
+		size = 0
+	}
+	return size
+}
+
+// pass sizes every jump once.
+func (c *compiler) pass() {
+	reach := c.reach()
+	sums := c.sums[:len(c.jumps)+1]
+	var sum uint32 // sums[k] of this pass
+	for k := range c.jumps {
+		j := &c.jumps[k]
+		before := sums[k+1] // end of this jump as the pass before left it
+		sums[k] = sum
+		sum += j.length(j.dist+sums[j.rank]-before, reach)
+	}
+	sums[len(c.jumps)] = sum
+}
+
+// paddedPass does the same, but fills up jumps to the length that they had.
+func (c *compiler) paddedPass() error {
+	reach := c.reach()
+	sums := c.sums
+	var sum uint32
+	for k := range c.jumps {
+		j := &c.jumps[k]
+		before := sums[k+1]
+		sums[k] = sum
+		size := j.length(j.dist+sums[j.rank]-before, reach)
+		if size == uint32(j.size) {
+			j.pad = 0
+			sum += size
+			continue
+		}
+		room := before - sum
+		// Of what is there a nop must remain, or nothing.
+		if room != size && room != encoder.ShortJump && room != uint32(j.size) {
+			return c.misfit(j, int32(room))
+		}
+		j.pad = uint8(room - size)
+		sum += room
+	}
+	sums[len(c.jumps)] = sum
+	return nil
 }
 
 // misfit is the error for a jump that leaves room for no nop: code before it
 // has grown again.
 func (c *compiler) misfit(j *jump, room int32) error {
 	return fmt.Errorf("%w: no padding fits %d bytes at the jump of slot %d, lengths %v",
-		ErrConvergence, room, c.start+int(j.slot), c.passes)
+		ErrConvergence, room, c.start+int(c.draft.Marks[j.mark].Slot), c.passes)
 }
 
-// pass sizes every jump once and reports whether any address changed.
-func (c *compiler) pass(pass int) (changed bool, err error) {
+// lastPass writes the jumps. It must find every one as long as the pass before
+// left it.
+func (c *compiler) lastPass(pad bool) error {
+	reach := c.reach()
 	sums := c.sums
-	pad := c.profile.PadFrom > 0 && pass >= c.profile.PadFrom
-	var sum uint32 // sums[k] of this pass
 	for k := range c.jumps {
 		j := &c.jumps[k]
-		before := sums[k+1] // end of this jump as the pass before left it
-		sums[k] = sum
-		var d int32
-		switch {
-		case pass > 0:
-			d = int32(j.target+sums[j.rank]) - int32(j.end+before)
-		case j.dest > j.slot && !j.toExit:
-			d = estimate * int32(j.dest-j.slot-1)
-		default:
-			d = int32(j.target+sums[j.rank]) - estimate*int32(j.slot+2)
-		}
-		if j.dest == j.slot && j.size == longJa {
-			d = minusOneJa
-		}
-		j.short = d >= shortBack && d <= c.profile.ShortJumpMax
+		before := sums[k+1]
+		room := before - sums[k]
+		d := j.dist + sums[j.rank] - before
+		size := j.length(d, reach)
 		j.pad = 0
-		size := uint32(j.size)
-		room := int32(before - sum)
-		switch {
-		case d == 0 && j.size == longJa:
-			size, j.short = 0, false
-			if pad {
-				if room != 0 && room != shortJump && room != longJa {
-					return false, c.misfit(j, room)
-				}
-				size, j.pad = uint32(room), uint8(room)
+		if room != size {
+			fits := pad && room > size && size != uint32(j.size) &&
+				(room == encoder.ShortJump || room == uint32(j.size))
+			if !fits {
+				return fmt.Errorf("%w: equal lengths, other addresses", ErrConvergence)
 			}
-		case j.short:
-			size = shortJump
-			if pad {
-				if room != shortJump && room != int32(j.size) {
-					return false, c.misfit(j, room)
-				}
-				size, j.pad = uint32(room), uint8(room-shortJump)
-			}
+			j.pad = uint8(room - size)
 		}
-		sum += size
-		changed = changed || sum != before
+		c.gaps[j.mark] = encoder.Gap{Bytes: encoder.Jump(j.op, size, uint32(j.pad), int32(d)), Len: room}
 	}
-	changed = changed || sums[len(c.jumps)] != sum
-	sums[len(c.jumps)] = sum
-	return changed, nil
+	return nil
+}
+
+// padding returns how many bytes the last pass padded jumps with.
+func (c *compiler) padding() (n int) {
+	if len(c.passes) <= c.profile.PadFrom {
+		return 0
+	}
+	for k := range c.jumps {
+		n += int(c.jumps[k].pad)
+	}
+	return n
 }

@@ -32,7 +32,7 @@ package            | ours                       | others                        
 tables             |                            |                                | pure
 abi                |                            |                                | pure pins
 bpf                | tables abi                 |                                | pure
-encoder            | tables abi                 |                                | pure unsafe
+encoder            | tables abi                 | golang.org/x/sys               | pure unsafe
 lower              | tables abi bpf             |                                | pure
 blind              | tables abi bpf             |                                | pure
 jit                | tables abi bpf encoder     |                                | pure

@@ -1,5 +1,5 @@
-// Command encoder generates the assembly of package encoder: finding the row
-// of every instruction of a program, and writing the bytes of all rows.
+// Command encoder generates the assembly of package encoder: writing the draft
+// of a program, and joining it.
 package main
 
 import (
@@ -8,422 +8,440 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// Offsets into encoder.measureJob and encoder.emitJob. A test pins them, and
+// Offsets into encoder.writeJob and encoder.joinJob. A test pins them, and
 // those below, to the structs.
 const (
-	jobInsns = 0
-	jobRows  = 8
-	jobOut   = 16 // pos, or ends
-	jobMarks = 24 // marks, or gaps
-	jobNext  = 32
-	jobStop  = 40
-	jobCount = 48
-	jobTable = 56
+	writeInsns  = 0
+	writeEnds   = 8
+	writeRanks  = 16
+	writeMarks  = 24
+	writeFinder = 32
+	writeLookup = 40
+	writeSteps  = 48
+	writeBits   = 56
+	writeAt     = 64
+	writeFirst  = 72
+	writeNext   = 80
+	writeStop   = 88
+	writeRank   = 96
+	writeClass  = 104
 
-	measureFirst   = 64
-	measureFinders = 72
-	measureIndex   = 80
-	measureClass   = 88
-
-	emitSteps   = 64
-	emitBits    = 72
-	emitNumRows = 80
-	emitCode    = 88
-	emitRoom    = 96
-	emitAt      = 104
-	emitMark    = 112
-	emitGaps    = 120
+	joinFrom  = 0
+	joinEnds  = 8
+	joinMarks = 16
+	joinGaps  = 24
+	joinTo    = 32
+	joinOut   = 40
+	joinNext  = 48
+	joinStop  = 56
+	joinSlot  = 64
+	joinEnd   = 72
+	joinShift = 80
 )
 
 // Offsets into abi.Insn.
 const (
-	insnOp   = 0
 	insnRegs = 1
 	insnOff  = 2
 )
 
-// Offsets into tables.Finder; its size is 1<<finderShift.
+// Offsets into encoder.finder and encoder.lookup.
 const (
-	finderMask  = 0
-	finderMul   = 8
-	finderLast  = 16
-	finderBase  = 24
-	finderShift = 5
+	finderMasks = 0
+	finderBases = 2048
+	finderClass = 3072
+
+	lookupIndex = 65536
+	lookupPairs = 98304
 )
 
-// Offsets into tables.Step and tables.Row, which begins with a Step, and
-// their sizes.
+// Offsets into tables.Step and tables.Row, which begins with a Step.
 const (
-	stepHead  = 0
-	stepDst   = 8
-	stepSrc   = 10
-	stepDisp  = 12
-	stepImm   = 13
-	stepLen   = 14
-	stepShift = 4
+	stepHead = 0
+	stepDst  = 8
+	stepSrc  = 10
+	stepDisp = 12
+	stepImm  = 13
+	stepLen  = 14
+	stepSize = 16
 
-	rowAdds  = 16
-	rowMarks = 20 // the upper half of Adds
-	rowFirst = 24
-	rowMore  = 30
-	rowShift = 5
+	rowMask   = 16
+	rowValue  = 24
+	rowRefuse = 32
+	rowPair   = 36
+	rowMark   = 38
+	rowFirst  = 40
+	rowMore   = 45
 )
 
-// classBits is tables.ClassBits.
-const classBits = 23
+// Offsets into encoder.Mark and encoder.Gap.
+const (
+	markSlot = 0
+	markRow  = 4
+	gapBytes = 0
+	gapLen   = 8
+)
+
+// Numbers of tables and abi.
+const (
+	classBits = 23
+	classAll  = 0x80000000
+	opLdImm64 = 0x18
+)
 
 func main() {
 	ConstraintExpr("amd64")
 	ConstraintExpr("!purego")
-	measure()
-	emit()
+	write()
+	join()
 	Generate()
 }
 
-// field is a field of the job.
-func field(job Mem, offset int) Mem { return job.Offset(offset) }
-
-// slot is instruction i.
-func slot(insns, i reg.Register, offset int) Mem {
-	return Mem{Base: insns, Index: i, Scale: 8, Disp: offset}
+// result is where the function's boolean result is.
+func result() Mem {
+	r, err := ReturnIndex(0).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	return r.Addr
 }
 
-// peel copies the last instruction to the stack and an empty slot behind it,
-// so that reading two slots stays inside. insns becomes the address that has
-// the copy at index i.
-func peel(copied Mem, insns, i, t reg.GPVirtual) {
-	Comment("The last one is read from a copy, with an empty slot behind it.")
-	MOVQ(slot(insns, i, 0), t)
-	MOVQ(t, copied)
-	MOVQ(I32(0), copied.Offset(8))
-	LEAQ(copied, insns)
-	MOVQ(i, t)
-	SHLQ(U8(3), t)
-	SUBQ(t, insns)
-}
-
-// lanes makes a constant of eight 16-bit words.
-func lanes(name string, words [8]int16) Mem {
+// wide makes a constant of eight 32-bit words.
+func wide(name string, word uint32) Mem {
 	m := GLOBL(name, RODATA|NOPTR)
-	for i, w := range words {
-		DATA(2*i, U16(uint16(w)))
+	for i := range 8 {
+		DATA(4*i, U32(word))
 	}
 	return m
 }
 
-// The tests of an instruction's constants, eight at a time: a value is in the
-// range lo to hi if value+bias > limit in signed words that wrap, where
-// hi+bias is the largest word. The order is that of the class bits from
-// tables.ClassImm8 on.
-var ranges = [8]struct{ lo, hi int }{
-	{-128, 127},  // Imm8
-	{-32768, -1}, // ImmNeg: the words are saturated
-	{0, 0},       // ImmZero
-	{1, 1},       // ImmOne
-	{0, 0},       // HighZero
-	{-1, -1},     // HighOnes
-	{-128, 127},  // Off8
-	{0, 0},       // OffZero
+// A property is a class bit that comes from a slot's constants, in the order
+// of tables.ClassImm8 and so on.
+type property struct {
+	name string
+	bit  uint32
+	// test leaves ones in the words of to for which the property holds.
+	test func(to reg.VecVirtual)
 }
 
-func measure() {
-	var bias, limit [8]int16
-	for i, r := range ranges {
-		bias[i] = int16(0x7fff - r.hi)
-		limit[i] = int16(0x7fff - (r.hi - r.lo) - 1)
+// classes writes the code that finds the classes of eight slots at p, but what
+// comes from their registers. It also compares which slots are first halves of
+// 64-bit constants with which are followed by second halves, and goes to bad
+// where these differ.
+func classes(p reg.GPVirtual, to Mem, bad LabelRef) {
+	imm, low, highImm, highLow := YMM(), YMM(), YMM(), YMM()
+	sum, zero, off, t := YMM(), YMM(), YMM(), YMM()
+	one, byteMask, wideOp := wide("one", 1), wide("byteMask", 0xff), wide("wideOp", opLdImm64)
+
+	// words splits slots into their constants and what is below.
+	words := func(disp int, constants, rest reg.VecVirtual) {
+		a, b := YMM(), YMM()
+		at := func(k int) Mem { return Mem{Base: p, Disp: disp + 8*k} }
+		VMOVDQU(at(0), a.AsX())
+		VINSERTI128(U8(1), at(4), a, a)
+		VMOVDQU(at(2), b.AsX())
+		VINSERTI128(U8(1), at(6), b, b)
+		VSHUFPS(U8(0xdd), b, a, constants)
+		VSHUFPS(U8(0x88), b, a, rest)
 	}
-	biases, limits := lanes("biases", bias), lanes("limits", limit)
+	Comment("imm and op, regs, off of slots 0 to 7, and of slots 1 to 8")
+	words(0, imm, low)
+	words(8, highImm, highLow)
 
-	TEXT("measureAVO", NOSPLIT, "func(job *[12]uint64) (ok bool)")
-	Pragma("noescape")
-	Doc("measureAVO measures the instructions from job.next up to job.stop. It moves",
-		"job.next on, and returns false at an instruction that has no row.")
-	job := Mem{Base: Load(Param("job"), GP64())}
-	insns, rows, pos, marks, table := GP64(), GP64(), GP64(), GP64(), GP64()
-	finders, index, class := GP64(), GP64(), GP64()
-	i, p := GP64(), GP64()
-	f, c := GP64(), GP64()
-	key, found := reg.RAX, reg.RDX // as MULQ wants them
-	copied, end := AllocLocal(16), AllocLocal(8)
-	two, imms, offs, bytes, bias8, limit8 := XMM(), XMM(), XMM(), XMM(), XMM(), XMM()
+	Comment("A slot is the first half of a constant if and only if the next is a second half.")
+	first, second := YMM(), YMM()
+	VPAND(byteMask, low, first)
+	VPCMPEQD(wideOp, first, first)
+	VPAND(byteMask, highLow, second)
+	VPXOR(zero, zero, zero)
+	VPCMPEQD(zero, second, second)
+	VPXOR(first, second, first)
+	VPTEST(first, first)
+	JNZ(bad)
 
-	Comment("end = min(stop, count-1)")
-	MOVQ(field(job, jobStop), key)
-	MOVQ(field(job, jobCount), found)
-	DECQ(found)
-	CMPQ(key, found)
-	CMOVQGT(found, key)
-	MOVQ(key, end)
-	MOVQ(field(job, jobInsns), insns)
-	MOVQ(field(job, jobRows), rows)
-	MOVQ(field(job, jobOut), pos)
-	MOVQ(field(job, jobNext), i)
-	MOVQ(Mem{Base: pos, Index: i, Scale: 8}, p)
-	Comment("Marks count from pos[0]: marks -= 4*first")
-	MOVQ(field(job, jobMarks), marks)
-	MOVQ(field(job, measureFirst), key)
-	SHLQ(U8(2), key)
-	SUBQ(key, marks)
-	MOVQ(field(job, jobTable), table)
-	MOVQ(field(job, measureFinders), finders)
-	MOVQ(field(job, measureIndex), index)
-	MOVQ(field(job, measureClass), class)
-	MOVOU(biases, bias8)
-	MOVOU(limits, limit8)
-	CMPQ(i, end)
-	JGE(LabelRef("out"))
+	Comment("off, with its sign")
+	VPSRAD(U8(16), low, off)
 
-	Label("loop")
-	Comment("Eight words: imm four times, the next imm twice, off twice.")
-	MOVOU(slot(insns, i, 0), two)
-	PSHUFD(U8(0x55), two, imms)
-	MOVO(two, offs)
-	PSRAL(U8(16), offs)
-	SHUFPS(U8(0x0f), offs, two)
-	PACKSSLW(two, imms)
-	Comment("c = bits 8 to 15 of the class")
-	PADDW(bias8, imms)
-	PCMPGTW(limit8, imms)
-	PXOR(bytes, bytes)
-	PACKSSWB(imms, bytes)
-	PMOVMSKB(bytes, c.As32())
-	Comment("key = slot<<ClassBits | RegClass[regs] | c")
-	MOVBLZX(slot(insns, i, insnRegs), found.As32())
-	ORL(Mem{Base: class, Index: found, Scale: 4}, c.As32())
-	MOVQ(slot(insns, i, 0), key)
-	SHLQ(U8(classBits), key)
-	ORQ(c, key)
-	Comment("c = RowIndex[Base + Last & upper half of (key&Mask)*Mul]")
-	MOVBLZX(slot(insns, i, insnOp), f.As32())
-	SHLL(U8(finderShift), f.As32())
-	finder := func(offset int) Mem { return Mem{Base: finders, Index: f, Scale: 1, Disp: offset} }
-	ANDQ(finder(finderMask), key)
-	MULQ(finder(finderMul))
-	ANDQ(finder(finderLast), found)
-	ADDQ(finder(finderBase), found)
-	MOVWLZX(Mem{Base: index, Index: found, Scale: 2}, c.As32())
-	TESTL(c.As32(), c.As32())
-	JZ(LabelRef("none"))
-	Comment("rows[i] = c; p += Rows[c].Adds; pos[i+1] = p")
-	MOVW(c.As16(), Mem{Base: rows, Index: i, Scale: 2})
-	SHLL(U8(rowShift), c.As32())
-	ADDQ(Mem{Base: table, Index: c, Scale: 1, Disp: rowAdds}, p)
-	MOVQ(p, Mem{Base: pos, Index: i, Scale: 8, Disp: 8})
-	INCQ(i)
-	CMPQ(i, end)
-	JLT(LabelRef("loop"))
-
-	Label("out")
-	job = Mem{Base: Load(Param("job"), GP64())}
-	MOVQ(field(job, jobStop), c)
-	CMPQ(i, c)
-	JGE(LabelRef("all"))
-	MOVQ(c, end)
-	peel(copied, insns, i, f)
-	JMP(LabelRef("loop"))
-
-	ok, err := ReturnIndex(0).Resolve()
-	if err != nil {
-		panic(err)
+	// fits8 tests whether words are bytes with a sign.
+	fits8 := func(v, to reg.VecVirtual) {
+		VPSLLD(U8(24), v, to)
+		VPSRAD(U8(24), to, to)
+		VPCMPEQD(v, to, to)
 	}
-	Label("none")
-	MOVB(U8(0), ok.Addr)
-	JMP(LabelRef("marks"))
-	Label("all")
-	MOVB(U8(1), ok.Addr)
-
-	Comment("marks[pos[f].Marks()] = f for f from next to i: if f isn't a mark, the",
-		"next one overwrites it. In a loop of its own: a store whose address is",
-		"known late would hold up the loads above, and costs 40 % there.")
-	Label("marks")
-	job = Mem{Base: Load(Param("job"), GP64())}
-	MOVQ(field(job, jobNext), f)
-	MOVQ(i, field(job, jobNext))
-	CMPQ(f, i)
-	JGE(LabelRef("done"))
-	Label("mark")
-	MOVL(Mem{Base: pos, Index: f, Scale: 8, Disp: 4}, c.As32())
-	MOVL(f.As32(), Mem{Base: marks, Index: c, Scale: 4})
-	INCQ(f)
-	CMPQ(f, i)
-	JLT(LabelRef("mark"))
-	Label("done")
-	RET()
+	minusOne := YMM()
+	VPCMPEQD(minusOne, minusOne, minusOne)
+	for i, c := range []property{
+		{"imm8", 1 << 8, func(to reg.VecVirtual) { fits8(imm, to) }},
+		{"immNeg", 1 << 9, func(to reg.VecVirtual) { VPSRAD(U8(31), imm, to) }},
+		{"immZero", 1 << 10, func(to reg.VecVirtual) { VPCMPEQD(zero, imm, to) }},
+		{"immOne", 1 << 11, func(to reg.VecVirtual) { VPCMPEQD(one, imm, to) }},
+		{"highZero", 1 << 12, func(to reg.VecVirtual) { VPCMPEQD(zero, highImm, to) }},
+		{"highOnes", 1 << 13, func(to reg.VecVirtual) { VPCMPEQD(minusOne, highImm, to) }},
+		{"off8", 1 << 14, func(to reg.VecVirtual) { fits8(off, to) }},
+		{"offZero", 1 << 15, func(to reg.VecVirtual) { VPCMPEQD(zero, off, to) }},
+	} {
+		Comment(c.name)
+		bit := wide(c.name, c.bit)
+		if i == 0 {
+			c.test(sum)
+			VPAND(bit, sum, sum)
+			continue
+		}
+		c.test(t)
+		VPAND(bit, t, t)
+		VPOR(t, sum, sum)
+	}
+	VMOVDQU(sum, to)
 }
 
-func emit() {
-	TEXT("emitAVO", NOSPLIT, "func(job *[16]uint64) (wrong int)")
+func write() {
+	TEXT("writeAVO", NOSPLIT, "func(job *[14]uint64) (ok bool)")
 	Pragma("noescape")
-	Doc("emitAVO writes the rows of the instructions from job.next up to job.stop. It",
-		"moves next, at and mark of the job on, and returns 0, or what is wrong.")
-	job := Mem{Base: Load(Param("job"), GP64())}
-	insns, rows, ends, gap, gapEnd := GP64(), GP64(), GP64(), GP64(), GP64()
-	bits, table, code := GP64(), GP64(), GP64()
-	i, at := GP64(), GP64()
-	s, head, t, d := GP64(), GP64(), GP64(), GP64()
+	Doc("writeAVO writes the steps of the slots from job.next up to job.stop. It moves",
+		"next, at and rank of the job on, and returns false at a slot that has no row",
+		"or isn't well-formed. It reads the slot behind each batch of eight.")
+	ok := result()
+	insns, ends, ranks, marks := GP64(), GP64(), GP64(), GP64()
+	finder, lookup, at := GP64(), GP64(), GP64()
+	i, rank, class, found := GP64(), GP64(), GP64(), GP64()
+	// The second byte of a register is only in these, and read into these.
+	row, regs, op, t := reg.RAX, reg.RBX, reg.RCX, reg.RDX
 	imm := XMM()
-	copied, zeros := AllocLocal(16), AllocLocal(8)
-	end, room, numRows, steps := AllocLocal(8), AllocLocal(8), AllocLocal(8), AllocLocal(8)
-	row, last := AllocLocal(8), AllocLocal(8)
-	wrong, err := ReturnIndex(0).Resolve()
-	if err != nil {
-		panic(err)
-	}
+	batch, stop, end := AllocLocal(32), AllocLocal(8), AllocLocal(8)
+	steps, bits, kept, last := AllocLocal(8), AllocLocal(8), AllocLocal(8), AllocLocal(8)
 
+	job := Mem{Base: row}
+	Load(Param("job"), row)
+	for _, l := range []struct {
+		from int
+		to   reg.GPVirtual
+	}{
+		{writeEnds, ends}, {writeRanks, ranks}, {writeMarks, marks}, {writeFinder, finder}, {writeLookup, lookup},
+		{writeAt, at}, {writeNext, i}, {writeRank, rank}, {writeClass, class},
+	} {
+		MOVQ(job.Offset(l.from), l.to)
+	}
 	for _, l := range []struct {
 		from int
 		to   Mem
-	}{{emitRoom, room}, {emitNumRows, numRows}, {emitSteps, steps}} {
-		MOVQ(field(job, l.from), t)
+	}{{writeSteps, steps}, {writeBits, bits}, {writeStop, stop}} {
+		MOVQ(job.Offset(l.from), t)
 		MOVQ(t, l.to)
 	}
-	MOVQ(I32(0), zeros)
-	Comment("end = min(stop, count-1)")
-	MOVQ(field(job, jobStop), t)
-	MOVQ(field(job, jobCount), d)
-	DECQ(d)
-	CMPQ(t, d)
-	CMOVQGT(d, t)
-	MOVQ(t, end)
-	MOVQ(field(job, jobInsns), insns)
-	MOVQ(field(job, jobRows), rows)
-	MOVQ(field(job, jobOut), ends)
-	MOVQ(field(job, jobMarks), gap)
-	MOVQ(field(job, emitGaps), t)
-	LEAQ(Mem{Base: gap, Index: t, Scale: 4}, gapEnd)
-	MOVQ(field(job, emitMark), t)
-	LEAQ(Mem{Base: gap, Index: t, Scale: 4}, gap)
-	MOVQ(field(job, jobTable), table)
-	MOVQ(field(job, emitBits), bits)
-	MOVQ(field(job, emitCode), code)
-	MOVQ(field(job, emitAt), at)
-	MOVQ(field(job, jobNext), i)
-	CMPQ(gap, gapEnd)
-	JNE(LabelRef("start"))
-	Comment("No gaps are left: read zeros instead.")
-	LEAQ(zeros, gap)
-	LEAQ(zeros.Offset(4), gapEnd)
-	Label("start")
-	CMPQ(i, end)
-	JGE(LabelRef("out"))
+	Comment("insns -= 8*first, so that slot i is insns[i]")
+	MOVQ(job.Offset(writeInsns), insns)
+	MOVQ(job.Offset(writeFirst), t)
+	SHLQ(U8(3), t)
+	SUBQ(t, insns)
 
-	// step writes the step at s and moves at on.
-	step := func() {
-		field := func(offset int) Mem { return Mem{Base: s, Disp: offset} }
-		Comment("head = Head ^ Bits[Dst+dst] ^ Bits[Src+src]")
-		MOVBLZX(slot(insns, i, insnRegs), d.As32())
-		MOVL(d.As32(), t.As32())
-		ANDL(U8(15), d.As32())
-		SHRL(U8(4), t.As32())
-		MOVWLZX(field(stepDst), head.As32())
-		ADDL(head.As32(), d.As32())
-		MOVWLZX(field(stepSrc), head.As32())
-		ADDL(head.As32(), t.As32())
-		MOVQ(field(stepHead), head)
-		XORQ(Mem{Base: bits, Index: d, Scale: 8}, head)
-		XORQ(Mem{Base: bits, Index: t, Scale: 8}, head)
-		Comment("if at+Len > room: too short; t = code+at; at += Len")
-		LEAQ(Mem{Base: code, Index: at, Scale: 1}, t)
-		MOVBLZX(field(stepLen), d.As32())
-		ADDQ(d, at)
-		CMPQ(at, room)
-		JGT(LabelRef("short"))
-		Comment("Three stores; each overwrites what was too much of the one before.")
-		MOVQ(head, Mem{Base: t})
-		MOVWLSX(slot(insns, i, insnOff), head.As32())
-		MOVBLZX(field(stepDisp), d.As32())
-		MOVL(head.As32(), Mem{Base: t, Index: d, Scale: 1})
-		MOVOU(slot(insns, i, 0), imm)
-		PSHUFD(U8(0x0d), imm, imm)
-		MOVBLZX(field(stepImm), d.As32())
-		MOVQ(imm, Mem{Base: t, Index: d, Scale: 1})
-	}
+	Label("batch")
+	Comment("end = min(i+8, stop); found = classes of the batch - 4*i")
+	LEAQ(Mem{Base: insns, Index: i, Scale: 8}, found)
+	classes(found, batch, LabelRef("bad"))
+	LEAQ(Mem{Base: i, Disp: 8}, t)
+	MOVQ(stop, found)
+	CMPQ(t, found)
+	CMOVQLT(t, found)
+	MOVQ(found, end)
+	LEAQ(batch, found)
+	MOVQ(i, t)
+	SHLQ(U8(2), t)
+	SUBQ(t, found)
+
+	slot := func(disp int) Mem { return Mem{Base: insns, Index: i, Scale: 8, Disp: disp} }
+	inRow := func(disp int) Mem { return Mem{Base: lookup, Index: row, Scale: 1, Disp: disp} }
 
 	Label("loop")
-	Comment("s = &Rows[rows[i]]")
-	MOVWLZX(Mem{Base: rows, Index: i, Scale: 2}, s.As32())
-	CMPQ(s, numRows)
-	JAE(LabelRef("unknown"))
-	SHLL(U8(rowShift), s.As32())
-	ADDQ(table, s)
-	CMPB(Mem{Base: s, Disp: rowMore}, U8(0))
-	JNE(LabelRef("many"))
-	step()
+	Comment("t = class of slot i")
+	MOVQ(slot(0), row)
+	MOVBLZX(reg.AL, op.As32())
+	MOVBLZX(reg.AH, regs.As32())
+	MOVL(Mem{Base: found, Index: i, Scale: 4}, t.As32())
+	ORL(Mem{Base: finder, Index: regs, Scale: 4, Disp: finderClass}, t.As32())
+	ORL(t.As32(), class.As32())
+	Comment("row = index[Bases[op] + PEXT(slot<<classBits | t, Masks[op])]")
+	SHLQ(U8(classBits), row)
+	ORQ(t, row)
+	PEXTQ(Mem{Base: finder, Index: op, Scale: 8, Disp: finderMasks}, row, row)
+	ADDL(Mem{Base: finder, Index: op, Scale: 4, Disp: finderBases}, row.As32())
+	MOVL(Mem{Base: lookup, Index: row, Scale: 4, Disp: lookupIndex}, row.As32())
+	Comment("Registers that aren't any, or more than one step?")
+	TESTL(t.As32(), inRow(rowRefuse))
+	JNZ(LabelRef("refused"))
+	Comment("slot & Mask must be Value.")
+	MOVQ(inRow(rowMask), t)
+	ANDQ(slot(0), t)
+	CMPQ(t, inRow(rowValue))
+	JNE(LabelRef("bad"))
+	Comment("head = Head ^ pairs[Pair + regs]")
+	MOVWLZX(inRow(rowPair), t.As32())
+	ADDL(regs.As32(), t.As32())
+	MOVQ(Mem{Base: lookup, Index: t, Scale: 8, Disp: lookupPairs}, t)
+	XORQ(inRow(stepHead), t)
 
-	Label("mark")
-	Comment("at += *gap if the row is a mark, and gap moves on")
-	MOVBLZX(Mem{Base: s, Disp: rowMarks}, t.As32())
-	MOVL(Mem{Base: gap}, d.As32())
-	IMULL(t.As32(), d.As32())
-	LEAQ(Mem{Base: gap, Index: t, Scale: 4}, gap)
-	ADDQ(d, at)
-	CMPQ(gap, gapEnd)
-	JEQ(LabelRef("spent"))
-	Label("ended")
-	MOVL(at.As32(), Mem{Base: ends, Index: i, Scale: 4})
+	// tail stores the head in t and behind it what the step at s has; it moves
+	// at on.
+	tail := func(s func(disp int) Mem) {
+		Comment("Three stores; each overwrites what was too much of the one before.")
+		MOVQ(t, Mem{Base: at})
+		MOVBLZX(s(stepDisp), t.As32())
+		MOVWLSX(slot(insnOff), op.As32())
+		MOVL(op.As32(), Mem{Base: at, Index: t, Scale: 1})
+		MOVBLZX(s(stepImm), t.As32())
+		VPSHUFD(U8(0x0d), slot(0), imm)
+		VMOVQ(imm, Mem{Base: at, Index: t, Scale: 1})
+		MOVBLZX(s(stepLen), t.As32())
+		ADDQ(t, at)
+	}
+	tail(inRow)
+
+	Label("written")
+	Comment("ends[i+1] = at; marks[rank] = {i, row}; rank += Mark; ranks[i+1] = rank")
+	MOVL(at.As32(), Mem{Base: ends, Index: i, Scale: 4, Disp: 4})
+	MOVL(i.As32(), Mem{Base: marks, Index: rank, Scale: 8, Disp: markSlot})
+	MOVL(row.As32(), Mem{Base: marks, Index: rank, Scale: 8, Disp: markRow})
+	MOVBLZX(inRow(rowMark), t.As32())
+	ADDL(t.As32(), rank.As32())
+	MOVL(rank.As32(), Mem{Base: ranks, Index: i, Scale: 4, Disp: 4})
 	INCQ(i)
 	CMPQ(i, end)
 	JLT(LabelRef("loop"))
+	CMPQ(i, stop)
+	JLT(LabelRef("batch"))
 
-	Label("out")
-	job = Mem{Base: Load(Param("job"), GP64())}
-	MOVQ(field(job, jobStop), t)
-	CMPQ(i, t)
-	JGE(LabelRef("done"))
-	MOVQ(t, end)
-	peel(copied, insns, i, t)
-	JMP(LabelRef("loop"))
-
-	Label("many")
-	Comment("The steps from Steps[First] to Steps[First+More]")
-	MOVQ(s, row)
-	MOVBLZX(Mem{Base: s, Disp: rowMore}, t.As32())
-	MOVWLZX(Mem{Base: s, Disp: rowFirst}, s.As32())
-	ADDL(s.As32(), t.As32())
-	SHLL(U8(stepShift), s.As32())
-	SHLL(U8(stepShift), t.As32())
-	ADDQ(steps, s)
-	ADDQ(steps, t)
-	MOVQ(t, last)
-	Label("next")
-	step()
-	CMPQ(s, last)
-	LEAQ(Mem{Base: s, Disp: 1 << stepShift}, s)
-	JNE(LabelRef("next"))
-	MOVQ(row, s)
-	JMP(LabelRef("mark"))
-
-	Label("spent")
-	Comment("The last gap is used. Zeros follow; a mark that uses them is one too many.")
-	LEAQ(zeros.Offset(4), t)
-	CMPQ(gapEnd, t)
-	JEQ(LabelRef("gaps"))
-	MOVQ(t, gapEnd)
-	LEAQ(zeros, gap)
-	JMP(LabelRef("ended"))
-
-	Label("done")
-	MOVQ(i, field(job, jobNext))
-	MOVQ(at, field(job, emitAt))
-	Comment("mark = len(gaps) if zeros are read, else gap - gaps")
-	MOVQ(field(job, emitGaps), d)
-	LEAQ(zeros, t)
-	CMPQ(gap, t)
-	JEQ(LabelRef("counted"))
-	SUBQ(field(job, jobMarks), gap)
-	SHRQ(U8(2), gap)
-	MOVQ(gap, d)
-	Label("counted")
-	MOVQ(d, field(job, emitMark))
-	MOVQ(I32(0), wrong.Addr)
+	VZEROUPPER()
+	Load(Param("job"), row)
+	MOVQ(at, job.Offset(writeAt))
+	MOVQ(i, job.Offset(writeNext))
+	MOVQ(rank, job.Offset(writeRank))
+	MOVQ(class, job.Offset(writeClass))
+	MOVB(U8(1), ok)
 	RET()
 
-	for _, w := range []struct {
-		label string
-		value int32
-	}{{"short", -1}, {"unknown", -2}, {"gaps", -3}} {
-		Label(w.label)
-		MOVQ(I32(w.value), wrong.Addr)
-		RET()
+	Label("refused")
+	ANDL(U32(classAll-1), t.As32())
+	TESTL(t.As32(), inRow(rowRefuse))
+	JNZ(LabelRef("bad"))
+	MOVQ(inRow(rowMask), t)
+	ANDQ(slot(0), t)
+	CMPQ(t, inRow(rowValue))
+	JNE(LabelRef("bad"))
+	Comment("The steps from Steps[First] to Steps[First+More]")
+	MOVQ(row, kept)
+	MOVBLZX(inRow(rowMore), t.As32())
+	MOVWLZX(inRow(rowFirst), row.As32())
+	SHLL(U8(4), t.As32())
+	SHLL(U8(4), row.As32())
+	ADDQ(steps, row)
+	ADDQ(row, t)
+	MOVQ(t, last)
+	Label("step")
+	inStep := func(disp int) Mem { return Mem{Base: row, Disp: disp} }
+	Comment("head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]")
+	MOVBLZX(slot(insnRegs), t.As32())
+	MOVL(t.As32(), op.As32())
+	SHRL(U8(4), t.As32())
+	ANDL(U8(15), op.As32())
+	ADDW(inStep(stepSrc), t.As16())
+	ADDW(inStep(stepDst), op.As16())
+	MOVQ(bits, regs)
+	MOVQ(Mem{Base: regs, Index: t, Scale: 8}, t)
+	XORQ(Mem{Base: regs, Index: op, Scale: 8}, t)
+	XORQ(inStep(stepHead), t)
+	tail(inStep)
+	CMPQ(row, last)
+	LEAQ(Mem{Base: row, Disp: stepSize}, row)
+	JNE(LabelRef("step"))
+	MOVQ(kept, row)
+	JMP(LabelRef("written"))
+
+	Label("bad")
+	VZEROUPPER()
+	MOVB(U8(0), ok)
+	RET()
+}
+
+func join() {
+	TEXT("joinAVO", NOSPLIT, "func(job *[11]uint64)")
+	Pragma("noescape")
+	Doc("joinAVO copies the draft up to each of the marks from job.next up to job.stop,",
+		"and its gap behind it.")
+	from, ends, marks, gaps, to, out := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	k, slot, end, shift := GP64(), GP64(), GP64(), GP64()
+	n, m, t := GP64(), GP64(), GP64()
+	stop := AllocLocal(8)
+	a, b, s := YMM(), YMM(), YMM()
+
+	job := Mem{Base: t}
+	Load(Param("job"), t)
+	state := []struct {
+		at int
+		r  reg.GPVirtual
+	}{
+		{joinEnds, ends}, {joinMarks, marks}, {joinGaps, gaps}, {joinOut, out},
+		{joinFrom, from}, {joinTo, to}, {joinNext, k}, {joinSlot, slot}, {joinEnd, end}, {joinShift, shift},
 	}
+	for _, l := range state {
+		MOVQ(job.Offset(l.at), l.r)
+	}
+	MOVQ(job.Offset(joinStop), t)
+	MOVQ(t, stop)
+
+	Label("mark")
+	Comment("m = slot of the mark; n = bytes up to the end of its steps")
+	MOVL(Mem{Base: marks, Index: k, Scale: 8, Disp: markSlot}, m.As32())
+	MOVL(Mem{Base: ends, Index: m, Scale: 4, Disp: 4}, t.As32())
+	MOVL(t.As32(), n.As32())
+	SUBL(end.As32(), n.As32())
+	MOVL(t.As32(), end.As32())
+	Comment("Copy 64 bytes at a time. The next piece overwrites what is too much.")
+	Label("copy")
+	VMOVDQU(Mem{Base: from}, a)
+	VMOVDQU(Mem{Base: from, Disp: 32}, b)
+	VMOVDQU(a, Mem{Base: to})
+	VMOVDQU(b, Mem{Base: to, Disp: 32})
+	CMPQ(n, U8(64))
+	JA(LabelRef("more"))
+	ADDQ(n, from)
+	ADDQ(n, to)
+
+	Comment("out[slot to m] = ends + shift, 16 at a time")
+	VMOVD(shift.As32(), s.AsX())
+	VPBROADCASTD(s.AsX(), s)
+	Label("ends")
+	VPADDD(Mem{Base: ends, Index: slot, Scale: 4, Disp: 4}, s, a)
+	VPADDD(Mem{Base: ends, Index: slot, Scale: 4, Disp: 36}, s, b)
+	VMOVDQU(a, Mem{Base: out, Index: slot, Scale: 4})
+	VMOVDQU(b, Mem{Base: out, Index: slot, Scale: 4, Disp: 32})
+	ADDQ(U8(16), slot)
+	CMPQ(slot, m)
+	JLE(LabelRef("ends"))
+	LEAQ(Mem{Base: m, Disp: 1}, slot)
+
+	Comment("The gap")
+	MOVQ(k, t)
+	SHLQ(U8(4), t)
+	ADDQ(gaps, t)
+	MOVQ(Mem{Base: t, Disp: gapBytes}, n)
+	MOVQ(n, Mem{Base: to})
+	MOVL(Mem{Base: t, Disp: gapLen}, t.As32())
+	ADDQ(t, to)
+	ADDL(t.As32(), shift.As32())
+	ADDL(t.As32(), Mem{Base: out, Index: m, Scale: 4})
+	INCQ(k)
+	CMPQ(k, stop)
+	JLT(LabelRef("mark"))
+
+	VZEROUPPER()
+	Load(Param("job"), t)
+	for _, l := range state[4:] {
+		MOVQ(l.r, job.Offset(l.at))
+	}
+	RET()
+
+	Label("more")
+	ADDQ(U8(64), from)
+	ADDQ(U8(64), to)
+	SUBQ(U8(64), n)
+	JMP(LabelRef("copy"))
 }
