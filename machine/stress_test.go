@@ -109,7 +109,7 @@ func TestStress(t *testing.T) {
 				return
 			}
 			defer func() { i.Close() }()
-			for n := uint64(k); ctx.Err() == nil; n++ {
+			for n := uint64(k); n < uint64(k)+kinds || ctx.Err() == nil; n++ { // each kind once at least
 				in, out := Input{R1: n, Helpers: helpers, Arrays: arrays}, Result{}
 				run := func(name string) {
 					if err := Run(i, code[name], &in, &out); err != nil {
