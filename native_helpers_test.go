@@ -103,6 +103,7 @@ func TestNativeHelpers(t *testing.T) {
 	}
 	type result struct {
 		R0, Args, Kept uint64
+		Used           int64 // of the budget
 		Error          string
 	}
 	run := func(e *engine, mem []byte) (r result) {
@@ -111,7 +112,7 @@ func TestNativeHelpers(t *testing.T) {
 			r.Error = err.Error()
 		}
 		word := func(at int) uint64 { return binary.LittleEndian.Uint64(mem[at:]) }
-		r.R0, r.Args, r.Kept = word(24), word(32), word(40)
+		r.R0, r.Args, r.Kept, r.Used = word(24), word(32), word(40), e.in.Used()
 		return r
 	}
 	found, absent, failed := 0, 0, 0
