@@ -105,10 +105,9 @@ func TestLabelsProfile(t *testing.T) {
 				t.Skip("another profile is being taken:", err)
 			}
 			for _, s := range samples {
-				if s.Labels["bpf_program"] == "labelled" {
-					if !slices.ContainsFunc(s.Stack, func(f string) bool { return strings.Contains(f, "Program).") }) {
-						t.Errorf("a sample is %q", s.Stack)
-					}
+				// The race detector's own code has no stack.
+				if s.Labels["bpf_program"] == "labelled" &&
+					slices.ContainsFunc(s.Stack, func(f string) bool { return strings.Contains(f, "Program).") }) {
 					return
 				}
 			}
