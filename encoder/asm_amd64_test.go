@@ -23,6 +23,8 @@ func TestOffsets(t *testing.T) {
 		i abi.Insn
 		f finder
 		l lookup
+		s scratch
+		q quickRow
 		r tables.Row
 		m Mark
 		g Gap
@@ -31,13 +33,18 @@ func TestOffsets(t *testing.T) {
 		"writeInsns": unsafe.Offsetof(w.insns), "writeEnds": unsafe.Offsetof(w.ends), "writeRanks": unsafe.Offsetof(w.ranks),
 		"writeMarks": unsafe.Offsetof(w.marks), "writeFinder": unsafe.Offsetof(w.finder), "writeLookup": unsafe.Offsetof(w.lookup),
 		"writeSteps": unsafe.Offsetof(w.steps), "writeBits": unsafe.Offsetof(w.bits), "writeAt": unsafe.Offsetof(w.at),
-		"writeFirst": unsafe.Offsetof(w.first), "writeNext": unsafe.Offsetof(w.next), "writeStop": unsafe.Offsetof(w.stop),
-		"writeRank": unsafe.Offsetof(w.rank), "writeClass": unsafe.Offsetof(w.class),
+		"writeScratch": unsafe.Offsetof(w.scratch), "writeRows": unsafe.Offsetof(w.rows),
+		"writeNext": unsafe.Offsetof(w.next), "writeStop": unsafe.Offsetof(w.stop), "writeClass": unsafe.Offsetof(w.class),
 
 		"joinFrom": unsafe.Offsetof(j.from), "joinEnds": unsafe.Offsetof(j.ends), "joinMarks": unsafe.Offsetof(j.marks),
 		"joinGaps": unsafe.Offsetof(j.gaps), "joinTo": unsafe.Offsetof(j.to), "joinOut": unsafe.Offsetof(j.out),
 		"joinNext": unsafe.Offsetof(j.next), "joinStop": unsafe.Offsetof(j.stop), "joinSlot": unsafe.Offsetof(j.slot),
 		"joinEnd": unsafe.Offsetof(j.end), "joinShift": unsafe.Offsetof(j.shift),
+
+		"scratchFields": unsafe.Offsetof(s.fields), "scratchClass": unsafe.Offsetof(s.class),
+		"quickHead": unsafe.Offsetof(q.head), "quickPlace": unsafe.Offsetof(q.place), "quickMask": unsafe.Offsetof(q.mask),
+		"quickValue": unsafe.Offsetof(q.value), "quickLen": unsafe.Offsetof(q.length), "quickPair": unsafe.Offsetof(q.pair),
+		"quickMark": unsafe.Offsetof(q.mark),
 
 		"insnRegs": unsafe.Offsetof(i.Regs), "insnOff": unsafe.Offsetof(i.Off),
 
@@ -49,19 +56,20 @@ func TestOffsets(t *testing.T) {
 		"stepSize": unsafe.Sizeof(r.Step),
 
 		"rowMask": unsafe.Offsetof(r.Mask), "rowValue": unsafe.Offsetof(r.Value), "rowRefuse": unsafe.Offsetof(r.Refuse),
-		"rowPair": unsafe.Offsetof(r.Pair), "rowMark": unsafe.Offsetof(r.Mark), "rowFirst": unsafe.Offsetof(r.First),
-		"rowMore": unsafe.Offsetof(r.More),
+		"rowFirst": unsafe.Offsetof(r.First),
+		"rowMore":  unsafe.Offsetof(r.More),
 
-		"markSlot": unsafe.Offsetof(m.Slot), "markRow": unsafe.Offsetof(m.row),
+		"markSlot": unsafe.Offsetof(m.Slot), "markRow": unsafe.Offsetof(m.row), "markSize": MarkSize,
 		"gapBytes": unsafe.Offsetof(g.Bytes), "gapLen": unsafe.Offsetof(g.Len),
 
-		"classBits": tables.ClassBits, "classAll": tables.ClassAll, "opLdImm64": abi.OpLdImm64,
+		"classBits": tables.ClassBits, "firstProperty": tables.ClassImm8, "opLdImm64": abi.OpLdImm64,
 	}
 	for _, pair := range [][2]uintptr{
 		{unsafe.Sizeof(w), 14 * 8}, {unsafe.Sizeof(j), 11 * 8}, // as the stubs have them
 		{unsafe.Offsetof(r.Step), 0}, {unsafe.Sizeof(i), abi.InsnSize}, {unsafe.Sizeof(r), tables.RowSize},
-		{unsafe.Sizeof(m), 8}, {unsafe.Sizeof(g), 16},
-		{tables.ClassImm8, 1 << 8}, {tables.ClassOffZero, 1 << 15}, // the first and the last that vectors find
+		{unsafe.Sizeof(q), tables.RowSize},
+		{unsafe.Sizeof(m), MarkSize}, {unsafe.Sizeof(g), 16},
+		{tables.ClassImm8 << 7, tables.ClassOffZero}, // what vectors find
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("offsets or sizes differ: %d", pair)

@@ -111,7 +111,8 @@ func BenchmarkJoin(b *testing.B) {
 		if !im.write(d, p, prog, false) {
 			b.Fatal("refused")
 		}
-		d.Marks = d.Marks[:d.Ranks[len(prog)]]
+		_, marks := d.Before(uint32(len(prog)))
+		d.Marks = d.Marks[:marks]
 		gaps := make([]Gap, len(d.Marks), len(d.Marks)+1)
 		for k := range gaps {
 			gaps[k].Len = 5

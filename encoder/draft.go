@@ -30,17 +30,22 @@ const (
 // The zero value is ready to be written, and a Draft may be written again and
 // again: it keeps its memory.
 type Draft struct {
-	// Ends[i+1] is where the steps of slot i end, in bytes; Ends[0] is where
-	// they begin, which may be any number. They wrap around at 2^32.
-	Ends []uint32
-	// Ranks[i] is the number of marks before slot i. It has an element for the
-	// program's end, as Ends has.
-	Ranks []uint32
+	// Ends and Ranks have an element more than there are slots. They count from
+	// any number, that of slot 0.
+	Ends  []uint32 // bytes of steps before a slot
+	Ranks []uint32 // marks before a slot, times MarkSize
 	Marks []Mark
 	// Class has all class bits that any slot's registers have.
 	Class uint32
 
-	code []byte
+	code    []byte
+	scratch *scratch
+}
+
+// Before returns how many bytes of steps and how many marks there are before a
+// slot; the slot may be the program's end.
+func (d *Draft) Before(slot uint32) (bytes, marks uint32) {
+	return d.Ends[slot] - d.Ends[0], (d.Ranks[slot] - d.Ranks[0]) / MarkSize
 }
 
 // A Mark is where the code of a slot is to be completed.
@@ -48,6 +53,9 @@ type Mark struct {
 	Slot uint32
 	row  uint32 // times tables.RowSize
 }
+
+// MarkSize is the size of a Mark in bytes.
+const MarkSize = 8
 
 // Row returns the row of the mark's slot.
 func (m Mark) Row() *tables.Row { return &tables.Rows[m.row/tables.RowSize] }
@@ -84,9 +92,12 @@ func (d *Draft) Write(profile tables.Profile, insns []abi.Insn, frame bool) bool
 	if insns[0].Op == 0 {
 		return false // the second half of nothing
 	}
-	ok := d.write(profile, insns, frame)
-	d.Marks = d.Marks[:d.Ranks[n]]
-	return ok
+	if !d.write(profile, insns, frame) {
+		return false
+	}
+	_, marks := d.Before(uint32(n))
+	d.Marks = d.Marks[:marks]
+	return true
 }
 
 // Len returns the number of bytes of the draft.
@@ -102,8 +113,9 @@ func (d *Draft) Len() int { return int(d.Ends[len(d.Ends)-1] - d.Ends[0]) }
 func (d *Draft) Join(code []byte, at int, gaps []Gap, ends []uint32) int {
 	n := len(d.Ends) - 1
 	size := d.Len()
-	for _, g := range gaps[:len(d.Marks)] {
-		size += int(g.Len)
+	gaps = gaps[:len(d.Marks)]
+	for k := range gaps {
+		size += int(gaps[k].Len)
 	}
 	if at < 0 || at+size+Slack > len(code) || n+EndsSlack > len(ends) {
 		panic("BUG: encoder: too little room for the code")
@@ -157,18 +169,12 @@ func pext(v, mask uint64) (r uint32) {
 	return r
 }
 
-// badRegisters are the class bits of registers that no slot may name.
-const badRegisters = tables.ClassBadDst | tables.ClassBadSrc
-
 // frameClass returns what the class of a slot's registers is where
 // tables.PrivateFrame is a register.
 func frameClass(regs uint8) uint32 {
 	c := tables.RegClass[regs]
-	if regs&15 == tables.PrivateFrame {
-		c &^= tables.ClassBadDst
-	}
-	if regs>>4 == tables.PrivateFrame {
-		c &^= tables.ClassBadSrc
+	if max(regs&15, regs>>4) <= tables.PrivateFrame {
+		c &^= tables.ClassBad
 	}
 	return c
 }
@@ -190,9 +196,9 @@ func (d *Draft) writeGeneric(profile tables.Profile, insns []abi.Insn, frame boo
 		id := find(f, in, class)
 		row := &tables.Rows[id]
 		if frame {
-			class = class&^badRegisters | frameClass(in.Regs)&badRegisters
+			class = class&^tables.ClassBad | frameClass(in.Regs)
 		}
-		if class&row.Refuse&^tables.ClassAll != 0 || word(in)&row.Mask != row.Value {
+		if class&row.Refuse != 0 || word(in)&row.Mask != row.Value {
 			return false
 		}
 		d.Class |= class
@@ -206,7 +212,7 @@ func (d *Draft) writeGeneric(profile tables.Profile, insns []abi.Insn, frame boo
 		}
 		d.Marks[rank] = Mark{Slot: uint32(i), row: uint32(id) * tables.RowSize}
 		rank += uint32(row.Mark)
-		d.Ends[i+1], d.Ranks[i+1] = uint32(len(d.code)), rank
+		d.Ends[i+1], d.Ranks[i+1] = uint32(len(d.code)), rank*MarkSize
 	}
 	return true
 }

@@ -14,3 +14,6 @@ func (d *Draft) write(profile tables.Profile, insns []abi.Insn, frame bool) bool
 func (d *Draft) join(code []byte, at int, gaps []Gap, ends []uint32) {
 	d.joinGeneric(code, at, gaps, ends)
 }
+
+// scratch is for assembly.
+type scratch struct{}

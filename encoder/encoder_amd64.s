@@ -4,63 +4,53 @@
 
 #include "textflag.h"
 
-// func writeAVO(job *[14]uint64) (ok bool)
-// Requires: AVX, AVX2, BMI2, CMOV
-TEXT ·writeAVO(SB), NOSPLIT, $80-9
-	MOVQ job+0(FP), AX
-	MOVQ 8(AX), DI
-	MOVQ 16(AX), R8
-	MOVQ 24(AX), R9
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 64(AX), R12
-	MOVQ 80(AX), R13
-	MOVQ 96(AX), R14
-	MOVQ 104(AX), R15
-	MOVQ 48(AX), DX
-	MOVQ DX, 48(SP)
-	MOVQ 56(AX), DX
-	MOVQ DX, 56(SP)
-	MOVQ 88(AX), DX
-	MOVQ DX, 32(SP)
+// func classifyAVO(insns *uint64, scratch *uint64, from int, to int) (ok bool)
+// Requires: AVX, AVX2
+TEXT ·classifyAVO(SB), NOSPLIT, $0-33
+	MOVQ insns+0(FP), AX
+	MOVQ scratch+8(FP), CX
+	MOVQ from+16(FP), DX
+	MOVQ to+24(FP), BX
 
-	// insns -= 8*first, so that slot i is insns[i]
-	MOVQ (AX), SI
-	MOVQ 72(AX), DX
-	SHLQ $0x03, DX
-	SUBQ DX, SI
+	// insns -= 8*from
+	MOVQ     DX, SI
+	SHLQ     $0x03, SI
+	SUBQ     SI, AX
+	VPXOR    Y5, Y5, Y5
+	VPXOR    Y7, Y7, Y7
+	VPCMPEQD Y6, Y6, Y6
 
-batch:
-	// end = min(i+8, stop); found = classes of the batch - 4*i
-	LEAQ (SI)(R13*8), BP
-
+eight:
 	// imm and op, regs, off of slots 0 to 7, and of slots 1 to 8
-	VMOVDQU     (BP), X4
-	VINSERTI128 $0x01, 32(BP), Y4, Y4
-	VMOVDQU     16(BP), X5
-	VINSERTI128 $0x01, 48(BP), Y5, Y5
-	VSHUFPS     $0xdd, Y5, Y4, Y0
-	VSHUFPS     $0x88, Y5, Y4, Y1
-	VMOVDQU     8(BP), X6
-	VINSERTI128 $0x01, 40(BP), Y6, Y6
-	VMOVDQU     24(BP), X7
-	VINSERTI128 $0x01, 56(BP), Y7, Y7
-	VSHUFPS     $0xdd, Y7, Y6, Y2
-	VSHUFPS     $0x88, Y7, Y6, Y3
+	VMOVDQU     (AX)(DX*8), X8
+	VINSERTI128 $0x01, 32(AX)(DX*8), Y8, Y8
+	VMOVDQU     16(AX)(DX*8), X9
+	VINSERTI128 $0x01, 48(AX)(DX*8), Y9, Y9
+	VSHUFPS     $0xdd, Y9, Y8, Y0
+	VSHUFPS     $0x88, Y9, Y8, Y1
+	VMOVDQU     8(AX)(DX*8), X10
+	VINSERTI128 $0x01, 40(AX)(DX*8), Y10, Y10
+	VMOVDQU     24(AX)(DX*8), X11
+	VINSERTI128 $0x01, 56(AX)(DX*8), Y11, Y11
+	VSHUFPS     $0xdd, Y11, Y10, Y2
+	VSHUFPS     $0x88, Y11, Y10, Y3
 
 	// A slot is the first half of a constant if and only if the next is a second half.
-	VPAND    byteMask<>+0(SB), Y1, Y8
-	VPCMPEQD wideOp<>+0(SB), Y8, Y8
-	VPAND    byteMask<>+0(SB), Y3, Y9
-	VPXOR    Y3, Y3, Y3
-	VPCMPEQD Y3, Y9, Y9
-	VPXOR    Y8, Y9, Y8
-	VPTEST   Y8, Y8
-	JNZ      bad
+	VPAND    byteMask<>+0(SB), Y3, Y3
+	VPCMPEQD Y5, Y3, Y3
+	VPAND    byteMask<>+0(SB), Y1, Y4
+	VPCMPEQD wideOp<>+0(SB), Y4, Y4
+	VPXOR    Y3, Y4, Y4
+	VPOR     Y4, Y7, Y7
 
-	// off, with its sign
-	VPSRAD   $0x10, Y1, Y8
-	VPCMPEQD Y10, Y10, Y10
+	// fields[i] = off with its sign, and imm
+	VPSRAD       $0x10, Y1, Y3
+	VPUNPCKLDQ   Y0, Y3, Y4
+	VPUNPCKHDQ   Y0, Y3, Y1
+	VMOVDQU      X4, (CX)(DX*8)
+	VMOVDQU      X1, 16(CX)(DX*8)
+	VEXTRACTI128 $0x01, Y4, 32(CX)(DX*8)
+	VEXTRACTI128 $0x01, Y1, 48(CX)(DX*8)
 
 	// imm8
 	VPSLLD   $0x18, Y0, Y1
@@ -69,168 +59,48 @@ batch:
 	VPAND    imm8<>+0(SB), Y1, Y1
 
 	// immNeg
-	VPSRAD $0x1f, Y0, Y9
-	VPAND  immNeg<>+0(SB), Y9, Y9
-	VPOR   Y9, Y1, Y1
+	VPSRAD $0x1f, Y0, Y4
+	VPAND  immNeg<>+0(SB), Y4, Y4
+	VPOR   Y4, Y1, Y1
 
 	// immZero
-	VPCMPEQD Y3, Y0, Y9
-	VPAND    immZero<>+0(SB), Y9, Y9
-	VPOR     Y9, Y1, Y1
+	VPCMPEQD Y5, Y0, Y4
+	VPAND    immZero<>+0(SB), Y4, Y4
+	VPOR     Y4, Y1, Y1
 
 	// immOne
-	VPCMPEQD one<>+0(SB), Y0, Y9
-	VPAND    immOne<>+0(SB), Y9, Y9
-	VPOR     Y9, Y1, Y1
+	VPCMPEQD one<>+0(SB), Y0, Y4
+	VPAND    immOne<>+0(SB), Y4, Y4
+	VPOR     Y4, Y1, Y1
 
 	// highZero
-	VPCMPEQD Y3, Y2, Y9
-	VPAND    highZero<>+0(SB), Y9, Y9
-	VPOR     Y9, Y1, Y1
+	VPCMPEQD Y5, Y2, Y4
+	VPAND    highZero<>+0(SB), Y4, Y4
+	VPOR     Y4, Y1, Y1
 
 	// highOnes
-	VPCMPEQD Y10, Y2, Y9
-	VPAND    highOnes<>+0(SB), Y9, Y9
-	VPOR     Y9, Y1, Y1
+	VPCMPEQD Y6, Y2, Y4
+	VPAND    highOnes<>+0(SB), Y4, Y4
+	VPOR     Y4, Y1, Y1
 
 	// off8
-	VPSLLD   $0x18, Y8, Y9
-	VPSRAD   $0x18, Y9, Y9
-	VPCMPEQD Y8, Y9, Y9
-	VPAND    off8<>+0(SB), Y9, Y9
-	VPOR     Y9, Y1, Y1
+	VPSLLD   $0x18, Y3, Y4
+	VPSRAD   $0x18, Y4, Y4
+	VPCMPEQD Y3, Y4, Y4
+	VPAND    off8<>+0(SB), Y4, Y4
+	VPOR     Y4, Y1, Y1
 
 	// offZero
-	VPCMPEQD Y3, Y8, Y9
-	VPAND    offZero<>+0(SB), Y9, Y9
-	VPOR     Y9, Y1, Y1
-	VMOVDQU  Y1, (SP)
-	LEAQ     8(R13), DX
-	MOVQ     32(SP), BP
-	CMPQ     DX, BP
-	CMOVQLT  DX, BP
-	MOVQ     BP, 40(SP)
-	LEAQ     (SP), BP
-	MOVQ     R13, DX
-	SHLQ     $0x02, DX
-	SUBQ     DX, BP
-
-loop:
-	// t = class of slot i
-	MOVQ    (SI)(R13*8), AX
-	MOVBLZX AL, CX
-	MOVBLZX AH, BX
-	MOVL    (BP)(R13*4), DX
-	ORL     3072(R10)(BX*4), DX
-	ORL     DX, R15
-
-	// row = index[Bases[op] + PEXT(slot<<classBits | t, Masks[op])]
-	SHLQ  $0x17, AX
-	ORQ   DX, AX
-	PEXTQ (R10)(CX*8), AX, AX
-	ADDL  2048(R10)(CX*4), AX
-	MOVL  65536(R11)(AX*4), AX
-
-	// Registers that aren't any, or more than one step?
-	TESTL DX, 32(R11)(AX*1)
-	JNZ   refused
-
-	// slot & Mask must be Value.
-	MOVQ 16(R11)(AX*1), DX
-	ANDQ (SI)(R13*8), DX
-	CMPQ DX, 24(R11)(AX*1)
-	JNE  bad
-
-	// head = Head ^ pairs[Pair + regs]
-	MOVWLZX 36(R11)(AX*1), DX
-	ADDL    BX, DX
-	MOVQ    98304(R11)(DX*8), DX
-	XORQ    (R11)(AX*1), DX
-
-	// Three stores; each overwrites what was too much of the one before.
-	MOVQ    DX, (R12)
-	MOVBLZX 12(R11)(AX*1), DX
-	MOVWLSX 2(SI)(R13*8), CX
-	MOVL    CX, (R12)(DX*1)
-	MOVBLZX 13(R11)(AX*1), DX
-	VPSHUFD $0x0d, (SI)(R13*8), X0
-	VMOVQ   X0, (R12)(DX*1)
-	MOVBLZX 14(R11)(AX*1), DX
-	ADDQ    DX, R12
-
-written:
-	// ends[i+1] = at; marks[rank] = {i, row}; rank += Mark; ranks[i+1] = rank
-	MOVL    R12, 4(DI)(R13*4)
-	MOVL    R13, (R9)(R14*8)
-	MOVL    AX, 4(R9)(R14*8)
-	MOVBLZX 38(R11)(AX*1), DX
-	ADDL    DX, R14
-	MOVL    R14, 4(R8)(R13*4)
-	INCQ    R13
-	CMPQ    R13, 40(SP)
-	JLT     loop
-	CMPQ    R13, 32(SP)
-	JLT     batch
+	VPCMPEQD Y5, Y3, Y4
+	VPAND    offZero<>+0(SB), Y4, Y4
+	VPOR     Y4, Y1, Y1
+	VMOVDQU  Y1, 2176(CX)(DX*4)
+	ADDQ     $0x08, DX
+	CMPQ     DX, BX
+	JLT      eight
+	VPTEST   Y7, Y7
+	SETEQ    ok+32(FP)
 	VZEROUPPER
-	MOVQ    job+0(FP), AX
-	MOVQ    R12, 64(AX)
-	MOVQ    R13, 80(AX)
-	MOVQ    R14, 96(AX)
-	MOVQ    R15, 104(AX)
-	MOVB    $0x01, ok+8(FP)
-	RET
-
-refused:
-	ANDL  $0x7fffffff, DX
-	TESTL DX, 32(R11)(AX*1)
-	JNZ   bad
-	MOVQ  16(R11)(AX*1), DX
-	ANDQ  (SI)(R13*8), DX
-	CMPQ  DX, 24(R11)(AX*1)
-	JNE   bad
-
-	// The steps from Steps[First] to Steps[First+More]
-	MOVQ    AX, 64(SP)
-	MOVBLZX 45(R11)(AX*1), DX
-	MOVWLZX 40(R11)(AX*1), AX
-	SHLL    $0x04, DX
-	SHLL    $0x04, AX
-	ADDQ    48(SP), AX
-	ADDQ    AX, DX
-	MOVQ    DX, 72(SP)
-
-step:
-	// head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]
-	MOVBLZX 1(SI)(R13*8), DX
-	MOVL    DX, CX
-	SHRL    $0x04, DX
-	ANDL    $0x0f, CX
-	ADDW    10(AX), DX
-	ADDW    8(AX), CX
-	MOVQ    56(SP), BX
-	MOVQ    (BX)(DX*8), DX
-	XORQ    (BX)(CX*8), DX
-	XORQ    (AX), DX
-
-	// Three stores; each overwrites what was too much of the one before.
-	MOVQ    DX, (R12)
-	MOVBLZX 12(AX), DX
-	MOVWLSX 2(SI)(R13*8), CX
-	MOVL    CX, (R12)(DX*1)
-	MOVBLZX 13(AX), DX
-	VPSHUFD $0x0d, (SI)(R13*8), X0
-	VMOVQ   X0, (R12)(DX*1)
-	MOVBLZX 14(AX), DX
-	ADDQ    DX, R12
-	CMPQ    AX, 72(SP)
-	LEAQ    16(AX), AX
-	JNE     step
-	MOVQ    64(SP), AX
-	JMP     written
-
-bad:
-	VZEROUPPER
-	MOVB $0x00, ok+8(FP)
 	RET
 
 DATA one<>+0(SB)/4, $0x00000001
@@ -342,6 +212,258 @@ DATA offZero<>+20(SB)/4, $0x00008000
 DATA offZero<>+24(SB)/4, $0x00008000
 DATA offZero<>+28(SB)/4, $0x00008000
 GLOBL offZero<>(SB), RODATA|NOPTR, $32
+
+// func writeAVO(job *[14]uint64) (ok bool)
+// Requires: AVX, BMI2
+TEXT ·writeAVO(SB), NOSPLIT, $56-9
+	MOVQ job+0(FP), AX
+	MOVQ (AX), SI
+	MOVQ 8(AX), DI
+	MOVQ 16(AX), R8
+	MOVQ 32(AX), R10
+	MOVQ 40(AX), R11
+	MOVQ 24(AX), R9
+	MOVQ 80(AX), R12
+	MOVQ 88(AX), R13
+	MOVQ 104(AX), R14
+	MOVQ 96(AX), DX
+	MOVQ DX, (SP)
+	MOVQ 56(AX), DX
+	MOVQ DX, 8(SP)
+	MOVQ 64(AX), DX
+	MOVQ DX, 16(SP)
+	MOVQ 72(AX), DX
+	MOVQ DX, 24(SP)
+
+	// Slot i is element i-next of the scratch.
+	MOVQ 48(AX), BP
+	LEAQ 2176(BP), R15
+	MOVQ R13, DX
+	SHLQ $0x02, DX
+	SUBQ DX, R15
+	SHLQ $0x01, DX
+	SUBQ DX, BP
+
+	// Two slots at a time; of an odd number the first is the second of two.
+	MOVQ  (SP), AX
+	SUBQ  R13, AX
+	TESTB $0x01, AL
+	JZ    slot0
+	DECQ  R13
+	JMP   slot1
+
+slot0:
+	// row = class of slot i+0
+	MOVQ    (SI)(R13*8), AX
+	MOVBLZX AL, CX
+	MOVBLZX AH, BX
+	MOVL    (R15)(R13*4), DX
+	ORL     3072(R10)(BX*4), DX
+	ORL     DX, R14
+
+	// key = slot<<classBits | class; row = index[Bases[op] + PEXT(key, Masks[op])]
+	SHLQ  $0x17, AX
+	ORQ   DX, AX
+	PEXTQ (R10)(CX*8), AX, DX
+	ADDL  2048(R10)(CX*4), DX
+	MOVL  65536(R11)(DX*4), DX
+
+	// Is the slot what the row is for, and is the row a single step?
+	ANDQ 32(R11)(DX*1), AX
+	CMPQ AX, 40(R11)(DX*1)
+	JNE  rare0
+
+	// code = fields at their places ^ Head ^ pairs[Pair + regs]
+	ADDL    56(R11)(DX*1), BX
+	VMOVDQU (BP)(R13*8), X0
+	VPSHUFB 16(R11)(DX*1), X0, X0
+	VPXOR   (R11)(DX*1), X0, X0
+	VMOVQ   98304(R11)(BX*8), X1
+	VPXOR   X1, X0, X0
+
+	// The next step overwrites what is too much.
+	VMOVDQU X0, (R12)
+	ADDQ    48(R11)(DX*1), R12
+
+written0:
+	// ends[i+1] = at; *marks = {slot, row}, kept if it is a mark; ranks[i+1] = marks
+	MOVL R12, 4(DI)(R13*4)
+	MOVL R13, (R9)
+	MOVL DX, 4(R9)
+	MOVL 60(R11)(DX*1), DX
+	ADDQ DX, R9
+	MOVL R9, 4(R8)(R13*4)
+
+slot1:
+	// row = class of slot i+1
+	MOVQ    8(SI)(R13*8), AX
+	MOVBLZX AL, CX
+	MOVBLZX AH, BX
+	MOVL    4(R15)(R13*4), DX
+	ORL     3072(R10)(BX*4), DX
+	ORL     DX, R14
+
+	// key = slot<<classBits | class; row = index[Bases[op] + PEXT(key, Masks[op])]
+	SHLQ  $0x17, AX
+	ORQ   DX, AX
+	PEXTQ (R10)(CX*8), AX, DX
+	ADDL  2048(R10)(CX*4), DX
+	MOVL  65536(R11)(DX*4), DX
+
+	// Is the slot what the row is for, and is the row a single step?
+	ANDQ 32(R11)(DX*1), AX
+	CMPQ AX, 40(R11)(DX*1)
+	JNE  rare1
+
+	// code = fields at their places ^ Head ^ pairs[Pair + regs]
+	ADDL    56(R11)(DX*1), BX
+	VMOVDQU 8(BP)(R13*8), X0
+	VPSHUFB 16(R11)(DX*1), X0, X0
+	VPXOR   (R11)(DX*1), X0, X0
+	VMOVQ   98304(R11)(BX*8), X1
+	VPXOR   X1, X0, X0
+
+	// The next step overwrites what is too much.
+	VMOVDQU X0, (R12)
+	ADDQ    48(R11)(DX*1), R12
+
+written1:
+	// ends[i+2] = at; *marks = {slot, row}, kept if it is a mark; ranks[i+2] = marks
+	MOVL R12, 8(DI)(R13*4)
+	LEAL 1(R13), CX
+	MOVL CX, (R9)
+	MOVL DX, 4(R9)
+	MOVL 60(R11)(DX*1), DX
+	ADDQ DX, R9
+	MOVL R9, 8(R8)(R13*4)
+	ADDQ $0x02, R13
+	CMPQ R13, (SP)
+	JLT  slot0
+	VZEROUPPER
+	MOVQ job+0(FP), AX
+	MOVQ R9, 24(AX)
+	MOVQ R12, 80(AX)
+	MOVQ R13, 88(AX)
+	MOVQ R14, 104(AX)
+	MOVB $0x01, ok+8(FP)
+	RET
+
+rare0:
+	// Everything again, with the row that has it all.
+	MOVQ    DX, 32(SP)
+	ADDQ    8(SP), DX
+	MOVBLZX 1(SI)(R13*8), BX
+	MOVL    3072(R10)(BX*4), AX
+	TESTL   AX, 32(DX)
+	JNZ     bad
+	MOVQ    16(DX), AX
+	ANDQ    (SI)(R13*8), AX
+	CMPQ    AX, 24(DX)
+	JNE     bad
+
+	// The row is the first step, the others are behind Steps[First]. next and last
+	// say which.
+	MOVBLZX 45(DX), AX
+	MOVWLZX 40(DX), CX
+	ADDL    CX, AX
+	SHLL    $0x04, AX
+	SHLL    $0x04, CX
+	ADDQ    16(SP), AX
+	ADDQ    16(SP), CX
+	MOVQ    AX, 48(SP)
+	MOVQ    CX, 40(SP)
+
+step0:
+	// head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]
+	MOVBLZX 1(SI)(R13*8), AX
+	MOVL    AX, CX
+	SHRL    $0x04, AX
+	ANDL    $0x0f, CX
+	ADDW    10(DX), AX
+	ADDW    8(DX), CX
+	MOVQ    24(SP), BX
+	MOVQ    (BX)(AX*8), AX
+	XORQ    (BX)(CX*8), AX
+	XORQ    (DX), AX
+
+	// Three stores; each overwrites what was too much of the one before.
+	MOVQ    AX, (R12)
+	MOVWLSX 2(SI)(R13*8), CX
+	MOVBLZX 12(DX), AX
+	MOVL    CX, (R12)(AX*1)
+	VPSHUFD $0x0d, (BP)(R13*8), X0
+	MOVBLZX 13(DX), AX
+	VMOVQ   X0, (R12)(AX*1)
+	MOVBLZX 14(DX), AX
+	ADDQ    AX, R12
+	MOVQ    40(SP), DX
+	ADDQ    $0x10, DX
+	MOVQ    DX, 40(SP)
+	CMPQ    DX, 48(SP)
+	JLE     step0
+	MOVQ    32(SP), DX
+	JMP     written0
+
+rare1:
+	// Everything again, with the row that has it all.
+	MOVQ    DX, 32(SP)
+	ADDQ    8(SP), DX
+	MOVBLZX 9(SI)(R13*8), BX
+	MOVL    3072(R10)(BX*4), AX
+	TESTL   AX, 32(DX)
+	JNZ     bad
+	MOVQ    16(DX), AX
+	ANDQ    8(SI)(R13*8), AX
+	CMPQ    AX, 24(DX)
+	JNE     bad
+
+	// The row is the first step, the others are behind Steps[First]. next and last
+	// say which.
+	MOVBLZX 45(DX), AX
+	MOVWLZX 40(DX), CX
+	ADDL    CX, AX
+	SHLL    $0x04, AX
+	SHLL    $0x04, CX
+	ADDQ    16(SP), AX
+	ADDQ    16(SP), CX
+	MOVQ    AX, 48(SP)
+	MOVQ    CX, 40(SP)
+
+step1:
+	// head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]
+	MOVBLZX 9(SI)(R13*8), AX
+	MOVL    AX, CX
+	SHRL    $0x04, AX
+	ANDL    $0x0f, CX
+	ADDW    10(DX), AX
+	ADDW    8(DX), CX
+	MOVQ    24(SP), BX
+	MOVQ    (BX)(AX*8), AX
+	XORQ    (BX)(CX*8), AX
+	XORQ    (DX), AX
+
+	// Three stores; each overwrites what was too much of the one before.
+	MOVQ    AX, (R12)
+	MOVWLSX 10(SI)(R13*8), CX
+	MOVBLZX 12(DX), AX
+	MOVL    CX, (R12)(AX*1)
+	VPSHUFD $0x0d, 8(BP)(R13*8), X0
+	MOVBLZX 13(DX), AX
+	VMOVQ   X0, (R12)(AX*1)
+	MOVBLZX 14(DX), AX
+	ADDQ    AX, R12
+	MOVQ    40(SP), DX
+	ADDQ    $0x10, DX
+	MOVQ    DX, 40(SP)
+	CMPQ    DX, 48(SP)
+	JLE     step1
+	MOVQ    32(SP), DX
+	JMP     written1
+
+bad:
+	VZEROUPPER
+	MOVB $0x00, ok+8(FP)
+	RET
 
 // func joinAVO(job *[11]uint64)
 // Requires: AVX, AVX2

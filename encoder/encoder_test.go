@@ -102,7 +102,8 @@ func encodeLast(t *testing.T, im impl, p tables.Profile, prog []abi.Insn, i int)
 	if row := &tables.Rows[id]; row.Kind == tables.Special {
 		return AppendRow(nil, row, prog[i], int64(prog[i].Imm), &vectorArgs), id
 	}
-	d.Marks = d.Marks[:d.Ranks[len(prog)]]
+	_, marks := d.Before(uint32(len(prog)))
+	d.Marks = d.Marks[:marks]
 	code := make([]byte, d.Len()+Slack)
 	im.join(d, code, 0, make([]Gap, len(d.Marks), len(d.Marks)+1), make([]uint32, len(prog)+EndsSlack))
 	return code[d.Ends[i]-d.Ends[0] : d.Len()], id

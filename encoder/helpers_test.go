@@ -119,10 +119,12 @@ func encode(t testing.TB, im impl, p tables.Profile, prog []abi.Insn, gap func(k
 	if insns[0].Op == 0 || !im.write(&d, p, insns, true) {
 		return result{}
 	}
-	d.Marks = d.Marks[:d.Ranks[n]]
-	res := result{OK: true, Class: d.Class, Ranks: d.Ranks}
-	for _, e := range d.Ends {
-		res.Draft = append(res.Draft, e-d.Ends[0])
+	_, marks := d.Before(uint32(n))
+	d.Marks = d.Marks[:marks]
+	res := result{OK: true, Class: d.Class}
+	for slot := range d.Ends {
+		steps, rank := d.Before(uint32(slot))
+		res.Draft, res.Ranks = append(res.Draft, steps), append(res.Ranks, rank)
 	}
 	size, at := d.Len(), 3
 	gaps := guarded[Gap](t, len(d.Marks)+1, atEnd)[:len(d.Marks)]

@@ -40,18 +40,21 @@ const (
 // Jump returns the code of a jump as a little-endian word: pad bytes of
 // no-operation, which are 0, 2, 3, 4 or 5, and then the jump if it has a length,
 // of one of the three above. op is its opcode in the short form, distance is
-// counted from its end.
+// counted from its end. What is behind the code in the word has no meaning.
+//
+//	ShortJump  op cb      LongJa  E9 cd (op^2)      LongJcc  0F op+10 cd
 func Jump(op uint8, length, pad uint32, distance int32) uint64 {
-	w := uint64(op) | uint64(uint8(distance))<<8
-	switch length {
-	case LongJcc:
-		return 0x0f | uint64(op+0x10)<<8 | uint64(uint32(distance))<<16
-	case LongJa:
-		return 0xe9 | uint64(uint32(distance))<<8
-	case 0:
-		w = 0
+	w := uint64(op) | uint64(uint32(distance))<<8
+	if length == LongJa {
+		w ^= 0xeb ^ 0xe9
 	}
-	return nops[pad] | w<<(8*pad)
+	if length == LongJcc {
+		w = (w+0x10)<<8 | 0x0f
+	}
+	if pad != 0 {
+		w = nops[pad] | w<<(8*pad)
+	}
+	return w
 }
 
 // nops are the no-operations of each length, in the bytes the kernel uses.

@@ -1,6 +1,7 @@
 package jit
 
 import (
+	"encoding/binary"
 	"slices"
 	"sync"
 
@@ -22,14 +23,14 @@ type compiler struct {
 	saved   uint8      // which of R6 to R9 the function uses
 	args    encoder.Args
 
-	draft  encoder.Draft
-	gaps   []encoder.Gap // by mark
-	before []counts      // by mark
-	jumps  []jump
-	dests  []dest   // by jump
-	others []uint32 // the marks that aren't jumps
-	sums   []uint32
-	passes []int
+	draft   encoder.Draft
+	gaps    []encoder.Gap // by mark
+	jumps   []jump        // by mark
+	sums    []uint32      // by mark
+	others  []uint32      // the marks that aren't jumps
+	passes  []int
+	padding int
+	job     passJob
 
 	private  []abi.Insn // the instructions with R10 replaced, or fused
 	targets  []bool     // of jumps, by slot
@@ -45,7 +46,7 @@ var compilers = sync.Pool{New: func() any { return new(compiler) }}
 
 // release gives the scratch memory back, and lets go of the rest.
 func (c *compiler) release() {
-	c.profile, c.prog, c.fn, c.insns = nil, nil, nil, nil
+	c.profile, c.prog, c.fn, c.insns, c.job = nil, nil, nil, nil, passJob{}
 	compilers.Put(c)
 }
 
@@ -156,7 +157,7 @@ func (c *compiler) write(code *Code, end int) error {
 	code.Funcs = append(code.Funcs, Func{
 		Start: c.start, End: end,
 		Entry: uint32(base), Body: uint32(body), Cold: uint32(n), Limit: uint32(n),
-		Passes: keep(&code.passes, c.passes), Padding: c.padding(), charges: keep(&code.charges, c.charges),
+		Passes: keep(&code.passes, c.passes), Padding: c.padding, charges: keep(&code.charges, c.charges),
 	})
 	if err := c.writeOthers(code); err != nil {
 		return err
@@ -176,32 +177,42 @@ func keep[T any](arena *[]T, v []T) []T {
 
 // writeOthers writes the marks that aren't jumps.
 func (c *compiler) writeOthers(code *Code) error {
-	marks := c.draft.Marks
+	marks, ends, insns := c.draft.Marks, code.Ends[c.start:], c.insns
+	code.Relocs = slices.Grow(code.Relocs, len(c.others))
 	for _, k := range c.others {
-		slot := marks[k].Slot
-		end := code.Ends[c.start+int(slot)]
-		in := c.insns[slot]
-		row := marks[k].Row()
-		switch {
-		case c.plainCall(in):
-			code.Relocs = append(code.Relocs, Reloc{Slot: c.start + int(slot), Offset: end - 4, Kind: callRelocs[in.Src()&3]})
-			continue
-		case row.Kind == tables.Charge: // appendCold writes it
-			continue
-		case row.Kind == tables.Noted:
-			c.note(code, int(slot), row, end)
+		slot := int(marks[k&^isPlain].Slot)
+		end := ends[slot]
+		if k&isPlain == 0 {
+			if err := c.writeOther(code, slot, marks[k].Row(), c.gaps[k].Len, end); err != nil {
+				return err
+			}
 			continue
 		}
-		room := code.Bytes[end-c.gaps[k].Len : end]
-		b, err := c.appendSpecial(c.special[:0], int(slot), row, code, end-c.gaps[k].Len)
-		if err != nil {
-			return err
-		}
-		if len(b) != len(room) {
-			return &bpf.Error{Slot: c.start + int(slot), Reason: "BUG: the code has another length than measured"}
-		}
-		copy(room, b)
-		c.special = b[:0]
+		room := code.Bytes[end-callSize : end : end]
+		binary.LittleEndian.PutUint32(room, 0xe8)
+		room[4] = 0
+		code.Relocs = append(code.Relocs, Reloc{Slot: c.start + slot, Offset: end - 4, Kind: callRelocs[insns[slot].Regs>>4&3]})
 	}
+	return nil
+}
+
+// writeOther writes a mark that is no plain call, into a room before end.
+func (c *compiler) writeOther(code *Code, slot int, row *tables.Row, room, end uint32) error {
+	switch row.Kind {
+	case tables.Charge: // appendCold writes it
+		return nil
+	case tables.Noted:
+		c.note(code, slot, row, end)
+		return nil
+	}
+	b, err := c.appendSpecial(c.special[:0], slot, row, code, end-room)
+	if err != nil {
+		return err
+	}
+	if len(b) != int(room) {
+		return &bpf.Error{Slot: c.start + slot, Reason: "BUG: the code has another length than measured"}
+	}
+	copy(code.Bytes[end-room:], b)
+	c.special = b[:0]
 	return nil
 }

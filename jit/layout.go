@@ -1,71 +1,193 @@
 package jit
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/encoder"
 	"github.com/bpfjit/bpfjit/tables"
 )
 
-// counts is what comes before a mark, in a function: bytes of the marks that
-// aren't jumps, and the number of jumps.
-type counts struct{ bytes, jumps uint32 }
+// A passJob is what the assembly of the passes works on; gen/asm/passes has the
+// offsets.
+type passJob struct {
+	marks *encoder.Mark
+	rows  *tables.Row
+	insns *abi.Insn
+	ends  *uint32
+	ranks *uint32
+	jumps *jump
+	sums  *uint32
+	gaps  *encoder.Gap
 
-// dest is where a jump leads.
-type dest struct {
-	slot   uint32
-	toExit bool // a later EXIT: the target is the epilogue
+	next, count int // in marks: where it goes on, and how many there are
+	slots       int
+
+	start     uint32 // what makes an address of an element of ends
+	reach     uint32 // number of distances that short jumps have
+	firstRank uint32 // ranks[0]
+	sum       uint32 // bytes of the marks before next, in pass 0
+	plain     uint32 // not 0: calls are E8 cd and nothing else
+
+	others *uint32 // the marks that aren't jumps
+	noted  int     // how many of them there are yet
 }
 
-// layOut sizes the marks that no distance can change and collects the jumps.
+// isPlain is added to the numbers of those others that are plain calls.
+const isPlain = 1 << 31
+
+// layOut finds out what the passes need to know of every mark, and runs pass 0
+// on the way.
 func (c *compiler) layOut() error {
-	marks := c.draft.Marks
-	n := len(marks)
+	d := &c.draft
+	n := len(d.Marks)
 	c.gaps = slices.Grow(c.gaps[:0], n+1)[:n]
-	c.before = slices.Grow(c.before[:0], n+1)[:n+1]
-	c.jumps = slices.Grow(c.jumps[:0], n)[:0]
-	c.dests = slices.Grow(c.dests[:0], n)[:0]
-	c.others, c.charges, c.exit = c.others[:0], c.charges[:0], -1
-	var sum counts
-	for k, m := range marks {
-		c.before[k] = sum
-		row := m.Row()
-		in := &c.insns[m.Slot]
-		to := dest{slot: m.Slot + 1 + uint32(int32(in.Off))}
-		size, op := uint8(encoder.LongJcc), row.Short
-		switch row.Kind {
-		case tables.Jcc:
-		case tables.Ja:
-			size = encoder.LongJa
-			if in.Op == abi.OpGotol {
-				to.slot = m.Slot + 1 + uint32(in.Imm)
-			}
-		default:
-			if row.Kind == tables.Compiler && in.Op == abi.OpExit && c.exit >= 0 && !c.inlineExit() {
-				to, size, op = dest{uint32(c.exit), true}, encoder.LongJa, opJmp8
-				break
-			}
-			gap, err := c.other(k, m)
-			if err != nil {
-				return err
-			}
-			c.gaps[k] = gap
-			sum.bytes += gap.Len
-			continue
-		}
-		if to.slot >= uint32(len(c.insns)) || c.insns[to.slot].Op == 0 {
-			return c.refuse()
-		}
-		c.jumps = append(c.jumps, jump{mark: uint32(k), size: size, op: op})
-		c.dests = append(c.dests, to)
-		sum.jumps++
+	c.jumps = slices.Grow(c.jumps[:0], n+1)[:n]
+	c.sums = slices.Grow(c.sums[:0], n+1)[:n+1]
+	c.others = slices.Grow(c.others[:0], n+1)[:n+1]
+	c.charges, c.exit = c.charges[:0], -1
+	j := &c.job
+	*j = passJob{
+		marks: &d.Marks[:n+1][0], rows: &tables.Rows[0], insns: &c.insns[0], ends: &d.Ends[0], ranks: &d.Ranks[0],
+		jumps: &c.jumps[:n+1][0], sums: &c.sums[0], gaps: &c.gaps[:n+1][0],
+		count: n, slots: len(c.insns),
+		start: uint32(len(c.prologue)) - d.Ends[0], reach: uint32(c.profile.ShortJumpMax - shortBack), firstRank: d.Ranks[0],
+		others: &c.others[0],
 	}
-	c.before[n] = sum
+	if !c.fn.TailCallReachable && c.fn.PrivateStack == 0 && !c.cage {
+		j.plain = 1
+	}
+	for {
+		c.layOutJumps()
+		k := j.next
+		if k == n {
+			break
+		}
+		size, err := c.layOutOther(k)
+		if err != nil {
+			return err
+		}
+		c.sums[k] = j.sum
+		j.sum += size
+		j.next++
+	}
+	c.sums[n] = j.sum
+	c.others = c.others[:j.noted]
 	if !c.ends() {
 		return c.refuse()
 	}
 	return nil
+}
+
+// layOutGeneric lays out the marks from c.job.next on, and runs pass 0 on them.
+// It stops at the first that isn't a jump by off, nor a call by imm, or is a
+// jump to nowhere or to itself.
+func (c *compiler) layOutGeneric() {
+	j := &c.job
+	for ; j.next < j.count; j.next++ {
+		k, m := j.next, c.draft.Marks[j.next]
+		c.sums[k] = j.sum
+		row := m.Row()
+		if in := c.insns[m.Slot]; row.Kind == tables.Compiler && in.Op == abi.OpCall && j.plain != 0 && in.Imm != 0 {
+			c.noteOther(uint32(k) | isPlain)
+			c.jumps[k] = notJump(k)
+			c.jumps[k].size = callSize
+			j.sum += callSize
+			continue
+		}
+		size := uint32(encoder.LongJcc)
+		if row.Kind == tables.Ja {
+			size = encoder.LongJa
+		} else if row.Kind != tables.Jcc {
+			return
+		}
+		to := m.Slot + 1 + uint32(int32(c.insns[m.Slot].Off))
+		if !c.leads(to) || to == m.Slot {
+			return
+		}
+		c.jumps[k] = c.jumpTo(to, m.Slot, size, row.Short)
+		d := estimate * (to - m.Slot - 1)
+		if to < m.Slot {
+			d = c.distanceBack(&c.jumps[k], m.Slot)
+		}
+		j.sum += c.jumps[k].length(d, j.reach)
+	}
+}
+
+// noteOther notes a mark that isn't a jump.
+func (c *compiler) noteOther(k uint32) {
+	c.others[c.job.noted] = k
+	c.job.noted++
+}
+
+// notJump describes mark k where it isn't a jump.
+func notJump(k int) jump { return jump{dist: far, rank: uint32(k + 1)} }
+
+// leads tells whether there is an instruction to jump to at a slot.
+func (c *compiler) leads(to uint32) bool {
+	return to < uint32(len(c.insns)) && c.insns[to].Op != 0
+}
+
+// jumpTo describes a jump of a slot.
+func (c *compiler) jumpTo(to, slot, size uint32, op uint8) jump {
+	d := &c.draft
+	j := jump{
+		dist: d.Ends[to] - d.Ends[slot+1], rank: (d.Ranks[to] - d.Ranks[0]) / encoder.MarkSize,
+		vanish: far, size: uint8(size), op: op,
+	}
+	if size == encoder.LongJa {
+		j.vanish = 0
+	}
+	return j
+}
+
+// distanceBack returns the distance of a jump back in pass 0: where the target
+// is, this pass knows; for the jump's end it has an estimate.
+func (c *compiler) distanceBack(j *jump, slot uint32) uint32 {
+	target := c.job.start + c.draft.Ends[slot+1] + j.dist
+	return target + c.sums[j.rank] - estimate*(slot+2)
+}
+
+// layOutOther lays out a mark that layOutJumps leaves, and returns its length in
+// pass 0.
+func (c *compiler) layOutOther(k int) (size uint32, err error) {
+	m := c.draft.Marks[k]
+	in, row := &c.insns[m.Slot], m.Row()
+	c.sums[k] = c.job.sum
+	j := &c.jumps[k]
+	switch {
+	case row.Kind == tables.Jcc, row.Kind == tables.Ja, row.Kind == tables.Gotol:
+		to, size := m.Slot+1+uint32(int32(in.Off)), uint32(encoder.LongJa)
+		switch row.Kind {
+		case tables.Jcc:
+			size = encoder.LongJcc
+		case tables.Gotol:
+			to = m.Slot + 1 + uint32(in.Imm)
+		}
+		if !c.leads(to) {
+			return 0, c.refuse()
+		}
+		*j = c.jumpTo(to, m.Slot, size, row.Short)
+		d := estimate * (to - m.Slot - 1)
+		if to == m.Slot && size == encoder.LongJa {
+			j.dist, j.rank, d = minusOneJa, uint32(k+1), minusOneJa
+		} else if to <= m.Slot {
+			d = c.distanceBack(j, m.Slot)
+		}
+		return j.length(d, c.job.reach), nil
+	case in.Op == abi.OpExit && c.exit >= 0 && !c.inlineExit():
+		*j = c.jumpTo(uint32(c.exit), m.Slot, encoder.LongJa, opJmp8)
+		return j.length(c.distanceBack(j, m.Slot), c.job.reach), nil
+	}
+	*j = notJump(k)
+	size, err = c.other(k, m)
+	j.size = uint8(size)
+	if err == nil && uint32(j.size) != size {
+		err = &bpf.Error{Slot: c.start + int(m.Slot), Insn: *in, Reason: fmt.Sprintf("BUG: its code has %d bytes", size)}
+	}
+	return size, err
 }
 
 // opJmp8 is the opcode of an unconditional jump of two bytes.
@@ -83,37 +205,35 @@ func (c *compiler) ends() bool {
 }
 
 // other sizes a mark that isn't a jump.
-func (c *compiler) other(k int, m encoder.Mark) (encoder.Gap, error) {
-	c.others = append(c.others, uint32(k))
-	in, row := c.insns[m.Slot], m.Row()
+func (c *compiler) other(k int, m encoder.Mark) (size uint32, err error) {
+	in, row := &c.insns[m.Slot], m.Row()
+	if c.plainCall(in) {
+		c.noteOther(uint32(k) | isPlain)
+		return callSize, nil
+	}
+	c.noteOther(uint32(k))
 	switch {
-	case c.plainCall(in):
-		return encoder.Gap{Bytes: 0xe8, Len: 5}, nil
 	case row.Kind == tables.Noted:
-		return encoder.Gap{}, nil
+		return 0, nil
 	case row.Kind == tables.Charge:
 		c.charges = append(c.charges, uint32(c.start)+m.Slot)
-		return encoder.Gap{Len: encoder.LongJcc}, nil
+		return encoder.LongJcc, nil
 	case row.Kind == tables.Special:
-		return encoder.Gap{Len: uint32(row.Size)}, nil
+		return uint32(row.Size), nil
 	case in.Op == abi.OpExit:
 		if c.exit < 0 {
 			c.exit = int(m.Slot)
 		}
-		return encoder.Gap{Len: uint32(len(c.epilogue))}, nil
+		return uint32(len(c.epilogue)), nil
 	}
 	b, err := c.appendSpecial(c.special[:0], int(m.Slot), row, nil, 0)
 	c.special = b[:0]
-	return encoder.Gap{Len: uint32(len(b))}, err
+	return uint32(len(b)), err
 }
+
+// callSize is the length of E8 cd, a call, in bytes.
+const callSize = 5
 
 // inlineExit tells whether every EXIT is the whole epilogue: in the cage,
 // where that isn't longer than a jump to it.
 func (c *compiler) inlineExit() bool { return c.cage && len(c.epilogue) <= encoder.LongJa }
-
-// fixed returns the bytes before a slot that aren't jumps, and the number of
-// jumps there.
-func (c *compiler) fixed(slot uint32) (bytes, jumps uint32) {
-	b := c.before[c.draft.Ranks[slot]]
-	return uint32(len(c.prologue)) + c.draft.Ends[slot] - c.draft.Ends[0] + b.bytes, b.jumps
-}

@@ -3,7 +3,6 @@ package jit
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/bpfjit/bpfjit/encoder"
 )
@@ -54,32 +53,34 @@ const (
 // settle in 20 passes.
 var ErrConvergence = errors.New("jit: the length of the code doesn't settle")
 
-// jump is what a pass needs to know of a jump.
+// jump is what a pass needs to know of a mark. A mark that isn't a jump is one
+// to a place that is far away from its end wherever that is; a jump to itself
+// is as near to it. Both say so by a rank that makes sums[rank] their own end.
 type jump struct {
-	dist uint32 // fixed bytes from the jump's end to the target
-	rank uint32 // jumps before the target
-	mark uint32
-	size uint8 // bytes of the long form: encoder.LongJa may also vanish
-	op   uint8 // of the short form
-	pad  uint8 // bytes of nop before it, decided by the last pass
+	dist   uint32 // bytes from the jump's end to the target, without marks
+	rank   uint32 // marks before the target
+	vanish uint32 // the distance at which it takes no bytes; far: none
+	size   uint8  // bytes of the long form
+	op     uint8  // of the short form
 }
 
-// converge runs the passes over c.jumps. It leaves the gaps of the jumps in
-// their final shape.
+// far is the dist of what isn't a jump: no code is so long.
+const far = 1 << 30
+
+// converge runs the passes over c.jumps, of which layOut has run the first. It
+// leaves the gaps of the jumps in their final shape.
 func (c *compiler) converge() error {
 	n := len(c.jumps)
-	c.sums = slices.Grow(c.sums[:0], n+1)[:n+1]
-	fixed, _ := c.fixed(uint32(len(c.insns)))
-	c.passes = append(c.passes[:0], int(fixed+c.firstPass()))
+	steps := len(c.prologue) + c.draft.Len()
+	c.passes = append(c.passes[:0], steps+int(c.sums[n]))
 	for pass := 1; ; pass++ {
-		k := len(c.passes)
-		settled := k > 1 && c.passes[k-1] == c.passes[k-2]
+		settled := pass > 1 && c.passes[pass-1] == c.passes[pass-2]
 		pad := c.profile.PadFrom > 0 && pass >= c.profile.PadFrom
 		switch {
 		case settled:
-			c.passes = append(c.passes, c.passes[k-1])
+			c.passes = append(c.passes, c.passes[pass-1])
 			return c.lastPass(pad)
-		case pass >= maxPasses:
+		case pass == maxPasses:
 			return fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes)
 		case pad:
 			if err := c.paddedPass(); err != nil {
@@ -88,40 +89,9 @@ func (c *compiler) converge() error {
 		default:
 			c.pass()
 		}
-		c.passes = append(c.passes, int(fixed+c.sums[n]))
+		c.passes = append(c.passes, steps+int(c.sums[n]))
 	}
 }
-
-// firstPass runs pass 0, which also finds out what the others read, and returns
-// the sum of all jumps.
-func (c *compiler) firstPass() (sum uint32) {
-	reach := c.reach()
-	sums := c.sums
-	for k := range c.jumps {
-		j, to := &c.jumps[k], c.dests[k]
-		slot := c.draft.Marks[j.mark].Slot
-		end, _ := c.fixed(slot + 1)
-		target, rank := c.fixed(to.slot)
-		j.dist, j.rank = target-end, rank
-		sums[k] = sum
-		d := estimate * (to.slot - slot - 1)
-		switch {
-		case to.slot == slot && j.size == encoder.LongJa:
-			// A jump to itself has this distance from its end, wherever it is:
-			// sums[rank] is what it takes for its end, in every pass.
-			d = minusOneJa
-			j.dist, j.rank = minusOneJa, uint32(k+1)
-		case to.slot <= slot || to.toExit:
-			d = target + sums[rank] - estimate*(slot+2)
-		}
-		sum += j.length(d, reach)
-	}
-	sums[len(c.jumps)] = sum
-	return sum
-}
-
-// reach is the number of distances that short jumps have.
-func (c *compiler) reach() uint32 { return uint32(c.profile.ShortJumpMax - shortBack) }
 
 // length returns how long a jump of a distance is without padding.
 func (j *jump) length(d, reach uint32) uint32 {
@@ -129,92 +99,100 @@ func (j *jump) length(d, reach uint32) uint32 {
 	if d+-shortBack <= reach {
 		size = encoder.ShortJump
 	}
-	if d|uint32(j.size^encoder.LongJa) == 0 {
+	if d == j.vanish {
 		size = 0
 	}
 	return size
 }
 
-// pass sizes every jump once.
-func (c *compiler) pass() {
-	reach := c.reach()
-	sums := c.sums[:len(c.jumps)+1]
-	var sum uint32 // sums[k] of this pass
-	for k := range c.jumps {
+// passGeneric sizes every jump once.
+func (c *compiler) passGeneric() {
+	var sum uint32           // sums[k] of this pass
+	for k := range c.jumps { // sums[k+1] is where the pass before left the jump's end
 		j := &c.jumps[k]
-		before := sums[k+1] // end of this jump as the pass before left it
-		sums[k] = sum
-		sum += j.length(j.dist+sums[j.rank]-before, reach)
+		before := c.sums[k+1]
+		c.sums[k] = sum
+		sum += j.length(j.dist+c.sums[j.rank]-before, c.job.reach)
 	}
-	sums[len(c.jumps)] = sum
+	c.sums[len(c.jumps)] = sum
 }
 
 // paddedPass does the same, but fills up jumps to the length that they had.
 func (c *compiler) paddedPass() error {
-	reach := c.reach()
-	sums := c.sums
+	jumps, sums := c.jumps, c.sums
 	var sum uint32
-	for k := range c.jumps {
-		j := &c.jumps[k]
+	for k := range jumps {
+		j := &jumps[k]
 		before := sums[k+1]
 		sums[k] = sum
-		size := j.length(j.dist+sums[j.rank]-before, reach)
-		if size == uint32(j.size) {
-			j.pad = 0
-			sum += size
-			continue
+		size := j.length(j.dist+sums[j.rank]-before, c.job.reach)
+		if size != uint32(j.size) {
+			room := before - sum
+			if !j.fits(size, room) {
+				return c.misfit(k, int32(room))
+			}
+			size = room
 		}
-		room := before - sum
-		// Of what is there a nop must remain, or nothing.
-		if room != size && room != encoder.ShortJump && room != uint32(j.size) {
-			return c.misfit(j, int32(room))
-		}
-		j.pad = uint8(room - size)
-		sum += room
+		sum += size
 	}
-	sums[len(c.jumps)] = sum
+	sums[len(jumps)] = sum
 	return nil
+}
+
+// fits tells whether the room that a jump took in the pass before can be filled
+// with a jump of a size: it must have been as long as jumps can be, so that a nop
+// fits what is left, or nothing is.
+func (j *jump) fits(size, room uint32) bool {
+	return room == size || room == encoder.ShortJump || room == uint32(j.size)
 }
 
 // misfit is the error for a jump that leaves room for no nop: code before it
 // has grown again.
-func (c *compiler) misfit(j *jump, room int32) error {
+func (c *compiler) misfit(k int, room int32) error {
 	return fmt.Errorf("%w: no padding fits %d bytes at the jump of slot %d, lengths %v",
-		ErrConvergence, room, c.start+int(c.draft.Marks[j.mark].Slot), c.passes)
+		ErrConvergence, room, c.start+int(c.draft.Marks[k].Slot), c.passes)
 }
 
-// lastPass writes the jumps. It must find every one as long as the pass before
-// left it.
+// lastPass writes the jumps into the gaps. It must find every one as long as the
+// pass before left it; c.padding becomes the number of bytes that jumps were
+// padded with. A mark that isn't a jump gets a gap of its length, and whatever
+// bytes: they are written later.
 func (c *compiler) lastPass(pad bool) error {
-	reach := c.reach()
-	sums := c.sums
-	for k := range c.jumps {
-		j := &c.jumps[k]
-		before := sums[k+1]
-		room := before - sums[k]
-		d := j.dist + sums[j.rank] - before
-		size := j.length(d, reach)
-		j.pad = 0
-		if room != size {
-			fits := pad && room > size && size != uint32(j.size) &&
-				(room == encoder.ShortJump || room == uint32(j.size))
-			if !fits {
-				return fmt.Errorf("%w: equal lengths, other addresses", ErrConvergence)
-			}
-			j.pad = uint8(room - size)
+	c.padding = 0
+	for c.job.next = 0; ; c.job.next++ {
+		c.writeJumps()
+		k := c.job.next
+		if k == len(c.jumps) {
+			return nil
 		}
-		c.gaps[j.mark] = encoder.Gap{Bytes: encoder.Jump(j.op, size, uint32(j.pad), int32(d)), Len: room}
+		j := &c.jumps[k]
+		d, room := c.distance(k)
+		size := j.length(d, c.job.reach)
+		if !pad || size == uint32(j.size) || !j.fits(size, room) {
+			return fmt.Errorf("%w: equal lengths, other addresses", ErrConvergence)
+		}
+		c.padding += int(room - size)
+		c.gaps[k] = encoder.Gap{Bytes: encoder.Jump(j.op, size, room-size, int32(d)), Len: room}
 	}
-	return nil
 }
 
-// padding returns how many bytes the last pass padded jumps with.
-func (c *compiler) padding() (n int) {
-	if len(c.passes) <= c.profile.PadFrom {
-		return 0
+// distance returns the distance of a jump, and its length.
+func (c *compiler) distance(k int) (d, room uint32) {
+	j := &c.jumps[k]
+	end := c.sums[k+1]
+	return j.dist + c.sums[j.rank] - end, end - c.sums[k]
+}
+
+// lastPassGeneric writes the jumps from c.job.next on. It stops at the first
+// whose length isn't what the pass before left.
+func (c *compiler) lastPassGeneric() {
+	for ; c.job.next < len(c.jumps); c.job.next++ {
+		k := c.job.next
+		j := &c.jumps[k]
+		d, room := c.distance(k)
+		if j.length(d, c.job.reach) != room {
+			return
+		}
+		c.gaps[k] = encoder.Gap{Bytes: encoder.Jump(j.op, room, 0, int32(d)), Len: room}
 	}
-	for k := range c.jumps {
-		n += int(c.jumps[k].pad)
-	}
-	return n
 }

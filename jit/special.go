@@ -53,9 +53,8 @@ func (c *compiler) appendSpecial(b []byte, slot int, row *tables.Row, code *Code
 }
 
 // plainCall tells whether a call is nothing but E8 and a distance.
-func (c *compiler) plainCall(in abi.Insn) bool {
-	return in.Op == abi.OpCall && !c.fn.TailCallReachable && c.fn.PrivateStack == 0 && !c.cage &&
-		(in.Imm != 0 || in.Src() != abi.CallHelper)
+func (c *compiler) plainCall(in *abi.Insn) bool {
+	return in.Op == abi.OpCall && c.job.plain != 0 && (in.Imm != 0 || in.Src() != abi.CallHelper)
 }
 
 // callRelocs are the relocations of calls, by their source register.

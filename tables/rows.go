@@ -23,8 +23,7 @@ type Row struct {
 	// none. It is also Steps[First].
 	Step
 	// A slot has the form of the row if slot&Mask == Value and no bit of
-	// Refuse is in its class. The slot is a little-endian word. ClassAll in
-	// Refuse says that there is more to do than write the first step.
+	// Refuse is in its class. The slot is a little-endian word.
 	Mask, Value uint64
 	Refuse      uint32
 	Pair        uint16 // 256 times the index into Pairs of the first step
@@ -54,6 +53,8 @@ const (
 	Jcc
 	// Ja: a jump: EB cb, or E9 cd, or nothing.
 	Ja
+	// Gotol: as Ja, but the distance in slots is in imm.
+	Gotol
 	// Charge: the steps, then 0F 82 cd to code behind the function.
 	Charge
 	// Special: steps with parameters.
@@ -121,7 +122,7 @@ type Finder struct {
 const ClassBits = 23
 
 // The class of an instruction: one bit a property that conditions may ask
-// for. The bits of registers come from RegClass. The lowest three are free.
+// for. The bits of registers come from RegClass.
 const (
 	ClassDstR3 = 1 << (iota + 3)
 	ClassSrcR3
@@ -145,15 +146,13 @@ const (
 	ClassSrc8 // src is one of r8 to r15
 
 	// Behind ClassBits: what is told of an instruction, but finds no row.
-	ClassBadDst // dst is no register
-	ClassBadSrc // src is no register
 	ClassUsesR6 // R6 is in one of the fields of registers
 	ClassUsesR7
 	ClassUsesR8
 	ClassUsesR9
 
-	// ClassAll is in the class of every instruction.
-	ClassAll = 1 << 31
+	ClassBad   = 1 << 0 // dst or src is above AX: no register
+	ClassNever = 1 << 1 // no instruction has it
 )
 
 // PrivateFrame is a register number that stands for x86's r9, which replaces

@@ -21,10 +21,10 @@ type Tables struct {
 	Bits    [][16]uint64 // contributions of a register to a head; 0 is none
 	Steps   []*Step
 	Rows    []*Row
-	Index   []uint16             // of RowIndex
-	Pairs   [][2]int             // of Dst and Src that the first step of a row has
-	Finders map[string][]Finder  // by profile, then by opcode
-	lists   map[string][]rowList // by profile, then by form number
+	Index   []uint16                  // of RowIndex
+	Pairs   [][2]int                  // of Dst and Src that the first step of a row has
+	Finders map[string][]Finder       // by profile, then by opcode
+	lists   map[string][]rowList      // by profile, then by form number
 	forms   map[string]*describe.Form // by name
 	used    map[*describe.Row]bool
 	cases   map[rowCase]*Row   // rows already made, by what they come from
@@ -80,11 +80,8 @@ type Check struct {
 func checkOf(f *describe.Form) Check {
 	var c Check
 	c.Mask, c.Value = f.Match()
+	c.Refuse = classBad
 	for i, o := range []describe.Field{f.Dst, f.Src} {
-		if o.Fixed() {
-			continue
-		}
-		c.Refuse |= []uint32{classBadDst, classBadSrc}[i]
 		if o.Use == "w" || o.Use == "rw" {
 			c.Refuse |= []uint32{classDstR10, classSrcR10}[i]
 		}
@@ -236,6 +233,8 @@ func (t *Tables) makeRow(r *describe.Row, c Class) (*Row, error) {
 					return nil, fmt.Errorf("line %d: a jump must be the last step", s.Line)
 				case s.Enc.Short == 0:
 					row.Kind = "Charge"
+				case s.Enc.Short == 0xeb && r.Form == "jmp.gotol":
+					row.Kind = "Gotol"
 				case s.Enc.Short == 0xeb:
 					row.Kind = "Ja"
 				default:

@@ -12,7 +12,7 @@ import (
 // on.
 type Class uint32
 
-// The bits of a class, as in tables. The lowest three are free.
+// The bits of a class, as in tables.
 const (
 	classDstR3 = 1 << (iota + 3)
 	classSrcR3
@@ -34,9 +34,9 @@ const (
 	classSrcR10
 	classDst8
 	classSrc8
-	classBadDst
-	classBadSrc
 	classUsesR6 // and R7, R8, R9 above it
+
+	classBad = 1
 
 	classBits = 23
 	// classRegs are the bits that depend on registers alone.

@@ -49,11 +49,9 @@ func (t *Tables) writeSteps(b *bytes.Buffer) {
 			add("Mask: %#x", r.Check.Mask)
 		}
 		add("Value: %#x", r.Check.Value)
-		refuse := fmt.Sprintf("%#x", r.Check.Refuse)
-		if r.emitted() > 1 || r.Kind == "None" {
-			refuse += " | ClassAll"
+		if r.Check.Refuse != 0 {
+			add("Refuse: %#x", r.Check.Refuse)
 		}
-		add("Refuse: %s", refuse)
 		if r.Pair != 0 {
 			add("Pair: %d", 256*r.Pair)
 		}
@@ -143,21 +141,18 @@ func (t *Tables) writeFinders(b *bytes.Buffer) {
 		if regs%8 == 0 {
 			b.WriteString("\n")
 		}
-		fmt.Fprintf(b, "%#x | ClassAll, ", regClass(uint8(regs&15), uint8(regs>>4)))
+		fmt.Fprintf(b, "%#x, ", regClass(uint8(regs&15), uint8(regs>>4)))
 	}
 	b.WriteString("\n}\n")
 }
 
-// regClass returns the class bits of registers, but ClassAll.
+// regClass returns the class bits of registers.
 func regClass(dst, src uint8) (c Class) {
 	if int(dst) < len(native) && int(src) < len(native) {
 		c = class(Insn{Dst: dst, Src: src}) & classRegs
 	}
-	if dst > lastRegister {
-		c |= classBadDst
-	}
-	if src > lastRegister {
-		c |= classBadSrc
+	if max(dst, src) > lastRegister {
+		c |= classBad
 	}
 	for _, r := range [2]uint8{dst, src} {
 		if r >= 6 && r <= 9 {

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -11,20 +13,20 @@ import (
 // Offsets into encoder.writeJob and encoder.joinJob. A test pins them, and
 // those below, to the structs.
 const (
-	writeInsns  = 0
-	writeEnds   = 8
-	writeRanks  = 16
-	writeMarks  = 24
-	writeFinder = 32
-	writeLookup = 40
-	writeSteps  = 48
-	writeBits   = 56
-	writeAt     = 64
-	writeFirst  = 72
-	writeNext   = 80
-	writeStop   = 88
-	writeRank   = 96
-	writeClass  = 104
+	writeInsns   = 0
+	writeEnds    = 8
+	writeRanks   = 16
+	writeMarks   = 24
+	writeFinder  = 32
+	writeLookup  = 40
+	writeScratch = 48
+	writeRows    = 56
+	writeSteps   = 64
+	writeBits    = 72
+	writeAt      = 80
+	writeNext    = 88
+	writeStop    = 96
+	writeClass   = 104
 
 	joinFrom  = 0
 	joinEnds  = 8
@@ -45,17 +47,29 @@ const (
 	insnOff  = 2
 )
 
-// Offsets into encoder.finder and encoder.lookup.
+// Offsets into encoder.scratch, encoder.finder, encoder.lookup and
+// encoder.quickRow.
 const (
+	scratchFields = 0
+	scratchClass  = 2176
+
 	finderMasks = 0
 	finderBases = 2048
 	finderClass = 3072
 
 	lookupIndex = 65536
 	lookupPairs = 98304
+
+	quickHead  = 0
+	quickPlace = 16
+	quickMask  = 32
+	quickValue = 40
+	quickLen   = 48
+	quickPair  = 56
+	quickMark  = 60
 )
 
-// Offsets into tables.Step and tables.Row, which begins with a Step.
+// Offsets into tables.Step and tables.Row.
 const (
 	stepHead = 0
 	stepDst  = 8
@@ -68,8 +82,6 @@ const (
 	rowMask   = 16
 	rowValue  = 24
 	rowRefuse = 32
-	rowPair   = 36
-	rowMark   = 38
 	rowFirst  = 40
 	rowMore   = 45
 )
@@ -78,6 +90,7 @@ const (
 const (
 	markSlot = 0
 	markRow  = 4
+	markSize = 8
 	gapBytes = 0
 	gapLen   = 8
 )
@@ -85,13 +98,13 @@ const (
 // Numbers of tables and abi.
 const (
 	classBits = 23
-	classAll  = 0x80000000
 	opLdImm64 = 0x18
 )
 
 func main() {
 	ConstraintExpr("amd64")
 	ConstraintExpr("!purego")
+	classify()
 	write()
 	join()
 	Generate()
@@ -119,24 +132,47 @@ func wide(name string, word uint32) Mem {
 // of tables.ClassImm8 and so on.
 type property struct {
 	name string
-	bit  uint32
 	// test leaves ones in the words of to for which the property holds.
 	test func(to reg.VecVirtual)
 }
 
-// classes writes the code that finds the classes of eight slots at p, but what
-// comes from their registers. It also compares which slots are first halves of
-// 64-bit constants with which are followed by second halves, and goes to bad
-// where these differ.
-func classes(p reg.GPVirtual, to Mem, bad LabelRef) {
+// firstProperty is the class bit of the first property.
+const firstProperty = 0x100
+
+func classify() {
+	TEXT("classifyAVO", NOSPLIT, "func(insns, scratch *uint64, from, to int) (ok bool)")
+	Pragma("noescape")
+	Doc("classifyAVO finds the classes of slots, but what comes from registers, and takes",
+		"their constants apart, eight slots at a time. insns[0] becomes element 'from' of",
+		"the scratch; it goes on until it is at 'to', and reads the slot behind. It",
+		"returns false if not all first halves of 64-bit constants are followed by",
+		"second ones, and nothing else is.")
+	insns, scratch, i, n := GP64(), GP64(), GP64(), GP64()
+	for _, p := range []struct {
+		name string
+		to   reg.GPVirtual
+	}{{"insns", insns}, {"scratch", scratch}, {"from", i}, {"to", n}} {
+		Load(Param(p.name), p.to)
+	}
+	Comment("insns -= 8*from")
+	t0 := GP64()
+	MOVQ(i, t0)
+	SHLQ(U8(3), t0)
+	SUBQ(t0, insns)
 	imm, low, highImm, highLow := YMM(), YMM(), YMM(), YMM()
-	sum, zero, off, t := YMM(), YMM(), YMM(), YMM()
+	sum, off, t := YMM(), YMM(), YMM()
+	zero, minusOne, wrong := YMM(), YMM(), YMM()
 	one, byteMask, wideOp := wide("one", 1), wide("byteMask", 0xff), wide("wideOp", opLdImm64)
 
+	VPXOR(zero, zero, zero)
+	VPXOR(wrong, wrong, wrong)
+	VPCMPEQD(minusOne, minusOne, minusOne)
+
+	Label("eight")
 	// words splits slots into their constants and what is below.
-	words := func(disp int, constants, rest reg.VecVirtual) {
+	words := func(first int, constants, rest reg.VecVirtual) {
 		a, b := YMM(), YMM()
-		at := func(k int) Mem { return Mem{Base: p, Disp: disp + 8*k} }
+		at := func(k int) Mem { return Mem{Base: insns, Index: i, Scale: 8, Disp: 8 * (first + k)} }
 		VMOVDQU(at(0), a.AsX())
 		VINSERTI128(U8(1), at(4), a, a)
 		VMOVDQU(at(2), b.AsX())
@@ -146,21 +182,26 @@ func classes(p reg.GPVirtual, to Mem, bad LabelRef) {
 	}
 	Comment("imm and op, regs, off of slots 0 to 7, and of slots 1 to 8")
 	words(0, imm, low)
-	words(8, highImm, highLow)
+	words(1, highImm, highLow)
 
 	Comment("A slot is the first half of a constant if and only if the next is a second half.")
-	first, second := YMM(), YMM()
-	VPAND(byteMask, low, first)
-	VPCMPEQD(wideOp, first, first)
-	VPAND(byteMask, highLow, second)
-	VPXOR(zero, zero, zero)
-	VPCMPEQD(zero, second, second)
-	VPXOR(first, second, first)
-	VPTEST(first, first)
-	JNZ(bad)
+	VPAND(byteMask, highLow, highLow)
+	VPCMPEQD(zero, highLow, highLow)
+	VPAND(byteMask, low, t)
+	VPCMPEQD(wideOp, t, t)
+	VPXOR(highLow, t, t)
+	VPOR(t, wrong, wrong)
 
-	Comment("off, with its sign")
+	Comment("fields[i] = off with its sign, and imm")
 	VPSRAD(U8(16), low, off)
+	odd, even := YMM(), YMM()
+	VPUNPCKLDQ(imm, off, even) // 0 1 | 4 5
+	VPUNPCKHDQ(imm, off, odd)  // 2 3 | 6 7
+	field := func(k int) Mem { return Mem{Base: scratch, Index: i, Scale: 8, Disp: scratchFields + 8*k} }
+	VMOVDQU(even.AsX(), field(0))
+	VMOVDQU(odd.AsX(), field(2))
+	VEXTRACTI128(U8(1), even, field(4))
+	VEXTRACTI128(U8(1), odd, field(6))
 
 	// fits8 tests whether words are bytes with a sign.
 	fits8 := func(v, to reg.VecVirtual) {
@@ -168,192 +209,212 @@ func classes(p reg.GPVirtual, to Mem, bad LabelRef) {
 		VPSRAD(U8(24), to, to)
 		VPCMPEQD(v, to, to)
 	}
-	minusOne := YMM()
-	VPCMPEQD(minusOne, minusOne, minusOne)
-	for i, c := range []property{
-		{"imm8", 1 << 8, func(to reg.VecVirtual) { fits8(imm, to) }},
-		{"immNeg", 1 << 9, func(to reg.VecVirtual) { VPSRAD(U8(31), imm, to) }},
-		{"immZero", 1 << 10, func(to reg.VecVirtual) { VPCMPEQD(zero, imm, to) }},
-		{"immOne", 1 << 11, func(to reg.VecVirtual) { VPCMPEQD(one, imm, to) }},
-		{"highZero", 1 << 12, func(to reg.VecVirtual) { VPCMPEQD(zero, highImm, to) }},
-		{"highOnes", 1 << 13, func(to reg.VecVirtual) { VPCMPEQD(minusOne, highImm, to) }},
-		{"off8", 1 << 14, func(to reg.VecVirtual) { fits8(off, to) }},
-		{"offZero", 1 << 15, func(to reg.VecVirtual) { VPCMPEQD(zero, off, to) }},
+	for k, p := range []property{
+		{"imm8", func(to reg.VecVirtual) { fits8(imm, to) }},
+		{"immNeg", func(to reg.VecVirtual) { VPSRAD(U8(31), imm, to) }},
+		{"immZero", func(to reg.VecVirtual) { VPCMPEQD(zero, imm, to) }},
+		{"immOne", func(to reg.VecVirtual) { VPCMPEQD(one, imm, to) }},
+		{"highZero", func(to reg.VecVirtual) { VPCMPEQD(zero, highImm, to) }},
+		{"highOnes", func(to reg.VecVirtual) { VPCMPEQD(minusOne, highImm, to) }},
+		{"off8", func(to reg.VecVirtual) { fits8(off, to) }},
+		{"offZero", func(to reg.VecVirtual) { VPCMPEQD(zero, off, to) }},
 	} {
-		Comment(c.name)
-		bit := wide(c.name, c.bit)
-		if i == 0 {
-			c.test(sum)
+		Comment(p.name)
+		bit := wide(p.name, firstProperty<<k)
+		if k == 0 {
+			p.test(sum)
 			VPAND(bit, sum, sum)
 			continue
 		}
-		c.test(t)
+		p.test(t)
 		VPAND(bit, t, t)
 		VPOR(t, sum, sum)
 	}
-	VMOVDQU(sum, to)
+	VMOVDQU(sum, Mem{Base: scratch, Index: i, Scale: 4, Disp: scratchClass})
+	ADDQ(U8(8), i)
+	CMPQ(i, n)
+	JLT(LabelRef("eight"))
+	VPTEST(wrong, wrong)
+	SETEQ(result())
+	VZEROUPPER()
+	RET()
 }
 
 func write() {
 	TEXT("writeAVO", NOSPLIT, "func(job *[14]uint64) (ok bool)")
 	Pragma("noescape")
-	Doc("writeAVO writes the steps of the slots from job.next up to job.stop. It moves",
-		"next, at and rank of the job on, and returns false at a slot that has no row",
-		"or isn't well-formed. It reads the slot behind each batch of eight.")
+	Doc("writeAVO writes the steps of the slots from job.next up to job.stop, whose",
+		"classes are in job.scratch. It moves next, at and marks of the job on, and",
+		"returns false at a slot that has no row or isn't well-formed.")
 	ok := result()
 	insns, ends, ranks, marks := GP64(), GP64(), GP64(), GP64()
 	finder, lookup, at := GP64(), GP64(), GP64()
-	i, rank, class, found := GP64(), GP64(), GP64(), GP64()
+	i, class, classes, fields := GP64(), GP64(), GP64(), GP64()
 	// The second byte of a register is only in these, and read into these.
-	row, regs, op, t := reg.RAX, reg.RBX, reg.RCX, reg.RDX
-	imm := XMM()
-	batch, stop, end := AllocLocal(32), AllocLocal(8), AllocLocal(8)
-	steps, bits, kept, last := AllocLocal(8), AllocLocal(8), AllocLocal(8), AllocLocal(8)
+	key, regs, op, row := reg.RAX, reg.RBX, reg.RCX, reg.RDX
+	code, bits := XMM(), XMM()
+	stop, rows, steps, contributions := AllocLocal(8), AllocLocal(8), AllocLocal(8), AllocLocal(8)
+	kept, next, last := AllocLocal(8), AllocLocal(8), AllocLocal(8)
 
-	job := Mem{Base: row}
-	Load(Param("job"), row)
-	for _, l := range []struct {
-		from int
-		to   reg.GPVirtual
+	job := Mem{Base: key}
+	Load(Param("job"), key)
+	state := []struct {
+		at int
+		r  reg.GPVirtual
 	}{
-		{writeEnds, ends}, {writeRanks, ranks}, {writeMarks, marks}, {writeFinder, finder}, {writeLookup, lookup},
-		{writeAt, at}, {writeNext, i}, {writeRank, rank}, {writeClass, class},
-	} {
-		MOVQ(job.Offset(l.from), l.to)
+		{writeInsns, insns}, {writeEnds, ends}, {writeRanks, ranks}, {writeFinder, finder}, {writeLookup, lookup},
+		{writeMarks, marks}, {writeAt, at}, {writeNext, i}, {writeClass, class},
+	}
+	for _, l := range state {
+		MOVQ(job.Offset(l.at), l.r)
 	}
 	for _, l := range []struct {
 		from int
 		to   Mem
-	}{{writeSteps, steps}, {writeBits, bits}, {writeStop, stop}} {
-		MOVQ(job.Offset(l.from), t)
-		MOVQ(t, l.to)
+	}{{writeStop, stop}, {writeRows, rows}, {writeSteps, steps}, {writeBits, contributions}} {
+		MOVQ(job.Offset(l.from), row)
+		MOVQ(row, l.to)
 	}
-	Comment("insns -= 8*first, so that slot i is insns[i]")
-	MOVQ(job.Offset(writeInsns), insns)
-	MOVQ(job.Offset(writeFirst), t)
-	SHLQ(U8(3), t)
-	SUBQ(t, insns)
+	Comment("Slot i is element i-next of the scratch.")
+	MOVQ(job.Offset(writeScratch), fields)
+	LEAQ(Mem{Base: fields, Disp: scratchClass}, classes)
+	MOVQ(i, row)
+	SHLQ(U8(2), row)
+	SUBQ(row, classes)
+	SHLQ(U8(1), row)
+	SUBQ(row, fields)
 
-	Label("batch")
-	Comment("end = min(i+8, stop); found = classes of the batch - 4*i")
-	LEAQ(Mem{Base: insns, Index: i, Scale: 8}, found)
-	classes(found, batch, LabelRef("bad"))
-	LEAQ(Mem{Base: i, Disp: 8}, t)
-	MOVQ(stop, found)
-	CMPQ(t, found)
-	CMOVQLT(t, found)
-	MOVQ(found, end)
-	LEAQ(batch, found)
-	MOVQ(i, t)
-	SHLQ(U8(2), t)
-	SUBQ(t, found)
+	quick := func(disp int) Mem { return Mem{Base: lookup, Index: row, Scale: 1, Disp: disp} }
+	inRow := func(disp int) Mem { return Mem{Base: row, Disp: disp} }
 
-	slot := func(disp int) Mem { return Mem{Base: insns, Index: i, Scale: 8, Disp: disp} }
-	inRow := func(disp int) Mem { return Mem{Base: lookup, Index: row, Scale: 1, Disp: disp} }
+	// slotAt writes slot i+n. Labels of the two n have different names.
+	label := func(name string, n int) string { return fmt.Sprint(name, n) }
+	slotAt := func(n int) {
+		slot := Mem{Base: insns, Index: i, Scale: 8, Disp: 8 * n}
+		Comment(fmt.Sprintf("row = class of slot i+%d", n))
+		MOVQ(slot, key)
+		MOVBLZX(reg.AL, op.As32())
+		MOVBLZX(reg.AH, regs.As32())
+		MOVL(Mem{Base: classes, Index: i, Scale: 4, Disp: 4 * n}, row.As32())
+		ORL(Mem{Base: finder, Index: regs, Scale: 4, Disp: finderClass}, row.As32())
+		ORL(row.As32(), class.As32())
+		Comment("key = slot<<classBits | class; row = index[Bases[op] + PEXT(key, Masks[op])]")
+		SHLQ(U8(classBits), key)
+		ORQ(row, key)
+		PEXTQ(Mem{Base: finder, Index: op, Scale: 8, Disp: finderMasks}, key, row)
+		ADDL(Mem{Base: finder, Index: op, Scale: 4, Disp: finderBases}, row.As32())
+		MOVL(Mem{Base: lookup, Index: row, Scale: 4, Disp: lookupIndex}, row.As32())
+		Comment("Is the slot what the row is for, and is the row a single step?")
+		ANDQ(quick(quickMask), key)
+		CMPQ(key, quick(quickValue))
+		JNE(LabelRef(label("rare", n)))
+		Comment("code = fields at their places ^ Head ^ pairs[Pair + regs]")
+		ADDL(quick(quickPair), regs.As32())
+		VMOVDQU(Mem{Base: fields, Index: i, Scale: 8, Disp: 8 * n}, code)
+		VPSHUFB(quick(quickPlace), code, code)
+		VPXOR(quick(quickHead), code, code)
+		VMOVQ(Mem{Base: lookup, Index: regs, Scale: 8, Disp: lookupPairs}, bits)
+		VPXOR(bits, code, code)
+		Comment("The next step overwrites what is too much.")
+		VMOVDQU(code, Mem{Base: at})
+		ADDQ(quick(quickLen), at)
 
-	Label("loop")
-	Comment("t = class of slot i")
-	MOVQ(slot(0), row)
-	MOVBLZX(reg.AL, op.As32())
-	MOVBLZX(reg.AH, regs.As32())
-	MOVL(Mem{Base: found, Index: i, Scale: 4}, t.As32())
-	ORL(Mem{Base: finder, Index: regs, Scale: 4, Disp: finderClass}, t.As32())
-	ORL(t.As32(), class.As32())
-	Comment("row = index[Bases[op] + PEXT(slot<<classBits | t, Masks[op])]")
-	SHLQ(U8(classBits), row)
-	ORQ(t, row)
-	PEXTQ(Mem{Base: finder, Index: op, Scale: 8, Disp: finderMasks}, row, row)
-	ADDL(Mem{Base: finder, Index: op, Scale: 4, Disp: finderBases}, row.As32())
-	MOVL(Mem{Base: lookup, Index: row, Scale: 4, Disp: lookupIndex}, row.As32())
-	Comment("Registers that aren't any, or more than one step?")
-	TESTL(t.As32(), inRow(rowRefuse))
-	JNZ(LabelRef("refused"))
-	Comment("slot & Mask must be Value.")
-	MOVQ(inRow(rowMask), t)
-	ANDQ(slot(0), t)
-	CMPQ(t, inRow(rowValue))
-	JNE(LabelRef("bad"))
-	Comment("head = Head ^ pairs[Pair + regs]")
-	MOVWLZX(inRow(rowPair), t.As32())
-	ADDL(regs.As32(), t.As32())
-	MOVQ(Mem{Base: lookup, Index: t, Scale: 8, Disp: lookupPairs}, t)
-	XORQ(inRow(stepHead), t)
-
-	// tail stores the head in t and behind it what the step at s has; it moves
-	// at on.
-	tail := func(s func(disp int) Mem) {
+		Label(label("written", n))
+		Comment(fmt.Sprintf("ends[i+%d] = at; *marks = {slot, row}, kept if it is a mark; ranks[i+%[1]d] = marks", n+1))
+		MOVL(at.As32(), Mem{Base: ends, Index: i, Scale: 4, Disp: 4 * (n + 1)})
+		if n == 0 {
+			MOVL(i.As32(), Mem{Base: marks, Disp: markSlot})
+		} else {
+			LEAL(Mem{Base: i, Disp: n}, op.As32())
+			MOVL(op.As32(), Mem{Base: marks, Disp: markSlot})
+		}
+		MOVL(row.As32(), Mem{Base: marks, Disp: markRow})
+		MOVL(quick(quickMark), row.As32())
+		ADDQ(row, marks)
+		MOVL(marks.As32(), Mem{Base: ranks, Index: i, Scale: 4, Disp: 4 * (n + 1)})
+	}
+	// rareAt writes it if slotAt can't.
+	rareAt := func(n int) {
+		slot := func(disp int) Mem { return Mem{Base: insns, Index: i, Scale: 8, Disp: 8*n + disp} }
+		Label(label("rare", n))
+		Comment("Everything again, with the row that has it all.")
+		MOVQ(row, kept)
+		ADDQ(rows, row)
+		MOVBLZX(slot(insnRegs), regs.As32())
+		MOVL(Mem{Base: finder, Index: regs, Scale: 4, Disp: finderClass}, key.As32())
+		TESTL(key.As32(), inRow(rowRefuse))
+		JNZ(LabelRef("bad"))
+		MOVQ(inRow(rowMask), key)
+		ANDQ(slot(0), key)
+		CMPQ(key, inRow(rowValue))
+		JNE(LabelRef("bad"))
+		Comment("The row is the first step, the others are behind Steps[First]. next and last",
+			"say which.")
+		MOVBLZX(inRow(rowMore), key.As32())
+		MOVWLZX(inRow(rowFirst), op.As32())
+		ADDL(op.As32(), key.As32())
+		SHLL(U8(4), key.As32())
+		SHLL(U8(4), op.As32())
+		ADDQ(steps, key)
+		ADDQ(steps, op)
+		MOVQ(key, last)
+		MOVQ(op, next)
+		Label(label("step", n))
+		Comment("head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]")
+		MOVBLZX(slot(insnRegs), key.As32())
+		MOVL(key.As32(), op.As32())
+		SHRL(U8(4), key.As32())
+		ANDL(U8(15), op.As32())
+		ADDW(inRow(stepSrc), key.As16())
+		ADDW(inRow(stepDst), op.As16())
+		MOVQ(contributions, regs)
+		MOVQ(Mem{Base: regs, Index: key, Scale: 8}, key)
+		XORQ(Mem{Base: regs, Index: op, Scale: 8}, key)
+		XORQ(inRow(stepHead), key)
 		Comment("Three stores; each overwrites what was too much of the one before.")
-		MOVQ(t, Mem{Base: at})
-		MOVBLZX(s(stepDisp), t.As32())
+		MOVQ(key, Mem{Base: at})
 		MOVWLSX(slot(insnOff), op.As32())
-		MOVL(op.As32(), Mem{Base: at, Index: t, Scale: 1})
-		MOVBLZX(s(stepImm), t.As32())
-		VPSHUFD(U8(0x0d), slot(0), imm)
-		VMOVQ(imm, Mem{Base: at, Index: t, Scale: 1})
-		MOVBLZX(s(stepLen), t.As32())
-		ADDQ(t, at)
+		MOVBLZX(inRow(stepDisp), key.As32())
+		MOVL(op.As32(), Mem{Base: at, Index: key, Scale: 1})
+		VPSHUFD(U8(0x0d), Mem{Base: fields, Index: i, Scale: 8, Disp: 8 * n}, code)
+		MOVBLZX(inRow(stepImm), key.As32())
+		VMOVQ(code, Mem{Base: at, Index: key, Scale: 1})
+		MOVBLZX(inRow(stepLen), key.As32())
+		ADDQ(key, at)
+		MOVQ(next, row)
+		ADDQ(U8(stepSize), row)
+		MOVQ(row, next)
+		CMPQ(row, last)
+		JLE(LabelRef(label("step", n)))
+		MOVQ(kept, row)
+		JMP(LabelRef(label("written", n)))
 	}
-	tail(inRow)
 
-	Label("written")
-	Comment("ends[i+1] = at; marks[rank] = {i, row}; rank += Mark; ranks[i+1] = rank")
-	MOVL(at.As32(), Mem{Base: ends, Index: i, Scale: 4, Disp: 4})
-	MOVL(i.As32(), Mem{Base: marks, Index: rank, Scale: 8, Disp: markSlot})
-	MOVL(row.As32(), Mem{Base: marks, Index: rank, Scale: 8, Disp: markRow})
-	MOVBLZX(inRow(rowMark), t.As32())
-	ADDL(t.As32(), rank.As32())
-	MOVL(rank.As32(), Mem{Base: ranks, Index: i, Scale: 4, Disp: 4})
-	INCQ(i)
-	CMPQ(i, end)
-	JLT(LabelRef("loop"))
+	Comment("Two slots at a time; of an odd number the first is the second of two.")
+	MOVQ(stop, key)
+	SUBQ(i, key)
+	TESTB(U8(1), reg.AL)
+	JZ(LabelRef("slot0"))
+	DECQ(i)
+	JMP(LabelRef("slot1"))
+	Label("slot0")
+	slotAt(0)
+	Label("slot1")
+	slotAt(1)
+	ADDQ(U8(2), i)
 	CMPQ(i, stop)
-	JLT(LabelRef("batch"))
+	JLT(LabelRef("slot0"))
 
 	VZEROUPPER()
-	Load(Param("job"), row)
-	MOVQ(at, job.Offset(writeAt))
-	MOVQ(i, job.Offset(writeNext))
-	MOVQ(rank, job.Offset(writeRank))
-	MOVQ(class, job.Offset(writeClass))
+	Load(Param("job"), key)
+	for _, l := range state[5:] {
+		MOVQ(l.r, job.Offset(l.at))
+	}
 	MOVB(U8(1), ok)
 	RET()
 
-	Label("refused")
-	ANDL(U32(classAll-1), t.As32())
-	TESTL(t.As32(), inRow(rowRefuse))
-	JNZ(LabelRef("bad"))
-	MOVQ(inRow(rowMask), t)
-	ANDQ(slot(0), t)
-	CMPQ(t, inRow(rowValue))
-	JNE(LabelRef("bad"))
-	Comment("The steps from Steps[First] to Steps[First+More]")
-	MOVQ(row, kept)
-	MOVBLZX(inRow(rowMore), t.As32())
-	MOVWLZX(inRow(rowFirst), row.As32())
-	SHLL(U8(4), t.As32())
-	SHLL(U8(4), row.As32())
-	ADDQ(steps, row)
-	ADDQ(row, t)
-	MOVQ(t, last)
-	Label("step")
-	inStep := func(disp int) Mem { return Mem{Base: row, Disp: disp} }
-	Comment("head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]")
-	MOVBLZX(slot(insnRegs), t.As32())
-	MOVL(t.As32(), op.As32())
-	SHRL(U8(4), t.As32())
-	ANDL(U8(15), op.As32())
-	ADDW(inStep(stepSrc), t.As16())
-	ADDW(inStep(stepDst), op.As16())
-	MOVQ(bits, regs)
-	MOVQ(Mem{Base: regs, Index: t, Scale: 8}, t)
-	XORQ(Mem{Base: regs, Index: op, Scale: 8}, t)
-	XORQ(inStep(stepHead), t)
-	tail(inStep)
-	CMPQ(row, last)
-	LEAQ(Mem{Base: row, Disp: stepSize}, row)
-	JNE(LabelRef("step"))
-	MOVQ(kept, row)
-	JMP(LabelRef("written"))
+	rareAt(0)
+	rareAt(1)
 
 	Label("bad")
 	VZEROUPPER()
