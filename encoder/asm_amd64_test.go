@@ -3,14 +3,13 @@
 package encoder
 
 import (
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"strconv"
 	"testing"
 	"unsafe"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/internal/generated"
 	"github.com/bpfjit/bpfjit/tables"
 )
 
@@ -78,44 +77,11 @@ func TestOffsets(t *testing.T) {
 	if len(tables.RowIndex) > len(l.index) || tables.NumRows > len(l.rows) {
 		t.Errorf("%d rows and an index of %d are too many", tables.NumRows, len(tables.RowIndex))
 	}
-	got := constants(t, "../gen/asm/encoder/encoder_asm.go")
-	for name, v := range got {
-		if w, known := want[name]; !known || v != w {
-			t.Errorf("%s is %d, want %d", name, v, w)
-		}
-	}
-	for name := range want {
-		if _, ok := got[name]; !ok {
-			t.Errorf("the generator has no %s", name)
-		}
-	}
-}
-
-// constants returns the constants of a Go file that are plain numbers.
-func constants(t *testing.T, file string) map[string]uintptr {
-	t.Helper()
-	f, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+	got, err := generated.Constants("../gen/asm/encoder/encoder_asm.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	values := map[string]uintptr{}
-	for _, d := range f.Decls {
-		g, ok := d.(*ast.GenDecl)
-		if !ok || g.Tok != token.CONST {
-			continue
-		}
-		for _, s := range g.Specs {
-			v := s.(*ast.ValueSpec)
-			lit, ok := v.Values[0].(*ast.BasicLit)
-			if !ok {
-				t.Fatalf("%s isn't a number", v.Names[0])
-			}
-			n, err := strconv.ParseUint(lit.Value, 0, 32)
-			if err != nil {
-				t.Fatal(err)
-			}
-			values[v.Names[0].Name] = uintptr(n)
-		}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what structs have and the generator has (-want +got):\n%s", diff)
 	}
-	return values
 }

@@ -21,7 +21,7 @@ var assembly = cpu.X86.HasBMI2 && cpu.X86.HasAVX2
 // How much the assembly does at once. It can't be preempted, and the collector
 // should not have to wait for more than some microseconds.
 const (
-	batch     = 8   // instructions whose classes are found together
+	batch     = 16  // instructions whose classes are found together
 	chunk     = 256 // instructions of a call, a multiple of batch
 	joinChunk = 512 // marks of a call
 )
@@ -29,7 +29,7 @@ const (
 // scratch is what is known of the slots of a chunk before they are written.
 type scratch struct {
 	fields [chunk + 2*batch]uint64 // off with its sign, and above it imm
-	class  [chunk + batch]uint32   // class bits that don't come from registers
+	class  [chunk + batch]uint16   // class bits that don't come from registers
 }
 
 // writeJob is what writeAVO works on. gen/asm/encoder has the offsets.

@@ -16,102 +16,131 @@ TEXT ·classifyAVO(SB), NOSPLIT, $0-33
 	MOVQ     DX, SI
 	SHLQ     $0x03, SI
 	SUBQ     SI, AX
-	VPXOR    Y5, Y5, Y5
-	VPXOR    Y7, Y7, Y7
-	VPCMPEQD Y6, Y6, Y6
+	VPXOR    Y4, Y4, Y4
+	VPXOR    Y6, Y6, Y6
+	VPCMPEQD Y5, Y5, Y5
 
-eight:
-	// imm and op, regs, off of slots 0 to 7, and of slots 1 to 8
-	VMOVDQU     (AX)(DX*8), X8
-	VINSERTI128 $0x01, 32(AX)(DX*8), Y8, Y8
-	VMOVDQU     16(AX)(DX*8), X9
-	VINSERTI128 $0x01, 48(AX)(DX*8), Y9, Y9
-	VSHUFPS     $0xdd, Y9, Y8, Y0
-	VSHUFPS     $0x88, Y9, Y8, Y1
-	VMOVDQU     8(AX)(DX*8), X10
-	VINSERTI128 $0x01, 40(AX)(DX*8), Y10, Y10
-	VMOVDQU     24(AX)(DX*8), X11
-	VINSERTI128 $0x01, 56(AX)(DX*8), Y11, Y11
-	VSHUFPS     $0xdd, Y11, Y10, Y2
-	VSHUFPS     $0x88, Y11, Y10, Y3
+sixteen:
+	// imm and op, regs, off of slots 0 to 7, and of those behind them
+	VMOVDQU     (AX)(DX*8), X2
+	VINSERTI128 $0x01, 32(AX)(DX*8), Y2, Y2
+	VMOVDQU     16(AX)(DX*8), X3
+	VINSERTI128 $0x01, 48(AX)(DX*8), Y3, Y3
+	VSHUFPS     $0xdd, Y3, Y2, Y7
+	VSHUFPS     $0x88, Y3, Y2, Y0
+	VMOVDQU     8(AX)(DX*8), X2
+	VINSERTI128 $0x01, 40(AX)(DX*8), Y2, Y2
+	VMOVDQU     24(AX)(DX*8), X3
+	VINSERTI128 $0x01, 56(AX)(DX*8), Y3, Y3
+	VSHUFPS     $0xdd, Y3, Y2, Y8
+	VSHUFPS     $0x88, Y3, Y2, Y2
 
 	// A slot is the first half of a constant if and only if the next is a second half.
-	VPAND    byteMask<>+0(SB), Y3, Y3
-	VPCMPEQD Y5, Y3, Y3
-	VPAND    byteMask<>+0(SB), Y1, Y4
-	VPCMPEQD wideOp<>+0(SB), Y4, Y4
-	VPXOR    Y3, Y4, Y4
-	VPOR     Y4, Y7, Y7
+	VPAND    byteMask<>+0(SB), Y2, Y2
+	VPCMPEQD Y4, Y2, Y2
+	VPAND    byteMask<>+0(SB), Y0, Y1
+	VPCMPEQD wideOp<>+0(SB), Y1, Y1
+	VPXOR    Y2, Y1, Y1
+	VPOR     Y1, Y6, Y6
 
 	// fields[i] = off with its sign, and imm
-	VPSRAD       $0x10, Y1, Y3
-	VPUNPCKLDQ   Y0, Y3, Y4
-	VPUNPCKHDQ   Y0, Y3, Y1
-	VMOVDQU      X4, (CX)(DX*8)
-	VMOVDQU      X1, 16(CX)(DX*8)
-	VEXTRACTI128 $0x01, Y4, 32(CX)(DX*8)
-	VEXTRACTI128 $0x01, Y1, 48(CX)(DX*8)
+	VPSRAD       $0x10, Y0, Y9
+	VPUNPCKLDQ   Y7, Y9, Y2
+	VPUNPCKHDQ   Y7, Y9, Y3
+	VMOVDQU      X2, (CX)(DX*8)
+	VMOVDQU      X3, 16(CX)(DX*8)
+	VEXTRACTI128 $0x01, Y2, 32(CX)(DX*8)
+	VEXTRACTI128 $0x01, Y3, 48(CX)(DX*8)
+
+	// imm and op, regs, off of slots 8 to 15, and of those behind them
+	VMOVDQU     64(AX)(DX*8), X2
+	VINSERTI128 $0x01, 96(AX)(DX*8), Y2, Y2
+	VMOVDQU     80(AX)(DX*8), X3
+	VINSERTI128 $0x01, 112(AX)(DX*8), Y3, Y3
+	VSHUFPS     $0xdd, Y3, Y2, Y10
+	VSHUFPS     $0x88, Y3, Y2, Y0
+	VMOVDQU     72(AX)(DX*8), X2
+	VINSERTI128 $0x01, 104(AX)(DX*8), Y2, Y2
+	VMOVDQU     88(AX)(DX*8), X3
+	VINSERTI128 $0x01, 120(AX)(DX*8), Y3, Y3
+	VSHUFPS     $0xdd, Y3, Y2, Y11
+	VSHUFPS     $0x88, Y3, Y2, Y2
+
+	// A slot is the first half of a constant if and only if the next is a second half.
+	VPAND    byteMask<>+0(SB), Y2, Y2
+	VPCMPEQD Y4, Y2, Y2
+	VPAND    byteMask<>+0(SB), Y0, Y1
+	VPCMPEQD wideOp<>+0(SB), Y1, Y1
+	VPXOR    Y2, Y1, Y1
+	VPOR     Y1, Y6, Y6
+
+	// fields[i] = off with its sign, and imm
+	VPSRAD       $0x10, Y0, Y0
+	VPUNPCKLDQ   Y10, Y0, Y2
+	VPUNPCKHDQ   Y10, Y0, Y3
+	VMOVDQU      X2, 64(CX)(DX*8)
+	VMOVDQU      X3, 80(CX)(DX*8)
+	VEXTRACTI128 $0x01, Y2, 96(CX)(DX*8)
+	VEXTRACTI128 $0x01, Y3, 112(CX)(DX*8)
+
+	// Words of 16 bits: what doesn't fit becomes the largest or smallest that does.
+	VPACKSSDW Y10, Y7, Y7
+	VPACKSSDW Y11, Y8, Y8
+	VPACKSSDW Y0, Y9, Y9
 
 	// imm8
-	VPSLLD   $0x18, Y0, Y1
-	VPSRAD   $0x18, Y1, Y1
-	VPCMPEQD Y0, Y1, Y1
-	VPAND    imm8<>+0(SB), Y1, Y1
+	VPSLLW   $0x08, Y7, Y0
+	VPSRAW   $0x08, Y0, Y0
+	VPCMPEQW Y7, Y0, Y0
+	VPAND    imm8<>+0(SB), Y0, Y0
 
 	// immNeg
-	VPSRAD $0x1f, Y0, Y4
-	VPAND  immNeg<>+0(SB), Y4, Y4
-	VPOR   Y4, Y1, Y1
+	VPSRAW $0x0f, Y7, Y1
+	VPAND  immNeg<>+0(SB), Y1, Y1
+	VPOR   Y1, Y0, Y0
 
 	// immZero
-	VPCMPEQD Y5, Y0, Y4
-	VPAND    immZero<>+0(SB), Y4, Y4
-	VPOR     Y4, Y1, Y1
+	VPCMPEQW Y4, Y7, Y1
+	VPAND    immZero<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
 
 	// immOne
-	VPCMPEQD one<>+0(SB), Y0, Y4
-	VPAND    immOne<>+0(SB), Y4, Y4
-	VPOR     Y4, Y1, Y1
+	VPCMPEQW one<>+0(SB), Y7, Y1
+	VPAND    immOne<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
 
 	// highZero
-	VPCMPEQD Y5, Y2, Y4
-	VPAND    highZero<>+0(SB), Y4, Y4
-	VPOR     Y4, Y1, Y1
+	VPCMPEQW Y4, Y8, Y1
+	VPAND    highZero<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
 
 	// highOnes
-	VPCMPEQD Y6, Y2, Y4
-	VPAND    highOnes<>+0(SB), Y4, Y4
-	VPOR     Y4, Y1, Y1
+	VPCMPEQW Y5, Y8, Y1
+	VPAND    highOnes<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
 
 	// off8
-	VPSLLD   $0x18, Y3, Y4
-	VPSRAD   $0x18, Y4, Y4
-	VPCMPEQD Y3, Y4, Y4
-	VPAND    off8<>+0(SB), Y4, Y4
-	VPOR     Y4, Y1, Y1
+	VPSLLW   $0x08, Y9, Y1
+	VPSRAW   $0x08, Y1, Y1
+	VPCMPEQW Y9, Y1, Y1
+	VPAND    off8<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
 
 	// offZero
-	VPCMPEQD Y5, Y3, Y4
-	VPAND    offZero<>+0(SB), Y4, Y4
-	VPOR     Y4, Y1, Y1
-	VMOVDQU  Y1, 2176(CX)(DX*4)
-	ADDQ     $0x08, DX
-	CMPQ     DX, BX
-	JLT      eight
-	VPTEST   Y7, Y7
-	SETEQ    ok+32(FP)
+	VPCMPEQW Y4, Y9, Y1
+	VPAND    offZero<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
+
+	// The order of slots again
+	VPERMQ  $0xd8, Y0, Y0
+	VMOVDQU Y0, 2304(CX)(DX*2)
+	ADDQ    $0x10, DX
+	CMPQ    DX, BX
+	JLT     sixteen
+	VPTEST  Y6, Y6
+	SETEQ   ok+32(FP)
 	VZEROUPPER
 	RET
-
-DATA one<>+0(SB)/4, $0x00000001
-DATA one<>+4(SB)/4, $0x00000001
-DATA one<>+8(SB)/4, $0x00000001
-DATA one<>+12(SB)/4, $0x00000001
-DATA one<>+16(SB)/4, $0x00000001
-DATA one<>+20(SB)/4, $0x00000001
-DATA one<>+24(SB)/4, $0x00000001
-DATA one<>+28(SB)/4, $0x00000001
-GLOBL one<>(SB), RODATA|NOPTR, $32
 
 DATA byteMask<>+0(SB)/4, $0x000000ff
 DATA byteMask<>+4(SB)/4, $0x000000ff
@@ -133,84 +162,94 @@ DATA wideOp<>+24(SB)/4, $0x00000018
 DATA wideOp<>+28(SB)/4, $0x00000018
 GLOBL wideOp<>(SB), RODATA|NOPTR, $32
 
-DATA imm8<>+0(SB)/4, $0x00000100
-DATA imm8<>+4(SB)/4, $0x00000100
-DATA imm8<>+8(SB)/4, $0x00000100
-DATA imm8<>+12(SB)/4, $0x00000100
-DATA imm8<>+16(SB)/4, $0x00000100
-DATA imm8<>+20(SB)/4, $0x00000100
-DATA imm8<>+24(SB)/4, $0x00000100
-DATA imm8<>+28(SB)/4, $0x00000100
+DATA one<>+0(SB)/4, $0x00010001
+DATA one<>+4(SB)/4, $0x00010001
+DATA one<>+8(SB)/4, $0x00010001
+DATA one<>+12(SB)/4, $0x00010001
+DATA one<>+16(SB)/4, $0x00010001
+DATA one<>+20(SB)/4, $0x00010001
+DATA one<>+24(SB)/4, $0x00010001
+DATA one<>+28(SB)/4, $0x00010001
+GLOBL one<>(SB), RODATA|NOPTR, $32
+
+DATA imm8<>+0(SB)/4, $0x01000100
+DATA imm8<>+4(SB)/4, $0x01000100
+DATA imm8<>+8(SB)/4, $0x01000100
+DATA imm8<>+12(SB)/4, $0x01000100
+DATA imm8<>+16(SB)/4, $0x01000100
+DATA imm8<>+20(SB)/4, $0x01000100
+DATA imm8<>+24(SB)/4, $0x01000100
+DATA imm8<>+28(SB)/4, $0x01000100
 GLOBL imm8<>(SB), RODATA|NOPTR, $32
 
-DATA immNeg<>+0(SB)/4, $0x00000200
-DATA immNeg<>+4(SB)/4, $0x00000200
-DATA immNeg<>+8(SB)/4, $0x00000200
-DATA immNeg<>+12(SB)/4, $0x00000200
-DATA immNeg<>+16(SB)/4, $0x00000200
-DATA immNeg<>+20(SB)/4, $0x00000200
-DATA immNeg<>+24(SB)/4, $0x00000200
-DATA immNeg<>+28(SB)/4, $0x00000200
+DATA immNeg<>+0(SB)/4, $0x02000200
+DATA immNeg<>+4(SB)/4, $0x02000200
+DATA immNeg<>+8(SB)/4, $0x02000200
+DATA immNeg<>+12(SB)/4, $0x02000200
+DATA immNeg<>+16(SB)/4, $0x02000200
+DATA immNeg<>+20(SB)/4, $0x02000200
+DATA immNeg<>+24(SB)/4, $0x02000200
+DATA immNeg<>+28(SB)/4, $0x02000200
 GLOBL immNeg<>(SB), RODATA|NOPTR, $32
 
-DATA immZero<>+0(SB)/4, $0x00000400
-DATA immZero<>+4(SB)/4, $0x00000400
-DATA immZero<>+8(SB)/4, $0x00000400
-DATA immZero<>+12(SB)/4, $0x00000400
-DATA immZero<>+16(SB)/4, $0x00000400
-DATA immZero<>+20(SB)/4, $0x00000400
-DATA immZero<>+24(SB)/4, $0x00000400
-DATA immZero<>+28(SB)/4, $0x00000400
+DATA immZero<>+0(SB)/4, $0x04000400
+DATA immZero<>+4(SB)/4, $0x04000400
+DATA immZero<>+8(SB)/4, $0x04000400
+DATA immZero<>+12(SB)/4, $0x04000400
+DATA immZero<>+16(SB)/4, $0x04000400
+DATA immZero<>+20(SB)/4, $0x04000400
+DATA immZero<>+24(SB)/4, $0x04000400
+DATA immZero<>+28(SB)/4, $0x04000400
 GLOBL immZero<>(SB), RODATA|NOPTR, $32
 
-DATA immOne<>+0(SB)/4, $0x00000800
-DATA immOne<>+4(SB)/4, $0x00000800
-DATA immOne<>+8(SB)/4, $0x00000800
-DATA immOne<>+12(SB)/4, $0x00000800
-DATA immOne<>+16(SB)/4, $0x00000800
-DATA immOne<>+20(SB)/4, $0x00000800
-DATA immOne<>+24(SB)/4, $0x00000800
-DATA immOne<>+28(SB)/4, $0x00000800
+DATA immOne<>+0(SB)/4, $0x08000800
+DATA immOne<>+4(SB)/4, $0x08000800
+DATA immOne<>+8(SB)/4, $0x08000800
+DATA immOne<>+12(SB)/4, $0x08000800
+DATA immOne<>+16(SB)/4, $0x08000800
+DATA immOne<>+20(SB)/4, $0x08000800
+DATA immOne<>+24(SB)/4, $0x08000800
+DATA immOne<>+28(SB)/4, $0x08000800
 GLOBL immOne<>(SB), RODATA|NOPTR, $32
 
-DATA highZero<>+0(SB)/4, $0x00001000
-DATA highZero<>+4(SB)/4, $0x00001000
-DATA highZero<>+8(SB)/4, $0x00001000
-DATA highZero<>+12(SB)/4, $0x00001000
-DATA highZero<>+16(SB)/4, $0x00001000
-DATA highZero<>+20(SB)/4, $0x00001000
-DATA highZero<>+24(SB)/4, $0x00001000
-DATA highZero<>+28(SB)/4, $0x00001000
+DATA highZero<>+0(SB)/4, $0x10001000
+DATA highZero<>+4(SB)/4, $0x10001000
+DATA highZero<>+8(SB)/4, $0x10001000
+DATA highZero<>+12(SB)/4, $0x10001000
+DATA highZero<>+16(SB)/4, $0x10001000
+DATA highZero<>+20(SB)/4, $0x10001000
+DATA highZero<>+24(SB)/4, $0x10001000
+DATA highZero<>+28(SB)/4, $0x10001000
 GLOBL highZero<>(SB), RODATA|NOPTR, $32
 
-DATA highOnes<>+0(SB)/4, $0x00002000
-DATA highOnes<>+4(SB)/4, $0x00002000
-DATA highOnes<>+8(SB)/4, $0x00002000
-DATA highOnes<>+12(SB)/4, $0x00002000
-DATA highOnes<>+16(SB)/4, $0x00002000
-DATA highOnes<>+20(SB)/4, $0x00002000
-DATA highOnes<>+24(SB)/4, $0x00002000
-DATA highOnes<>+28(SB)/4, $0x00002000
+DATA highOnes<>+0(SB)/4, $0x20002000
+DATA highOnes<>+4(SB)/4, $0x20002000
+DATA highOnes<>+8(SB)/4, $0x20002000
+DATA highOnes<>+12(SB)/4, $0x20002000
+DATA highOnes<>+16(SB)/4, $0x20002000
+DATA highOnes<>+20(SB)/4, $0x20002000
+DATA highOnes<>+24(SB)/4, $0x20002000
+DATA highOnes<>+28(SB)/4, $0x20002000
 GLOBL highOnes<>(SB), RODATA|NOPTR, $32
 
-DATA off8<>+0(SB)/4, $0x00004000
-DATA off8<>+4(SB)/4, $0x00004000
-DATA off8<>+8(SB)/4, $0x00004000
-DATA off8<>+12(SB)/4, $0x00004000
-DATA off8<>+16(SB)/4, $0x00004000
-DATA off8<>+20(SB)/4, $0x00004000
-DATA off8<>+24(SB)/4, $0x00004000
-DATA off8<>+28(SB)/4, $0x00004000
+DATA off8<>+0(SB)/4, $0x40004000
+DATA off8<>+4(SB)/4, $0x40004000
+DATA off8<>+8(SB)/4, $0x40004000
+DATA off8<>+12(SB)/4, $0x40004000
+DATA off8<>+16(SB)/4, $0x40004000
+DATA off8<>+20(SB)/4, $0x40004000
+DATA off8<>+24(SB)/4, $0x40004000
+DATA off8<>+28(SB)/4, $0x40004000
 GLOBL off8<>(SB), RODATA|NOPTR, $32
 
-DATA offZero<>+0(SB)/4, $0x00008000
-DATA offZero<>+4(SB)/4, $0x00008000
-DATA offZero<>+8(SB)/4, $0x00008000
-DATA offZero<>+12(SB)/4, $0x00008000
-DATA offZero<>+16(SB)/4, $0x00008000
-DATA offZero<>+20(SB)/4, $0x00008000
-DATA offZero<>+24(SB)/4, $0x00008000
-DATA offZero<>+28(SB)/4, $0x00008000
+DATA offZero<>+0(SB)/4, $0x80008000
+DATA offZero<>+4(SB)/4, $0x80008000
+DATA offZero<>+8(SB)/4, $0x80008000
+DATA offZero<>+12(SB)/4, $0x80008000
+DATA offZero<>+16(SB)/4, $0x80008000
+DATA offZero<>+20(SB)/4, $0x80008000
+DATA offZero<>+24(SB)/4, $0x80008000
+DATA offZero<>+28(SB)/4, $0x80008000
 GLOBL offZero<>(SB), RODATA|NOPTR, $32
 
 // func writeAVO(job *[14]uint64) (ok bool)
@@ -237,11 +276,11 @@ TEXT ·writeAVO(SB), NOSPLIT, $56-9
 
 	// Slot i is element i-next of the scratch.
 	MOVQ 48(AX), BP
-	LEAQ 2176(BP), R15
+	LEAQ 2304(BP), R15
 	MOVQ R13, DX
-	SHLQ $0x02, DX
-	SUBQ DX, R15
 	SHLQ $0x01, DX
+	SUBQ DX, R15
+	SHLQ $0x02, DX
 	SUBQ DX, BP
 
 	// Two slots at a time; of an odd number the first is the second of two.
@@ -257,7 +296,7 @@ slot0:
 	MOVQ    (SI)(R13*8), AX
 	MOVBLZX AL, CX
 	MOVBLZX AH, BX
-	MOVL    (R15)(R13*4), DX
+	MOVWLZX (R15)(R13*2), DX
 	ORL     3072(R10)(BX*4), DX
 	ORL     DX, R14
 
@@ -299,7 +338,7 @@ slot1:
 	MOVQ    8(SI)(R13*8), AX
 	MOVBLZX AL, CX
 	MOVBLZX AH, BX
-	MOVL    4(R15)(R13*4), DX
+	MOVWLZX 2(R15)(R13*2), DX
 	ORL     3072(R10)(BX*4), DX
 	ORL     DX, R14
 

@@ -5,8 +5,8 @@
 package encoder
 
 // classifyAVO finds the classes of slots, but what comes from registers, and takes
-// their constants apart, eight slots at a time. insns[0] becomes element 'from' of
-// the scratch; it goes on until it is at 'to', and reads the slot behind. It
+// their constants apart, sixteen slots at a time. insns[0] becomes element 'from'
+// of the scratch; it goes on until it is at 'to', and reads the slot behind. It
 // returns false if not all first halves of 64-bit constants are followed by
 // second ones, and nothing else is.
 //

@@ -41,6 +41,22 @@ const isPlain = 1 << 31
 // layOut finds out what the passes need to know of every mark, and runs pass 0
 // on the way.
 func (c *compiler) layOut() error {
+	c.begin()
+	j := &c.job
+	for {
+		c.layOutJumps()
+		if j.next == j.count {
+			break
+		}
+		if err := c.layOutOther(); err != nil {
+			return err
+		}
+	}
+	return c.laidOut()
+}
+
+// begin prepares the job of the passes.
+func (c *compiler) begin() {
 	d := &c.draft
 	n := len(d.Marks)
 	c.gaps = slices.Grow(c.gaps[:0], n+1)[:n]
@@ -59,21 +75,12 @@ func (c *compiler) layOut() error {
 	if !c.fn.TailCallReachable && c.fn.PrivateStack == 0 && !c.cage {
 		j.plain = 1
 	}
-	for {
-		c.layOutJumps()
-		k := j.next
-		if k == n {
-			break
-		}
-		size, err := c.layOutOther(k)
-		if err != nil {
-			return err
-		}
-		c.sums[k] = j.sum
-		j.sum += size
-		j.next++
-	}
-	c.sums[n] = j.sum
+}
+
+// laidOut ends what begin began.
+func (c *compiler) laidOut() error {
+	j := &c.job
+	c.sums[j.count] = j.sum
 	c.others = c.others[:j.noted]
 	if !c.ends() {
 		return c.refuse()
@@ -150,13 +157,14 @@ func (c *compiler) distanceBack(j *jump, slot uint32) uint32 {
 	return target + c.sums[j.rank] - estimate*(slot+2)
 }
 
-// layOutOther lays out a mark that layOutJumps leaves, and returns its length in
-// pass 0.
-func (c *compiler) layOutOther(k int) (size uint32, err error) {
+// layOutOther lays out a mark that layOutJumps leaves.
+func (c *compiler) layOutOther() error {
+	k := c.job.next
 	m := c.draft.Marks[k]
 	in, row := &c.insns[m.Slot], m.Row()
 	c.sums[k] = c.job.sum
 	j := &c.jumps[k]
+	var d uint32
 	switch {
 	case row.Kind == tables.Jcc, row.Kind == tables.Ja, row.Kind == tables.Gotol:
 		to, size := m.Slot+1+uint32(int32(in.Off)), uint32(encoder.LongJa)
@@ -167,27 +175,34 @@ func (c *compiler) layOutOther(k int) (size uint32, err error) {
 			to = m.Slot + 1 + uint32(in.Imm)
 		}
 		if !c.leads(to) {
-			return 0, c.refuse()
+			return c.refuse()
 		}
 		*j = c.jumpTo(to, m.Slot, size, row.Short)
-		d := estimate * (to - m.Slot - 1)
-		if to == m.Slot && size == encoder.LongJa {
+		switch {
+		case to > m.Slot:
+			d = estimate * (to - m.Slot - 1)
+		case to == m.Slot && size == encoder.LongJa:
 			j.dist, j.rank, d = minusOneJa, uint32(k+1), minusOneJa
-		} else if to <= m.Slot {
+		default:
 			d = c.distanceBack(j, m.Slot)
 		}
-		return j.length(d, c.job.reach), nil
 	case in.Op == abi.OpExit && c.exit >= 0 && !c.inlineExit():
 		*j = c.jumpTo(uint32(c.exit), m.Slot, encoder.LongJa, opJmp8)
-		return j.length(c.distanceBack(j, m.Slot), c.job.reach), nil
+		d = c.distanceBack(j, m.Slot)
+	default:
+		size, err := c.other(k, m)
+		if err != nil {
+			return err
+		}
+		*j = notJump(k)
+		j.size, d = uint8(size), far
+		if uint32(j.size) != size {
+			return &bpf.Error{Slot: c.start + int(m.Slot), Insn: *in, Reason: fmt.Sprintf("BUG: its code has %d bytes", size)}
+		}
 	}
-	*j = notJump(k)
-	size, err = c.other(k, m)
-	j.size = uint8(size)
-	if err == nil && uint32(j.size) != size {
-		err = &bpf.Error{Slot: c.start + int(m.Slot), Insn: *in, Reason: fmt.Sprintf("BUG: its code has %d bytes", size)}
-	}
-	return size, err
+	c.job.sum += j.length(d, c.job.reach)
+	c.job.next++
+	return nil
 }
 
 // opJmp8 is the opcode of an unconditional jump of two bytes.

@@ -35,7 +35,7 @@ bpf                | tables abi                 |                               
 encoder            | tables abi                 | golang.org/x/sys               | pure unsafe
 lower              | tables abi bpf             |                                | pure
 blind              | tables abi bpf             |                                | pure
-jit                | tables abi bpf encoder     |                                | pure
+jit                | tables abi bpf encoder     |                                | pure pins
 image              |                            | golang.org/x/sys               | unsafe
 cage               | abi                        | golang.org/x/sys               | unsafe
 interp             | abi bpf cage               |                                |

@@ -51,7 +51,7 @@ const (
 // encoder.quickRow.
 const (
 	scratchFields = 0
-	scratchClass  = 2176
+	scratchClass  = 2304
 
 	finderMasks = 0
 	finderBases = 2048
@@ -128,6 +128,9 @@ func wide(name string, word uint32) Mem {
 	return m
 }
 
+// narrow makes a constant of sixteen 16-bit words.
+func narrow(name string, word uint16) Mem { return wide(name, uint32(word)<<16|uint32(word)) }
+
 // A property is a class bit that comes from a slot's constants, in the order
 // of tables.ClassImm8 and so on.
 type property struct {
@@ -143,11 +146,11 @@ func classify() {
 	TEXT("classifyAVO", NOSPLIT, "func(insns, scratch *uint64, from, to int) (ok bool)")
 	Pragma("noescape")
 	Doc("classifyAVO finds the classes of slots, but what comes from registers, and takes",
-		"their constants apart, eight slots at a time. insns[0] becomes element 'from' of",
-		"the scratch; it goes on until it is at 'to', and reads the slot behind. It",
+		"their constants apart, sixteen slots at a time. insns[0] becomes element 'from'",
+		"of the scratch; it goes on until it is at 'to', and reads the slot behind. It",
 		"returns false if not all first halves of 64-bit constants are followed by",
 		"second ones, and nothing else is.")
-	insns, scratch, i, n := GP64(), GP64(), GP64(), GP64()
+	insns, scratch, i, n, t0 := GP64(), GP64(), GP64(), GP64(), GP64()
 	for _, p := range []struct {
 		name string
 		to   reg.GPVirtual
@@ -155,23 +158,22 @@ func classify() {
 		Load(Param(p.name), p.to)
 	}
 	Comment("insns -= 8*from")
-	t0 := GP64()
 	MOVQ(i, t0)
 	SHLQ(U8(3), t0)
 	SUBQ(t0, insns)
-	imm, low, highImm, highLow := YMM(), YMM(), YMM(), YMM()
-	sum, off, t := YMM(), YMM(), YMM()
+	// Of sixteen slots, and of those one further, in the order
+	//
+	//	0 1 2 3 8 9 10 11 | 4 5 6 7 12 13 14 15
+	sum, t, a, b, low, highLow := YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
 	zero, minusOne, wrong := YMM(), YMM(), YMM()
-	one, byteMask, wideOp := wide("one", 1), wide("byteMask", 0xff), wide("wideOp", opLdImm64)
-
+	byteMask, wideOp, one := wide("byteMask", 0xff), wide("wideOp", opLdImm64), narrow("one", 1)
 	VPXOR(zero, zero, zero)
 	VPXOR(wrong, wrong, wrong)
 	VPCMPEQD(minusOne, minusOne, minusOne)
 
-	Label("eight")
-	// words splits slots into their constants and what is below.
+	Label("sixteen")
+	// words splits eight slots into their constants and what is below.
 	words := func(first int, constants, rest reg.VecVirtual) {
-		a, b := YMM(), YMM()
 		at := func(k int) Mem { return Mem{Base: insns, Index: i, Scale: 8, Disp: 8 * (first + k)} }
 		VMOVDQU(at(0), a.AsX())
 		VINSERTI128(U8(1), at(4), a, a)
@@ -180,47 +182,54 @@ func classify() {
 		VSHUFPS(U8(0xdd), b, a, constants)
 		VSHUFPS(U8(0x88), b, a, rest)
 	}
-	Comment("imm and op, regs, off of slots 0 to 7, and of slots 1 to 8")
-	words(0, imm, low)
-	words(1, highImm, highLow)
-
-	Comment("A slot is the first half of a constant if and only if the next is a second half.")
-	VPAND(byteMask, highLow, highLow)
-	VPCMPEQD(zero, highLow, highLow)
-	VPAND(byteMask, low, t)
-	VPCMPEQD(wideOp, t, t)
-	VPXOR(highLow, t, t)
-	VPOR(t, wrong, wrong)
-
-	Comment("fields[i] = off with its sign, and imm")
-	VPSRAD(U8(16), low, off)
-	odd, even := YMM(), YMM()
-	VPUNPCKLDQ(imm, off, even) // 0 1 | 4 5
-	VPUNPCKHDQ(imm, off, odd)  // 2 3 | 6 7
-	field := func(k int) Mem { return Mem{Base: scratch, Index: i, Scale: 8, Disp: scratchFields + 8*k} }
-	VMOVDQU(even.AsX(), field(0))
-	VMOVDQU(odd.AsX(), field(2))
-	VEXTRACTI128(U8(1), even, field(4))
-	VEXTRACTI128(U8(1), odd, field(6))
+	var imms, highs, offs [2]reg.VecVirtual
+	for h := range 2 {
+		Comment(fmt.Sprintf("imm and op, regs, off of slots %d to %d, and of those behind them", 8*h, 8*h+7))
+		imms[h], highs[h], offs[h] = YMM(), YMM(), YMM()
+		words(8*h, imms[h], low)
+		words(8*h+1, highs[h], highLow)
+		Comment("A slot is the first half of a constant if and only if the next is a second half.")
+		VPAND(byteMask, highLow, highLow)
+		VPCMPEQD(zero, highLow, highLow)
+		VPAND(byteMask, low, t)
+		VPCMPEQD(wideOp, t, t)
+		VPXOR(highLow, t, t)
+		VPOR(t, wrong, wrong)
+		Comment("fields[i] = off with its sign, and imm")
+		VPSRAD(U8(16), low, offs[h])
+		even, odd := a, b
+		VPUNPCKLDQ(imms[h], offs[h], even) // 0 1 | 4 5
+		VPUNPCKHDQ(imms[h], offs[h], odd)  // 2 3 | 6 7
+		field := func(k int) Mem { return Mem{Base: scratch, Index: i, Scale: 8, Disp: scratchFields + 8*(8*h+k)} }
+		VMOVDQU(even.AsX(), field(0))
+		VMOVDQU(odd.AsX(), field(2))
+		VEXTRACTI128(U8(1), even, field(4))
+		VEXTRACTI128(U8(1), odd, field(6))
+	}
+	Comment("Words of 16 bits: what doesn't fit becomes the largest or smallest that does.")
+	imm, highImm, off := imms[0], highs[0], offs[0]
+	VPACKSSDW(imms[1], imms[0], imm)
+	VPACKSSDW(highs[1], highs[0], highImm)
+	VPACKSSDW(offs[1], offs[0], off)
 
 	// fits8 tests whether words are bytes with a sign.
 	fits8 := func(v, to reg.VecVirtual) {
-		VPSLLD(U8(24), v, to)
-		VPSRAD(U8(24), to, to)
-		VPCMPEQD(v, to, to)
+		VPSLLW(U8(8), v, to)
+		VPSRAW(U8(8), to, to)
+		VPCMPEQW(v, to, to)
 	}
 	for k, p := range []property{
 		{"imm8", func(to reg.VecVirtual) { fits8(imm, to) }},
-		{"immNeg", func(to reg.VecVirtual) { VPSRAD(U8(31), imm, to) }},
-		{"immZero", func(to reg.VecVirtual) { VPCMPEQD(zero, imm, to) }},
-		{"immOne", func(to reg.VecVirtual) { VPCMPEQD(one, imm, to) }},
-		{"highZero", func(to reg.VecVirtual) { VPCMPEQD(zero, highImm, to) }},
-		{"highOnes", func(to reg.VecVirtual) { VPCMPEQD(minusOne, highImm, to) }},
+		{"immNeg", func(to reg.VecVirtual) { VPSRAW(U8(15), imm, to) }},
+		{"immZero", func(to reg.VecVirtual) { VPCMPEQW(zero, imm, to) }},
+		{"immOne", func(to reg.VecVirtual) { VPCMPEQW(one, imm, to) }},
+		{"highZero", func(to reg.VecVirtual) { VPCMPEQW(zero, highImm, to) }},
+		{"highOnes", func(to reg.VecVirtual) { VPCMPEQW(minusOne, highImm, to) }},
 		{"off8", func(to reg.VecVirtual) { fits8(off, to) }},
-		{"offZero", func(to reg.VecVirtual) { VPCMPEQD(zero, off, to) }},
+		{"offZero", func(to reg.VecVirtual) { VPCMPEQW(zero, off, to) }},
 	} {
 		Comment(p.name)
-		bit := wide(p.name, firstProperty<<k)
+		bit := narrow(p.name, firstProperty<<k)
 		if k == 0 {
 			p.test(sum)
 			VPAND(bit, sum, sum)
@@ -230,10 +239,12 @@ func classify() {
 		VPAND(bit, t, t)
 		VPOR(t, sum, sum)
 	}
-	VMOVDQU(sum, Mem{Base: scratch, Index: i, Scale: 4, Disp: scratchClass})
-	ADDQ(U8(8), i)
+	Comment("The order of slots again")
+	VPERMQ(U8(0xd8), sum, sum)
+	VMOVDQU(sum, Mem{Base: scratch, Index: i, Scale: 2, Disp: scratchClass})
+	ADDQ(U8(16), i)
 	CMPQ(i, n)
-	JLT(LabelRef("eight"))
+	JLT(LabelRef("sixteen"))
 	VPTEST(wrong, wrong)
 	SETEQ(result())
 	VZEROUPPER()
@@ -279,9 +290,9 @@ func write() {
 	MOVQ(job.Offset(writeScratch), fields)
 	LEAQ(Mem{Base: fields, Disp: scratchClass}, classes)
 	MOVQ(i, row)
-	SHLQ(U8(2), row)
-	SUBQ(row, classes)
 	SHLQ(U8(1), row)
+	SUBQ(row, classes)
+	SHLQ(U8(2), row)
 	SUBQ(row, fields)
 
 	quick := func(disp int) Mem { return Mem{Base: lookup, Index: row, Scale: 1, Disp: disp} }
@@ -295,7 +306,7 @@ func write() {
 		MOVQ(slot, key)
 		MOVBLZX(reg.AL, op.As32())
 		MOVBLZX(reg.AH, regs.As32())
-		MOVL(Mem{Base: classes, Index: i, Scale: 4, Disp: 4 * n}, row.As32())
+		MOVWLZX(Mem{Base: classes, Index: i, Scale: 2, Disp: 2 * n}, row.As32())
 		ORL(Mem{Base: finder, Index: regs, Scale: 4, Disp: finderClass}, row.As32())
 		ORL(row.As32(), class.As32())
 		Comment("key = slot<<classBits | class; row = index[Bases[op] + PEXT(key, Masks[op])]")
