@@ -3,7 +3,6 @@ package bpf
 import (
 	"encoding/binary"
 	"fmt"
-	"slices"
 
 	"github.com/bpfjit/bpfjit/abi"
 )
@@ -22,36 +21,11 @@ func AppendDecode(insns []Insn, code []byte) ([]Insn, error) {
 	if rest := len(code) % abi.InsnSize; rest != 0 {
 		return nil, &Error{Slot: n, Reason: fmt.Sprintf("the code ends after %d of %d bytes", rest, abi.InsnSize)}
 	}
-	old := len(insns)
-	insns = slices.Grow(insns, n)[:old+n]
-	// A slot is one load and one store; eight a turn, a cache line, leave
-	// little of the loop.
-	out := insns[old:]
-	for len(out) >= 8 && len(code) >= 8*abi.InsnSize {
-		o, c := (*[8]Insn)(out), (*[8 * abi.InsnSize]byte)(code)
-		setWord(&o[0], binary.LittleEndian.Uint64(c[0:]))
-		setWord(&o[1], binary.LittleEndian.Uint64(c[8:]))
-		setWord(&o[2], binary.LittleEndian.Uint64(c[16:]))
-		setWord(&o[3], binary.LittleEndian.Uint64(c[24:]))
-		setWord(&o[4], binary.LittleEndian.Uint64(c[32:]))
-		setWord(&o[5], binary.LittleEndian.Uint64(c[40:]))
-		setWord(&o[6], binary.LittleEndian.Uint64(c[48:]))
-		setWord(&o[7], binary.LittleEndian.Uint64(c[56:]))
-		out, code = out[8:], code[8*abi.InsnSize:]
-	}
-	for i := range out {
-		setWord(&out[i], binary.LittleEndian.Uint64(code[i*abi.InsnSize:]))
-	}
-	return insns, nil
+	return abi.AppendSlots(insns, code), nil
 }
 
-// setWord makes a slot of its 8 bytes, read as a little-endian word. On a
-// little-endian machine it is one store.
-func setWord(i *Insn, w uint64) {
-	i.Op, i.Regs, i.Off, i.Imm = uint8(w), uint8(w>>8), int16(w>>16), int32(w>>32)
-}
-
-// word is the reverse of setWord. On a little-endian machine it is one load.
+// word returns a slot as its 8 bytes read as a little-endian word. On a
+// little-endian machine it is one load.
 func word(i *Insn) uint64 {
 	return uint64(i.Op) | uint64(i.Regs)<<8 | uint64(uint16(i.Off))<<16 | uint64(uint32(i.Imm))<<32
 }

@@ -34,6 +34,7 @@ type compiler struct {
 
 	private  []abi.Insn // the instructions with R10 replaced, or fused
 	targets  []bool     // of jumps, by slot
+	fusable  []int32    // slots
 	prologue []byte
 	epilogue []byte
 	special  []byte

@@ -30,7 +30,7 @@ const Policy = `
 package            | ours                       | others                         | marks
 
 tables             |                            |                                | pure
-abi                |                            |                                | pure pins
+abi                |                            |                                | pure unsafe
 bpf                | tables abi                 |                                | pure
 encoder            | tables abi                 | golang.org/x/sys               | pure unsafe
 lower              | tables abi bpf             |                                | pure
