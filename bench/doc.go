@@ -10,6 +10,7 @@
 //	BenchmarkEmit/corpus=C/blind=B   slots in, machine code out
 //	BenchmarkEmit/corpus=generated/blind=B/insns=N
 //	                                 the same for one program of N slots
+//	BenchmarkStage/corpus=C/stage=S  what comes before: decode, check, lower, blind
 //	BenchmarkBlind/memory=M/insns=N  constants hidden
 //	BenchmarkPublish                 machine code to its place, and free
 //	BenchmarkCall/engine=E           an empty program, from Go and back

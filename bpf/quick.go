@@ -29,10 +29,7 @@ func (c *checker) quick() bool {
 			return false
 		}
 	}
-	if !c.linked(&w) {
-		return false
-	}
-	return true
+	return c.linked(&w)
 }
 
 // linked checks what quick's loops have put off.
@@ -46,11 +43,22 @@ func (c *checker) linked(w *quickWalk) bool {
 		return false
 	}
 	for _, f := range funcs {
-		if c.function(f) != nil {
+		if !w.within(f) || !c.ends(f) || w.far && c.function(f) != nil {
 			return false
 		}
 	}
 	return checkNesting(c.p, funcs) == nil
+}
+
+// within reports whether no distance in off leads out of a function.
+func (w *quickWalk) within(f Func) bool {
+	outside := 0
+	for i := f.Start; i < f.End; i++ {
+		in := &w.c.p.Insns[i]
+		to := i + (int(in.Off)+1)&int(w.t.jumps[in.Op])
+		outside |= to - f.Start | f.End - 1 - to // negative
+	}
+	return outside >= 0
 }
 
 // quickBlock is how many slots quick goes over at a time: as many as a byte
@@ -71,7 +79,7 @@ type quickWalk struct {
 //
 // A slot is in order if of these bits none is left:
 //
-//	imm & ops.imm[op] | (off ^ ops.flip[op]) & ops.rest[op] & classes[ops.row[op]+regs]
+//	in.Imm & imm[op] | (in.Off ^ flip[op]) & rest[op] & classes[row[op]+in.Regs]
 //
 // The lower half of the second word is about off, where flip has the bits that
 // must be 1. The upper half, of which flip sets all bits, is about classes of

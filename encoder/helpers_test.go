@@ -114,7 +114,7 @@ func encode(t testing.TB, im impl, p tables.Profile, prog []abi.Insn, gap func(k
 	copy(insns, prog)
 	d := Draft{
 		Ends: guarded[uint32](t, n+1+EndsSlack, atEnd)[:n+1], Ranks: guarded[uint32](t, n+1, atEnd),
-		Marks: guarded[Mark](t, n+1, atEnd), code: guarded[byte](t, n*longest+Slack, atEnd),
+		Marks: guarded[Mark](t, n+1, atEnd), code: guarded[byte](t, n*Longest+Slack, atEnd),
 	}
 	if insns[0].Op == 0 || !im.write(&d, p, insns, true) {
 		return result{}
