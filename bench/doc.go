@@ -24,6 +24,7 @@
 //	BenchmarkCall/engine=E          an empty program, from Go and back
 //	BenchmarkCall/engine=jit/via=V  by Instance.Run, by Program.Run
 //	BenchmarkHelper/engine=E        a Go function, from a program and back
+//	BenchmarkNative/helper=H/by=B   one of our own helpers: native code, by an exit
 //	BenchmarkKernels/program=P      the cage's code against the kernel's
 //
 // Corpora: generated programs, which have the opcode frequencies of real ones;

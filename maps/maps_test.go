@@ -309,8 +309,7 @@ func TestSet(t *testing.T) {
 
 func TestSetFull(t *testing.T) {
 	set := NewSet(newSpace(t))
-	all := make([]Map, abi.MaxHandles)
-	set.maps.Store(&all)
+	set.list.Store(&list{maps: make([]Map, abi.MaxHandles)})
 	if _, _, err := set.New(Spec{Type: Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}); !errors.Is(err, abi.E2BIG) {
 		t.Error(err)
 	}

@@ -42,9 +42,12 @@ interp             | abi bpf cage               |                               
 machine            | abi image cage             | golang.org/x/sys               | unsafe
 maps               | abi cage                   |                                |
 helpers            | abi cage maps              |                                |
-.                  | tables abi bpf encoder lower blind jit image cage interp machine maps helpers | github.com/cilium/ebpf golang.org/x/arch |
+perf               |                            | golang.org/x/sys               |
+.                  | tables abi bpf encoder lower blind jit image cage interp machine maps helpers perf | github.com/cilium/ebpf golang.org/x/arch |
 bpftest            | .                          |                                | testing
 internal/kernel    | abi bpf                    | golang.org/x/sys               | unsafe
+internal/seccomp   |                            | golang.org/x/sys               | unsafe
+internal/profile   |                            |                                |
 internal/mixed     | abi                        |                                | pure
 internal/testprog  | tables abi bpf internal/mixed |                             | testing
 internal/oracle    | abi bpf tables jit internal/kernel |                        |
