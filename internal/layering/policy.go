@@ -48,11 +48,13 @@ bpftest            | .                          |                               
 internal/kernel    | abi bpf                    | golang.org/x/sys               | unsafe
 internal/seccomp   |                            | golang.org/x/sys               | unsafe
 internal/profile   |                            |                                |
-internal/testprog  | tables abi bpf             |                                | testing
+internal/mixed     | abi                        |                                | pure
+internal/testprog  | tables abi bpf internal/mixed |                             | testing
 internal/oracle    | abi bpf tables jit internal/kernel |                        |
+internal/stages    | bpf encoder abi lower blind jit |                            |
 internal/layering  |                            |                                |
 internal/generated |                            |                                |
-cmd/bpfjit         | . bpf jit blind internal/kernel internal/oracle | github.com/gopacket/gopacket/pcapgo |
+cmd/bpfjit         | . abi bpf jit blind image internal/kernel internal/oracle internal/mixed internal/stages | github.com/gopacket/gopacket/pcapgo |
 gen/...            | gen/... abi                | github.com/mmcloughlin/avo golang.org/x/tools golang.org/x/arch |
 bench/internal/cgocall |                        |                                | cgo
 bench/...          | * bench/...                | github.com/tetratelabs/wazero  |

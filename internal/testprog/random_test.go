@@ -2,8 +2,6 @@ package testprog
 
 import (
 	"bytes"
-	"errors"
-	"math"
 	"slices"
 	"testing"
 
@@ -11,7 +9,6 @@ import (
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
 	"github.com/bpfjit/bpfjit/interp"
-	"github.com/bpfjit/bpfjit/jit"
 	"github.com/bpfjit/bpfjit/tables"
 )
 
@@ -147,102 +144,6 @@ func TestWildEnds(t *testing.T) {
 	for _, stop := range []abi.Stop{abi.StopFault, abi.StopBudget, abi.StopHelper} {
 		if ends[stop] == 0 {
 			t.Errorf("no program ends by %v", stop)
-		}
-	}
-}
-
-// TestMixed compares mixed programs with what they imitate.
-func TestMixed(t *testing.T) {
-	seed := Seed(t)
-	for _, n := range []int{2, 3, 20, 100, 1000, 10000, 100000, 1000000} {
-		if n > 100000 && testing.Short() {
-			continue
-		}
-		p := Mixed(seed, n)
-		if len(p.Insns) != n {
-			t.Fatalf("%d slots, want %d", len(p.Insns), n)
-		}
-		if err := bpf.Check(&bpf.Program{Insns: p.Insns}, bpf.Source); err != nil {
-			t.Errorf("%s: %v", p.Name, err)
-		}
-		if again := Mixed(seed, n); !slices.Equal(again.Insns, p.Insns) {
-			t.Errorf("%s: made twice, and different", p.Name)
-		}
-	}
-	const n = 200000
-	p := Mixed(seed, n)
-	type row struct {
-		op  uint8
-		src uint8
-		imm int32
-	}
-	got, total := map[row]int{}, 0
-	var distances []int
-	backward := 0
-	for s := 0; s < n; s++ {
-		in := p.Insns[s]
-		key := row{op: in.Op}
-		switch {
-		case in.Op == abi.OpCall:
-			key.src = in.Src()
-		case isAtomic(in.Op), in.Op == 0xdc:
-			key.imm = in.Imm
-		}
-		got[key]++
-		total++
-		f, _ := tables.FormOf(in.Op, in.Regs, in.Off, in.Imm)
-		if flow := tables.Forms[f].Flow; flow == tables.FlowBranch || flow == tables.FlowJump {
-			if in.Off < 0 {
-				backward++
-			}
-			distances = append(distances, max(int(in.Off), -int(in.Off)))
-		}
-		if in.Op == abi.OpLdImm64 {
-			s++
-		}
-	}
-	sum := 0
-	for _, f := range frequencies {
-		sum += f.count
-	}
-	for _, f := range frequencies {
-		want := float64(f.count) / float64(sum)
-		have := float64(got[row{f.op, f.src, f.imm}]) / float64(total)
-		if math.Abs(have-want) > 6*math.Sqrt(want/float64(total))+2e-4 {
-			t.Errorf("opcode %#02x src %d imm %#x: %.5f of all, want %.5f", f.op, f.src, f.imm, have, want)
-		}
-	}
-	slices.Sort(distances)
-	median, decile := distances[len(distances)/2], distances[len(distances)*9/10]
-	back := float64(backward) / float64(len(distances))
-	t.Logf("jumps: median %d, ninth decile %d, longest %d, %.1f %% backward", median, decile, distances[len(distances)-1], 100*back)
-	if median < 30 || median > 45 || decile < 550 || decile > 850 || back < 0.10 || back > 0.14 {
-		t.Errorf("jumps: median %d, ninth decile %d, backward %.3f", median, decile, back)
-	}
-}
-
-// TestMixedCompiles: mixed programs settle within the passes that there are,
-// of very long ones all but a few.
-func TestMixedCompiles(t *testing.T) {
-	seed := Seed(t)
-	for _, n := range []int{20, 1000, 10000, 30000, 300000} {
-		const tries = 3
-		settled := 0
-		for k := range uint64(tries) {
-			p := Mixed(seed+k, n)
-			code, err := jit.Compile(&bpf.Program{Insns: p.Insns}, &jit.Linux618, new(jit.Function))
-			if errors.Is(err, jit.ErrConvergence) && n > 100000 {
-				t.Log(err)
-				continue
-			} else if err != nil {
-				t.Errorf("%s: %v", p.Name, err)
-				continue
-			}
-			settled++
-			t.Logf("%7d slots: %d passes, %.2f bytes a slot", n, len(code.Funcs[0].Passes), float64(len(code.Bytes))/float64(n))
-		}
-		if settled < tries-1 {
-			t.Errorf("%d of %d programs of %d slots settle", settled, tries, n)
 		}
 	}
 }
