@@ -56,7 +56,7 @@ func (w *quickWalk) within(f Func) bool {
 	for i := f.Start; i < f.End; i++ {
 		in := &w.c.p.Insns[i]
 		to := i + (int(in.Off)+1)&int(w.t.jumps[in.Op])
-		outside |= to - f.Start | f.End - 1 - to // negative
+		outside |= (to - f.Start) | (f.End - 1 - to) // negative
 	}
 	return outside >= 0
 }

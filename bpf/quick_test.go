@@ -84,9 +84,37 @@ func mutate(r *rand.Rand, p *bpf.Program) {
 			*in = p.Insns[r.IntN(len(p.Insns))]
 		}
 	}
+	if r.IntN(2) == 0 { // a jump to anywhere, perhaps to another function
+		for range 10 {
+			i := r.IntN(len(p.Insns))
+			if in := &p.Insns[i]; in.Op&abi.ClassMask == abi.ClassJMP32 || in.Op == abi.OpJa {
+				in.Off = int16(r.IntN(len(p.Insns)) - i - 1)
+				break
+			}
+		}
+	}
 	if r.IntN(8) == 0 {
 		p.Flags = make([]bpf.Flag, len(p.Insns))
 		p.Flags[r.IntN(len(p.Flags))] = bpf.Probe
+	}
+}
+
+// TestQuickFunctions leads a jump to every slot of a program of several
+// functions, and to the ones around.
+func TestQuickFunctions(t *testing.T) {
+	const text = "call pc+5\ncall pc+7\nr1 = 1 ll\ngoto +0\nexit\nr1 = 7\ngoto +0\nexit\nexit"
+	for _, jump := range []int{4, 7} {
+		passed := 0
+		for to := -2; to <= 11; to++ {
+			p := testprog.Parse(t, text)
+			p.Insns[jump].Off = int16(to - jump - 1)
+			if agree(t, p); bpf.Quick(p, bpf.Source) {
+				passed++
+			}
+		}
+		if passed == 0 {
+			t.Errorf("slot %d: all refused", jump)
+		}
 	}
 }
 
