@@ -77,6 +77,9 @@ func Check() error {
 			return err
 		}
 	}
+	if !hooks.installed {
+		allowOwners()
+	}
 	hooks.installed = true
 	for _, s := range samples {
 		if err := hookSample(s); err != nil {

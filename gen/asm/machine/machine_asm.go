@@ -98,7 +98,9 @@ func main() {
 	ConstraintExpr("linux")
 	ConstraintExpr("amd64")
 	ConstraintExpr("!purego")
-
+	take()
+	end()
+	dash()
 	enter()
 	resume()
 	resumeAll()
@@ -142,37 +144,167 @@ func ontoGoStack() {
 	raw("MOVQ", context(reg.R12, "OffGoBP"), reg.RBP)
 }
 
-func enter() {
-	TEXT("enter", flags, "func(base uintptr, entry uintptr, r1, r2 uint64, slice int64)")
-	Doc(
-		"enter calls generated code with empty registers on the native stack of the",
-		"window at base. It returns when that code returns or leaves by a stub or a",
-		"fault; Context.Exit says which. Context.Busy is 1 until the code returns.",
-		"",
-		"	goroutine stack          native stack",
-		"	+----------------+       +-----------------+",
-		"	| slice ... base |       | 64 bytes, free  |",
-		"	| return address | GoSP  | return address  | of the CALL",
-		"	+----------------+       | ...generated... |",
-	)
-	Load(Param("base"), reg.R12)
-	Load(Param("entry"), reg.R11)
-	Load(Param("r1"), reg.RDI)
-	Load(Param("r2"), reg.RSI)
-	Load(Param("slice"), reg.R9)
+// takeTurn takes the Turn at AX by plain stores if this goroutine owns it, and
+// goes on behind itself. Everything else is the work of otherTurn, which must be
+// in the same function. Turn says why this is enough. It changes CX and DX.
+func takeTurn() {
+	owner, held := mem(reg.RDX, ownerG), mem(reg.RDX, ownerHeld)
+	raw("MOVQ", operand.LabelRef("(TLS)"), reg.RCX) // the goroutine
+	MOVQ(mem(reg.RAX, turnOwner), reg.RDX)
+	TESTQ(reg.RDX, reg.RDX)
+	JZ(operand.LabelRef("foreign"))
+	CMPQ(reg.RCX, owner)
+	JNE(operand.LabelRef("foreign"))
+	CMPL(held, operand.Imm(heldNot))
+	JNE(operand.LabelRef("refused")) // by itself: this is a run within a run
+	MOVL(operand.U32(heldTaking), held)
+	CMPQ(reg.RCX, owner) // again
+	JNE(operand.LabelRef("evicted"))
+	MOVL(operand.U32(heldFully), held)
+}
+
+// otherTurn locks the Turn at AX, or answers that somebody else has locked.
+func otherTurn() {
+	Label("evicted")
+	MOVL(operand.U32(heldNot), mem(reg.RDX, ownerHeld))
+	Label("foreign")
+	MOVQ(reg.RAX, reg.RBX)
+	XORL(reg.EAX, reg.EAX)
+	raw("LOCK")
+	CMPXCHGQ(reg.RCX, mem(reg.RBX, turnHolder))
+	JNE(operand.LabelRef("refused"))
+	answer(wayLocked)
+	Label("refused")
+	answer(wayRefused)
+}
+
+// setWay stores the result way.
+func setWay(way uint8) {
+	result, err := Return("way").Resolve()
+	if err != nil {
+		log.Fatal(err)
+	}
+	MOVB(operand.U8(way), result.Addr)
+}
+
+// answer ends a function with a machine.Way.
+func answer(way uint8) {
+	setWay(way)
+	RET()
+}
+
+func take() {
+	TEXT("take", flags, "func(turn *uint64) (way uint8)")
+	Pragma("noescape")
+	Doc("take tries to take a Turn. The answer is Taken, Refused, or locked.")
+	Load(Param("turn"), reg.RAX)
+	takeTurn()
+	answer(wayTaken)
+	otherTurn()
+}
+
+func end() {
+	TEXT("end", flags, "func(turn *uint64)")
+	Pragma("noescape")
+	Doc("end gives a Turn back that the caller has: by a plain store.")
+	Load(Param("turn"), reg.RAX)
+	MOVQ(mem(reg.RAX, turnOwner), reg.RDX)
+	TESTQ(reg.RDX, reg.RDX)
+	JZ(operand.LabelRef("lock"))
+	CMPL(mem(reg.RDX, ownerHeld), operand.Imm(heldFully))
+	JNE(operand.LabelRef("lock"))
+	MOVL(operand.U32(heldNot), mem(reg.RDX, ownerHeld))
+	RET()
+	Label("lock")
+	MOVQ(operand.U32(0), mem(reg.RAX, turnHolder))
+	RET()
+}
+
+// callCode calls the code of the Frame at AX, whose base is in R12, on the native
+// stack, with what DI and SI hold and otherwise empty registers. RAX and R9 are
+// what is left of it.
+func callCode() {
+	MOVQ(mem(reg.RAX, frameEntry), reg.R11)
+	MOVQ(mem(reg.RAX, frameSlice), reg.R9)
 	leaveGo()
-	MOVQ(operand.U32(1), context(reg.R12, "OffBusy"))
 	raw("LEAQ", mem(reg.R12, abi("ContextOffset")-stackHeadroom), reg.RSP)
 	for _, r := range []int{rax, rcx, rdx, rbx, r8, r10, r13, r14, r15} {
 		clearReg(r)
 	}
 	raw("MOVL", operand.U32(uint32(abi("StackTop"))), reg.RBP)
 	raw("CALL", reg.R11)
+}
+
+// done tells the driver that code returned. That is the caller of enter, or of
+// resume or resumeAll if code has left since.
+func done() {
 	MOVQ(reg.RAX, saved(reg.R12, rax))
 	MOVQ(reg.R9, saved(reg.R12, r9))
 	MOVQ(operand.U32(uint32(abi("ExitDone"))), context(reg.R12, "OffExit"))
-	MOVQ(operand.U32(0), context(reg.R12, "OffBusy"))
 	backToGo()
+}
+
+func enter() {
+	TEXT("enter", flags, "func(frame *uint64, r1, r2 uint64)")
+	Pragma("noescape")
+	Doc(
+		"enter calls generated code with empty registers on the native stack of a",
+		"window. It returns when that code returns or leaves by a stub or a fault;",
+		"Context.Exit says which.",
+		"",
+		"	goroutine stack          native stack",
+		"	+----------------+       +-----------------+",
+		"	| r2  r1  frame  |       | 64 bytes, free  |",
+		"	| return address | GoSP  | return address  | of the CALL",
+		"	+----------------+       | ...generated... |",
+	)
+	Load(Param("frame"), reg.RAX)
+	Load(Param("r1"), reg.RDI)
+	Load(Param("r2"), reg.RSI)
+	MOVQ(mem(reg.RAX, frameBase), reg.R12)
+	callCode()
+	done()
+}
+
+func dash() {
+	TEXT("dash", flags, "func(frame *uint64, key uintptr) (r0 uint64, way uint8)")
+	Pragma("noescape")
+	Doc(
+		"dash takes the Turn of a Frame, enters code with R1 and R2 zero, and gives the",
+		"Turn back, as far as that goes: way says how far.",
+	)
+	Load(Param("frame"), reg.RAX)
+	takeTurn()
+	Load(Param("key"), reg.RDX)
+	CMPQ(reg.RDX, mem(reg.RAX, frameKey))
+	JNE(operand.LabelRef("taken"))
+	setWay(wayLeft) // the stubs return to our caller
+	clearReg(rdi)
+	clearReg(rsi)
+	MOVQ(mem(reg.RAX, frameBase), reg.R12)
+	MOVQ(operand.U32(uint32(abi("ExitDone"))), context(reg.R12, "OffExit"))
+	callCode()
+	// If there was an exit, the caller of resume or resumeAll waits, not ours.
+	CMPQ(context(reg.R12, "OffExit"), operand.Imm(uint64(abi("ExitDone"))))
+	JNE(operand.LabelRef("resumed"))
+	ontoGoStack()
+	Store(reg.RAX, Return("r0"))
+	Load(Param("frame"), reg.RBX)
+	MOVQ(mem(reg.RBX, frameSlice), reg.RCX)
+	SUBQ(reg.R9, reg.RCX)
+	MOVQ(reg.RCX, mem(reg.RBX, frameUsed))
+	CMPL(mem(reg.RBX, frameDirty), operand.Imm(0))
+	JNE(operand.LabelRef("ended"))
+	MOVQ(mem(reg.RBX, turnOwner), reg.RDX)
+	MOVL(operand.U32(heldNot), mem(reg.RDX, ownerHeld))
+	answer(wayOver)
+	Label("ended")
+	answer(wayEnded)
+	Label("resumed")
+	done()
+	Label("taken")
+	answer(wayTaken)
+	otherTurn()
 }
 
 func clearReg(n int) {
