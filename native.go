@@ -30,7 +30,7 @@ type native struct {
 //
 //	lower -> blind, if asked for -> jit -> image
 func newNative(p *bpf.Program, s *settings, info *Info) (*native, error) {
-	if err := machine.Check(); err != nil {
+	if err := machine.Recheck(); err != nil {
 		return nil, err
 	}
 	region, err := image.Default()

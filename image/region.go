@@ -189,8 +189,10 @@ func (r *Region) Publish(code, table []byte, random io.Reader) (*Image, error) {
 	if len(code) == 0 || len(code) > r.size || len(table) > r.size {
 		return nil, fmt.Errorf("image: %d bytes of code and %d of table", len(code), len(table))
 	}
-	if err := checkTable(table, len(code)); err != nil {
-		return nil, err
+	if len(table) > 0 {
+		if err := checkTable(table, len(code)); err != nil {
+			return nil, err
+		}
 	}
 	size, hole := r.layout.sizes(TableOffset(len(code)) + len(table))
 	if r.strategy == Packs && size > packSize {

@@ -22,6 +22,9 @@ func Available() error {
 // Check returns what Available returns.
 func Check() error { return Available() }
 
+// Recheck returns what Available returns.
+func Recheck() error { return Available() }
+
 // A Frame can't be used, but for its Turn: Check fails.
 type Frame struct{ Turn }
 
