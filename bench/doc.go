@@ -14,6 +14,8 @@
 //	BenchmarkPublish                 machine code to its place, and free
 //	BenchmarkCall/engine=E           an empty program, from Go and back
 //	BenchmarkCall/engine=jit/via=V   by Instance.Run, by Program.Run
+//	                       .../by=two two goroutines in turns, 100 runs each
+//	BenchmarkPublish/live=N/by=all   all processors at once
 //	BenchmarkHelper/engine=E         a Go function, from a program and back
 //	BenchmarkKernels/program=P       the cage's code against the kernel's
 //

@@ -19,6 +19,9 @@
 //	                    |          ret
 //	                    +-------------------------------> Run: done
 //
+// Dash is the shortest way: one piece of assembly that takes the [Turn] of a
+// [Frame], enters, and gives the Turn back.
+//
 // # Registers of generated code
 //
 //	RDI RSI    R1 and R2 at entry; every other BPF register is 0
