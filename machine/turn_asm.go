@@ -78,6 +78,9 @@ const (
 	membarrierRegisterSyncCore = 1 << 6
 )
 
+// barrierCommand is that of barrier. A test changes it.
+var barrierCommand uintptr = membarrierSyncCore
+
 // owners says that membarrier is ready, so that goroutines may own Turns.
 var owners atomic.Bool
 
@@ -93,7 +96,7 @@ func membarrier(command uintptr) error {
 
 // barrier returns when all threads have executed a memory barrier.
 func barrier() {
-	if membarrier(membarrierSyncCore) != nil {
+	if membarrier(barrierCommand) != nil {
 		// Forbidden since it was registered. Stopping the world takes every
 		// goroutine out of assembly.
 		var s runtime.MemStats

@@ -23,6 +23,16 @@ func eagerly(t *testing.T) {
 	t.Cleanup(func() { patience = before })
 }
 
+// TestTurnForbidden: owners are evicted where membarrier is forbidden later, too.
+func TestTurnForbidden(t *testing.T) {
+	defer func(c uintptr) { barrierCommand = c }(barrierCommand)
+	barrierCommand = 1 << 31
+	if membarrier(barrierCommand) == nil {
+		t.Fatal("there is such a command")
+	}
+	TestTurn(t)
+}
+
 // TestTurnOwned: these are the ways that a Turn's use is fast for.
 func TestTurnOwned(t *testing.T) {
 	if err := Check(); err != nil {
