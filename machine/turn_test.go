@@ -94,7 +94,7 @@ func TestTurnExcludes(t *testing.T) {
 			if !step() {
 				mixed.Add(1)
 			}
-			if i%1000 == 0 {
+			if i%100 == 0 {
 				runtime.Gosched()
 			}
 		}
