@@ -3,6 +3,7 @@ package bpfjit
 import (
 	"context"
 	"fmt"
+	"runtime/pprof"
 	"sync/atomic"
 	"syscall"
 
@@ -25,7 +26,8 @@ type Instance struct {
 	// that ran last, or nil. A program's Close reads it without the Turn.
 	p      atomic.Pointer[Program]
 	mem    *cage.Instance
-	native bool
+	native bool // Run may enter frame at once: machine code, without labels
+	bound  bool // frame is bound: machine code is run
 	tenure tenure
 	closed atomic.Bool // mem is gone
 
@@ -58,13 +60,16 @@ func newInstance(m *cage.Instance, t tenure) *Instance {
 func (in *Instance) bind(p *Program) {
 	s := &p.settings
 	in.p.Store(p)
+	in.native = false
 	in.env = helpers.Env{
 		Memory: in.mem, Maps: p.space.maps(), Clock: s.Clock, Rand: s.Random, Processor: s.CPU, Printer: s.print,
 	}
 	if e, ok := p.engine.(*native); ok {
-		in.input = machine.Input{Budget: e.budget, Helpers: e.helpers, Env: &in.env}
+		in.input = machine.Input{
+			Budget: e.budget, Helpers: e.helpers, Env: &in.env, Arrays: in.env.Maps.Arrays(), CPU: in.env.Processor,
+		}
 		in.frame.Bind(in.mem, e.image, &in.input)
-		in.native = true
+		in.native, in.bound = p.labels == nil, true
 	}
 }
 
@@ -133,7 +138,7 @@ func (in *Instance) RunPacket(pkt []byte) (r0 uint64, out []byte, err error) {
 // Used returns how much of its budget the last run used: an upper bound on the
 // instructions that it executed, the same in every engine.
 func (in *Instance) Used() int64 {
-	if in.native {
+	if in.bound {
 		return in.frame.Used()
 	}
 	return in.used
@@ -201,10 +206,10 @@ func (in *Instance) settle(p *Program, mem []byte) error {
 			return p.memoryError(err)
 		}
 	}
-	if in.native && in.tenure != lent {
+	if in.bound && in.tenure != lent {
 		key := p.key
-		if in.mem.HasMem() {
-			key = 0 // must be taken away before a run without
+		if !in.native || in.mem.HasMem() { // which must go before a run without
+			key = 0
 		}
 		in.frame.SetKey(key, p.writes == cage.Writes{})
 	}
@@ -343,6 +348,10 @@ func (in *Instance) cancelled() error { return in.cancel.Err() }
 //
 //go:noinline
 func (in *Instance) execute(ctx context.Context, r1, r2 uint64, entered bool) (uint64, error) {
+	if l := in.p.Load().labels; l != nil {
+		l.put(ctx)
+		defer pprof.SetGoroutineLabels(ctx)
+	}
 	var check func() error
 	if ctx.Done() != nil {
 		if err := ctx.Err(); err != nil {
@@ -350,7 +359,7 @@ func (in *Instance) execute(ctx context.Context, r1, r2 uint64, entered bool) (u
 		}
 		in.cancel, check = ctx, in.poll
 	}
-	if in.native && !entered {
+	if in.bound && !entered {
 		if check != nil {
 			in.input.Poll = check
 			defer func() { in.input.Poll, in.cancel = nil, nil }()

@@ -32,6 +32,7 @@ type Program struct {
 	kind     cage.Kind // of the memory that the engine needs
 	info     Info
 	writes   cage.Writes
+	labels   *labels // nil: none
 
 	key    uintptr // what a Dash enters the machine code with: unique
 	closed atomic.Bool

@@ -1,7 +1,6 @@
 package blind
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"math"
@@ -59,134 +58,226 @@ type Result struct {
 // jump of p whose distance no longer fits its field: 16 bits, or 32 in gotol,
 // calls and address constants. Of r only Index and Constants are of use then.
 func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
-	w := walks.Get().(*walk)
-	defer walks.Put(w)
 	n := len(p.Insns)
 	if n > math.MaxInt32/upperLen {
 		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, too many to blind", n)}
 	}
-	w.rules = slices.Grow(w.rules[:0], n)[:n]
-	r.Index = slices.Grow(r.Index[:0], n+1)[:n+1]
-	total := layOut(r.Index[:n], w.rules, p.Insns, p.Flags)
-	r.Index[n] = int32(total.slots())
-	r.Constants = total.numbers()
-	if err := w.source.start(rand, total.numbers()); err != nil {
+	w := walks.Get().(*walk)
+	defer func() {
+		w.out, w.flags, w.origin, w.index = nil, nil, nil, nil
+		walks.Put(w)
+	}()
+	if err := w.source.start(rand); err != nil {
 		return err
 	}
-	room := total.slots() + hiddenLen
-	w.out = slices.Grow(r.Program.Insns[:0], room)[:room]
-	r.Program.Insns = w.out[:total.slots()]
-	w.done = 0
-	err := bpf.Expand(&r.Program, p, r.Index, func(end int) error { return w.rewrite(end, r.Index, p.Insns) })
-	w.out = nil
-	return err
-}
-
-// walk holds the scratch memory of a walk over a program.
-type walk struct {
-	rules  []uint8 // of the slots
-	source source
-	// out has hiddenLen slots more than the new program.
-	out []bpf.Insn
-	// done slots are rewritten.
-	done int
-}
-
-var walks = sync.Pool{New: func() any { return new(walk) }}
-
-// layOut chooses the rule of each slot and fills in the index. Where the
-// constants are can't be foreseen, so the loop has no branch that depends on
-// it.
-func layOut(index []int32, list []uint8, insns []bpf.Insn, flags []bpf.Flag) (at step) {
-	index, list = index[:len(insns)], list[:len(insns)]
-	if len(flags) > 0 {
-		flags = flags[:len(insns)]
-	}
-	before := uint8(keep)
-	for i := range insns {
-		in := &insns[i]
-		var isZero uint8
-		if in.Imm == 0 {
-			isZero = 1
+	np := &r.Program
+	w.out, w.flags, w.origin = np.Insns[:0], np.Flags[:0], np.Origin[:0]
+	w.reserve(0, n)
+	w.index = slices.Grow(r.Index[:0], n+1)[:n+1]
+	w.jumps = w.jumps[:0]
+	w.constants = 0
+	w.index[0] = 0
+	for start := 0; start < n; {
+		end := min(start+block, n)
+		if end < n && end-start > 1 && p.Insns[end-1].Op == abi.OpLdImm64 {
+			end-- // halves of a constant stay together
 		}
-		n := numbers[isZero&1][in.Op] & usable[in.Regs]
-		if len(flags) > 0 && flags[i]&bpf.Inserted != 0 {
-			n = keep
-		}
-		if in.Op == abi.OpLdImm64 && (!constant[in.Regs] || i+1 == len(insns) || insns[i+1].Op != 0) {
-			n = keep
-		}
-		if in.Op == 0 {
-			// The lower half does as the upper one.
-			n = keep
-			if before == upperHalf {
-				n = lowerHalf
-			}
-		}
-		before = n
-		if n == zeros {
-			n += in.Dst()
-		}
-		index[i], list[i] = int32(at), n
-		at += rules[n].step
-	}
-	return at
-}
-
-// rewrite goes on as far as slot end, or one slot further where that is within
-// a 64-bit constant. Distances stay as they are.
-func (w *walk) rewrite(end int, index []int32, insns []bpf.Insn) error {
-	s, i := &w.source, w.done
-	for i < end {
-		if err := s.fill(); err != nil {
+		w.reserve(int(w.index[start])+block*upperLen, n)
+		if err := w.rewrite(p, start, end); err != nil {
 			return err
 		}
-		run := w.rules[i:min(i+block, end)]
-		if n := bytes.IndexByte(run, upperHalf); n >= 0 {
-			run = run[:n]
+		start = end
+	}
+	length := w.index[n]
+	np.Insns, np.Flags, np.Origin = w.out[:length], w.flags[:length], w.origin[:length]
+	r.Index, r.Constants = w.index, w.constants
+	return bpf.Mend(np, p, r.Index, w.jumps)
+}
+
+// walk goes over a program block by block. What a slot is can't be foreseen,
+// so its loops have no branch that depends on it: they list the slots that
+// something is to be done about, and other loops go over the lists.
+type walk struct {
+	source  source
+	choices *choiceTable
+	// The result.
+	out       []bpf.Insn
+	flags     []bpf.Flag
+	origin    []int32
+	index     []int32
+	constants int
+	// jumps are the slots that may have a distance.
+	jumps []int32
+	// Of a block: the rule of each slot, the slots with a constant to hide,
+	// and those about which something else is to be done.
+	rules         [block]uint8
+	hidden, other [block]uint8
+}
+
+var walks = sync.Pool{New: func() any { return &walk{choices: &choices} }}
+
+// block is how many slots are rewritten at a time: as many as a byte counts.
+const block = 256
+
+// reserve sees to it that there is room for n slots. If there isn't, it makes
+// room for as many as are likely, of a program of so many slots.
+func (w *walk) reserve(n, slots int) {
+	if n > 0 && n <= len(w.out) {
+		return
+	}
+	if n > min(cap(w.out), cap(w.flags), cap(w.origin)) {
+		n = max(n, 2*slots, 2*len(w.out))
+	}
+	w.out, w.flags, w.origin = grow(w.out, n), grow(w.flags, n), grow(w.origin, n)
+	n = min(len(w.out), len(w.flags), len(w.origin))
+	w.out, w.flags, w.origin = w.out[:n], w.flags[:n], w.origin[:n]
+}
+
+// grow returns s with its whole capacity, and that is n or more.
+func grow[E any](s []E, n int) []E {
+	s = slices.Grow(s, max(n-len(s), 0))
+	return s[:cap(s)]
+}
+
+// Of programs that have none.
+var (
+	noFlags [block]bpf.Flag
+	counted = func() (list [block]int32) {
+		for i := range list {
+			list[i] = int32(i)
 		}
-		s.at += rewriteRun(w.out[index[i]:], insns[i:i+len(run)], run, s.buffer[s.at:])
-		i += len(run)
-		if i < end && w.rules[i] == upperHalf {
-			o := (*[pairLen]bpf.Insn)(w.out[index[i]:])
-			rewritePair(o, insns[i], insns[i+1], int32(s.buffer[s.at]), int32(s.buffer[s.at+1]))
-			s.at += 2
-			i += 2
+		return list
+	}()
+)
+
+// rewrite rewrites the slots from start up to end, at most a block. Distances
+// stay as they are.
+func (w *walk) rewrite(p *bpf.Program, start, end int) error {
+	insns, flags := p.Insns[start:end], noFlags[:end-start]
+	if insns[0].Op == opSecond {
+		return unchecked(p, start)
+	}
+	if p.Flags != nil {
+		flags = p.Flags[start:end]
+	}
+	hidden, other := w.layOut(w.index[start:end+1], insns, flags)
+	numbers, err := w.source.take(len(hidden))
+	if err != nil {
+		return err
+	}
+	w.constants += len(hidden)
+
+	origin, from := counted[:end-start], int32(start)
+	if p.Origin != nil {
+		origin, from = p.Origin[start:end], 0
+	}
+	index := w.index[start : end+1]
+	w.copy(insns, flags, origin, from, index)
+	w.hide(insns, hidden, numbers, index)
+	jumps := len(w.jumps)
+	w.jumps = slices.Grow(w.jumps, len(other)+1)[:jumps+len(other)+1]
+	for _, i := range other {
+		in := &insns[i]
+		switch w.rules[i] {
+		case upperHalf:
+			if int(i)+1 == len(insns) || insns[i+1].Op != opSecond {
+				return unchecked(p, start+int(i))
+			}
+			w.hidePair(in, &insns[i+1], int(index[i]))
+		case zero:
+			w.out[index[i]] = bpf.Insn{Op: xorReg, Regs: abi.Registers(in.Dst(), in.Dst())}
+		default:
+			w.jumps[jumps] = int32(start) + int32(i)
+			if choices.distance[in.Op]&choices.distanceRegs[in.Regs] != 0 {
+				jumps++
+			}
 		}
 	}
-	w.done = i
+	w.jumps = w.jumps[:jumps]
 	return nil
 }
 
-// rewriteRun rewrites a part of a program that has no 64-bit constants to
-// hide, and returns how many random numbers it took. Three slots are written
-// for each one, and the next slot overwrites what was too much, so that the
-// loop has no branch that depends on where constants are.
-func rewriteRun(out, insns []bpf.Insn, list []uint8, random []uint32) (taken int) {
-	insns = insns[:len(list)]
-	var at step
-	for i, n := range list {
-		r := uint64(random[at.numbers()]) << 32
-		in, t, k := &insns[i], &rules[n], at.slots()
-		imm := uint64(uint32(in.Imm)) << 32
-		own := uint64(in.Op) | uint64(in.Regs)<<8 | uint64(uint16(in.Off))<<16 | imm
-		_ = out[k+hiddenLen-1]
-		set(&out[k], uint64(t.mov)|r^imm)
-		set(&out[k+1], uint64(t.xor)|r)
-		set(&out[k+int(t.step&2)], own&t.mask|t.own)
-		at += t.step
-	}
-	return at.numbers()
+// unchecked is the error about half a constant, with which no program passes
+// bpf.Check.
+func unchecked(p *bpf.Program, slot int) error {
+	return &bpf.Error{Slot: slot, Insn: p.Insns[slot], Reason: "is half of a 64-bit constant, without the other"}
 }
 
-// rewritePair rewrites an ldimm64. lo and hi are its two slots.
-func rewritePair(out *[pairLen]bpf.Insn, lo, hi bpf.Insn, r0, r1 int32) {
+// layOut chooses the rule of each slot and fills in the index. It lists the
+// slots with a constant to hide, and those that are left for something else.
+func (w *walk) layOut(index []int32, insns []bpf.Insn, flags []bpf.Flag) (hidden, other []uint8) {
+	c, at, starts := w.choices, index[0], index[:len(insns)]
+	flags = flags[:len(insns)]
+	h, o := 0, 0
+	for i := range insns {
+		in := &insns[i]
+		var isZero uint32
+		if in.Imm == 0 {
+			isZero = 1
+		}
+		key := (uint32(in.Op) | isZero<<8) % uint32(len(c.rule))
+		// The second half of a constant does as the first.
+		first := i - int(c.back[in.Op])
+		regs := uint32(insns[first].Regs)
+		n := c.rule[key] & c.usable[(c.row[key]+regs)%uint32(len(c.usable))] & (uint8(flags[first]&bpf.Inserted) - 1)
+		w.rules[uint8(i)] = n
+		w.hidden[uint8(h)] = uint8(i)
+		w.other[uint8(o)] = uint8(i)
+		h += int(c.hides[n])
+		o += int(c.other[key])
+		starts[i] = at
+		at += int32(c.slots[n])
+	}
+	index[len(insns)] = at
+	return w.hidden[:h], w.other[:o]
+}
+
+// copy puts every instruction where it is in the new program. Within rewrite
+// its loop would not have the registers that it needs.
+//
+//go:noinline
+func (w *walk) copy(insns []bpf.Insn, flags []bpf.Flag, origin []int32, from int32, index []int32) {
+	flags, origin, ends := flags[:len(insns)], origin[:len(insns)], index[1:][:len(insns)]
+	out := w.out
+	newFlags, newOrigin := w.flags[:len(out)], w.origin[:len(out)]
+	for i := range insns {
+		at := ends[i] - 1
+		out[at] = insns[i]
+		newFlags[at] = flags[i]
+		newOrigin[at] = from + origin[i]
+	}
+}
+
+// hide hides the constants of the listed slots, of each half of a 64-bit
+// constant as if the half stood for itself.
+func (w *walk) hide(insns []bpf.Insn, list []uint8, numbers []uint32, index []int32) {
+	numbers = numbers[:len(list)]
+	out := w.out
+	flags, origin := w.flags[:len(out)], w.origin[:len(out)]
+	for k, i := range list {
+		t := &rules[w.rules[i]]
+		at := int(uint32(index[i]))
+		own := at + int(t.own)
+		r := uint64(numbers[k]) << 32
+		set(&out[at], uint64(t.mov)|r^uint64(uint32(insns[i].Imm))<<32)
+		set(&out[at+1], uint64(t.xor)|r)
+		o := &out[own]
+		o.Op, o.Regs, o.Imm = t.op, o.Regs&15|abi.AX<<4, 0
+		flags[at], flags[at+1] = bpf.Inserted, bpf.Inserted
+		origin[at], origin[at+1] = origin[own], origin[own]
+	}
+}
+
+// hidePair hides a 64-bit constant. Its random numbers are where hide has
+// left them.
+func (w *walk) hidePair(lo, hi *bpf.Insn, at int) {
+	out := (*[upperLen + hiddenLen]bpf.Insn)(w.out[at:])
 	own := abi.Registers(lo.Dst(), abi.AX)
+	r0, r1 := out[1].Imm, out[5].Imm
 	out[0] = bpf.Insn{Op: mov64, Regs: abi.AX, Imm: r0 ^ hi.Imm}
-	out[1] = bpf.Insn{Op: xor64, Regs: abi.AX, Imm: r0}
 	out[2] = bpf.Insn{Op: lsh64, Regs: abi.AX, Imm: 32}
 	out[3] = bpf.Insn{Op: movReg, Regs: own}
 	out[4] = bpf.Insn{Op: mov32, Regs: abi.AX, Imm: r1 ^ lo.Imm}
-	out[5] = bpf.Insn{Op: xor32, Regs: abi.AX, Imm: r1}
 	out[6] = bpf.Insn{Op: orReg, Regs: own}
+	w.flags[at+2], w.origin[at+2] = bpf.Inserted, w.origin[at]
 }

@@ -6,60 +6,64 @@ import (
 	"github.com/bpfjit/bpfjit/tables"
 )
 
-// A rule says what becomes of a slot that is, as a word of 64 bits, in. With
-// r a random number it is
+// A rule says how the constant of a slot is hidden. With r a random number,
+// these stand in front of it:
 //
-//	one slot      in&mask | own
-//	three slots   mov | (r^imm)<<32, xor | r<<32, in&mask | own
+//	mov | (r^imm)<<32, xor | r<<32
+//
+// and it gets the opcode op and reads AX instead of imm. It stands own slots
+// behind the first.
 type rule struct {
-	mask, own uint64
-	mov, xor  uint32
-	step      step
+	mov, xor uint32
+	own      uint32
+	op       uint8
 }
 
-// A step counts slots that are made, in its lower 32 bits, and the random
-// numbers that they take, in its upper ones.
-type step uint64
-
-const (
-	oneSlot    step = 1
-	hiddenStep step = 1<<32 | hiddenLen
-	upperStep  step = 1<<32 | upperLen
-)
-
-// How many slots an instruction with a constant becomes, the upper half of a
-// 64-bit constant, and both halves.
+// How many slots an instruction with a constant becomes, and the upper half
+// of a 64-bit constant.
 const (
 	hiddenLen = 3
 	upperLen  = 4
-	pairLen   = upperLen + hiddenLen
 )
-
-func (s step) slots() int   { return int(uint32(s)) }
-func (s step) numbers() int { return int(s >> 32) }
 
 // The numbers of rules. Those of opcodes come behind.
 const (
-	keep      = 0  // stays as it is
-	upperHalf = 1  // an ldimm64's first slot, rewritten as its upper half
-	lowerHalf = 2  // its second slot
-	zeros     = 16 // xor dst, dst: one for each register
-	first     = 32 // of the opcodes
+	keep      = 0 // stays as it is
+	zero      = 1 // becomes xor dst, dst
+	upperHalf = 2 // an ldimm64's first slot, rewritten as its upper half
+	lowerHalf = 3 // its second slot
+	first     = 4 // of the opcodes
 )
 
-// rules has all rules. Numbers that are not in use have that of keep.
+// rules has all rules.
 var rules [256]rule
 
-// numbers has the rule of each opcode, first for an imm other than 0, then
-// for 0.
-var numbers [2][256]uint8
+// choices says how the rule of a slot is chosen. Its key is the opcode, and
+// 256 more if imm is 0.
+var choices choiceTable
 
-// usable has ones for each register field that leaves AX alone, else 0.
-// constant has those of ldimm64 that are a constant to hide.
-var (
-	usable   [256]uint8
-	constant [256]bool
-)
+type choiceTable struct {
+	rule [512]uint8
+	// usable has ones for register fields for which that holds, else 0, which
+	// is keep. Which ones, the row says: those that leave AX alone, and with
+	// ldimm64 those that are a constant to hide.
+	row    [512]uint32
+	usable [2 * 256]uint8
+	// other is 1 where something is to be done besides: a jump, a 64-bit
+	// constant, a zero.
+	other [512]uint8
+	// back is 1 for the second half of a constant: the registers of the first
+	// one count, else 0.
+	back [256]uint8
+	// hides is 1 for rules that hide a constant. slots is how many slots they
+	// make of one.
+	hides, slots [256]uint8
+	// distance of the opcode and distanceRegs of the registers have a bit in
+	// common if a slot may have a distance.
+	distance, distanceRegs [256]uint8
+}
+
+const constantRow = 256 // of choices.usable
 
 // Opcodes that rewrites are made of.
 var (
@@ -73,71 +77,83 @@ var (
 	xorReg = tables.Forms[tables.FormAlu64XorX].Op
 )
 
+var opSecond = tables.Forms[tables.FormLdSecond].Op
+
 // The rules come from the blind column of gen/bpf.txt.
 func init() {
+	c := &choices
 	for n := range rules {
-		rules[n] = rule{mask: ^uint64(0), step: oneSlot}
+		c.slots[n] = 1
 	}
-	for dst := range 16 {
-		xor := bpf.Insn{Op: xorReg, Regs: abi.Registers(uint8(dst), uint8(dst))}
-		rules[zeros+dst] = rule{own: word(&xor), step: oneSlot}
+	enter := func(n uint8, r rule, slots uint8) {
+		r.mov |= abi.AX << 8
+		r.xor |= abi.AX << 8
+		r.own = uint32(slots) - 1
+		rules[n], c.hides[n], c.slots[n] = r, 1, slots
 	}
-	for n, s := range map[uint8]step{upperHalf: upperStep, lowerHalf: hiddenStep} {
-		rules[n].step = s
-	}
-	for _, list := range []*[256]uint8{&numbers[0], &numbers[1]} {
-		list[abi.OpLdImm64], list[tables.Forms[tables.FormLdSecond].Op] = upperHalf, lowerHalf
-	}
+	alu64, alu32 := rule{mov: uint32(mov64), xor: uint32(xor64)}, rule{mov: uint32(mov32), xor: uint32(xor32)}
+	enter(upperHalf, alu64, upperLen)
+	enter(lowerHalf, alu32, hiddenLen)
 	next := uint8(first)
 	for f := tables.Form(1); f < tables.NumForms; f++ {
 		form := &tables.Forms[f]
-		var r rule
-		byRegister := form.Op | abi.SourceX
-		switch form.Blind {
-		case tables.BlindAlu32, tables.BlindMov32, tables.BlindJmp32:
-			r = hide(mov32, xor32, byRegister)
-		case tables.BlindAlu64, tables.BlindMov64, tables.BlindJmp64:
-			r = hide(mov64, xor64, byRegister)
-		case tables.BlindStore:
-			r = hide(mov64, xor64, form.Op|abi.ClassSTX)
-		default:
-			continue
+		op := int(form.Op)
+		if form.Off.Use == tables.UseDistance || form.Imm.Use == tables.UseDistance {
+			c.other[op], c.other[256+op] = 1, 1
 		}
-		if numbers[0][form.Op] != 0 {
+		r := alu64
+		r.op = form.Op | abi.SourceX
+		switch form.Blind {
+		case tables.BlindNone:
+			continue
+		case tables.BlindImm64:
+			c.rule[op], c.rule[256+op] = upperHalf, upperHalf
+			c.row[op], c.row[256+op] = constantRow, constantRow
+			c.other[op], c.other[256+op] = 1, 1
+			continue
+		case tables.BlindSecond:
+			c.rule[op], c.rule[256+op] = lowerHalf, lowerHalf
+			c.row[op], c.row[256+op] = constantRow, constantRow
+			c.back[op] = 1
+			continue
+		case tables.BlindAlu32, tables.BlindMov32, tables.BlindJmp32:
+			r.mov, r.xor = alu32.mov, alu32.xor
+		case tables.BlindStore:
+			r.op = form.Op | abi.ClassSTX
+		}
+		if c.rule[op] != keep {
 			continue // another form of the opcode had the same rule
 		}
-		rules[next] = r
-		numbers[0][form.Op], numbers[1][form.Op] = next, next
+		enter(next, r, hiddenLen)
+		c.rule[op], c.rule[256+op] = next, next
 		if form.Blind == tables.BlindMov32 || form.Blind == tables.BlindMov64 {
-			numbers[1][form.Op] = zeros
+			c.rule[256+op], c.other[256+op] = zero, 1
 		}
 		next++
 	}
-	for regs := range usable {
+	for src, bit := range map[uint8]uint8{0: 1, abi.CallLocal: 2, abi.Imm64Func: 4} {
+		for op := range 256 {
+			if _, ok := bpf.Distance(bpf.Insn{Op: uint8(op), Regs: abi.Registers(0, src)}); ok {
+				c.distance[op] |= bit
+			}
+		}
+		for dst := range uint8(16) {
+			c.distanceRegs[abi.Registers(dst, src)] |= bit
+		}
+	}
+	for regs := range c.distanceRegs {
+		c.distanceRegs[regs] |= 1 // a jump has one, whatever src is
+	}
+	for regs := range 256 {
 		in := bpf.Insn{Op: abi.OpLdImm64, Regs: uint8(regs)}
 		if in.Dst() == abi.AX || in.Src() == abi.AX {
 			continue
 		}
-		usable[regs] = 0xff
-		f, _ := tables.FormOf(in.Op, in.Regs, 0, 0)
-		constant[regs] = tables.Forms[f].Blind == tables.BlindImm64
+		c.usable[regs] = 0xff
+		if f, _ := tables.FormOf(in.Op, in.Regs, 0, 0); tables.Forms[f].Blind == tables.BlindImm64 {
+			c.usable[constantRow+regs] = 0xff
+		}
 	}
-}
-
-// hide returns the rule that makes a constant in AX for the opcode own.
-func hide(mov, xor, own uint8) rule {
-	return rule{
-		mask: 0xffff0f00, // off and dst
-		own:  uint64(own) | abi.AX<<12,
-		mov:  uint32(mov) | abi.AX<<8,
-		xor:  uint32(xor) | abi.AX<<8,
-		step: hiddenStep,
-	}
-}
-
-// word returns an instruction as the little-endian word that it is on the wire.
-func word(in *bpf.Insn) uint64 {
-	return uint64(in.Op) | uint64(in.Regs)<<8 | uint64(uint16(in.Off))<<16 | uint64(uint32(in.Imm))<<32
 }
 
 // set makes an instruction of a word. The compiler makes one store of it.

@@ -3,7 +3,6 @@ package bpf
 import (
 	"fmt"
 	"math"
-	"slices"
 	"sort"
 
 	"github.com/bpfjit/bpfjit/abi"
@@ -51,19 +50,34 @@ const (
 // doesn't fit its field any more. The halves of a 64-bit constant stay
 // together: either both or none are replaced, and nothing goes between them.
 func Apply(p *Program, patches []Patch) (np *Program, index []int32, err error) {
+	r := new(Patched)
+	if err := r.Apply(p, patches); err != nil {
+		return nil, nil, err
+	}
+	return &r.Program, r.Index, nil
+}
+
+// Patched is what Apply makes.
+type Patched struct {
+	Program Program
+	Index   []int32
+	// enter lists what Enter patches insert, by slot.
+	enter []entry
+}
+
+// Apply sets r to p with all changes, see the function Apply. It uses the
+// memory that r has again. With an error nothing in r is of use.
+func (r *Patched) Apply(p *Program, patches []Patch) error {
 	if err := checkPatches(p, patches); err != nil {
-		return nil, nil, err
+		return err
 	}
-	m := mover{old: p, patches: patches}
+	m := mover{old: p, patches: patches, index: resize(r.Index, len(p.Insns)+1), enter: r.enter[:0]}
 	m.layOut()
+	r.Index, r.enter = m.index, m.enter
 	if m.length > math.MaxInt32 {
-		return nil, nil, &Error{Slot: -1, Reason: fmt.Sprintf("has %d slots when patched", m.length)}
+		return &Error{Slot: -1, Reason: fmt.Sprintf("has %d slots when patched", m.length)}
 	}
-	np, err = m.move()
-	if err != nil {
-		return nil, nil, err
-	}
-	return np, m.index, nil
+	return m.move(&r.Program)
 }
 
 // rank orders the patches of one slot.
@@ -141,12 +155,26 @@ type mover struct {
 // pass by.
 type entry struct{ slot, size int }
 
+// run returns how many slots from slot on have no patch, if patch k is the
+// next one.
+func (m *mover) run(slot, k int) int {
+	if k < len(m.patches) {
+		return m.patches[k].Slot - slot
+	}
+	return len(m.old.Insns) - slot
+}
+
 // layOut fills in index, enter and length.
 func (m *mover) layOut() {
 	n := len(m.old.Insns)
-	m.index = make([]int32, n+1)
 	k, at := 0, 0
-	for slot := range n {
+	for slot := 0; ; slot++ {
+		run := m.run(slot, k)
+		count(m.index[slot:slot+run], int32(at))
+		slot, at = slot+run, at+run
+		if slot == n {
+			break
+		}
 		enter, size := 0, 1
 		for ; k < len(m.patches) && m.patches[k].Slot == slot; k++ {
 			switch t := &m.patches[k]; {
@@ -169,6 +197,19 @@ func (m *mover) layOut() {
 	m.length = at
 }
 
+// count fills s with from, from+1 and so on.
+func count(s []int32, from int32) {
+	for len(s) >= 8 {
+		e := (*[8]int32)(s)
+		e[0], e[1], e[2], e[3] = from, from+1, from+2, from+3
+		e[4], e[5], e[6], e[7] = from+4, from+5, from+6, from+7
+		s, from = s[8:], from+8
+	}
+	for i := range s {
+		s[i] = from + int32(i)
+	}
+}
+
 // entered returns where a call of the function at an old slot leads.
 func (m *mover) entered(slot int) int {
 	at := int(m.index[slot])
@@ -181,46 +222,131 @@ func (m *mover) entered(slot int) int {
 	return at
 }
 
-// move fills the new program.
-func (m *mover) move() (*Program, error) {
-	if len(m.patches) == 0 {
-		return &Program{slices.Clone(m.old.Insns), slices.Clone(m.old.Flags), slices.Clone(m.old.Origin)}, nil
+// move makes the new program. Most slots have no patch: it goes over runs of
+// them and over what is patched in between.
+func (m *mover) move(np *Program) error {
+	flags, origin := np.Flags, np.Origin
+	np.Insns = resize(np.Insns, m.length)
+	np.Flags, np.Origin = nil, nil
+	if m.old.Flags != nil || len(m.patches) > 0 {
+		np.Flags = resize(flags, m.length)
 	}
-	np := &Program{
-		Insns:  make([]Insn, 0, m.length),
-		Flags:  make([]Flag, 0, m.length),
-		Origin: make([]int32, 0, m.length),
+	if m.old.Origin != nil || len(m.patches) > 0 {
+		np.Origin = resize(origin, m.length)
 	}
-	add := func(insns []Insn, slot int) {
-		origin := int32(m.old.Source(slot))
-		for _, i := range insns {
-			np.Insns = append(np.Insns, i)
-			np.Flags = append(np.Flags, Inserted)
-			np.Origin = append(np.Origin, origin)
+	n := len(m.old.Insns)
+	k, at := 0, 0
+	for slot := 0; ; slot++ {
+		run := m.run(slot, k)
+		if err := m.moveRun(np, slot, slot+run, at); err != nil {
+			return err
 		}
-	}
-	k := 0
-	for slot, insn := range m.old.Insns {
-		var behind []Insn
+		slot, at = slot+run, at+run
+		if slot == n {
+			return nil
+		}
+		own, ownAt := m.old.Insns[slot], -1
 		for ; k < len(m.patches) && m.patches[k].Slot == slot; k++ {
 			t := &m.patches[k]
-			if t.Own < 0 {
-				add(t.Insns, slot)
-				continue
+			for i, in := range t.Insns {
+				if i == t.Own {
+					own, ownAt = in, at
+				}
+				m.put(np, at, in, Inserted, slot)
+				at++
 			}
-			add(t.Insns[:t.Own], slot)
-			insn, behind = t.Insns[t.Own], t.Insns[t.Own+1:]
 		}
-		insn, err := m.mend(slot, insn, len(np.Insns))
+		if ownAt < 0 {
+			ownAt = at
+			at++
+		}
+		own, err := m.mend(slot, own, ownAt)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		np.Insns = append(np.Insns, insn)
-		np.Flags = append(np.Flags, m.old.Flag(slot))
-		np.Origin = append(np.Origin, int32(m.old.Source(slot)))
-		add(behind, slot)
+		m.put(np, ownAt, own, m.old.Flag(slot), slot)
 	}
-	return np, nil
+}
+
+// put sets a slot of the new program, which comes from an old one.
+func (m *mover) put(np *Program, at int, in Insn, f Flag, slot int) {
+	np.Insns[at], np.Flags[at], np.Origin[at] = in, f, int32(m.old.Source(slot))
+}
+
+// moveRun copies the slots from start up to end.
+func (m *mover) moveRun(np *Program, start, end, at int) error {
+	insns := np.Insns[at:][:end-start]
+	copy(insns, m.old.Insns[start:end])
+	if np.Flags != nil {
+		if flags := np.Flags[at:][:end-start]; m.old.Flags != nil {
+			copy(flags, m.old.Flags[start:end])
+		} else {
+			clear(flags)
+		}
+	}
+	if np.Origin != nil {
+		if origin := np.Origin[at:][:end-start]; m.old.Origin != nil {
+			copy(origin, m.old.Origin[start:end])
+		} else {
+			count(origin, int32(start))
+		}
+	}
+	if len(m.patches) == 0 {
+		return nil // no distance changes
+	}
+	for len(insns) > 0 {
+		block := insns[:min(len(insns), quickBlock)]
+		insns = insns[len(block):]
+		if err := m.mendRun(block, start, at); err != nil {
+			return err
+		}
+		start, at = start+len(block), at+len(block)
+	}
+	return nil
+}
+
+// mendRun sets the distances of slots that have no patch, at most quickBlock
+// of them. Where they are can't be foreseen, so a loop that doesn't branch on
+// it lists them first.
+func (m *mover) mendRun(insns []Insn, start, at int) error {
+	var list [quickBlock]uint8
+	n := 0
+	add := func(i int, in *Insn) {
+		list[uint8(n)] = uint8(i)
+		if distanceOps[in.Op]&distanceRegs[in.Regs] != 0 {
+			n++
+		}
+	}
+	i := 0
+	for ; len(insns)-i >= 4; i += 4 {
+		four := (*[4]Insn)(insns[i:])
+		add(i, &four[0])
+		add(i+1, &four[1])
+		add(i+2, &four[2])
+		add(i+3, &four[3])
+	}
+	for ; i < len(insns); i++ {
+		add(i, &insns[i])
+	}
+	for _, i := range list[:n] {
+		in := &insns[i]
+		slot := start + int(i)
+		if to := slot + 1 + int(in.Off); reaches[in.Op] == reachOff && uint(to) < uint(len(m.index)) {
+			// What mend does, in the usual case.
+			d := int(m.index[to]) - (at + int(i)) - 1
+			if d != int(int16(d)) {
+				return m.far(slot, "off", d, 16)
+			}
+			in.Off = int16(d)
+			continue
+		}
+		mended, err := m.mend(slot, *in, at+int(i))
+		if err != nil {
+			return err
+		}
+		*in = mended
+	}
+	return nil
 }
 
 // mend returns what becomes of insn, which stood at an old slot and now

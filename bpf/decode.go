@@ -11,21 +11,17 @@ import (
 // bit pattern is a slot; Check says whether it is an instruction. The error
 // is an *Error that names the slot that is cut off.
 func Decode(code []byte) ([]Insn, error) {
+	return AppendDecode(make([]Insn, 0, len(code)/abi.InsnSize), code)
+}
+
+// AppendDecode appends the slots of code to insns, as Decode reads them. It
+// allocates nothing if insns has the capacity. With an error it returns nil.
+func AppendDecode(insns []Insn, code []byte) ([]Insn, error) {
 	n := len(code) / abi.InsnSize
 	if rest := len(code) % abi.InsnSize; rest != 0 {
 		return nil, &Error{Slot: n, Reason: fmt.Sprintf("the code ends after %d of %d bytes", rest, abi.InsnSize)}
 	}
-	insns := make([]Insn, n)
-	for i := range insns {
-		b := code[i*abi.InsnSize:][:abi.InsnSize]
-		insns[i] = Insn{
-			Op:   b[0],
-			Regs: b[1],
-			Off:  int16(binary.LittleEndian.Uint16(b[2:])),
-			Imm:  int32(binary.LittleEndian.Uint32(b[4:])),
-		}
-	}
-	return insns, nil
+	return abi.AppendSlots(insns, code), nil
 }
 
 // Encode is the reverse of Decode.

@@ -24,16 +24,15 @@ func (c *checker) function(f Func) error {
 			return c.fail(slot, field, "leads to slot %d, outside of the program", t)
 		case t < int64(f.Start) || t >= int64(f.End):
 			return c.fail(slot, field, "leads to slot %d, outside of its function", t)
-		case c.second[t]:
+		case c.second(int(t)):
 			return c.fail(slot, field, "leads into the 64-bit constant of slot %d", t-1)
 		}
 	}
-	last := f.End - 1
-	end := form(insns[last])
-	if end.Flow == tables.FlowExit || end.Flow == tables.FlowJump || c.dialect == Translated && end.Flow == tables.FlowCall {
+	if c.ends(f) {
 		return nil
 	}
-	if c.second[last] {
+	last := f.End - 1
+	if c.second(last) {
 		last--
 	}
 	what := "the function"
@@ -41,6 +40,17 @@ func (c *checker) function(f Func) error {
 		what = "the program"
 	}
 	return c.fail(last, "", "%s can go on behind its last instruction", what)
+}
+
+// ends reports whether execution can't pass the end of a function.
+func (c *checker) ends(f Func) bool {
+	switch form(c.p.Insns[f.End-1]).Flow {
+	case tables.FlowExit, tables.FlowJump:
+		return true
+	case tables.FlowCall:
+		return c.dialect == Translated
+	}
+	return false
 }
 
 // form returns the form of an instruction that has one.

@@ -68,6 +68,56 @@ func toFunction(form *tables.FormInfo) bool {
 	return form.Flow != tables.FlowBranch && form.Flow != tables.FlowJump
 }
 
+// appendLinks appends the slots that may lead to functions. They are few.
+func appendLinks(links []int32, insns []Insn) []int32 {
+	is := func(i *Insn) uint8 { return linkOps[i.Op] & distanceRegs[i.Regs] }
+	n := len(insns)
+	for len(insns) >= 4 {
+		four := (*[4]Insn)(insns)
+		if is(&four[0])|is(&four[1])|is(&four[2])|is(&four[3]) != 0 {
+			for i := range four {
+				if is(&four[i]) != 0 {
+					links = append(links, int32(n-len(insns)+i))
+				}
+			}
+		}
+		insns = insns[4:]
+	}
+	for i := range insns {
+		if is(&insns[i]) != 0 {
+			links = append(links, int32(n-len(insns)+i))
+		}
+	}
+	return links
+}
+
+// A slot may have a distance if distanceOps of its opcode and distanceRegs of
+// its registers have a bit in common. With linkOps, it may have one that leads
+// to a function.
+var linkOps, distanceOps, distanceRegs = func() (links, all, regs [256]uint8) {
+	const (
+		call = 1 << iota
+		function
+		other
+	)
+	for op, r := range reaches {
+		if r != reachNothing {
+			all[op] = other
+		}
+	}
+	links[abi.OpCall], links[abi.OpLdImm64] = call, function
+	all[abi.OpCall], all[abi.OpLdImm64] = call, function
+	for r := range regs {
+		switch regs[r] = other; r >> 4 {
+		case abi.CallLocal:
+			regs[r] |= call
+		case abi.Imm64Func:
+			regs[r] |= function
+		}
+	}
+	return links, all, regs
+}()
+
 // Functions finds the functions of a source program. The main program is the
 // first; others begin where a call or an address constant leads, and end
 // where the next one begins. The error is an *Error that names a call that
@@ -77,31 +127,28 @@ func Functions(p *Program) ([]Func, error) {
 	if n == 0 {
 		return nil, nil
 	}
-	// number[i] is 1 + the index of the function that begins at slot i. In
-	// the first walk 1 marks a beginning.
+	links := appendLinks(nil, p.Insns)
+	if len(links) == 0 {
+		return []Func{{Start: 0, End: n}}, nil
+	}
+	// number[i] is 1 + the index of the function that begins at slot i. At
+	// first 1 marks a beginning.
 	number := make([]int32, n)
 	number[0] = 1
-	inner := false // the slot is the second half of a constant
-	linked := false
-	for i, insn := range p.Insns {
-		if inner {
-			inner = false
-			continue
-		}
-		inner = insn.Op == abi.OpLdImm64
-		d, form, ok := distance(insn)
-		if !ok || !toFunction(form) {
+	h := halves{insns: p.Insns}
+	linked := links[:0] // those that lead somewhere
+	for _, i := range links {
+		insn := p.Insns[i]
+		d, _, ok := distance(insn)
+		if !ok || h.second(int(i)) {
 			continue
 		}
 		t := int64(i) + 1 + int64(d)
 		if t < 0 || t >= int64(n) {
-			return nil, &Error{Slot: i, Insn: insn, Field: "imm", Reason: fmt.Sprintf("leads to slot %d, outside of the program", t)}
+			return nil, &Error{Slot: int(i), Insn: insn, Field: "imm", Reason: fmt.Sprintf("leads to slot %d, outside of the program", t)}
 		}
 		number[t] = 1
-		linked = true
-	}
-	if !linked {
-		return []Func{{Start: 0, End: n}}, nil
+		linked = append(linked, i)
 	}
 	var funcs []Func
 	for i := range number {
@@ -113,36 +160,54 @@ func Functions(p *Program) ([]Func, error) {
 			number[i] = int32(len(funcs))
 		}
 	}
-	return funcs, link(p, funcs, number)
+	return funcs, link(p, funcs, number, linked)
+}
+
+// halves tells second halves of constants from other slots, in programs that
+// nobody has checked: what follows a first half is a second one, whatever it
+// looks like.
+type halves struct {
+	insns []Insn
+	// known is a slot that isn't a second half.
+	known int
+}
+
+// second reports whether a slot is a second half. Slots are asked for in
+// order, so that time goes with the slots even if many look like first halves.
+func (h *halves) second(slot int) bool {
+	at := slot
+	for at > h.known && h.insns[at-1].Op == abi.OpLdImm64 {
+		at--
+	}
+	second := (slot-at)%2 != 0
+	h.known = slot
+	if second {
+		h.known--
+	}
+	return second
 }
 
 // link fills in Calls and Refs, and sees to it that no function begins in the
 // middle of a constant.
-func link(p *Program, funcs []Func, number []int32) error {
-	f := -1
-	inner := false
-	var cut []int // functions that begin in the middle of a constant
-	for i, insn := range p.Insns {
-		if number[i] != 0 {
+func link(p *Program, funcs []Func, number, linked []int32) error {
+	f := 0
+	for _, i := range linked {
+		for int(i) >= funcs[f].End {
 			f++
 		}
-		if inner {
-			inner = false
-			if number[i] != 0 {
-				cut = append(cut, i)
-			}
-			continue
-		}
-		inner = insn.Op == abi.OpLdImm64
-		d, form, ok := distance(insn)
-		if !ok || !toFunction(form) {
-			continue
-		}
-		c := Call{Slot: i, Callee: int(number[i+1+int(d)]) - 1}
+		d, form, _ := distance(p.Insns[i])
+		c := Call{Slot: int(i), Callee: int(number[int(i)+1+int(d)]) - 1}
 		if form.Flow == tables.FlowCall {
 			funcs[f].Calls = append(funcs[f].Calls, c)
 		} else {
 			funcs[f].Refs = append(funcs[f].Refs, c)
+		}
+	}
+	h := halves{insns: p.Insns}
+	var cut []int // functions that begin in the middle of a constant
+	for i := range funcs {
+		if start := funcs[i].Start; h.second(start) {
+			cut = append(cut, start)
 		}
 	}
 	if cut == nil {

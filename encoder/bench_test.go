@@ -90,37 +90,44 @@ func benchmark(b *testing.B, f func(b *testing.B, im impl, p tables.Profile, pro
 	}
 }
 
-// BenchmarkMeasure counts the bytes of slots that go in.
-func BenchmarkMeasure(b *testing.B) {
+// BenchmarkWrite counts the bytes of slots that go in.
+func BenchmarkWrite(b *testing.B) {
 	benchmark(b, func(b *testing.B, im impl, p tables.Profile, prog []abi.Insn) {
-		rows, pos, marks := make([]uint16, len(prog)), make([]Position, len(prog)+1), make([]uint32, len(prog))
+		d := newDraft(len(prog))
 		b.SetBytes(int64(len(prog) * abi.InsnSize))
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, end := im.measure(&tables.Finders[p], prog, rows, pos, marks); end != len(prog) {
-				b.Fatalf("no code for slot %d: %v", end, prog[end])
+			if !im.write(d, p, prog, false) {
+				b.Fatal("refused")
 			}
 		}
 	})
 }
 
-// BenchmarkEmit counts the bytes of code that come out, gaps included.
-func BenchmarkEmit(b *testing.B) {
+// BenchmarkJoin counts the bytes of code that come out, gaps included.
+func BenchmarkJoin(b *testing.B) {
 	benchmark(b, func(b *testing.B, im impl, p tables.Profile, prog []abi.Insn) {
-		rows, pos, marks := make([]uint16, len(prog)), make([]Position, len(prog)+1), make([]uint32, len(prog))
-		n, end := im.measure(&tables.Finders[p], prog, rows, pos, marks)
-		gaps, ends := make([]uint32, n), make([]uint32, len(prog))
-		for k := range gaps {
-			gaps[k] = 5
+		d := newDraft(len(prog))
+		if !im.write(d, p, prog, false) {
+			b.Fatal("refused")
 		}
-		size := int(pos[end].Bytes()) + 5*n
-		code := make([]byte, size+Slack)
+		_, marks := d.Before(uint32(len(prog)))
+		d.Marks = d.Marks[:marks]
+		gaps := make([]Gap, len(d.Marks), len(d.Marks)+1)
+		for k := range gaps {
+			gaps[k].Len = 5
+		}
+		size := d.Len() + 5*len(gaps)
+		code, ends := make([]byte, size+Slack), make([]uint32, len(prog)+EndsSlack)
 		b.SetBytes(int64(size))
 		b.ReportAllocs()
 		for b.Loop() {
-			if got := im.emit(code, prog, rows, gaps, ends); got != size {
-				b.Fatalf("%d bytes, want %d", got, size)
-			}
+			im.join(d, code, 0, gaps, ends)
 		}
 	})
+}
+
+// newDraft returns a draft with memory for n slots.
+func newDraft(n int) *Draft {
+	return &Draft{Ends: make([]uint32, n+1, n+1+EndsSlack), Ranks: make([]uint32, n+1), Marks: make([]Mark, n+1)}
 }

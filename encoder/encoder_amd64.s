@@ -4,344 +4,581 @@
 
 #include "textflag.h"
 
-DATA biases<>+0(SB)/2, $0x7f80
-DATA biases<>+2(SB)/2, $0x8000
-DATA biases<>+4(SB)/2, $0x7fff
-DATA biases<>+6(SB)/2, $0x7ffe
-DATA biases<>+8(SB)/2, $0x7fff
-DATA biases<>+10(SB)/2, $0x8000
-DATA biases<>+12(SB)/2, $0x7f80
-DATA biases<>+14(SB)/2, $0x7fff
-GLOBL biases<>(SB), RODATA|NOPTR, $16
+// func classifyAVO(insns *uint64, scratch *uint64, from int, to int) (ok bool)
+// Requires: AVX, AVX2
+TEXT ·classifyAVO(SB), NOSPLIT, $0-33
+	MOVQ insns+0(FP), AX
+	MOVQ scratch+8(FP), CX
+	MOVQ from+16(FP), DX
+	MOVQ to+24(FP), BX
 
-DATA limits<>+0(SB)/2, $0x7eff
-DATA limits<>+2(SB)/2, $0xffff
-DATA limits<>+4(SB)/2, $0x7ffe
-DATA limits<>+6(SB)/2, $0x7ffe
-DATA limits<>+8(SB)/2, $0x7ffe
-DATA limits<>+10(SB)/2, $0x7ffe
-DATA limits<>+12(SB)/2, $0x7eff
-DATA limits<>+14(SB)/2, $0x7ffe
-GLOBL limits<>(SB), RODATA|NOPTR, $16
+	// insns -= 8*from
+	MOVQ     DX, SI
+	SHLQ     $0x03, SI
+	SUBQ     SI, AX
+	VPXOR    Y4, Y4, Y4
+	VPXOR    Y6, Y6, Y6
+	VPCMPEQD Y5, Y5, Y5
 
-// func measureAVO(job *[12]uint64) (ok bool)
-// Requires: CMOV, SSE, SSE2
-TEXT ·measureAVO(SB), NOSPLIT, $24-9
-	MOVQ job+0(FP), CX
+sixteen:
+	// imm and op, regs, off of slots 0 to 7, and of those behind them
+	VMOVDQU     (AX)(DX*8), X2
+	VINSERTI128 $0x01, 32(AX)(DX*8), Y2, Y2
+	VMOVDQU     16(AX)(DX*8), X3
+	VINSERTI128 $0x01, 48(AX)(DX*8), Y3, Y3
+	VSHUFPS     $0xdd, Y3, Y2, Y7
+	VSHUFPS     $0x88, Y3, Y2, Y0
+	VMOVDQU     8(AX)(DX*8), X2
+	VINSERTI128 $0x01, 40(AX)(DX*8), Y2, Y2
+	VMOVDQU     24(AX)(DX*8), X3
+	VINSERTI128 $0x01, 56(AX)(DX*8), Y3, Y3
+	VSHUFPS     $0xdd, Y3, Y2, Y8
+	VSHUFPS     $0x88, Y3, Y2, Y2
 
-	// end = min(stop, count-1)
-	MOVQ    40(CX), AX
-	MOVQ    48(CX), DX
-	DECQ    DX
-	CMPQ    AX, DX
-	CMOVQGT DX, AX
-	MOVQ    AX, 16(SP)
-	MOVQ    (CX), BX
-	MOVQ    8(CX), SI
-	MOVQ    16(CX), DI
-	MOVQ    32(CX), R12
-	MOVQ    (DI)(R12*8), R13
+	// A slot is the first half of a constant if and only if the next is a second half.
+	VPAND    byteMask<>+0(SB), Y2, Y2
+	VPCMPEQD Y4, Y2, Y2
+	VPAND    byteMask<>+0(SB), Y0, Y1
+	VPCMPEQD wideOp<>+0(SB), Y1, Y1
+	VPXOR    Y2, Y1, Y1
+	VPOR     Y1, Y6, Y6
 
-	// Marks count from pos[0]: marks -= 4*first
-	MOVQ  24(CX), R8
-	MOVQ  64(CX), AX
-	SHLQ  $0x02, AX
-	SUBQ  AX, R8
-	MOVQ  56(CX), R9
-	MOVQ  72(CX), R10
-	MOVQ  80(CX), R11
-	MOVQ  88(CX), CX
-	MOVOU biases<>+0(SB), X3
-	MOVOU limits<>+0(SB), X4
-	CMPQ  R12, 16(SP)
-	JGE   out
+	// fields[i] = off with its sign, and imm
+	VPSRAD       $0x10, Y0, Y9
+	VPUNPCKLDQ   Y7, Y9, Y2
+	VPUNPCKHDQ   Y7, Y9, Y3
+	VMOVDQU      X2, (CX)(DX*8)
+	VMOVDQU      X3, 16(CX)(DX*8)
+	VEXTRACTI128 $0x01, Y2, 32(CX)(DX*8)
+	VEXTRACTI128 $0x01, Y3, 48(CX)(DX*8)
 
-loop:
-	// Eight words: imm four times, the next imm twice, off twice.
-	MOVOU    (BX)(R12*8), X0
-	PSHUFD   $0x55, X0, X1
-	MOVO     X0, X2
-	PSRAL    $0x10, X2
-	SHUFPS   $0x0f, X2, X0
-	PACKSSLW X0, X1
+	// imm and op, regs, off of slots 8 to 15, and of those behind them
+	VMOVDQU     64(AX)(DX*8), X2
+	VINSERTI128 $0x01, 96(AX)(DX*8), Y2, Y2
+	VMOVDQU     80(AX)(DX*8), X3
+	VINSERTI128 $0x01, 112(AX)(DX*8), Y3, Y3
+	VSHUFPS     $0xdd, Y3, Y2, Y10
+	VSHUFPS     $0x88, Y3, Y2, Y0
+	VMOVDQU     72(AX)(DX*8), X2
+	VINSERTI128 $0x01, 104(AX)(DX*8), Y2, Y2
+	VMOVDQU     88(AX)(DX*8), X3
+	VINSERTI128 $0x01, 120(AX)(DX*8), Y3, Y3
+	VSHUFPS     $0xdd, Y3, Y2, Y11
+	VSHUFPS     $0x88, Y3, Y2, Y2
 
-	// c = bits 8 to 15 of the class
-	PADDW    X3, X1
-	PCMPGTW  X4, X1
-	PXOR     X0, X0
-	PACKSSWB X1, X0
-	PMOVMSKB X0, R15
+	// A slot is the first half of a constant if and only if the next is a second half.
+	VPAND    byteMask<>+0(SB), Y2, Y2
+	VPCMPEQD Y4, Y2, Y2
+	VPAND    byteMask<>+0(SB), Y0, Y1
+	VPCMPEQD wideOp<>+0(SB), Y1, Y1
+	VPXOR    Y2, Y1, Y1
+	VPOR     Y1, Y6, Y6
 
-	// key = slot<<ClassBits | RegClass[regs] | c
-	MOVBLZX 1(BX)(R12*8), DX
-	ORL     (CX)(DX*4), R15
-	MOVQ    (BX)(R12*8), AX
-	SHLQ    $0x17, AX
-	ORQ     R15, AX
+	// fields[i] = off with its sign, and imm
+	VPSRAD       $0x10, Y0, Y0
+	VPUNPCKLDQ   Y10, Y0, Y2
+	VPUNPCKHDQ   Y10, Y0, Y3
+	VMOVDQU      X2, 64(CX)(DX*8)
+	VMOVDQU      X3, 80(CX)(DX*8)
+	VEXTRACTI128 $0x01, Y2, 96(CX)(DX*8)
+	VEXTRACTI128 $0x01, Y3, 112(CX)(DX*8)
 
-	// c = RowIndex[Base + Last & upper half of (key&Mask)*Mul]
-	MOVBLZX (BX)(R12*8), R14
-	SHLL    $0x05, R14
-	ANDQ    (R10)(R14*1), AX
-	MULQ    8(R10)(R14*1)
-	ANDQ    16(R10)(R14*1), DX
-	ADDQ    24(R10)(R14*1), DX
-	MOVWLZX (R11)(DX*2), R15
-	TESTL   R15, R15
-	JZ      none
+	// Words of 16 bits: what doesn't fit becomes the largest or smallest that does.
+	VPACKSSDW Y10, Y7, Y7
+	VPACKSSDW Y11, Y8, Y8
+	VPACKSSDW Y0, Y9, Y9
 
-	// rows[i] = c; p += Rows[c].Adds; pos[i+1] = p
-	MOVW R15, (SI)(R12*2)
-	SHLL $0x05, R15
-	ADDQ 16(R9)(R15*1), R13
-	MOVQ R13, 8(DI)(R12*8)
-	INCQ R12
-	CMPQ R12, 16(SP)
-	JLT  loop
+	// imm8
+	VPSLLW   $0x08, Y7, Y0
+	VPSRAW   $0x08, Y0, Y0
+	VPCMPEQW Y7, Y0, Y0
+	VPAND    imm8<>+0(SB), Y0, Y0
 
-out:
-	MOVQ job+0(FP), AX
-	MOVQ 40(AX), R15
-	CMPQ R12, R15
-	JGE  all
-	MOVQ R15, 16(SP)
+	// immNeg
+	VPSRAW $0x0f, Y7, Y1
+	VPAND  immNeg<>+0(SB), Y1, Y1
+	VPOR   Y1, Y0, Y0
 
-	// The last one is read from a copy, with an empty slot behind it.
-	MOVQ (BX)(R12*8), R14
-	MOVQ R14, (SP)
-	MOVQ $+0, 8(SP)
-	LEAQ (SP), BX
-	MOVQ R12, R14
-	SHLQ $0x03, R14
-	SUBQ R14, BX
-	JMP  loop
+	// immZero
+	VPCMPEQW Y4, Y7, Y1
+	VPAND    immZero<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
 
-none:
-	MOVB $0x00, ok+8(FP)
-	JMP  marks
+	// immOne
+	VPCMPEQW one<>+0(SB), Y7, Y1
+	VPAND    immOne<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
 
-all:
-	MOVB $0x01, ok+8(FP)
+	// highZero
+	VPCMPEQW Y4, Y8, Y1
+	VPAND    highZero<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
 
-	// marks[pos[f].Marks()] = f for f from next to i: if f isn't a mark, the
-	// next one overwrites it. In a loop of its own: a store whose address is
-	// known late would hold up the loads above, and costs 40 % there.
-marks:
-	MOVQ job+0(FP), AX
-	MOVQ 32(AX), R14
-	MOVQ R12, 32(AX)
-	CMPQ R14, R12
-	JGE  done
+	// highOnes
+	VPCMPEQW Y5, Y8, Y1
+	VPAND    highOnes<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
 
-mark:
-	MOVL 4(DI)(R14*8), R15
-	MOVL R14, (R8)(R15*4)
-	INCQ R14
-	CMPQ R14, R12
-	JLT  mark
+	// off8
+	VPSLLW   $0x08, Y9, Y1
+	VPSRAW   $0x08, Y1, Y1
+	VPCMPEQW Y9, Y1, Y1
+	VPAND    off8<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
 
-done:
+	// offZero
+	VPCMPEQW Y4, Y9, Y1
+	VPAND    offZero<>+0(SB), Y1, Y1
+	VPOR     Y1, Y0, Y0
+
+	// The order of slots again
+	VPERMQ  $0xd8, Y0, Y0
+	VMOVDQU Y0, 2304(CX)(DX*2)
+	ADDQ    $0x10, DX
+	CMPQ    DX, BX
+	JLT     sixteen
+	VPTEST  Y6, Y6
+	SETEQ   ok+32(FP)
+	VZEROUPPER
 	RET
 
-// func emitAVO(job *[16]uint64) (wrong int)
-// Requires: CMOV, SSE2
-TEXT ·emitAVO(SB), NOSPLIT, $72-16
+DATA byteMask<>+0(SB)/4, $0x000000ff
+DATA byteMask<>+4(SB)/4, $0x000000ff
+DATA byteMask<>+8(SB)/4, $0x000000ff
+DATA byteMask<>+12(SB)/4, $0x000000ff
+DATA byteMask<>+16(SB)/4, $0x000000ff
+DATA byteMask<>+20(SB)/4, $0x000000ff
+DATA byteMask<>+24(SB)/4, $0x000000ff
+DATA byteMask<>+28(SB)/4, $0x000000ff
+GLOBL byteMask<>(SB), RODATA|NOPTR, $32
+
+DATA wideOp<>+0(SB)/4, $0x00000018
+DATA wideOp<>+4(SB)/4, $0x00000018
+DATA wideOp<>+8(SB)/4, $0x00000018
+DATA wideOp<>+12(SB)/4, $0x00000018
+DATA wideOp<>+16(SB)/4, $0x00000018
+DATA wideOp<>+20(SB)/4, $0x00000018
+DATA wideOp<>+24(SB)/4, $0x00000018
+DATA wideOp<>+28(SB)/4, $0x00000018
+GLOBL wideOp<>(SB), RODATA|NOPTR, $32
+
+DATA one<>+0(SB)/4, $0x00010001
+DATA one<>+4(SB)/4, $0x00010001
+DATA one<>+8(SB)/4, $0x00010001
+DATA one<>+12(SB)/4, $0x00010001
+DATA one<>+16(SB)/4, $0x00010001
+DATA one<>+20(SB)/4, $0x00010001
+DATA one<>+24(SB)/4, $0x00010001
+DATA one<>+28(SB)/4, $0x00010001
+GLOBL one<>(SB), RODATA|NOPTR, $32
+
+DATA imm8<>+0(SB)/4, $0x01000100
+DATA imm8<>+4(SB)/4, $0x01000100
+DATA imm8<>+8(SB)/4, $0x01000100
+DATA imm8<>+12(SB)/4, $0x01000100
+DATA imm8<>+16(SB)/4, $0x01000100
+DATA imm8<>+20(SB)/4, $0x01000100
+DATA imm8<>+24(SB)/4, $0x01000100
+DATA imm8<>+28(SB)/4, $0x01000100
+GLOBL imm8<>(SB), RODATA|NOPTR, $32
+
+DATA immNeg<>+0(SB)/4, $0x02000200
+DATA immNeg<>+4(SB)/4, $0x02000200
+DATA immNeg<>+8(SB)/4, $0x02000200
+DATA immNeg<>+12(SB)/4, $0x02000200
+DATA immNeg<>+16(SB)/4, $0x02000200
+DATA immNeg<>+20(SB)/4, $0x02000200
+DATA immNeg<>+24(SB)/4, $0x02000200
+DATA immNeg<>+28(SB)/4, $0x02000200
+GLOBL immNeg<>(SB), RODATA|NOPTR, $32
+
+DATA immZero<>+0(SB)/4, $0x04000400
+DATA immZero<>+4(SB)/4, $0x04000400
+DATA immZero<>+8(SB)/4, $0x04000400
+DATA immZero<>+12(SB)/4, $0x04000400
+DATA immZero<>+16(SB)/4, $0x04000400
+DATA immZero<>+20(SB)/4, $0x04000400
+DATA immZero<>+24(SB)/4, $0x04000400
+DATA immZero<>+28(SB)/4, $0x04000400
+GLOBL immZero<>(SB), RODATA|NOPTR, $32
+
+DATA immOne<>+0(SB)/4, $0x08000800
+DATA immOne<>+4(SB)/4, $0x08000800
+DATA immOne<>+8(SB)/4, $0x08000800
+DATA immOne<>+12(SB)/4, $0x08000800
+DATA immOne<>+16(SB)/4, $0x08000800
+DATA immOne<>+20(SB)/4, $0x08000800
+DATA immOne<>+24(SB)/4, $0x08000800
+DATA immOne<>+28(SB)/4, $0x08000800
+GLOBL immOne<>(SB), RODATA|NOPTR, $32
+
+DATA highZero<>+0(SB)/4, $0x10001000
+DATA highZero<>+4(SB)/4, $0x10001000
+DATA highZero<>+8(SB)/4, $0x10001000
+DATA highZero<>+12(SB)/4, $0x10001000
+DATA highZero<>+16(SB)/4, $0x10001000
+DATA highZero<>+20(SB)/4, $0x10001000
+DATA highZero<>+24(SB)/4, $0x10001000
+DATA highZero<>+28(SB)/4, $0x10001000
+GLOBL highZero<>(SB), RODATA|NOPTR, $32
+
+DATA highOnes<>+0(SB)/4, $0x20002000
+DATA highOnes<>+4(SB)/4, $0x20002000
+DATA highOnes<>+8(SB)/4, $0x20002000
+DATA highOnes<>+12(SB)/4, $0x20002000
+DATA highOnes<>+16(SB)/4, $0x20002000
+DATA highOnes<>+20(SB)/4, $0x20002000
+DATA highOnes<>+24(SB)/4, $0x20002000
+DATA highOnes<>+28(SB)/4, $0x20002000
+GLOBL highOnes<>(SB), RODATA|NOPTR, $32
+
+DATA off8<>+0(SB)/4, $0x40004000
+DATA off8<>+4(SB)/4, $0x40004000
+DATA off8<>+8(SB)/4, $0x40004000
+DATA off8<>+12(SB)/4, $0x40004000
+DATA off8<>+16(SB)/4, $0x40004000
+DATA off8<>+20(SB)/4, $0x40004000
+DATA off8<>+24(SB)/4, $0x40004000
+DATA off8<>+28(SB)/4, $0x40004000
+GLOBL off8<>(SB), RODATA|NOPTR, $32
+
+DATA offZero<>+0(SB)/4, $0x80008000
+DATA offZero<>+4(SB)/4, $0x80008000
+DATA offZero<>+8(SB)/4, $0x80008000
+DATA offZero<>+12(SB)/4, $0x80008000
+DATA offZero<>+16(SB)/4, $0x80008000
+DATA offZero<>+20(SB)/4, $0x80008000
+DATA offZero<>+24(SB)/4, $0x80008000
+DATA offZero<>+28(SB)/4, $0x80008000
+GLOBL offZero<>(SB), RODATA|NOPTR, $32
+
+// func writeAVO(job *[14]uint64) (ok bool)
+// Requires: AVX, BMI2
+TEXT ·writeAVO(SB), NOSPLIT, $56-9
 	MOVQ job+0(FP), AX
-	MOVQ 96(AX), R12
-	MOVQ R12, 32(SP)
+	MOVQ (AX), SI
+	MOVQ 8(AX), DI
+	MOVQ 16(AX), R8
+	MOVQ 32(AX), R10
+	MOVQ 40(AX), R11
+	MOVQ 24(AX), R9
 	MOVQ 80(AX), R12
-	MOVQ R12, 40(SP)
-	MOVQ 64(AX), R12
-	MOVQ R12, 48(SP)
-	MOVQ $+0, 16(SP)
+	MOVQ 88(AX), R13
+	MOVQ 104(AX), R14
+	MOVQ 96(AX), DX
+	MOVQ DX, (SP)
+	MOVQ 56(AX), DX
+	MOVQ DX, 8(SP)
+	MOVQ 64(AX), DX
+	MOVQ DX, 16(SP)
+	MOVQ 72(AX), DX
+	MOVQ DX, 24(SP)
 
-	// end = min(stop, count-1)
-	MOVQ    40(AX), R12
-	MOVQ    48(AX), R13
-	DECQ    R13
-	CMPQ    R12, R13
-	CMOVQGT R13, R12
-	MOVQ    R12, 24(SP)
-	MOVQ    (AX), CX
-	MOVQ    8(AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    24(AX), SI
-	MOVQ    120(AX), R12
-	LEAQ    (SI)(R12*4), DI
-	MOVQ    112(AX), R12
-	LEAQ    (SI)(R12*4), SI
-	MOVQ    56(AX), R9
-	MOVQ    72(AX), R8
-	MOVQ    88(AX), R10
-	MOVQ    104(AX), R11
-	MOVQ    32(AX), AX
-	CMPQ    SI, DI
-	JNE     start
+	// Slot i is element i-next of the scratch.
+	MOVQ 48(AX), BP
+	LEAQ 2304(BP), R15
+	MOVQ R13, DX
+	SHLQ $0x01, DX
+	SUBQ DX, R15
+	SHLQ $0x02, DX
+	SUBQ DX, BP
 
-	// No gaps are left: read zeros instead.
-	LEAQ 16(SP), SI
-	LEAQ 20(SP), DI
+	// Two slots at a time; of an odd number the first is the second of two.
+	MOVQ  (SP), AX
+	SUBQ  R13, AX
+	TESTB $0x01, AL
+	JZ    slot0
+	DECQ  R13
+	JMP   slot1
 
-start:
-	CMPQ AX, 24(SP)
-	JGE  out
+slot0:
+	// row = class of slot i+0
+	MOVQ    (SI)(R13*8), AX
+	MOVBLZX AL, CX
+	MOVBLZX AH, BX
+	MOVWLZX (R15)(R13*2), DX
+	ORL     3072(R10)(BX*4), DX
+	ORL     DX, R14
 
-loop:
-	// s = &Rows[rows[i]]
-	MOVWLZX (DX)(AX*2), R14
-	CMPQ    R14, 40(SP)
-	JAE     unknown
-	SHLL    $0x05, R14
-	ADDQ    R9, R14
-	CMPB    30(R14), $0x00
-	JNE     many
+	// key = slot<<classBits | class; row = index[Bases[op] + PEXT(key, Masks[op])]
+	SHLQ  $0x17, AX
+	ORQ   DX, AX
+	PEXTQ (R10)(CX*8), AX, DX
+	ADDL  2048(R10)(CX*4), DX
+	MOVL  65536(R11)(DX*4), DX
 
-	// head = Head ^ Bits[Dst+dst] ^ Bits[Src+src]
-	MOVBLZX 1(CX)(AX*8), R13
-	MOVL    R13, R12
-	ANDL    $0x0f, R13
-	SHRL    $0x04, R12
-	MOVWLZX 8(R14), R15
-	ADDL    R15, R13
-	MOVWLZX 10(R14), R15
-	ADDL    R15, R12
-	MOVQ    (R14), R15
-	XORQ    (R8)(R13*8), R15
-	XORQ    (R8)(R12*8), R15
+	// Is the slot what the row is for, and is the row a single step?
+	ANDQ 32(R11)(DX*1), AX
+	CMPQ AX, 40(R11)(DX*1)
+	JNE  rare0
 
-	// if at+Len > room: too short; t = code+at; at += Len
-	LEAQ    (R10)(R11*1), R12
-	MOVBLZX 14(R14), R13
-	ADDQ    R13, R11
-	CMPQ    R11, 32(SP)
-	JGT     short
+	// code = fields at their places ^ Head ^ pairs[Pair + regs]
+	ADDL    56(R11)(DX*1), BX
+	VMOVDQU (BP)(R13*8), X0
+	VPSHUFB 16(R11)(DX*1), X0, X0
+	VPXOR   (R11)(DX*1), X0, X0
+	VMOVQ   98304(R11)(BX*8), X1
+	VPXOR   X1, X0, X0
+
+	// The next step overwrites what is too much.
+	VMOVDQU X0, (R12)
+	ADDQ    48(R11)(DX*1), R12
+
+written0:
+	// ends[i+1] = at; *marks = {slot, row}, kept if it is a mark; ranks[i+1] = marks
+	MOVL R12, 4(DI)(R13*4)
+	MOVL R13, (R9)
+	MOVL DX, 4(R9)
+	MOVL 60(R11)(DX*1), DX
+	ADDQ DX, R9
+	MOVL R9, 4(R8)(R13*4)
+
+slot1:
+	// row = class of slot i+1
+	MOVQ    8(SI)(R13*8), AX
+	MOVBLZX AL, CX
+	MOVBLZX AH, BX
+	MOVWLZX 2(R15)(R13*2), DX
+	ORL     3072(R10)(BX*4), DX
+	ORL     DX, R14
+
+	// key = slot<<classBits | class; row = index[Bases[op] + PEXT(key, Masks[op])]
+	SHLQ  $0x17, AX
+	ORQ   DX, AX
+	PEXTQ (R10)(CX*8), AX, DX
+	ADDL  2048(R10)(CX*4), DX
+	MOVL  65536(R11)(DX*4), DX
+
+	// Is the slot what the row is for, and is the row a single step?
+	ANDQ 32(R11)(DX*1), AX
+	CMPQ AX, 40(R11)(DX*1)
+	JNE  rare1
+
+	// code = fields at their places ^ Head ^ pairs[Pair + regs]
+	ADDL    56(R11)(DX*1), BX
+	VMOVDQU 8(BP)(R13*8), X0
+	VPSHUFB 16(R11)(DX*1), X0, X0
+	VPXOR   (R11)(DX*1), X0, X0
+	VMOVQ   98304(R11)(BX*8), X1
+	VPXOR   X1, X0, X0
+
+	// The next step overwrites what is too much.
+	VMOVDQU X0, (R12)
+	ADDQ    48(R11)(DX*1), R12
+
+written1:
+	// ends[i+2] = at; *marks = {slot, row}, kept if it is a mark; ranks[i+2] = marks
+	MOVL R12, 8(DI)(R13*4)
+	LEAL 1(R13), CX
+	MOVL CX, (R9)
+	MOVL DX, 4(R9)
+	MOVL 60(R11)(DX*1), DX
+	ADDQ DX, R9
+	MOVL R9, 8(R8)(R13*4)
+	ADDQ $0x02, R13
+	CMPQ R13, (SP)
+	JLT  slot0
+	VZEROUPPER
+	MOVQ job+0(FP), AX
+	MOVQ R9, 24(AX)
+	MOVQ R12, 80(AX)
+	MOVQ R13, 88(AX)
+	MOVQ R14, 104(AX)
+	MOVB $0x01, ok+8(FP)
+	RET
+
+rare0:
+	// Everything again, with the row that has it all.
+	MOVQ    DX, 32(SP)
+	ADDQ    8(SP), DX
+	MOVBLZX 1(SI)(R13*8), BX
+	MOVL    3072(R10)(BX*4), AX
+	TESTL   AX, 32(DX)
+	JNZ     bad
+	MOVQ    16(DX), AX
+	ANDQ    (SI)(R13*8), AX
+	CMPQ    AX, 24(DX)
+	JNE     bad
+
+	// The row is the first step, the others are behind Steps[First]. next and last
+	// say which.
+	MOVBLZX 45(DX), AX
+	MOVWLZX 40(DX), CX
+	ADDL    CX, AX
+	SHLL    $0x04, AX
+	SHLL    $0x04, CX
+	ADDQ    16(SP), AX
+	ADDQ    16(SP), CX
+	MOVQ    AX, 48(SP)
+	MOVQ    CX, 40(SP)
+
+step0:
+	// head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]
+	MOVBLZX 1(SI)(R13*8), AX
+	MOVL    AX, CX
+	SHRL    $0x04, AX
+	ANDL    $0x0f, CX
+	ADDW    10(DX), AX
+	ADDW    8(DX), CX
+	MOVQ    24(SP), BX
+	MOVQ    (BX)(AX*8), AX
+	XORQ    (BX)(CX*8), AX
+	XORQ    (DX), AX
 
 	// Three stores; each overwrites what was too much of the one before.
-	MOVQ    R15, (R12)
-	MOVWLSX 2(CX)(AX*8), R15
-	MOVBLZX 12(R14), R13
-	MOVL    R15, (R12)(R13*1)
-	MOVOU   (CX)(AX*8), X0
-	PSHUFD  $0x0d, X0, X0
-	MOVBLZX 13(R14), R13
-	MOVQ    X0, (R12)(R13*1)
+	MOVQ    AX, (R12)
+	MOVWLSX 2(SI)(R13*8), CX
+	MOVBLZX 12(DX), AX
+	MOVL    CX, (R12)(AX*1)
+	VPSHUFD $0x0d, (BP)(R13*8), X0
+	MOVBLZX 13(DX), AX
+	VMOVQ   X0, (R12)(AX*1)
+	MOVBLZX 14(DX), AX
+	ADDQ    AX, R12
+	MOVQ    40(SP), DX
+	ADDQ    $0x10, DX
+	MOVQ    DX, 40(SP)
+	CMPQ    DX, 48(SP)
+	JLE     step0
+	MOVQ    32(SP), DX
+	JMP     written0
+
+rare1:
+	// Everything again, with the row that has it all.
+	MOVQ    DX, 32(SP)
+	ADDQ    8(SP), DX
+	MOVBLZX 9(SI)(R13*8), BX
+	MOVL    3072(R10)(BX*4), AX
+	TESTL   AX, 32(DX)
+	JNZ     bad
+	MOVQ    16(DX), AX
+	ANDQ    8(SI)(R13*8), AX
+	CMPQ    AX, 24(DX)
+	JNE     bad
+
+	// The row is the first step, the others are behind Steps[First]. next and last
+	// say which.
+	MOVBLZX 45(DX), AX
+	MOVWLZX 40(DX), CX
+	ADDL    CX, AX
+	SHLL    $0x04, AX
+	SHLL    $0x04, CX
+	ADDQ    16(SP), AX
+	ADDQ    16(SP), CX
+	MOVQ    AX, 48(SP)
+	MOVQ    CX, 40(SP)
+
+step1:
+	// head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]
+	MOVBLZX 9(SI)(R13*8), AX
+	MOVL    AX, CX
+	SHRL    $0x04, AX
+	ANDL    $0x0f, CX
+	ADDW    10(DX), AX
+	ADDW    8(DX), CX
+	MOVQ    24(SP), BX
+	MOVQ    (BX)(AX*8), AX
+	XORQ    (BX)(CX*8), AX
+	XORQ    (DX), AX
+
+	// Three stores; each overwrites what was too much of the one before.
+	MOVQ    AX, (R12)
+	MOVWLSX 10(SI)(R13*8), CX
+	MOVBLZX 12(DX), AX
+	MOVL    CX, (R12)(AX*1)
+	VPSHUFD $0x0d, 8(BP)(R13*8), X0
+	MOVBLZX 13(DX), AX
+	VMOVQ   X0, (R12)(AX*1)
+	MOVBLZX 14(DX), AX
+	ADDQ    AX, R12
+	MOVQ    40(SP), DX
+	ADDQ    $0x10, DX
+	MOVQ    DX, 40(SP)
+	CMPQ    DX, 48(SP)
+	JLE     step1
+	MOVQ    32(SP), DX
+	JMP     written1
+
+bad:
+	VZEROUPPER
+	MOVB $0x00, ok+8(FP)
+	RET
+
+// func joinAVO(job *[11]uint64)
+// Requires: AVX, AVX2
+TEXT ·joinAVO(SB), NOSPLIT, $8-8
+	MOVQ job+0(FP), R14
+	MOVQ 8(R14), CX
+	MOVQ 16(R14), DX
+	MOVQ 24(R14), BX
+	MOVQ 40(R14), DI
+	MOVQ (R14), AX
+	MOVQ 32(R14), SI
+	MOVQ 48(R14), R8
+	MOVQ 64(R14), R9
+	MOVQ 72(R14), R10
+	MOVQ 80(R14), R11
+	MOVQ 56(R14), R14
+	MOVQ R14, (SP)
 
 mark:
-	// at += *gap if the row is a mark, and gap moves on
-	MOVBLZX 20(R14), R12
-	MOVL    (SI), R13
-	IMULL   R12, R13
-	LEAQ    (SI)(R12*4), SI
-	ADDQ    R13, R11
-	CMPQ    SI, DI
-	JEQ     spent
+	// m = slot of the mark; n = bytes up to the end of its steps
+	MOVL (DX)(R8*8), R13
+	MOVL 4(CX)(R13*4), R14
+	MOVL R14, R12
+	SUBL R10, R12
+	MOVL R14, R10
 
-ended:
-	MOVL R11, (BX)(AX*4)
-	INCQ AX
-	CMPQ AX, 24(SP)
-	JLT  loop
+	// Copy 64 bytes at a time. The next piece overwrites what is too much.
+copy:
+	VMOVDQU (AX), Y0
+	VMOVDQU 32(AX), Y1
+	VMOVDQU Y0, (SI)
+	VMOVDQU Y1, 32(SI)
+	CMPQ    R12, $0x40
+	JA      more
+	ADDQ    R12, AX
+	ADDQ    R12, SI
 
-out:
+	// out[slot to m] = ends + shift, 16 at a time
+	VMOVD        R11, X2
+	VPBROADCASTD X2, Y2
+
+ends:
+	VPADDD  4(CX)(R9*4), Y2, Y0
+	VPADDD  36(CX)(R9*4), Y2, Y1
+	VMOVDQU Y0, (DI)(R9*4)
+	VMOVDQU Y1, 32(DI)(R9*4)
+	ADDQ    $0x10, R9
+	CMPQ    R9, R13
+	JLE     ends
+	LEAQ    1(R13), R9
+
+	// The gap
+	MOVQ R8, R14
+	SHLQ $0x04, R14
+	ADDQ BX, R14
+	MOVQ (R14), R12
+	MOVQ R12, (SI)
+	MOVL 8(R14), R14
+	ADDQ R14, SI
+	ADDL R14, R11
+	ADDL R14, (DI)(R13*4)
+	INCQ R8
+	CMPQ R8, (SP)
+	JLT  mark
+	VZEROUPPER
 	MOVQ job+0(FP), R14
-	MOVQ 40(R14), R12
-	CMPQ AX, R12
-	JGE  done
-	MOVQ R12, 24(SP)
-
-	// The last one is read from a copy, with an empty slot behind it.
-	MOVQ (CX)(AX*8), R12
-	MOVQ R12, (SP)
-	MOVQ $+0, 8(SP)
-	LEAQ (SP), CX
-	MOVQ AX, R12
-	SHLQ $0x03, R12
-	SUBQ R12, CX
-	JMP  loop
-
-many:
-	// The steps from Steps[First] to Steps[First+More]
-	MOVQ    R14, 56(SP)
-	MOVBLZX 30(R14), R12
-	MOVWLZX 24(R14), R14
-	ADDL    R14, R12
-	SHLL    $0x04, R14
-	SHLL    $0x04, R12
-	ADDQ    48(SP), R14
-	ADDQ    48(SP), R12
-	MOVQ    R12, 64(SP)
-
-next:
-	// head = Head ^ Bits[Dst+dst] ^ Bits[Src+src]
-	MOVBLZX 1(CX)(AX*8), R13
-	MOVL    R13, R12
-	ANDL    $0x0f, R13
-	SHRL    $0x04, R12
-	MOVWLZX 8(R14), R15
-	ADDL    R15, R13
-	MOVWLZX 10(R14), R15
-	ADDL    R15, R12
-	MOVQ    (R14), R15
-	XORQ    (R8)(R13*8), R15
-	XORQ    (R8)(R12*8), R15
-
-	// if at+Len > room: too short; t = code+at; at += Len
-	LEAQ    (R10)(R11*1), R12
-	MOVBLZX 14(R14), R13
-	ADDQ    R13, R11
-	CMPQ    R11, 32(SP)
-	JGT     short
-
-	// Three stores; each overwrites what was too much of the one before.
-	MOVQ    R15, (R12)
-	MOVWLSX 2(CX)(AX*8), R15
-	MOVBLZX 12(R14), R13
-	MOVL    R15, (R12)(R13*1)
-	MOVOU   (CX)(AX*8), X0
-	PSHUFD  $0x0d, X0, X0
-	MOVBLZX 13(R14), R13
-	MOVQ    X0, (R12)(R13*1)
-	CMPQ    R14, 64(SP)
-	LEAQ    16(R14), R14
-	JNE     next
-	MOVQ    56(SP), R14
-	JMP     mark
-
-spent:
-	// The last gap is used. Zeros follow; a mark that uses them is one too many.
-	LEAQ 20(SP), R12
-	CMPQ DI, R12
-	JEQ  gaps
-	MOVQ R12, DI
-	LEAQ 16(SP), SI
-	JMP  ended
-
-done:
-	MOVQ AX, 32(R14)
-	MOVQ R11, 104(R14)
-
-	// mark = len(gaps) if zeros are read, else gap - gaps
-	MOVQ 120(R14), R13
-	LEAQ 16(SP), R12
-	CMPQ SI, R12
-	JEQ  counted
-	SUBQ 24(R14), SI
-	SHRQ $0x02, SI
-	MOVQ SI, R13
-
-counted:
-	MOVQ R13, 112(R14)
-	MOVQ $+0, wrong+8(FP)
+	MOVQ AX, (R14)
+	MOVQ SI, 32(R14)
+	MOVQ R8, 48(R14)
+	MOVQ R9, 64(R14)
+	MOVQ R10, 72(R14)
+	MOVQ R11, 80(R14)
 	RET
 
-short:
-	MOVQ $-1, wrong+8(FP)
-	RET
-
-unknown:
-	MOVQ $-2, wrong+8(FP)
-	RET
-
-gaps:
-	MOVQ $-3, wrong+8(FP)
-	RET
+more:
+	ADDQ $0x40, AX
+	ADDQ $0x40, SI
+	SUBQ $0x40, R12
+	JMP  copy

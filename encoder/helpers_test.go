@@ -2,19 +2,17 @@ package encoder
 
 import (
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"testing"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/tables"
 )
 
-// impl is an implementation of Measure and Emit.
+// impl is an implementation of Write and Join, which call it.
 type impl struct {
-	name    string
-	measure func(finders *[256]tables.Finder, insns []abi.Insn, rows []uint16, pos []Position, marks []uint32) (n, end int)
-	emit    func(code []byte, insns []abi.Insn, rows []uint16, gaps []uint32, ends []uint32) int
+	name  string
+	write func(d *Draft, profile tables.Profile, insns []abi.Insn, frame bool) bool
+	join  func(d *Draft, code []byte, at int, gaps []Gap, ends []uint32)
 }
 
 var profiles = []struct {
@@ -23,20 +21,6 @@ var profiles = []struct {
 }{
 	{"kernel", tables.Kernel}, {"kernel.nobmi2", tables.KernelNoBMI2}, {"v5.13", tables.V513},
 	{"cage", tables.Cage}, {"cage.nobmi2", tables.CageNoBMI2},
-}
-
-// random returns a generator whose seed it prints; BPFJIT_SEED sets it.
-func random(t testing.TB) *rand.Rand {
-	t.Helper()
-	seed := rand.Uint64()
-	if s := os.Getenv("BPFJIT_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 0, 64); err != nil {
-			t.Fatalf("BPFJIT_SEED: %v", err)
-		}
-	}
-	t.Logf("BPFJIT_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
 }
 
 // pick returns an element of a list.
@@ -51,7 +35,11 @@ func instance(r *rand.Rand, f tables.Form) []abi.Insn {
 		if o.Fixed() {
 			return uint8(o.Value)
 		}
-		return uint8(r.IntN(tables.PrivateFrame + 1))
+		n := uint8(r.IntN(tables.PrivateFrame + 1))
+		if n == abi.R10 && o.Writes() {
+			n = abi.R9
+		}
+		return n
 	}
 	constant := func(o tables.Operand) int32 {
 		if o.Fixed() {
@@ -90,53 +78,58 @@ func coded(p tables.Profile) (forms []tables.Form) {
 
 // result is what a program becomes.
 type result struct {
-	Marks []uint32
-	End   int
-	Rows  []uint16
-	Pos   []Position
+	OK    bool
+	Slots []uint32 // of marks
+	Rows  []uint32 // likewise
+	Class uint32
+	Draft []uint32 // Ends, from 0
+	Ranks []uint32
 
-	N    int // the bytes of Code, or what is wrong
-	Code []byte
+	Code []byte // gaps are zero
 	Ends []uint32
 }
 
 // encode runs an implementation over a program, between guards. gap gives the
-// room of each mark. Where Measure comes to an end early, the rest is left
-// out.
+// room of each mark. A program that is refused has no result but that.
 func encode(t testing.TB, im impl, p tables.Profile, prog []abi.Insn, gap func(k int) uint32, atEnd bool) result {
 	t.Helper()
-	insns := guarded[abi.Insn](t, len(prog), atEnd)
+	n := len(prog)
+	insns := guarded[abi.Insn](t, n, atEnd)
 	copy(insns, prog)
-	rows := guarded[uint16](t, len(prog), atEnd)
-	pos := guarded[Position](t, len(prog)+1, atEnd)
-	marks := guarded[uint32](t, len(prog), atEnd)
-	pos[0] = 3<<32 | 100
-	n, end := im.measure(&tables.Finders[p], insns, rows, pos, marks)
-	res := result{Marks: marks[:n], End: end, Rows: rows[:end], Pos: pos[:end+1]}
-	size := int(pos[end].Bytes() - pos[0].Bytes())
-	gaps := guarded[uint32](t, n, atEnd)
-	for k := range gaps {
-		gaps[k] = gap(k)
-		size += int(gaps[k])
+	d := Draft{
+		Ends: guarded[uint32](t, n+1+EndsSlack, atEnd)[:n+1], Ranks: guarded[uint32](t, n+1, atEnd),
+		Marks: guarded[Mark](t, n+1, atEnd), code: guarded[byte](t, n*Longest+Slack, atEnd),
 	}
-	if end == 0 {
-		return res
+	if insns[0].Op == 0 || !im.write(&d, p, insns, true) {
+		return result{}
 	}
-	// The instruction behind the end isn't to be read.
-	insns = guarded[abi.Insn](t, end, atEnd)
-	copy(insns, prog)
-	code := guarded[byte](t, size+Slack, atEnd)
-	res.Ends = guarded[uint32](t, end, atEnd)
-	res.N = im.emit(code, insns, res.Rows, gaps, res.Ends)
-	if res.N != size {
-		t.Errorf("%s: %d bytes, measured %d", im.name, res.N, size)
-		return res
+	_, marks := d.Before(uint32(n))
+	d.Marks = d.Marks[:marks]
+	res := result{OK: true, Class: d.Class}
+	for slot := range d.Ends {
+		steps, rank := d.Before(uint32(slot))
+		res.Draft, res.Ranks = append(res.Draft, steps), append(res.Ranks, rank)
 	}
-	// What is in the gaps is nobody's.
-	for k, m := range res.Marks {
-		e := res.Ends[m]
-		clear(code[e-gaps[k] : e])
+	size, at := d.Len(), 3
+	gaps := guarded[Gap](t, len(d.Marks)+1, atEnd)[:len(d.Marks)]
+	for k, m := range d.Marks {
+		res.Slots, res.Rows = append(res.Slots, m.Slot), append(res.Rows, m.row)
+		gaps[k] = Gap{Bytes: 0xa1a2a3a4a5a6a7a8, Len: gap(k)}
+		size += int(gaps[k].Len)
 	}
-	res.Code = code[:res.N]
+	code := guarded[byte](t, at+size+Slack, atEnd)
+	ends := guarded[uint32](t, n+EndsSlack, atEnd)
+	im.join(&d, code, at, gaps, ends)
+	res.Ends = ends[:n]
+	for k, m := range d.Marks {
+		room := code[ends[m.Slot]-gaps[k].Len : ends[m.Slot]]
+		for i, b := range room[:min(8, len(room))] {
+			if b != 0xa8-byte(i) {
+				t.Errorf("%s: byte %d of gap %d is %#x", im.name, i, k, b)
+			}
+		}
+		clear(room)
+	}
+	res.Code = code[at : at+size]
 	return res
 }

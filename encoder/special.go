@@ -1,8 +1,6 @@
 package encoder
 
 import (
-	"encoding/binary"
-
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/tables"
 )
@@ -24,9 +22,7 @@ func AppendRow(code []byte, row *tables.Row, in abi.Insn, imm int64, args *Args)
 		default:
 			v = args[s.Arg]
 		}
-		var buf [2 * Slack]byte
-		put(buf[:], s, in, v)
-		code = append(code, buf[:s.Len]...)
+		code = appendStep(code, s, in, v)
 	}
 	return code
 }
@@ -34,40 +30,35 @@ func AppendRow(code []byte, row *tables.Row, in abi.Insn, imm int64, args *Args)
 // Size returns the length of a row's steps for an instruction.
 func Size(row *tables.Row, in abi.Insn) int { return int(row.Size) }
 
-// JumpSize is the room for a jump: short, or long.
-func JumpSize(kind tables.Kind, short bool) uint32 {
-	switch {
-	case short:
-		return 2
-	case kind == tables.Ja:
-		return 5
-	}
-	return 6
-}
+// Lengths of jumps in bytes.
+const (
+	ShortJump = 2
+	LongJa    = 5
+	LongJcc   = 6
+)
 
-// PutJump writes a jump of a row at code: its distance is counted from the
-// end of the jump. The length is JumpSize.
-func PutJump(code []byte, row *tables.Row, distance int32, short bool) {
-	switch {
-	case short:
-		code[0], code[1] = row.Short, byte(distance)
-	case row.Kind == tables.Ja:
-		code[0] = 0xe9
-		binary.LittleEndian.PutUint32(code[1:], uint32(distance))
-	case row.Kind == tables.Charge:
-		code[0], code[1] = 0x0f, 0x82
-		binary.LittleEndian.PutUint32(code[2:], uint32(distance))
-	default:
-		code[0], code[1] = 0x0f, row.Short+0x10
-		binary.LittleEndian.PutUint32(code[2:], uint32(distance))
+// Jump returns the code of a jump as a little-endian word: pad bytes of
+// no-operation, which are 0, 2, 3, 4 or 5, and then the jump if it has a length,
+// of one of the three above. op is its opcode in the short form, distance is
+// counted from its end. What is behind the code in the word has no meaning.
+//
+//	ShortJump  op cb      LongJa  E9 cd (op^2)      LongJcc  0F op+10 cd
+func Jump(op uint8, length, pad uint32, distance int32) uint64 {
+	w := uint64(op) | uint64(uint32(distance))<<8
+	if length == LongJa {
+		w ^= 0xeb ^ 0xe9
 	}
+	if length == LongJcc {
+		w = (w+0x10)<<8 | 0x0f
+	}
+	if pad != 0 {
+		w = nops[pad] | w<<(8*pad)
+	}
+	return w
 }
 
 // nops are the no-operations of each length, in the bytes the kernel uses.
-var nops = [6][]byte{nil, nil, {0x66, 0x90}, {0x0f, 0x1f, 0x00}, {0x0f, 0x1f, 0x40, 0x00}, {0x0f, 0x1f, 0x44, 0x00, 0x00}}
-
-// PutNop fills code[:n] with one no-operation; n is 0, 2, 3, 4 or 5.
-func PutNop(code []byte, n int) { copy(code[:n], nops[n]) }
+var nops = [6]uint64{0, 0, 0x9066, 0x001f0f, 0x00401f0f, 0x0000441f0f}
 
 // LastStep returns the length of a row's last x86 instruction.
 func LastStep(row *tables.Row, in abi.Insn) int { return int(row.Last) }

@@ -4,14 +4,24 @@
 
 package encoder
 
-// measureAVO measures the instructions from job.next up to job.stop. It moves
-// job.next on, and returns false at an instruction that has no row.
+// classifyAVO finds the classes of slots, but what comes from registers, and takes
+// their constants apart, sixteen slots at a time. insns[0] becomes element 'from'
+// of the scratch; it goes on until it is at 'to', and reads the slot behind. It
+// returns false if not all first halves of 64-bit constants are followed by
+// second ones, and nothing else is.
 //
 //go:noescape
-func measureAVO(job *[12]uint64) (ok bool)
+func classifyAVO(insns *uint64, scratch *uint64, from int, to int) (ok bool)
 
-// emitAVO writes the rows of the instructions from job.next up to job.stop. It
-// moves next, at and mark of the job on, and returns 0, or what is wrong.
+// writeAVO writes the steps of the slots from job.next up to job.stop, whose
+// classes are in job.scratch. It moves next, at and marks of the job on, and
+// returns false at a slot that has no row or isn't well-formed.
 //
 //go:noescape
-func emitAVO(job *[16]uint64) (wrong int)
+func writeAVO(job *[14]uint64) (ok bool)
+
+// joinAVO copies the draft up to each of the marks from job.next up to job.stop,
+// and its gap behind it.
+//
+//go:noescape
+func joinAVO(job *[11]uint64)

@@ -65,8 +65,8 @@ func linkCalls(p *bpf.Program, code *Code) {
 // noteProbes adds the loads that read as zero where they fault. The access is
 // the last x86 instruction of the slot.
 func noteProbes(p *bpf.Program, code *Code, profile *Profile) {
-	for i := range p.Flags {
-		if p.Flags[i]&bpf.Probe == 0 {
+	for i, f := range p.Flags {
+		if f&bpf.Probe == 0 {
 			continue
 		}
 		in := p.Insns[i]

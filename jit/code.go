@@ -7,6 +7,7 @@ import (
 	"sort"
 
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/encoder"
 )
 
 // Code is a compiled function, or for the cage a compiled program.
@@ -26,7 +27,7 @@ type Code struct {
 // reset empties a Code for a program of n slots.
 func (c *Code) reset(n int) {
 	*c = Code{
-		Bytes: c.Bytes[:0], Ends: slices.Grow(c.Ends[:0], n)[:n], Funcs: c.Funcs[:0],
+		Bytes: c.Bytes[:0], Ends: slices.Grow(c.Ends[:0], n+encoder.EndsSlack)[:n], Funcs: c.Funcs[:0],
 		Faults: c.Faults[:0], Relocs: c.Relocs[:0], passes: c.passes[:0], charges: c.charges[:0],
 	}
 }

@@ -41,42 +41,6 @@ var (
 	endbr64 = []byte{0xf3, 0x0f, 0x1e, 0xfa}
 )
 
-// scan returns which of R6 to R9 occur, as bits 0 to 3: in any register field,
-// whether the instruction has a use for it or not, as the kernel does. notes
-// tells whether noteConstants has anything to do.
-func scan(insns []abi.Insn) (used uint8, notes bool) {
-	var seen uint8
-	for _, in := range insns {
-		used |= savedBits[in.Regs]
-		seen |= noteBits[in.Op] & (in.Regs | 0x0f)
-	}
-	return used, seen != 0
-}
-
-// noteBits is not 0 for the opcodes that noteConstants looks for: of ld.imm64
-// where the source register isn't 0, of arena accesses always.
-var noteBits = func() (t [256]uint8) {
-	t[abi.OpLdImm64] = 0xf0
-	for op := range t {
-		if isArena(abi.Insn{Op: uint8(op)}) {
-			t[op] = 0x0f
-		}
-	}
-	return t
-}()
-
-// savedBits gives for a slot's byte of registers which of R6 to R9 are in it.
-var savedBits = func() (t [256]uint8) {
-	for regs := range t {
-		for _, r := range [2]int{regs & 15, regs >> 4} {
-			if r >= abi.R6 && r <= abi.R9 {
-				t[regs] |= 1 << (r - abi.R6)
-			}
-		}
-	}
-	return t
-}()
-
 func appendPushes(b []byte, used uint8) []byte {
 	for i := range 4 {
 		if used>>i&1 != 0 {
@@ -143,15 +107,17 @@ func (c *compiler) kernelPrologue(b []byte) []byte {
 		b = le32(b, fn.stack())
 	}
 	if fn.TailCallReachable {
-		if !fn.Subprogram {
+		if !fn.Subprogram && !p.OldPrologue {
 			b = append(b, 0x48, 0x83, 0xf8, abi.MaxTailCalls, // cmp rax, 33
 				0x77, 0x06, // ja pointer: rax is one already
 				0x50,             // push rax
 				0x48, 0x89, 0xe0, // mov rax, rsp
 				0xeb, 0x01) // jmp over the next push
 		}
-		b = append(b, 0x50, // pointer: push rax
-			0x50) // push rax
+		b = append(b, 0x50) // pointer: push rax, which in 5.13 is the counter itself
+		if !p.OldPrologue {
+			b = append(b, 0x50) // push rax
+		}
 	}
 	if fn.ExceptionBoundary {
 		b = append(b, pushR12...)

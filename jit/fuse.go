@@ -31,70 +31,114 @@ const (
 var nothing = abi.Insn{Op: opMoveX}
 
 // fuse replaces the function's instructions by a copy with moves and additions
-// fused.
+// fused, if there are any to be fused.
 func (c *compiler) fuse() {
-	if !slices.ContainsFunc(c.insns, func(in abi.Insn) bool { return in.Op == opMoveX || in.Op == opMoveX-narrow }) {
+	if !c.findFusable() {
 		return
 	}
 	insns := append(c.private[:0], c.insns...)
 	c.private = insns
 	c.insns = insns
-	c.findTargets()
-	for i := 0; i+1 < len(insns); i++ {
-		in := insns[i]
-		if in.Op != opMoveX && in.Op != opMoveX-narrow || in.Off != 0 || in.Dst() == in.Src() {
-			continue
-		}
-		lea := abi.Insn{Op: abi.OpLea, Regs: in.Regs}
-		less := uint8(0)
-		if in.Op != opMoveX {
-			lea.Op, less = abi.OpLea32, narrow
-		}
-		n, added := 1, false
-		for ; i+n < len(insns) && !c.targets[i+n]; n++ {
-			next := insns[i+n]
-			if next.Dst() != in.Dst() || next.Off != 0 {
-				break
-			}
-			if next.Op == opAddK-less && !added {
-				lea.Imm, added = next.Imm, true
-				continue
-			}
-			if next.Op != opAddX-less || lea.Off != 0 {
-				break
-			}
-			index := next.Src()
-			if index == in.Dst() { // twice what there is
-				if added {
-					break
-				}
-				index = in.Src()
-			}
-			lea.Off = int16(index) + 1
-		}
-		if n == 1 {
-			continue
-		}
-		insns[i] = lea
-		for k := i + 1; k < i+n; k++ {
-			insns[k] = nothing
-		}
-		i += n - 1
+	for _, i := range c.fusable {
+		c.fuseAt(int(i))
 	}
 }
 
-// findTargets marks the targets of jumps.
-func (c *compiler) findTargets() {
-	c.targets = slices.Grow(c.targets[:0], len(c.insns)+1)[:len(c.insns)+1]
+// findFusable lists the moves that an addition to the same register follows,
+// and marks the targets of jumps. It reports whether there are such moves.
+func (c *compiler) findFusable() bool {
+	c.fusable = c.fusable[:0]
+	n := len(c.insns)
+	c.targets = slices.Grow(c.targets[:0], n+2)[:n+2]
 	clear(c.targets)
-	for i, in := range c.insns {
-		switch class := in.Op & abi.ClassMask; {
-		case class != abi.ClassJMP && class != abi.ClassJMP32:
-		case in.Op == abi.OpGotol:
-			c.targets[i+1+int(in.Imm)] = true
-		case in.Op != abi.OpCall && in.Op != abi.OpCallx && in.Op != abi.OpExit && in.Op != abi.OpCharge:
-			c.targets[i+1+int(in.Off)] = true
+	targets := c.targets
+	before, dst := uint8(0), uint8(0)
+	for i := range c.insns {
+		in := &c.insns[i]
+		what := fusing[in.Op]
+		if before&(what/(isAdd/isMove)) != 0 && (in.Regs^dst)&15 == 0 {
+			c.fusable = append(c.fusable, int32(i-1))
 		}
+		before, dst = what&(isMove|isMove32), in.Regs
+		// What is no jump has its target behind the function's end.
+		to := n + 1
+		if what&isJump != 0 {
+			to = i + 1 + int(in.Off)
+		}
+		if in.Op == abi.OpGotol {
+			to = i + 1 + int(in.Imm)
+		}
+		targets[to] = true
+	}
+	return len(c.fusable) > 0
+}
+
+// What an opcode is to findFusable.
+const (
+	isMove = 1 << iota
+	isMove32
+	isAdd
+	isAdd32
+	isJump
+)
+
+// fusing says what each opcode is.
+var fusing = func() (t [256]uint8) {
+	for op := range t {
+		switch class := uint8(op) & abi.ClassMask; class {
+		case abi.ClassJMP, abi.ClassJMP32:
+			t[op] = isJump
+		}
+	}
+	for _, op := range []uint8{abi.OpCall, abi.OpCallx, abi.OpExit, abi.OpCharge, abi.OpGotol} {
+		t[op] = 0
+	}
+	t[opMoveX], t[opMoveX-narrow] = isMove, isMove32
+	t[opAddK], t[opAddK-narrow] = isAdd, isAdd32
+	t[opAddX], t[opAddX-narrow] = isAdd, isAdd32
+	return t
+}()
+
+// fuseAt fuses the move of a slot with what follows, if that is possible.
+func (c *compiler) fuseAt(i int) {
+	insns := c.insns
+	in := insns[i]
+	if in.Op != opMoveX && in.Op != opMoveX-narrow || in.Off != 0 || in.Dst() == in.Src() {
+		return // or fused already
+	}
+	lea := abi.Insn{Op: abi.OpLea, Regs: in.Regs}
+	less := uint8(0)
+	if in.Op != opMoveX {
+		lea.Op, less = abi.OpLea32, narrow
+	}
+	n, added := 1, false
+	for ; i+n < len(insns) && !c.targets[i+n]; n++ {
+		next := insns[i+n]
+		if next.Dst() != in.Dst() || next.Off != 0 {
+			break
+		}
+		if next.Op == opAddK-less && !added {
+			lea.Imm, added = next.Imm, true
+			continue
+		}
+		if next.Op != opAddX-less || lea.Off != 0 {
+			break
+		}
+		index := next.Src()
+		if index == in.Dst() { // twice what there is
+			if added {
+				break
+			}
+			index = in.Src()
+		}
+		lea.Off = int16(index) + 1
+	}
+	if n == 1 {
+		return
+	}
+	insns[i] = lea
+	for k := i + 1; k < i+n; k++ {
+		insns[k] = nothing
 	}
 }
 

@@ -3,6 +3,8 @@ package jit
 import (
 	"errors"
 	"fmt"
+
+	"github.com/bpfjit/bpfjit/encoder"
 )
 
 // The passes.
@@ -40,110 +42,158 @@ import (
 // every single sum as it left it before; only then bytes are written.
 
 const (
-	maxPasses  = 20
-	estimate   = 64 // bytes a slot, before the first pass
-	shortJump  = 2
-	longJa     = 5
-	longJcc    = 6
-	shortBack  = -128
-	minusOneJa = -2 // the distance of a jump to itself
+	maxPasses = 20
+	estimate  = 64 // bytes a slot, before the first pass
+	shortBack = -128
+
+	minusOneJa = ^uint32(1) // -2, the distance of a jump to itself
 )
 
 // ErrConvergence is wrapped by errors about programs whose length doesn't
 // settle in 20 passes.
 var ErrConvergence = errors.New("jit: the length of the code doesn't settle")
 
-// jump is what a pass needs to know of a jump.
+// jump is what a pass needs to know of a mark. A mark that isn't a jump is one
+// to a place that is far away from its end wherever that is; a jump to itself
+// is as near to it. Both say so by a rank that makes sums[rank] their own end.
 type jump struct {
-	end    uint32 // fixed bytes before the jump's end: its own are in sums
-	target uint32 // fixed bytes before the target
-	rank   uint32 // jumps before the target
-	slot   uint32
-	dest   uint32 // slot of the target
-	size   uint8  // bytes of the long form: longJa may also vanish
-	short  bool   // decided by the last pass
-	pad    uint8  // bytes of nop before the jump
-	toExit bool   // a later EXIT: the target is the epilogue
+	dist   uint32 // bytes from the jump's end to the target, without marks
+	rank   uint32 // marks before the target
+	vanish uint32 // the distance at which it takes no bytes; far: none
+	size   uint8  // bytes of the long form
+	op     uint8  // of the short form
 }
 
-// converge runs the passes over c.jumps. fixed is the number of bytes that
-// aren't jumps. It leaves c.sums and the jumps' final shape.
-func (c *compiler) converge(fixed uint32) error {
-	c.passes = c.passes[:0]
-	old, settled := -1, false
-	for pass := 0; pass < maxPasses || settled; pass++ {
-		changed, err := c.pass(pass)
-		if err != nil {
-			return err
-		}
-		length := int(fixed + c.sums[len(c.jumps)])
-		c.passes = append(c.passes, length)
-		if settled {
-			if changed {
-				return fmt.Errorf("%w: equal lengths, other addresses", ErrConvergence)
+// far is the dist of what isn't a jump: no code is so long.
+// Its lower 24 bits are 0, which are what a call has of it.
+const far = 1 << 30
+
+// converge runs the passes over c.jumps, of which layOut has run the first. It
+// leaves the gaps of the jumps in their final shape.
+func (c *compiler) converge() error {
+	n := len(c.jumps)
+	steps := len(c.prologue) + c.draft.Len()
+	c.passes = append(c.passes[:0], steps+int(c.sums[n]))
+	for pass := 1; ; pass++ {
+		settled := pass > 1 && c.passes[pass-1] == c.passes[pass-2]
+		pad := c.profile.PadFrom > 0 && pass >= c.profile.PadFrom
+		switch {
+		case settled:
+			c.passes = append(c.passes, c.passes[pass-1])
+			return c.lastPass(pad)
+		case pass == maxPasses:
+			return fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes)
+		case pad:
+			if err := c.paddedPass(); err != nil {
+				return err
 			}
-			return nil
+		default:
+			c.pass()
 		}
-		settled = length == old
-		old = length
+		c.passes = append(c.passes, steps+int(c.sums[n]))
 	}
-	return fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes)
+}
+
+// length returns how long a jump of a distance is without padding.
+func (j *jump) length(d, reach uint32) uint32 {
+	size := uint32(j.size)
+	if d+-shortBack <= reach {
+		size = encoder.ShortJump
+	}
+	if d == j.vanish {
+		size = 0
+	}
+	return size
+}
+
+// passGeneric sizes every jump once.
+func (c *compiler) passGeneric() {
+	var sum uint32           // sums[k] of this pass
+	for k := range c.jumps { // sums[k+1] is where the pass before left the jump's end
+		j := &c.jumps[k]
+		before := c.sums[k+1]
+		c.sums[k] = sum
+		sum += j.length(j.dist+c.sums[j.rank]-before, c.job.reach)
+	}
+	c.sums[len(c.jumps)] = sum
+}
+
+// paddedPass does the same, but fills up jumps to the length that they had.
+func (c *compiler) paddedPass() error {
+	jumps, sums := c.jumps, c.sums
+	var sum uint32
+	for k := range jumps {
+		j := &jumps[k]
+		before := sums[k+1]
+		sums[k] = sum
+		size := j.length(j.dist+sums[j.rank]-before, c.job.reach)
+		if size != uint32(j.size) {
+			room := before - sum
+			if !j.fits(size, room) {
+				return c.misfit(k, int32(room))
+			}
+			size = room
+		}
+		sum += size
+	}
+	sums[len(jumps)] = sum
+	return nil
+}
+
+// fits tells whether the room that a jump took in the pass before can be filled
+// with a jump of a size: it must have been as long as jumps can be, so that a nop
+// fits what is left, or nothing is.
+func (j *jump) fits(size, room uint32) bool {
+	return room == size || room == encoder.ShortJump || room == uint32(j.size)
 }
 
 // misfit is the error for a jump that leaves room for no nop: code before it
 // has grown again.
-func (c *compiler) misfit(j *jump, room int32) error {
+func (c *compiler) misfit(k int, room int32) error {
 	return fmt.Errorf("%w: no padding fits %d bytes at the jump of slot %d, lengths %v",
-		ErrConvergence, room, c.start+int(j.slot), c.passes)
+		ErrConvergence, room, c.start+int(c.draft.Marks[k].Slot), c.passes)
 }
 
-// pass sizes every jump once and reports whether any address changed.
-func (c *compiler) pass(pass int) (changed bool, err error) {
-	sums := c.sums
-	pad := c.profile.PadFrom > 0 && pass >= c.profile.PadFrom
-	var sum uint32 // sums[k] of this pass
-	for k := range c.jumps {
+// lastPass writes the jumps into the gaps. It must find every one as long as the
+// pass before left it; c.padding becomes the number of bytes that jumps were
+// padded with. A mark that isn't a jump gets a gap of its length, and whatever
+// bytes: they are written later.
+func (c *compiler) lastPass(pad bool) error {
+	c.padding = 0
+	for c.job.next = 0; ; c.job.next++ {
+		c.writeJumps()
+		k := c.job.next
+		if k == len(c.jumps) {
+			return nil
+		}
 		j := &c.jumps[k]
-		before := sums[k+1] // end of this jump as the pass before left it
-		sums[k] = sum
-		var d int32
-		switch {
-		case pass > 0:
-			d = int32(j.target+sums[j.rank]) - int32(j.end+before)
-		case j.dest > j.slot && !j.toExit:
-			d = estimate * int32(j.dest-j.slot-1)
-		default:
-			d = int32(j.target+sums[j.rank]) - estimate*int32(j.slot+2)
+		d, room := c.distance(k)
+		size := j.length(d, c.job.reach)
+		if !pad || size == uint32(j.size) || !j.fits(size, room) {
+			return fmt.Errorf("%w: equal lengths, other addresses", ErrConvergence)
 		}
-		if j.dest == j.slot && j.size == longJa {
-			d = minusOneJa
-		}
-		j.short = d >= shortBack && d <= c.profile.ShortJumpMax
-		j.pad = 0
-		size := uint32(j.size)
-		room := int32(before - sum)
-		switch {
-		case d == 0 && j.size == longJa:
-			size, j.short = 0, false
-			if pad {
-				if room != 0 && room != shortJump && room != longJa {
-					return false, c.misfit(j, room)
-				}
-				size, j.pad = uint32(room), uint8(room)
-			}
-		case j.short:
-			size = shortJump
-			if pad {
-				if room != shortJump && room != int32(j.size) {
-					return false, c.misfit(j, room)
-				}
-				size, j.pad = uint32(room), uint8(room-shortJump)
-			}
-		}
-		sum += size
-		changed = changed || sum != before
+		c.padding += int(room - size)
+		c.gaps[k] = encoder.Gap{Bytes: encoder.Jump(j.op, size, room-size, int32(d)), Len: room}
 	}
-	changed = changed || sums[len(c.jumps)] != sum
-	sums[len(c.jumps)] = sum
-	return changed, nil
+}
+
+// distance returns the distance of a jump, and its length.
+func (c *compiler) distance(k int) (d, room uint32) {
+	j := &c.jumps[k]
+	end := c.sums[k+1]
+	return j.dist + c.sums[j.rank] - end, end - c.sums[k]
+}
+
+// lastPassGeneric writes the jumps from c.job.next on. It stops at the first
+// whose length isn't what the pass before left.
+func (c *compiler) lastPassGeneric() {
+	for ; c.job.next < len(c.jumps); c.job.next++ {
+		k := c.job.next
+		j := &c.jumps[k]
+		d, room := c.distance(k)
+		if j.length(d, c.job.reach) != room {
+			return
+		}
+		c.gaps[k] = encoder.Gap{Bytes: encoder.Jump(j.op, room, 0, int32(d)), Len: room}
+	}
 }

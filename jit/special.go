@@ -1,9 +1,6 @@
 package jit
 
 import (
-	"cmp"
-	"slices"
-
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/encoder"
@@ -13,9 +10,8 @@ import (
 // appendSpecial appends the code of a slot that isn't plain and isn't a jump.
 // at is its offset in code, where relocations and faults are noted; code is
 // nil while only the length is wanted.
-func (c *compiler) appendSpecial(b []byte, slot int, code *Code, at uint32) ([]byte, error) {
+func (c *compiler) appendSpecial(b []byte, slot int, row *tables.Row, code *Code, at uint32) ([]byte, error) {
 	in := c.insns[slot]
-	row := &tables.Rows[c.rows[slot]]
 	if row.Kind == tables.Special {
 		start := len(b)
 		b = encoder.AppendRow(b, row, in, int64(in.Imm), &c.args)
@@ -56,6 +52,14 @@ func (c *compiler) appendSpecial(b []byte, slot int, code *Code, at uint32) ([]b
 	return b, errorAt(c.prog, c.start+slot, "", "has no code in this profile", bpf.ErrUnsupported)
 }
 
+// plainCall tells whether a call is nothing but E8 and a distance.
+func (c *compiler) plainCall(in *abi.Insn) bool {
+	return in.Op == abi.OpCall && c.job.plain != 0 && (in.Imm != 0 || in.Src() != abi.CallHelper)
+}
+
+// callRelocs are the relocations of calls, by their source register.
+var callRelocs = [4]RelocKind{abi.CallHelper: RelHelper, abi.CallLocal: RelLocal, abi.CallKfunc: RelKfunc}
+
 func (c *compiler) appendCall(b []byte, in abi.Insn, slot int, reloc func([]byte, RelocKind)) ([]byte, error) {
 	local := in.Src() == abi.CallLocal
 	if c.cage {
@@ -79,61 +83,32 @@ func (c *compiler) appendCall(b []byte, in abi.Insn, slot int, reloc func([]byte
 		b = append(b, 0x41, 0x51) // push r9
 	}
 	b = append(b, 0xe8, 0, 0, 0, 0)
-	switch in.Src() {
-	case abi.CallLocal:
-		reloc(b, RelLocal)
-	case abi.CallKfunc:
-		reloc(b, RelKfunc)
-	default:
-		reloc(b, RelHelper)
-	}
+	reloc(b, callRelocs[in.Src()&3])
 	if c.fn.PrivateStack != 0 {
 		b = append(b, 0x41, 0x59) // pop r9
 	}
 	return b, nil
 }
 
-// noteConstants adds what plain slots of the kernel profile have to offer:
-// relocations of constants, and the accesses to arena memory that may fault.
-func (c *compiler) noteConstants(code *Code, ends []uint32) {
-	relocs, faults := len(code.Relocs), len(code.Faults)
-	for i, in := range c.insns {
-		switch {
-		case in.Op == abi.OpLdImm64 && in.Src() == abi.Imm64Func:
-			code.Relocs = append(code.Relocs, Reloc{Slot: c.start + i, Offset: ends[i] - 4, Kind: RelFunc})
-		case in.Op == abi.OpLdImm64 && in.Src() != abi.Imm64Value:
-			code.Relocs = append(code.Relocs, Reloc{Slot: c.start + i, Offset: ends[i] - 8, Kind: RelMap})
-		case isArena(in):
-			f := Fault{Slot: c.start + i, Clear: -1, Arena: int8(in.Dst()), Off: in.Off}
-			if in.Op&abi.ClassMask == abi.ClassLDX {
-				f.Clear, f.Arena = int8(in.Dst()), int8(in.Src())
-			}
-			f.Len = uint8(encoder.Size(&tables.Rows[c.rows[i]], in))
-			f.Offset = ends[i] - uint32(f.Len)
-			code.Faults = append(code.Faults, f)
+// note adds what a slot has to offer whose code is complete: the relocation of
+// a constant, or an access to arena memory that may fault.
+func (c *compiler) note(code *Code, slot int, row *tables.Row, end uint32) {
+	in := c.insns[slot]
+	switch {
+	case in.Op == abi.OpLdImm64 && in.Src() == abi.Imm64Func:
+		code.Relocs = append(code.Relocs, Reloc{Slot: c.start + slot, Offset: end - 4, Kind: RelFunc})
+	case in.Op == abi.OpLdImm64:
+		code.Relocs = append(code.Relocs, Reloc{Slot: c.start + slot, Offset: end - 8, Kind: RelMap})
+	default:
+		f := Fault{
+			Slot: c.start + slot, Offset: end - uint32(row.Size), Len: row.Size,
+			Clear: -1, Arena: int8(in.Dst()), Off: in.Off,
 		}
+		if in.Op&abi.ClassMask == abi.ClassLDX {
+			f.Clear, f.Arena = int8(in.Dst()), int8(in.Src())
+		}
+		code.Faults = append(code.Faults, f)
 	}
-	if len(code.Relocs) > relocs {
-		slices.SortFunc(code.Relocs, func(a, b Reloc) int { return cmp.Compare(a.Offset, b.Offset) })
-	}
-	if len(code.Faults) > faults {
-		slices.SortFunc(code.Faults, func(a, b Fault) int { return cmp.Compare(a.Offset, b.Offset) })
-	}
-}
-
-// isArena tells whether an instruction accesses arena memory (PROBE_MEM32,
-// PROBE_MEM32SX, PROBE_ATOMIC).
-func isArena(in abi.Insn) bool {
-	mode := in.Op & abi.ModeMask
-	switch in.Op & abi.ClassMask {
-	case abi.ClassLDX:
-		return mode == 0xa0 || mode == 0xc0
-	case abi.ClassST:
-		return mode == 0xa0
-	case abi.ClassSTX:
-		return mode == 0xa0 || mode == 0xe0
-	}
-	return false
 }
 
 // isProbe tells whether an instruction is a load that may fault (PROBE_MEM,

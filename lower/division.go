@@ -44,8 +44,8 @@ const (
 	opMod = 0x90
 )
 
-// isDivision reports whether an opcode is one of DIV, SDIV, MOD and SMOD.
-func isDivision(op uint8) bool {
+// isDiv reports whether an opcode is one of DIV, SDIV, MOD and SMOD.
+func isDiv(op uint8) bool {
 	class := op & abi.ClassMask
 	return (class == abi.ClassALU || class == abi.ClassALU64) && (op&abi.OpMask == opDiv || op&abi.OpMask == opMod)
 }

@@ -21,17 +21,27 @@ import (
 // The error is a *bpf.Error that wraps bpf.ErrRange, about a branch that no
 // longer fits its 16 bits.
 func Lower(p *bpf.Program) (*bpf.Program, error) {
-	funcs, err := bpf.Functions(p)
-	if err != nil {
+	r := new(Result)
+	if err := r.Lower(p); err != nil {
 		return nil, err
 	}
-	charges := bpf.Charges(p)
-	var l lowerer
-	for _, f := range funcs {
-		l.function(p, f, charges)
+	return &r.Program, nil
+}
+
+// Result is a lowered program.
+type Result struct {
+	bpf.Patched
+	lowerer lowerer
+}
+
+// Lower sets r to p lowered, see the function Lower. It uses the memory that r
+// has again. With an error nothing in r is of use.
+func (r *Result) Lower(p *bpf.Program) error {
+	l := &r.lowerer
+	if err := l.collect(p); err != nil {
+		return err
 	}
-	np, _, err := bpf.Apply(p, l.patches)
-	return np, err
+	return r.Apply(p, l.patches)
 }
 
 // lowerer collects patches in the order of the slots.
@@ -39,6 +49,129 @@ type lowerer struct {
 	patches []bpf.Patch
 	// insns is where the instructions of the patches lie.
 	insns []bpf.Insn
+	// slots are those of the instructions that are replaced, charges what is
+	// charged in front of others, entries the beginnings of functions that
+	// have a may_goto.
+	slots   []int32
+	charges []bpf.Charge
+	entries []int32
+}
+
+// collect makes the patches of a program.
+func (l *lowerer) collect(p *bpf.Program) error {
+	l.patches, l.insns = l.patches[:0], l.insns[:0]
+	mayGoto, calls := l.find(p)
+	l.entries = l.entries[:0]
+	if mayGoto || calls {
+		funcs, err := bpf.Functions(p)
+		if err != nil {
+			return err
+		}
+		l.findEntries(p, funcs)
+	}
+	l.charges = bpf.AppendCharges(l.charges[:0], p)
+	charges, entries := l.charges, l.entries
+	for _, slot := range l.slots {
+		charges, entries = l.enter(charges, entries, slot)
+		if insn := p.Insns[slot]; insn.Op == abi.OpMayGoto {
+			l.mayGoto(int(slot))
+		} else {
+			l.division(int(slot), insn)
+		}
+	}
+	l.enter(charges, entries, int32(len(p.Insns)))
+	return nil
+}
+
+// find lists the slots that may have to be replaced, and reports whether one
+// of them is a may_goto, and whether there are functions that are called.
+// Such slots are few.
+func (l *lowerer) find(p *bpf.Program) (mayGoto, calls bool) {
+	l.slots = l.slots[:0]
+	all := uint8(0)
+	add := func(i int, in *bpf.Insn) {
+		what := rarity(in)
+		if all |= what; what&(isMayGoto|isDivision) != 0 {
+			l.slots = append(l.slots, int32(i))
+		}
+	}
+	insns := p.Insns
+	for ; len(insns) >= 4; insns = insns[4:] {
+		four := (*[4]bpf.Insn)(insns)
+		if rarity(&four[0])|rarity(&four[1])|rarity(&four[2])|rarity(&four[3]) != 0 {
+			for i := range four {
+				add(len(p.Insns)-len(insns)+i, &four[i])
+			}
+		}
+	}
+	for i := range insns {
+		add(len(p.Insns)-len(insns)+i, &insns[i])
+	}
+	return all&isMayGoto != 0, all&(isCall|isFunc) != 0
+}
+
+// rarity says what a slot is to find.
+func rarity(in *bpf.Insn) uint8 { return rare[in.Op] & rareRegs[in.Regs] }
+
+// What a slot is to find: where rare of the opcode and rareRegs of the
+// registers have a bit in common.
+const (
+	isMayGoto = 1 << iota
+	isDivision
+	isCall // of a function
+	isFunc // the address of one
+)
+
+var rare, rareRegs = func() (ops, regs [256]uint8) {
+	for op := range ops {
+		if isDiv(uint8(op)) {
+			ops[op] = isDivision
+		}
+	}
+	ops[abi.OpMayGoto], ops[abi.OpCall], ops[abi.OpLdImm64] = isMayGoto, isCall, isFunc
+	for r := range regs {
+		regs[r] = isMayGoto | isDivision
+		switch r >> 4 {
+		case abi.CallLocal:
+			regs[r] |= isCall
+		case abi.Imm64Func:
+			regs[r] |= isFunc
+		}
+	}
+	return ops, regs
+}()
+
+// findEntries lists the functions that have a may_goto.
+func (l *lowerer) findEntries(p *bpf.Program, funcs []bpf.Func) {
+	k := 0
+	for _, slot := range l.slots {
+		if p.Insns[slot].Op != abi.OpMayGoto {
+			continue
+		}
+		for int(slot) >= funcs[k].End {
+			k++
+		}
+		start := int32(funcs[k].Start)
+		if n := len(l.entries); n == 0 || l.entries[n-1] != start {
+			l.entries = append(l.entries, start)
+		}
+	}
+}
+
+// enter makes the patches of charges and entries up to a slot, which it
+// returns without those.
+func (l *lowerer) enter(charges []bpf.Charge, entries []int32, slot int32) ([]bpf.Charge, []int32) {
+	for len(charges) > 0 && charges[0].Slot <= slot {
+		// Where a function begins there is a charge.
+		at := int(charges[0].Slot)
+		if len(entries) > 0 && int(entries[0]) == at {
+			l.patch(at, bpf.Enter, storeImm(abi.R10, abi.MayGotoOffset, abi.MayGotoCount))
+			entries = entries[1:]
+		}
+		l.patch(at, bpf.Before, bpf.Insn{Op: abi.OpCharge, Imm: charges[0].N})
+		charges = charges[1:]
+	}
+	return charges, entries
 }
 
 // patch adds a patch.
@@ -46,27 +179,6 @@ func (l *lowerer) patch(slot, own int, insns ...bpf.Insn) {
 	at := len(l.insns)
 	l.insns = append(l.insns, insns...)
 	l.patches = append(l.patches, bpf.Patch{Slot: slot, Own: own, Insns: l.insns[at:len(l.insns):len(l.insns)]})
-}
-
-func (l *lowerer) function(p *bpf.Program, f bpf.Func, charges []int32) {
-	for slot := f.Start; slot < f.End; slot++ {
-		if p.Insns[slot].Op == abi.OpMayGoto {
-			l.patch(f.Start, bpf.Enter, storeImm(abi.R10, abi.MayGotoOffset, abi.MayGotoCount))
-			break
-		}
-	}
-	for slot := f.Start; slot < f.End; slot++ {
-		insn := p.Insns[slot]
-		if n := charges[slot]; n > 0 {
-			l.patch(slot, bpf.Before, bpf.Insn{Op: abi.OpCharge, Imm: n})
-		}
-		switch {
-		case insn.Op == abi.OpMayGoto:
-			l.mayGoto(slot)
-		case isDivision(insn.Op):
-			l.division(slot, insn)
-		}
-	}
 }
 
 // mayGoto counts down, and leaves when nothing is left.

@@ -73,7 +73,8 @@ type Frame struct {
 }
 
 // Bind makes the Frame one of an image and an instance, without a key. in is
-// read in each run, but for Budget and Entry, which Bind reads.
+// read in each run, but for Budget, Entry, Helpers, Arrays and CPU, which Bind
+// reads.
 func (f *Frame) Bind(i *cage.Instance, im *image.Image, in *Input) {
 	c := i.Context()
 	if c.HelperStub == 0 {
@@ -87,6 +88,21 @@ func (f *Frame) Bind(i *cage.Instance, im *image.Image, in *Input) {
 	f.slice = min(f.total, abi.Slice)
 	f.key, f.dirty = 0, 0
 	f.im, f.in, f.inst = im, in, i
+	bindNative(c, in)
+}
+
+// bindNative tells native helpers what the run has.
+func bindNative(c *abi.Context, in *Input) {
+	var native [abi.NativeHelpers]Native // none
+	if in.Helpers != nil {
+		native = in.Helpers.native
+	}
+	for n, code := range native {
+		c.Native[n] = uint64(nativeAddrs[code])
+	}
+	c.Native[abi.NativeHelpers] = uint64(nativeAddrs[0])
+	c.CPU = uint64(in.CPU)
+	c.Maps = uint64(copy(c.Arrays[:], in.Arrays))
 }
 
 // SetKey says that a Dash with that key may enter the code, nothing more being

@@ -19,23 +19,27 @@ const (
 // decides on REX bytes and on the width of a displacement is part of the
 // condition, so the length of a row is fixed.
 type Row struct {
-	// Step is the first step that Emit writes; it has no bytes if there is
+	// Step is the first step that a draft has; it has no bytes if there is
 	// none. It is also Steps[First].
 	Step
-	// Adds is what a row adds to the counts before an instruction: in the
-	// lower half the bytes that Emit writes, in the upper half Marks.
-	Adds  uint64
-	First uint16 // index into Steps
-	Count uint8
-	Kind  Kind
-	Short uint8 // opcode of a jump with 8 bits of distance
-	Size  uint8 // bytes of all steps
-	More  uint8 // steps that Emit writes behind the first
-	Last  uint8 // bytes of the last x86 instruction
+	// A slot has the form of the row if slot&Mask == Value and no bit of
+	// Refuse is in its class. The slot is a little-endian word.
+	Mask, Value uint64
+	Refuse      uint32
+	Pair        uint16 // 256 times the index into Pairs of the first step
+	Mark        uint8  // 0 if the row is Plain or None, else 1
+	Kind        Kind
+	First       uint16 // index into Steps
+	Count       uint8
+	Short       uint8 // opcode of a jump with 8 bits of distance
+	Size        uint8 // bytes of all steps
+	More        uint8 // steps that a draft has behind the first
+	Last        uint8 // bytes of the last x86 instruction
+	_           [17]byte
 }
 
-// Marks returns 0 if the row is Plain or None, else 1.
-func (r *Row) Marks() uint32 { return uint32(r.Adds >> 32) }
+// RowSize is the size of a Row in bytes.
+const RowSize = 64
 
 // Kind says who writes the bytes of a row.
 type Kind uint8
@@ -49,12 +53,17 @@ const (
 	Jcc
 	// Ja: a jump: EB cb, or E9 cd, or nothing.
 	Ja
+	// Gotol: as Ja, but the distance in slots is in imm.
+	Gotol
 	// Charge: the steps, then 0F 82 cd to code behind the function.
 	Charge
 	// Special: steps with parameters.
 	Special
 	// Compiler: no steps; package jit knows.
 	Compiler
+	// Noted: as Plain, but package jit wants to know where: constants that
+	// stand for addresses, and accesses to an arena.
+	Noted
 )
 
 // MaxSteps is the largest Row.Count.
@@ -91,28 +100,29 @@ const (
 	NumArgs
 )
 
-// A Finder finds the row of an instruction: it brings those bits of a key
-// together that rows depend on.
+// A Finder finds the row of an instruction: it takes those bits of a key that
+// rows depend on, and moves them together, as the processor's PEXT does.
 //
 //	63                         23 22          0
 //	+-----------------------------+-----------+
 //	| slot, from its bit 40 down  |   class   |
 //	+-----------------------------+-----------+
 //
-//	row = RowIndex[Base + Last & upper half of (key&Mask)*Mul]
+//	row = RowIndex[Bases[op] + PEXT(key, Masks[op])]
 //
-// The slot counts as a little-endian word of 64 bits. Mul has a bit for each
-// one of Mask, found by trial.
+// The slot counts as a little-endian word of 64 bits. Where the class has more
+// bits than ClassBits they fall on the opcode, which no mask takes. A slot that
+// is no instruction finds some row, too, but fails its Mask or Refuse.
 type Finder struct {
-	Mask, Mul, Last, Base uint64
+	Masks [256]uint64
+	Bases [256]uint32
 }
 
-// ClassBits is the number of bits of a class.
+// ClassBits is the number of bits of a class that a key has.
 const ClassBits = 23
 
 // The class of an instruction: one bit a property that conditions may ask
-// for. The bits of registers come from RegClass. The lowest three are free,
-// because Mul could move them but little.
+// for. The bits of registers come from RegClass.
 const (
 	ClassDstR3 = 1 << (iota + 3)
 	ClassSrcR3
@@ -134,8 +144,17 @@ const (
 	ClassSrcR10
 	ClassDst8 // dst is one of r8 to r15
 	ClassSrc8 // src is one of r8 to r15
+
+	// Behind ClassBits: what is told of an instruction, but finds no row.
+	ClassUsesR6 // R6 is in one of the fields of registers
+	ClassUsesR7
+	ClassUsesR8
+	ClassUsesR9
+
+	ClassBad   = 1 << 0 // dst or src is above AX: no register
+	ClassNever = 1 << 1 // no instruction has it
 )
 
 // PrivateFrame is a register number that stands for x86's r9, which replaces
-// R10 in functions with a private stack.
+// R10 in functions with a private stack. RegClass knows it, but has it as bad.
 const PrivateFrame = 12

@@ -1,15 +1,22 @@
 package tables
 
-import "testing"
+import (
+	"math/bits"
+	"testing"
+)
 
 // TestBounds checks what package encoder relies on without looking: every
 // index that tables hold stays inside, for any instruction at all.
 func TestBounds(t *testing.T) {
 	for p := range Finders {
-		for op := range Finders[p] {
-			f := &Finders[p][op]
-			if f.Last&(f.Last+1) != 0 || f.Base+f.Last >= uint64(len(RowIndex)) {
-				t.Errorf("profile %d, opcode %02x: window %d+%d of %d", p, op, f.Base, f.Last+1, len(RowIndex))
+		for op, mask := range Finders[p].Masks {
+			window := 1 << bits.OnesCount64(mask)
+			if int(Finders[p].Bases[op])+window > len(RowIndex) {
+				t.Errorf("profile %d, opcode %02x: window %d+%d of %d", p, op, Finders[p].Bases[op], window, len(RowIndex))
+			}
+			// Where a class has more than ClassBits, it falls on the opcode.
+			if mask>>ClassBits&0xff != 0 {
+				t.Errorf("profile %d, opcode %02x: mask %#x", p, op, mask)
 			}
 		}
 	}
@@ -38,21 +45,30 @@ func checkRow(t *testing.T, i int, r *Row) {
 	if size != int(r.Size) || r.Last > r.Size {
 		t.Errorf("Rows[%d]: Size is %d, Last %d, the steps have %d bytes", i, r.Size, r.Last, size)
 	}
-	mark := uint64(1)
+	mark := uint8(1)
 	if r.Kind == Plain || r.Kind == None {
 		mark = 0
 	}
-	want, more := mark<<32|uint64(size), max(r.Count, 1)-1
+	more := max(r.Count, 1) - 1
 	if r.Kind == Special || r.Kind == Compiler || r.Count == 0 {
-		want, more = mark<<32, 0
+		more = 0
 		if r.Step != (Step{}) {
-			t.Errorf("Rows[%d]: Emit would write a step of kind %d", i, r.Kind)
+			t.Errorf("Rows[%d]: a draft would have a step of kind %d", i, r.Kind)
 		}
 	} else if r.Step != Steps[r.First] {
 		t.Errorf("Rows[%d]: Step isn't Steps[%d]", i, r.First)
 	}
-	if r.Adds != want || r.More != more {
-		t.Errorf("Rows[%d]: Adds %#x, More %d; want %#x, %d", i, r.Adds, r.More, want, more)
+	if r.Mark != mark || r.More != more {
+		t.Errorf("Rows[%d]: Mark %d, More %d; want %d, %d", i, r.Mark, r.More, mark, more)
+	}
+	if r.Len > 16 {
+		t.Errorf("Rows[%d]: %d bytes of the first step, at most 16 fit one store", i, r.Len)
+	}
+	if p := Pairs[r.Pair/256]; r.Pair%256 != 0 || p != [2]uint16{r.Dst, r.Src} {
+		t.Errorf("Rows[%d]: pair %d is %d", i, r.Pair, p)
+	}
+	if r.Value&^r.Mask != 0 != (r.Kind == None) {
+		t.Errorf("Rows[%d]: mask %#x, value %#x of kind %d", i, r.Mask, r.Value, r.Kind)
 	}
 }
 
@@ -61,6 +77,9 @@ func checkRow(t *testing.T, i int, r *Row) {
 func checkStep(t *testing.T, table string, i int, s *Step) {
 	if int(s.Dst)+16 > len(Bits) || int(s.Src)+16 > len(Bits) {
 		t.Errorf("%s[%d]: bits %d and %d of %d", table, i, s.Dst, s.Src, len(Bits))
+	}
+	if s.Disp < 8 && s.Head>>(8*s.Disp) != 0 {
+		t.Errorf("%s[%d]: the head has more than %d bytes", table, i, s.Disp)
 	}
 	if s.Disp > 8 || s.Imm < s.Disp || s.Imm-s.Disp > 4 || s.Len < s.Imm || s.Len-s.Imm > 8 {
 		t.Errorf("%s[%d]: parts at 0, %d, %d, end %d", table, i, s.Disp, s.Imm, s.Len)
@@ -84,6 +103,14 @@ func TestClassOfRegisters(t *testing.T) {
 		} {
 			if b.holds && dst <= PrivateFrame && src <= PrivateFrame {
 				want |= b.bit
+			}
+		}
+		if max(dst, src) > 11 { // AX is the last one
+			want |= ClassBad
+		}
+		for _, r := range []int{dst, src} {
+			if r >= 6 && r <= 9 {
+				want |= ClassUsesR6 << (r - 6)
 			}
 		}
 		if got != want {

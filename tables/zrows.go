@@ -2040,1979 +2040,2689 @@ var Steps = [1985]Step{
 }
 
 // NumRows is the number of rows.
-const NumRows = 866
+const NumRows = 945
 
 // Rows are the codes of all forms. Row 0 is none.
 var Rows = [NumRows]Row{
-	{},
-	{Kind: Plain}, // ld.second, x86.txt:78
-	{Step: Step{Head: 0xc083, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 0, Count: 1, Size: 3, Last: 3, Kind: Plain},   // alu32.add.k, x86.txt:50
-	{Step: Step{Head: 0x5, Disp: 1, Imm: 1, Len: 5}, Adds: 0x5, First: 1, Count: 1, Size: 5, Last: 5, Kind: Plain},               // alu32.add.k, x86.txt:51
-	{Step: Step{Head: 0xc081, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 2, Count: 1, Size: 6, Last: 6, Kind: Plain},   // alu32.add.k, x86.txt:52
-	{Step: Step{Head: 0xc08340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 3, Count: 1, Size: 4, Last: 4, Kind: Plain}, // alu32.add.k, x86.txt:50
-	{Step: Step{Head: 0xc08140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 4, Count: 1, Size: 7, Last: 7, Kind: Plain}, // alu32.add.k, x86.txt:52
-	{Adds: 0x100000000, Kind: Ja, Short: 0xeb}, // jmp.ja, x86.txt:173
-	{Step: Step{Head: 0xc08348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 5, Count: 1, Size: 4, Last: 4, Kind: Plain},                                   // alu64.add.k, x86.txt:46
-	{Step: Step{Head: 0x548, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 6, Count: 1, Size: 6, Last: 6, Kind: Plain},                                               // alu64.add.k, x86.txt:47
-	{Step: Step{Head: 0xc08148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 7, Count: 1, Size: 7, Last: 7, Kind: Plain},                                   // alu64.add.k, x86.txt:48
-	{Step: Step{Head: 0xc001, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 8, Count: 1, Size: 2, Last: 2, Kind: Plain},                            // alu32.add.x, x86.txt:53
-	{Step: Step{Head: 0xc00140, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 9, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // alu32.add.x, x86.txt:53
-	{Step: Step{Head: 0xc00148, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 10, Count: 1, Size: 3, Last: 3, Kind: Plain},                         // alu64.add.x, x86.txt:49
-	{Step: Step{Head: 0xe883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 11, Count: 1, Size: 3, Last: 3, Kind: Plain},                                    // alu32.sub.k, x86.txt:50
-	{Step: Step{Head: 0x2d, Disp: 1, Imm: 1, Len: 5}, Adds: 0x5, First: 12, Count: 1, Size: 5, Last: 5, Kind: Plain},                                               // alu32.sub.k, x86.txt:51
-	{Step: Step{Head: 0xe881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 13, Count: 1, Size: 6, Last: 6, Kind: Plain},                                    // alu32.sub.k, x86.txt:52
-	{Step: Step{Head: 0xe88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 14, Count: 1, Size: 4, Last: 4, Kind: Plain},                                  // alu32.sub.k, x86.txt:50
-	{Step: Step{Head: 0xe88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 15, Count: 1, Size: 7, Last: 7, Kind: Plain},                                  // alu32.sub.k, x86.txt:52
-	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},               // jmp.jeq.k, x86.txt:175
-	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x74},               // jmp.jeq.k, x86.txt:178
-	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x74},               // jmp.jeq.k, x86.txt:181
-	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x74},                 // jmp32.jeq.k, x86.txt:194
-	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},                 // jmp32.jeq.k, x86.txt:197
-	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x74},                 // jmp32.jeq.k, x86.txt:200
-	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},               // jmp32.jeq.k, x86.txt:194
-	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x74},               // jmp32.jeq.k, x86.txt:197
-	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x74},               // jmp32.jeq.k, x86.txt:200
-	{Step: Step{Head: 0xe88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 25, Count: 1, Size: 4, Last: 4, Kind: Plain},                                  // alu64.sub.k, x86.txt:46
-	{Step: Step{Head: 0x2d48, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 26, Count: 1, Size: 6, Last: 6, Kind: Plain},                                             // alu64.sub.k, x86.txt:47
-	{Step: Step{Head: 0xe88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 27, Count: 1, Size: 7, Last: 7, Kind: Plain},                                  // alu64.sub.k, x86.txt:48
-	{Step: Step{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 28, Count: 1, Size: 2, Last: 2, Kind: Plain},                                    // ld.imm64, x86.txt:74
-	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Adds: 0xa, First: 29, Count: 1, Size: 10, Last: 10, Kind: Plain},                                // ld.imm64, x86.txt:77
-	{Step: Step{Head: 0xb8, Dst: 128, Disp: 1, Imm: 1, Len: 5}, Adds: 0x5, First: 30, Count: 1, Size: 5, Last: 5, Kind: Plain},                                     // ld.imm64, x86.txt:75
-	{Step: Step{Head: 0xc0c748, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 31, Count: 1, Size: 7, Last: 7, Kind: Plain},                                  // ld.imm64, x86.txt:76
-	{Step: Step{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 32, Count: 1, Size: 3, Last: 3, Kind: Plain},                                  // ld.imm64, x86.txt:74
-	{Step: Step{Head: 0xb840, Dst: 112, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 33, Count: 1, Size: 6, Last: 6, Kind: Plain},                                   // ld.imm64, x86.txt:75
-	{Step: Step{Head: 0xc029, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 34, Count: 1, Size: 2, Last: 2, Kind: Plain},                           // alu32.sub.x, x86.txt:53
-	{Step: Step{Head: 0xc02940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 35, Count: 1, Size: 3, Last: 3, Kind: Plain},                         // alu32.sub.x, x86.txt:53
-	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},      // jmp.jeq.x, x86.txt:184
-	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x74},        // jmp32.jeq.x, x86.txt:203
-	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},      // jmp32.jeq.x, x86.txt:203
-	{Step: Step{Head: 0xc02948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 39, Count: 1, Size: 3, Last: 3, Kind: Plain},                         // alu64.sub.x, x86.txt:49
-	{Adds: 0x100000000, First: 40, Count: 9, Size: 35, Last: 3, Kind: Special},                                                                                     // ldx.probe.w, x86.txt:398
-	{Adds: 0x100000000, First: 49, Count: 10, Size: 42, Last: 3, Kind: Special},                                                                                    // ldx.probe.w, x86.txt:398
-	{Adds: 0x100000000, First: 59, Count: 10, Size: 45, Last: 6, Kind: Special},                                                                                    // ldx.probe.w, x86.txt:398
-	{Adds: 0x100000000, First: 69, Count: 9, Size: 36, Last: 4, Kind: Special},                                                                                     // ldx.probe.w, x86.txt:398
-	{Adds: 0x100000000, First: 78, Count: 10, Size: 43, Last: 4, Kind: Special},                                                                                    // ldx.probe.w, x86.txt:398
-	{Adds: 0x100000000, First: 88, Count: 10, Size: 46, Last: 7, Kind: Special},                                                                                    // ldx.probe.w, x86.txt:398
-	{Adds: 0x100000000, First: 98, Count: 9, Size: 37, Last: 4, Kind: Special},                                                                                     // ldx.probe.w, x86.txt:398
-	{Adds: 0x100000000, First: 107, Count: 10, Size: 44, Last: 4, Kind: Special},                                                                                   // ldx.probe.w, x86.txt:398
-	{Adds: 0x100000000, First: 117, Count: 10, Size: 47, Last: 7, Kind: Special},                                                                                   // ldx.probe.w, x86.txt:398
-	{Step: Step{Head: 0xc06b, Dst: 96, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 127, Count: 1, Size: 3, Last: 3, Kind: Plain},                                   // alu32.mul.k, x86.txt:58
-	{Step: Step{Head: 0xc069, Dst: 96, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 128, Count: 1, Size: 6, Last: 6, Kind: Plain},                                   // alu32.mul.k, x86.txt:59
-	{Step: Step{Head: 0xc06b40, Dst: 80, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 129, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu32.mul.k, x86.txt:58
-	{Step: Step{Head: 0xc06940, Dst: 80, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 130, Count: 1, Size: 7, Last: 7, Kind: Plain},                                 // alu32.mul.k, x86.txt:59
-	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},               // jmp.jgt.k, x86.txt:175
-	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x77},               // jmp.jgt.k, x86.txt:178
-	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x77},               // jmp.jgt.k, x86.txt:181
-	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x77},                 // jmp32.jgt.k, x86.txt:194
-	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},                 // jmp32.jgt.k, x86.txt:197
-	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x77},                 // jmp32.jgt.k, x86.txt:200
-	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},               // jmp32.jgt.k, x86.txt:194
-	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x77},               // jmp32.jgt.k, x86.txt:197
-	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x77},               // jmp32.jgt.k, x86.txt:200
-	{Step: Step{Head: 0xc06b48, Dst: 80, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 131, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu64.mul.k, x86.txt:55
-	{Step: Step{Head: 0xc06948, Dst: 80, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 132, Count: 1, Size: 7, Last: 7, Kind: Plain},                                 // alu64.mul.k, x86.txt:56
-	{Adds: 0x100000000, First: 133, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                    // ldx.probe.h, x86.txt:398
-	{Adds: 0x100000000, First: 142, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                   // ldx.probe.h, x86.txt:398
-	{Adds: 0x100000000, First: 152, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                   // ldx.probe.h, x86.txt:398
-	{Adds: 0x100000000, First: 162, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                    // ldx.probe.h, x86.txt:398
-	{Adds: 0x100000000, First: 171, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                   // ldx.probe.h, x86.txt:398
-	{Adds: 0x100000000, First: 181, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                   // ldx.probe.h, x86.txt:398
-	{Step: Step{Head: 0xc0af0f, Dst: 176, Src: 192, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 191, Count: 1, Size: 3, Last: 3, Kind: Plain},                      // alu32.mul.x, x86.txt:60
-	{Step: Step{Head: 0xc0af0f40, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Adds: 0x4, First: 192, Count: 1, Size: 4, Last: 4, Kind: Plain},                    // alu32.mul.x, x86.txt:60
-	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},      // jmp.jgt.x, x86.txt:184
-	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x77},        // jmp32.jgt.x, x86.txt:203
-	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},      // jmp32.jgt.x, x86.txt:203
-	{Step: Step{Head: 0xc0af0f48, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Adds: 0x4, First: 193, Count: 1, Size: 4, Last: 4, Kind: Plain},                    // alu64.mul.x, x86.txt:57
-	{Adds: 0x100000000, First: 194, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                    // ldx.probe.b, x86.txt:398
-	{Adds: 0x100000000, First: 203, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                   // ldx.probe.b, x86.txt:398
-	{Adds: 0x100000000, First: 213, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                   // ldx.probe.b, x86.txt:398
-	{Adds: 0x100000000, First: 223, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                    // ldx.probe.b, x86.txt:398
-	{Adds: 0x100000000, First: 232, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                   // ldx.probe.b, x86.txt:398
-	{Adds: 0x100000000, First: 242, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                   // ldx.probe.b, x86.txt:398
-	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Adds: 0xe, First: 252, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                              // alu32.div.k, x86.txt:129
-	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x14, First: 254, Count: 3, Size: 20, Last: 1, Kind: Plain, More: 2},                           // alu32.div.k, x86.txt:129
-	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Adds: 0x12, First: 257, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2},                             // alu32.div.k, x86.txt:129
-	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x16, First: 260, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                           // alu32.div.k, x86.txt:129
-	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Adds: 0xd, First: 263, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                              // alu32.sdiv.k, x86.txt:237
-	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x13, First: 265, Count: 3, Size: 19, Last: 1, Kind: Plain, More: 2},                           // alu32.sdiv.k, x86.txt:237
-	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Adds: 0x11, First: 268, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2},                             // alu32.sdiv.k, x86.txt:237
-	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x15, First: 271, Count: 3, Size: 21, Last: 1, Kind: Plain, More: 2},                           // alu32.sdiv.k, x86.txt:237
-	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x73},               // jmp.jge.k, x86.txt:175
-	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x73},               // jmp.jge.k, x86.txt:178
-	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x73},               // jmp.jge.k, x86.txt:181
-	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x73},                 // jmp32.jge.k, x86.txt:194
-	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x73},                 // jmp32.jge.k, x86.txt:197
-	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x73},                 // jmp32.jge.k, x86.txt:200
-	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x73},               // jmp32.jge.k, x86.txt:194
-	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x73},               // jmp32.jge.k, x86.txt:197
-	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x73},               // jmp32.jge.k, x86.txt:200
-	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Adds: 0xe, First: 274, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                              // alu64.div.k, x86.txt:119
-	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x16, First: 276, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                           // alu64.div.k, x86.txt:119
-	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Adds: 0x14, First: 279, Count: 3, Size: 20, Last: 1, Kind: Plain, More: 2},                             // alu64.div.k, x86.txt:119
-	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Adds: 0xe, First: 282, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                              // alu64.sdiv.k, x86.txt:227
-	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x16, First: 284, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                           // alu64.sdiv.k, x86.txt:227
-	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Adds: 0x14, First: 287, Count: 3, Size: 20, Last: 1, Kind: Plain, More: 2},                             // alu64.sdiv.k, x86.txt:227
-	{Adds: 0x100000000, First: 290, Count: 9, Size: 36, Last: 4, Kind: Special},                                                                                    // ldx.probe.dw, x86.txt:398
-	{Adds: 0x100000000, First: 299, Count: 10, Size: 43, Last: 4, Kind: Special},                                                                                   // ldx.probe.dw, x86.txt:398
-	{Adds: 0x100000000, First: 309, Count: 10, Size: 46, Last: 7, Kind: Special},                                                                                   // ldx.probe.dw, x86.txt:398
-	{Adds: 0x100000000, First: 319, Count: 9, Size: 37, Last: 4, Kind: Special},                                                                                    // ldx.probe.dw, x86.txt:398
-	{Adds: 0x100000000, First: 328, Count: 10, Size: 44, Last: 4, Kind: Special},                                                                                   // ldx.probe.dw, x86.txt:398
-	{Adds: 0x100000000, First: 338, Count: 10, Size: 47, Last: 7, Kind: Special},                                                                                   // ldx.probe.dw, x86.txt:398
-	{Step: Step{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xa, First: 348, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                // alu32.div.x, x86.txt:150
-	{Step: Step{Head: 0x5af0f7d23152, Src: 240, Disp: 6, Imm: 6, Len: 6}, Adds: 0x6, First: 350, Count: 1, Size: 6, Last: 1, Kind: Plain},                          // alu32.div.x, x86.txt:151
-	{Step: Step{Head: 0x5af0f740d23152, Src: 256, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 351, Count: 1, Size: 7, Last: 1, Kind: Plain},                        // alu32.div.x, x86.txt:151
-	{Step: Step{Head: 0xc089c389495250, Dst: 272, Src: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0x10, First: 352, Count: 3, Size: 16, Last: 1, Kind: Plain, More: 2},   // alu32.div.x, x86.txt:150
-	{Step: Step{Head: 0xf0f7d231c0895250, Dst: 320, Src: 336, Disp: 8, Imm: 8, Len: 8}, Adds: 0xc, First: 355, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1},  // alu32.div.x, x86.txt:151
-	{Step: Step{Head: 0xd231c0895250, Dst: 320, Disp: 6, Imm: 6, Len: 6}, Adds: 0xd, First: 357, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                // alu32.div.x, x86.txt:151
-	{Step: Step{Head: 0xd231c089c3894950, Dst: 352, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0xe, First: 359, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},  // alu32.div.x, x86.txt:150
-	{Step: Step{Head: 0xf0f7d231c08950, Dst: 176, Src: 304, Disp: 7, Imm: 7, Len: 7}, Adds: 0xa, First: 361, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},    // alu32.div.x, x86.txt:151
-	{Step: Step{Head: 0xf0f740d231c08950, Dst: 176, Src: 368, Disp: 8, Imm: 8, Len: 8}, Adds: 0xb, First: 363, Count: 2, Size: 11, Last: 1, Kind: Plain, More: 1},  // alu32.div.x, x86.txt:151
-	{Step: Step{Head: 0xc08940c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0x12, First: 365, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2}, // alu32.div.x, x86.txt:150
-	{Step: Step{Head: 0xd231c089405250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0xe, First: 368, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},              // alu32.div.x, x86.txt:151
-	{Step: Step{Head: 0xd231c089405250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0xf, First: 370, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},              // alu32.div.x, x86.txt:151
-	{Step: Step{Head: 0xfbf74199c3894952, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0x9, First: 372, Count: 2, Size: 9, Last: 1, Kind: Plain, More: 1},             // alu32.sdiv.x, x86.txt:258
-	{Step: Step{Head: 0x5af8f79952, Src: 416, Disp: 5, Imm: 5, Len: 5}, Adds: 0x5, First: 374, Count: 1, Size: 5, Last: 1, Kind: Plain},                            // alu32.sdiv.x, x86.txt:259
-	{Step: Step{Head: 0x5af8f7409952, Src: 400, Disp: 6, Imm: 6, Len: 6}, Adds: 0x6, First: 375, Count: 1, Size: 6, Last: 1, Kind: Plain},                          // alu32.sdiv.x, x86.txt:259
-	{Step: Step{Head: 0x99c089c389495250, Dst: 272, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0xf, First: 376, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},  // alu32.sdiv.x, x86.txt:258
-	{Step: Step{Head: 0xf8f799c0895250, Dst: 320, Src: 304, Disp: 7, Imm: 7, Len: 7}, Adds: 0xb, First: 378, Count: 2, Size: 11, Last: 1, Kind: Plain, More: 1},    // alu32.sdiv.x, x86.txt:259
-	{Step: Step{Head: 0xf8f74099c0895250, Dst: 320, Src: 368, Disp: 8, Imm: 8, Len: 8}, Adds: 0xc, First: 380, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1},  // alu32.sdiv.x, x86.txt:259
-	{Step: Step{Head: 0x99c089c3894950, Dst: 352, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0xd, First: 382, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},    // alu32.sdiv.x, x86.txt:258
-	{Step: Step{Head: 0xc089f8f799c08950, Dst: 432, Src: 448, Disp: 8, Imm: 8, Len: 8}, Adds: 0x9, First: 384, Count: 2, Size: 9, Last: 1, Kind: Plain, More: 1},   // alu32.sdiv.x, x86.txt:259
-	{Step: Step{Head: 0xf8f74099c08950, Dst: 176, Src: 464, Disp: 7, Imm: 7, Len: 7}, Adds: 0xa, First: 386, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},    // alu32.sdiv.x, x86.txt:259
-	{Step: Step{Head: 0xc08940c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0x11, First: 388, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2}, // alu32.sdiv.x, x86.txt:258
-	{Step: Step{Head: 0xf8f799c089405250, Dst: 288, Src: 336, Disp: 8, Imm: 8, Len: 8}, Adds: 0xd, First: 391, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},  // alu32.sdiv.x, x86.txt:259
-	{Step: Step{Head: 0x99c089405250, Dst: 288, Disp: 6, Imm: 6, Len: 6}, Adds: 0xe, First: 393, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                // alu32.sdiv.x, x86.txt:259
-	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x73},      // jmp.jge.x, x86.txt:184
-	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x73},        // jmp32.jge.x, x86.txt:203
-	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x73},      // jmp32.jge.x, x86.txt:203
-	{Step: Step{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xa, First: 395, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                // alu64.div.x, x86.txt:139
-	{Step: Step{Head: 0x5af0f748d23152, Src: 256, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 397, Count: 1, Size: 7, Last: 1, Kind: Plain},                        // alu64.div.x, x86.txt:140
-	{Step: Step{Head: 0xc08948c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0x12, First: 398, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2}, // alu64.div.x, x86.txt:139
-	{Step: Step{Head: 0xd231c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0xf, First: 401, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},              // alu64.div.x, x86.txt:140
-	{Step: Step{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0x10, First: 403, Count: 3, Size: 16, Last: 1, Kind: Plain, More: 2},   // alu64.div.x, x86.txt:139
-	{Step: Step{Head: 0xd231c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xd, First: 406, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                // alu64.div.x, x86.txt:140
-	{Step: Step{Head: 0x9948c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xa, First: 408, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                // alu64.sdiv.x, x86.txt:247
-	{Step: Step{Head: 0x5af8f748994852, Src: 256, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 410, Count: 1, Size: 7, Last: 1, Kind: Plain},                        // alu64.sdiv.x, x86.txt:248
-	{Step: Step{Head: 0xc08948c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0x12, First: 411, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2}, // alu64.sdiv.x, x86.txt:247
-	{Step: Step{Head: 0x9948c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0xf, First: 414, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},              // alu64.sdiv.x, x86.txt:248
-	{Step: Step{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0x10, First: 416, Count: 3, Size: 16, Last: 1, Kind: Plain, More: 2},   // alu64.sdiv.x, x86.txt:247
-	{Step: Step{Head: 0x9948c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xd, First: 419, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                // alu64.sdiv.x, x86.txt:248
-	{Adds: 0x100000000, First: 421, Count: 9, Size: 36, Last: 4, Kind: Special},                                                                                    // ldx.probesx.w, x86.txt:398
-	{Adds: 0x100000000, First: 430, Count: 10, Size: 43, Last: 4, Kind: Special},                                                                                   // ldx.probesx.w, x86.txt:398
-	{Adds: 0x100000000, First: 440, Count: 10, Size: 46, Last: 7, Kind: Special},                                                                                   // ldx.probesx.w, x86.txt:398
-	{Adds: 0x100000000, First: 450, Count: 9, Size: 37, Last: 4, Kind: Special},                                                                                    // ldx.probesx.w, x86.txt:398
-	{Adds: 0x100000000, First: 459, Count: 10, Size: 44, Last: 4, Kind: Special},                                                                                   // ldx.probesx.w, x86.txt:398
-	{Adds: 0x100000000, First: 469, Count: 10, Size: 47, Last: 7, Kind: Special},                                                                                   // ldx.probesx.w, x86.txt:398
-	{Step: Step{Head: 0xc883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 479, Count: 1, Size: 3, Last: 3, Kind: Plain},                                   // alu32.or.k, x86.txt:50
-	{Step: Step{Head: 0xd, Disp: 1, Imm: 1, Len: 5}, Adds: 0x5, First: 480, Count: 1, Size: 5, Last: 5, Kind: Plain},                                               // alu32.or.k, x86.txt:51
-	{Step: Step{Head: 0xc881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 481, Count: 1, Size: 6, Last: 6, Kind: Plain},                                   // alu32.or.k, x86.txt:52
-	{Step: Step{Head: 0xc88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 482, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu32.or.k, x86.txt:50
-	{Step: Step{Head: 0xc88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 483, Count: 1, Size: 7, Last: 7, Kind: Plain},                                 // alu32.or.k, x86.txt:52
-	{Step: Step{Head: 0xc0f748, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 484, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x75},              // jmp.jset.k, x86.txt:187
-	{Step: Step{Head: 0xc0f7, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 485, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x75},                // jmp32.jset.k, x86.txt:206
-	{Step: Step{Head: 0xc0f740, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 486, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x75},              // jmp32.jset.k, x86.txt:206
-	{Step: Step{Head: 0xc88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 487, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu64.or.k, x86.txt:46
-	{Step: Step{Head: 0xd48, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 488, Count: 1, Size: 6, Last: 6, Kind: Plain},                                             // alu64.or.k, x86.txt:47
-	{Step: Step{Head: 0xc88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 489, Count: 1, Size: 7, Last: 7, Kind: Plain},                                 // alu64.or.k, x86.txt:48
-	{Adds: 0x100000000, First: 490, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                    // ldx.probesx.h, x86.txt:398
-	{Adds: 0x100000000, First: 499, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                   // ldx.probesx.h, x86.txt:398
-	{Adds: 0x100000000, First: 509, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                   // ldx.probesx.h, x86.txt:398
-	{Adds: 0x100000000, First: 519, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                    // ldx.probesx.h, x86.txt:398
-	{Adds: 0x100000000, First: 528, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                   // ldx.probesx.h, x86.txt:398
-	{Adds: 0x100000000, First: 538, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                   // ldx.probesx.h, x86.txt:398
-	{Step: Step{Head: 0xc009, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 548, Count: 1, Size: 2, Last: 2, Kind: Plain},                          // alu32.or.x, x86.txt:53
-	{Step: Step{Head: 0xc00940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 549, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu32.or.x, x86.txt:53
-	{Step: Step{Head: 0xc08548, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 550, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},     // jmp.jset.x, x86.txt:190
-	{Step: Step{Head: 0xc085, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 551, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x75},       // jmp32.jset.x, x86.txt:209
-	{Step: Step{Head: 0xc08540, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 552, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},     // jmp32.jset.x, x86.txt:209
-	{Step: Step{Head: 0xc00948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 553, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu64.or.x, x86.txt:49
-	{Adds: 0x100000000, First: 554, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                    // ldx.probesx.b, x86.txt:398
-	{Adds: 0x100000000, First: 563, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                   // ldx.probesx.b, x86.txt:398
-	{Adds: 0x100000000, First: 573, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                   // ldx.probesx.b, x86.txt:398
-	{Adds: 0x100000000, First: 583, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                    // ldx.probesx.b, x86.txt:398
-	{Adds: 0x100000000, First: 592, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                   // ldx.probesx.b, x86.txt:398
-	{Adds: 0x100000000, First: 602, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                   // ldx.probesx.b, x86.txt:398
-	{Step: Step{Head: 0xe083, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 612, Count: 1, Size: 3, Last: 3, Kind: Plain},                                   // alu32.and.k, x86.txt:50
-	{Step: Step{Head: 0x25, Disp: 1, Imm: 1, Len: 5}, Adds: 0x5, First: 613, Count: 1, Size: 5, Last: 5, Kind: Plain},                                              // alu32.and.k, x86.txt:51
-	{Step: Step{Head: 0xe081, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 614, Count: 1, Size: 6, Last: 6, Kind: Plain},                                   // alu32.and.k, x86.txt:52
-	{Step: Step{Head: 0xe08340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 615, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu32.and.k, x86.txt:50
-	{Step: Step{Head: 0xe08140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 616, Count: 1, Size: 7, Last: 7, Kind: Plain},                                 // alu32.and.k, x86.txt:52
-	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},               // jmp.jne.k, x86.txt:175
-	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x75},               // jmp.jne.k, x86.txt:178
-	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x75},               // jmp.jne.k, x86.txt:181
-	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x75},                 // jmp32.jne.k, x86.txt:194
-	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},                 // jmp32.jne.k, x86.txt:197
-	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x75},                 // jmp32.jne.k, x86.txt:200
-	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},               // jmp32.jne.k, x86.txt:194
-	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x75},               // jmp32.jne.k, x86.txt:197
-	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x75},               // jmp32.jne.k, x86.txt:200
-	{Step: Step{Head: 0xe08348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 617, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu64.and.k, x86.txt:46
-	{Step: Step{Head: 0x2548, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 618, Count: 1, Size: 6, Last: 6, Kind: Plain},                                            // alu64.and.k, x86.txt:47
-	{Step: Step{Head: 0xe08148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 619, Count: 1, Size: 7, Last: 7, Kind: Plain},                                 // alu64.and.k, x86.txt:48
-	{Step: Step{Head: 0xc021, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 620, Count: 1, Size: 2, Last: 2, Kind: Plain},                          // alu32.and.x, x86.txt:53
-	{Step: Step{Head: 0xc02140, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 621, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu32.and.x, x86.txt:53
-	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},      // jmp.jne.x, x86.txt:184
-	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x75},        // jmp32.jne.x, x86.txt:203
-	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},      // jmp32.jne.x, x86.txt:203
-	{Step: Step{Head: 0xc02148, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 622, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu64.and.x, x86.txt:49
-	{Step: Step{Head: 0x408b, Dst: 48, Src: 16, Disp: 2, Imm: 3, Len: 3}, Adds: 0x3, First: 48, Count: 1, Size: 3, Last: 3, Kind: Plain},                           // ldx.mem.w, x86.txt:274
-	{Step: Step{Head: 0x808b, Dst: 48, Src: 16, Disp: 2, Imm: 6, Len: 6}, Adds: 0x6, First: 68, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.mem.w, x86.txt:274
-	{Step: Step{Head: 0x408b40, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 77, Count: 1, Size: 4, Last: 4, Kind: Plain},                         // ldx.mem.w, x86.txt:274
-	{Step: Step{Head: 0x808b40, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 97, Count: 1, Size: 7, Last: 7, Kind: Plain},                         // ldx.mem.w, x86.txt:274
-	{Step: Step{Head: 0x40c7, Dst: 16, Disp: 2, Imm: 3, Len: 7}, Adds: 0x7, First: 623, Count: 1, Size: 7, Last: 7, Kind: Plain},                                   // st.mem.w, x86.txt:282
-	{Step: Step{Head: 0x80c7, Dst: 16, Disp: 2, Imm: 6, Len: 10}, Adds: 0xa, First: 624, Count: 1, Size: 10, Last: 10, Kind: Plain},                                // st.mem.w, x86.txt:282
-	{Step: Step{Head: 0x40c740, Dst: 32, Disp: 3, Imm: 4, Len: 8}, Adds: 0x8, First: 625, Count: 1, Size: 8, Last: 8, Kind: Plain},                                 // st.mem.w, x86.txt:282
-	{Step: Step{Head: 0x80c740, Dst: 32, Disp: 3, Imm: 7, Len: 11}, Adds: 0xb, First: 626, Count: 1, Size: 11, Last: 11, Kind: Plain},                              // st.mem.w, x86.txt:282
-	{Step: Step{Head: 0x4089, Dst: 16, Src: 48, Disp: 2, Imm: 3, Len: 3}, Adds: 0x3, First: 627, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // stx.mem.w, x86.txt:278
-	{Step: Step{Head: 0x8089, Dst: 16, Src: 48, Disp: 2, Imm: 6, Len: 6}, Adds: 0x6, First: 628, Count: 1, Size: 6, Last: 6, Kind: Plain},                          // stx.mem.w, x86.txt:278
-	{Step: Step{Head: 0x408940, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 629, Count: 1, Size: 4, Last: 4, Kind: Plain},                        // stx.mem.w, x86.txt:278
-	{Step: Step{Head: 0x808940, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 630, Count: 1, Size: 7, Last: 7, Kind: Plain},                        // stx.mem.w, x86.txt:278
-	{Step: Step{Head: 0xe0c1, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 631, Count: 1, Size: 3, Last: 3, Kind: Plain},                                   // alu32.lsh.k, x86.txt:84
-	{Step: Step{Head: 0xe0d1, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 632, Count: 1, Size: 2, Last: 2, Kind: Plain},                                   // alu32.lsh.k, x86.txt:83
-	{Step: Step{Head: 0xe0c140, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 633, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu32.lsh.k, x86.txt:84
-	{Step: Step{Head: 0xe0d140, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 634, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu32.lsh.k, x86.txt:83
-	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7f},               // jmp.jsgt.k, x86.txt:175
-	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7f},               // jmp.jsgt.k, x86.txt:178
-	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7f},               // jmp.jsgt.k, x86.txt:181
-	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7f},                 // jmp32.jsgt.k, x86.txt:194
-	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7f},                 // jmp32.jsgt.k, x86.txt:197
-	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x7f},                 // jmp32.jsgt.k, x86.txt:200
-	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7f},               // jmp32.jsgt.k, x86.txt:194
-	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7f},               // jmp32.jsgt.k, x86.txt:197
-	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7f},               // jmp32.jsgt.k, x86.txt:200
-	{Step: Step{Head: 0xe0c148, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 635, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu64.lsh.k, x86.txt:82
-	{Step: Step{Head: 0xe0d148, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 636, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu64.lsh.k, x86.txt:81
-	{Step: Step{Head: 0x40b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 141, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // ldx.mem.h, x86.txt:273
-	{Step: Step{Head: 0x80b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 161, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // ldx.mem.h, x86.txt:273
-	{Step: Step{Head: 0x40c766, Dst: 192, Disp: 3, Imm: 4, Len: 6}, Adds: 0x6, First: 637, Count: 1, Size: 6, Last: 6, Kind: Plain},                                // st.mem.h, x86.txt:281
-	{Step: Step{Head: 0x80c766, Dst: 192, Disp: 3, Imm: 7, Len: 9}, Adds: 0x9, First: 638, Count: 1, Size: 9, Last: 9, Kind: Plain},                                // st.mem.h, x86.txt:281
-	{Step: Step{Head: 0x40c74066, Dst: 496, Disp: 4, Imm: 5, Len: 7}, Adds: 0x7, First: 639, Count: 1, Size: 7, Last: 7, Kind: Plain},                              // st.mem.h, x86.txt:281
-	{Step: Step{Head: 0x80c74066, Dst: 496, Disp: 4, Imm: 8, Len: 10}, Adds: 0xa, First: 640, Count: 1, Size: 10, Last: 10, Kind: Plain},                           // st.mem.h, x86.txt:281
-	{Step: Step{Head: 0x408966, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 641, Count: 1, Size: 4, Last: 4, Kind: Plain},                      // stx.mem.h, x86.txt:277
-	{Step: Step{Head: 0x808966, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 642, Count: 1, Size: 7, Last: 7, Kind: Plain},                      // stx.mem.h, x86.txt:277
-	{Step: Step{Head: 0x40894066, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 643, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // stx.mem.h, x86.txt:277
-	{Step: Step{Head: 0x80894066, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 644, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // stx.mem.h, x86.txt:277
-	{Step: Step{Head: 0xc0f779e2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Adds: 0x5, First: 645, Count: 1, Size: 5, Last: 5, Kind: Plain},                  // alu32.lsh.x, x86.txt:92
-	{Step: Step{Head: 0xe0d3, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 646, Count: 1, Size: 2, Last: 2, Kind: Plain},                                   // alu32.lsh.x, x86.txt:88
-	{Step: Step{Head: 0xe0d340, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 647, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu32.lsh.x, x86.txt:88
-	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7f},      // jmp.jsgt.x, x86.txt:184
-	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7f},        // jmp32.jsgt.x, x86.txt:203
-	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7f},      // jmp32.jsgt.x, x86.txt:203
-	{Step: Step{Head: 0xc0f7f9e2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Adds: 0x5, First: 648, Count: 1, Size: 5, Last: 5, Kind: Plain},                  // alu64.lsh.x, x86.txt:91
-	{Step: Step{Head: 0xe0d348, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 649, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu64.lsh.x, x86.txt:87
-	{Step: Step{Head: 0x40b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 202, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // ldx.mem.b, x86.txt:272
-	{Step: Step{Head: 0x80b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 222, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // ldx.mem.b, x86.txt:272
-	{Step: Step{Head: 0x40c6, Dst: 16, Disp: 2, Imm: 3, Len: 4}, Adds: 0x4, First: 650, Count: 1, Size: 4, Last: 4, Kind: Plain},                                   // st.mem.b, x86.txt:280
-	{Step: Step{Head: 0x80c6, Dst: 16, Disp: 2, Imm: 6, Len: 7}, Adds: 0x7, First: 651, Count: 1, Size: 7, Last: 7, Kind: Plain},                                   // st.mem.b, x86.txt:280
-	{Step: Step{Head: 0x40c640, Dst: 32, Disp: 3, Imm: 4, Len: 5}, Adds: 0x5, First: 652, Count: 1, Size: 5, Last: 5, Kind: Plain},                                 // st.mem.b, x86.txt:280
-	{Step: Step{Head: 0x80c640, Dst: 32, Disp: 3, Imm: 7, Len: 8}, Adds: 0x8, First: 653, Count: 1, Size: 8, Last: 8, Kind: Plain},                                 // st.mem.b, x86.txt:280
-	{Step: Step{Head: 0x4088, Dst: 16, Src: 48, Disp: 2, Imm: 3, Len: 3}, Adds: 0x3, First: 654, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // stx.mem.b, x86.txt:276
-	{Step: Step{Head: 0x8088, Dst: 16, Src: 48, Disp: 2, Imm: 6, Len: 6}, Adds: 0x6, First: 655, Count: 1, Size: 6, Last: 6, Kind: Plain},                          // stx.mem.b, x86.txt:276
-	{Step: Step{Head: 0x408840, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 656, Count: 1, Size: 4, Last: 4, Kind: Plain},                        // stx.mem.b, x86.txt:276
-	{Step: Step{Head: 0x808840, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 657, Count: 1, Size: 7, Last: 7, Kind: Plain},                        // stx.mem.b, x86.txt:276
-	{Step: Step{Head: 0xe8c1, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 658, Count: 1, Size: 3, Last: 3, Kind: Plain},                                   // alu32.rsh.k, x86.txt:84
-	{Step: Step{Head: 0xe8d1, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 659, Count: 1, Size: 2, Last: 2, Kind: Plain},                                   // alu32.rsh.k, x86.txt:83
-	{Step: Step{Head: 0xe8c140, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 660, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu32.rsh.k, x86.txt:84
-	{Step: Step{Head: 0xe8d140, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 661, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu32.rsh.k, x86.txt:83
-	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7d},               // jmp.jsge.k, x86.txt:175
-	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7d},               // jmp.jsge.k, x86.txt:178
-	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7d},               // jmp.jsge.k, x86.txt:181
-	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7d},                 // jmp32.jsge.k, x86.txt:194
-	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7d},                 // jmp32.jsge.k, x86.txt:197
-	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x7d},                 // jmp32.jsge.k, x86.txt:200
-	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7d},               // jmp32.jsge.k, x86.txt:194
-	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7d},               // jmp32.jsge.k, x86.txt:197
-	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7d},               // jmp32.jsge.k, x86.txt:200
-	{Step: Step{Head: 0xe8c148, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 662, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu64.rsh.k, x86.txt:82
-	{Step: Step{Head: 0xe8d148, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 663, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu64.rsh.k, x86.txt:81
-	{Step: Step{Head: 0x408b48, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 298, Count: 1, Size: 4, Last: 4, Kind: Plain},                        // ldx.mem.dw, x86.txt:275
-	{Step: Step{Head: 0x808b48, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 318, Count: 1, Size: 7, Last: 7, Kind: Plain},                        // ldx.mem.dw, x86.txt:275
-	{Step: Step{Head: 0x40c748, Dst: 32, Disp: 3, Imm: 4, Len: 8}, Adds: 0x8, First: 664, Count: 1, Size: 8, Last: 8, Kind: Plain},                                 // st.mem.dw, x86.txt:283
-	{Step: Step{Head: 0x80c748, Dst: 32, Disp: 3, Imm: 7, Len: 11}, Adds: 0xb, First: 665, Count: 1, Size: 11, Last: 11, Kind: Plain},                              // st.mem.dw, x86.txt:283
-	{Step: Step{Head: 0x408948, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 666, Count: 1, Size: 4, Last: 4, Kind: Plain},                        // stx.mem.dw, x86.txt:279
-	{Step: Step{Head: 0x808948, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 667, Count: 1, Size: 7, Last: 7, Kind: Plain},                        // stx.mem.dw, x86.txt:279
-	{Step: Step{Head: 0xc0f77be2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Adds: 0x5, First: 668, Count: 1, Size: 5, Last: 5, Kind: Plain},                  // alu32.rsh.x, x86.txt:92
-	{Step: Step{Head: 0xe8d3, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 669, Count: 1, Size: 2, Last: 2, Kind: Plain},                                   // alu32.rsh.x, x86.txt:88
-	{Step: Step{Head: 0xe8d340, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 670, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu32.rsh.x, x86.txt:88
-	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7d},      // jmp.jsge.x, x86.txt:184
-	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7d},        // jmp32.jsge.x, x86.txt:203
-	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7d},      // jmp32.jsge.x, x86.txt:203
-	{Step: Step{Head: 0xc0f7fbe2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Adds: 0x5, First: 671, Count: 1, Size: 5, Last: 5, Kind: Plain},                  // alu64.rsh.x, x86.txt:91
-	{Step: Step{Head: 0xe8d348, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 672, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu64.rsh.x, x86.txt:87
-	{Step: Step{Head: 0x406348, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 429, Count: 1, Size: 4, Last: 4, Kind: Plain},                        // ldx.memsx.w, x86.txt:331
-	{Step: Step{Head: 0x806348, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 449, Count: 1, Size: 7, Last: 7, Kind: Plain},                        // ldx.memsx.w, x86.txt:331
-	{Step: Step{Head: 0xd8f7, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 673, Count: 1, Size: 2, Last: 2, Kind: Plain},                                   // alu32.neg, x86.txt:63
-	{Step: Step{Head: 0xd8f740, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 674, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu32.neg, x86.txt:63
-	{Adds: 0x100000000, Kind: Compiler}, // jmp.call, x86.txt:322
-	{Step: Step{Head: 0xd8f748, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 675, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu64.neg, x86.txt:62
-	{Step: Step{Head: 0x40bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 498, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // ldx.memsx.h, x86.txt:330
-	{Step: Step{Head: 0x80bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 518, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // ldx.memsx.h, x86.txt:330
-	{Step: Step{Head: 0x40be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 562, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // ldx.memsx.b, x86.txt:329
-	{Step: Step{Head: 0x80be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 582, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // ldx.memsx.b, x86.txt:329
-	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Adds: 0x10, First: 676, Count: 2, Size: 16, Last: 1, Kind: Plain, More: 1},                             // alu32.mod.k, x86.txt:129
-	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x14, First: 678, Count: 3, Size: 20, Last: 1, Kind: Plain, More: 2},                           // alu32.mod.k, x86.txt:129
-	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Adds: 0x10, First: 681, Count: 2, Size: 16, Last: 1, Kind: Plain, More: 1},                             // alu32.mod.k, x86.txt:129
-	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x16, First: 683, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                           // alu32.mod.k, x86.txt:129
-	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Adds: 0xf, First: 686, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},                              // alu32.smod.k, x86.txt:237
-	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x13, First: 688, Count: 3, Size: 19, Last: 1, Kind: Plain, More: 2},                           // alu32.smod.k, x86.txt:237
-	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Adds: 0xf, First: 691, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},                              // alu32.smod.k, x86.txt:237
-	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x15, First: 693, Count: 3, Size: 21, Last: 1, Kind: Plain, More: 2},                           // alu32.smod.k, x86.txt:237
-	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Adds: 0x11, First: 696, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2},                             // alu64.mod.k, x86.txt:119
-	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x16, First: 699, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                           // alu64.mod.k, x86.txt:119
-	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Adds: 0x11, First: 702, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2},                             // alu64.mod.k, x86.txt:119
-	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Adds: 0x11, First: 705, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2},                             // alu64.smod.k, x86.txt:227
-	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Adds: 0x16, First: 708, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                           // alu64.smod.k, x86.txt:227
-	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Adds: 0x11, First: 711, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2},                             // alu64.smod.k, x86.txt:227
-	{Step: Step{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xc, First: 714, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1},                // alu32.mod.x, x86.txt:150
-	{Step: Step{Head: 0x5ad089f0f7d23152, Dst: 304, Src: 240, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 716, Count: 1, Size: 8, Last: 1, Kind: Plain},            // alu32.mod.x, x86.txt:151
-	{Step: Step{Head: 0xd089f0f740d23152, Dst: 336, Src: 256, Disp: 8, Imm: 8, Len: 8}, Adds: 0x9, First: 717, Count: 2, Size: 9, Last: 1, Kind: Plain, More: 1},   // alu32.mod.x, x86.txt:151
-	{Step: Step{Head: 0xc089c389495250, Dst: 272, Src: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0x10, First: 719, Count: 3, Size: 16, Last: 1, Kind: Plain, More: 2},   // alu32.mod.x, x86.txt:150
-	{Step: Step{Head: 0xf0f7d231c0895250, Dst: 320, Src: 336, Disp: 8, Imm: 8, Len: 8}, Adds: 0xc, First: 722, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1},  // alu32.mod.x, x86.txt:151
-	{Step: Step{Head: 0xd231c0895250, Dst: 320, Disp: 6, Imm: 6, Len: 6}, Adds: 0xd, First: 724, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                // alu32.mod.x, x86.txt:151
-	{Step: Step{Head: 0xd231c089c3894950, Dst: 352, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0xc, First: 726, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1},  // alu32.mod.x, x86.txt:150
-	{Step: Step{Head: 0x58f0f7d231c08950, Dst: 176, Src: 304, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 728, Count: 1, Size: 8, Last: 1, Kind: Plain},            // alu32.mod.x, x86.txt:151
-	{Step: Step{Head: 0xf0f740d231c08950, Dst: 176, Src: 368, Disp: 8, Imm: 8, Len: 8}, Adds: 0x9, First: 729, Count: 2, Size: 9, Last: 1, Kind: Plain, More: 1},   // alu32.mod.x, x86.txt:151
-	{Step: Step{Head: 0xc08940c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0x12, First: 731, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2}, // alu32.mod.x, x86.txt:150
-	{Step: Step{Head: 0xd231c089405250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0xe, First: 734, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},              // alu32.mod.x, x86.txt:151
-	{Step: Step{Head: 0xd231c089405250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0xf, First: 736, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},              // alu32.mod.x, x86.txt:151
-	{Step: Step{Head: 0xfbf74199c3894952, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0xb, First: 738, Count: 2, Size: 11, Last: 1, Kind: Plain, More: 1},            // alu32.smod.x, x86.txt:258
-	{Step: Step{Head: 0x5ad089f8f79952, Dst: 448, Src: 416, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 740, Count: 1, Size: 7, Last: 1, Kind: Plain},              // alu32.smod.x, x86.txt:259
-	{Step: Step{Head: 0x5ad089f8f7409952, Dst: 304, Src: 400, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 741, Count: 1, Size: 8, Last: 1, Kind: Plain},            // alu32.smod.x, x86.txt:259
-	{Step: Step{Head: 0x99c089c389495250, Dst: 272, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0xf, First: 742, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},  // alu32.smod.x, x86.txt:258
-	{Step: Step{Head: 0xf8f799c0895250, Dst: 320, Src: 304, Disp: 7, Imm: 7, Len: 7}, Adds: 0xb, First: 744, Count: 2, Size: 11, Last: 1, Kind: Plain, More: 1},    // alu32.smod.x, x86.txt:259
-	{Step: Step{Head: 0xf8f74099c0895250, Dst: 320, Src: 368, Disp: 8, Imm: 8, Len: 8}, Adds: 0xc, First: 746, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1},  // alu32.smod.x, x86.txt:259
-	{Step: Step{Head: 0x99c089c3894950, Dst: 352, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0xb, First: 748, Count: 2, Size: 11, Last: 1, Kind: Plain, More: 1},    // alu32.smod.x, x86.txt:258
-	{Step: Step{Head: 0x58f8f799c08950, Dst: 176, Src: 448, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 750, Count: 1, Size: 7, Last: 1, Kind: Plain},              // alu32.smod.x, x86.txt:259
-	{Step: Step{Head: 0x58f8f74099c08950, Dst: 176, Src: 464, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 751, Count: 1, Size: 8, Last: 1, Kind: Plain},            // alu32.smod.x, x86.txt:259
-	{Step: Step{Head: 0xc08940c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0x11, First: 752, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2}, // alu32.smod.x, x86.txt:258
-	{Step: Step{Head: 0xf8f799c089405250, Dst: 288, Src: 336, Disp: 8, Imm: 8, Len: 8}, Adds: 0xd, First: 755, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},  // alu32.smod.x, x86.txt:259
-	{Step: Step{Head: 0x99c089405250, Dst: 288, Disp: 6, Imm: 6, Len: 6}, Adds: 0xe, First: 757, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                // alu32.smod.x, x86.txt:259
-	{Step: Step{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xd, First: 759, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                // alu64.mod.x, x86.txt:139
-	{Step: Step{Head: 0xf0f748d23152, Src: 256, Disp: 6, Imm: 6, Len: 6}, Adds: 0xa, First: 761, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                // alu64.mod.x, x86.txt:140
-	{Step: Step{Head: 0xc08948c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0x12, First: 763, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2}, // alu64.mod.x, x86.txt:139
-	{Step: Step{Head: 0xd231c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0xf, First: 766, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},              // alu64.mod.x, x86.txt:140
-	{Step: Step{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0xd, First: 768, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},    // alu64.mod.x, x86.txt:139
-	{Step: Step{Head: 0xd231c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xa, First: 770, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                // alu64.mod.x, x86.txt:140
-	{Step: Step{Head: 0x9948c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xd, First: 772, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                // alu64.smod.x, x86.txt:247
-	{Step: Step{Head: 0xf8f748994852, Src: 256, Disp: 6, Imm: 6, Len: 6}, Adds: 0xa, First: 774, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                // alu64.smod.x, x86.txt:248
-	{Step: Step{Head: 0xc08948c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Adds: 0x12, First: 776, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2}, // alu64.smod.x, x86.txt:247
-	{Step: Step{Head: 0x9948c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Adds: 0xf, First: 779, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},              // alu64.smod.x, x86.txt:248
-	{Step: Step{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0xd, First: 781, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},    // alu64.smod.x, x86.txt:247
-	{Step: Step{Head: 0x9948c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6}, Adds: 0xa, First: 783, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                // alu64.smod.x, x86.txt:248
-	{Step: Step{Head: 0x20448b42, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 785, Count: 1, Size: 5, Last: 5, Kind: Plain},                     // ldx.probe32.w, x86.txt:349
-	{Step: Step{Head: 0x20848b42, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 786, Count: 1, Size: 8, Last: 8, Kind: Plain},                     // ldx.probe32.w, x86.txt:349
-	{Step: Step{Head: 0x2044c742, Dst: 160, Disp: 4, Imm: 5, Len: 9}, Adds: 0x9, First: 787, Count: 1, Size: 9, Last: 9, Kind: Plain},                              // st.probe32.w, x86.txt:360
-	{Step: Step{Head: 0x2084c742, Dst: 160, Disp: 4, Imm: 8, Len: 12}, Adds: 0xc, First: 788, Count: 1, Size: 12, Last: 12, Kind: Plain},                           // st.probe32.w, x86.txt:360
-	{Step: Step{Head: 0x20448942, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 789, Count: 1, Size: 5, Last: 5, Kind: Plain},                     // stx.probe32.w, x86.txt:356
-	{Step: Step{Head: 0x20848942, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 790, Count: 1, Size: 8, Last: 8, Kind: Plain},                     // stx.probe32.w, x86.txt:356
-	{Step: Step{Head: 0xf083, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 791, Count: 1, Size: 3, Last: 3, Kind: Plain},                                   // alu32.xor.k, x86.txt:50
-	{Step: Step{Head: 0x35, Disp: 1, Imm: 1, Len: 5}, Adds: 0x5, First: 792, Count: 1, Size: 5, Last: 5, Kind: Plain},                                              // alu32.xor.k, x86.txt:51
-	{Step: Step{Head: 0xf081, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 793, Count: 1, Size: 6, Last: 6, Kind: Plain},                                   // alu32.xor.k, x86.txt:52
-	{Step: Step{Head: 0xf08340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 794, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu32.xor.k, x86.txt:50
-	{Step: Step{Head: 0xf08140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 795, Count: 1, Size: 7, Last: 7, Kind: Plain},                                 // alu32.xor.k, x86.txt:52
-	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},               // jmp.jlt.k, x86.txt:175
-	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x72},               // jmp.jlt.k, x86.txt:178
-	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x72},               // jmp.jlt.k, x86.txt:181
-	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x72},                 // jmp32.jlt.k, x86.txt:194
-	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},                 // jmp32.jlt.k, x86.txt:197
-	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x72},                 // jmp32.jlt.k, x86.txt:200
-	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},               // jmp32.jlt.k, x86.txt:194
-	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x72},               // jmp32.jlt.k, x86.txt:197
-	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x72},               // jmp32.jlt.k, x86.txt:200
-	{Step: Step{Head: 0xf08348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 796, Count: 1, Size: 4, Last: 4, Kind: Plain},                                 // alu64.xor.k, x86.txt:46
-	{Step: Step{Head: 0x3548, Disp: 2, Imm: 2, Len: 6}, Adds: 0x6, First: 797, Count: 1, Size: 6, Last: 6, Kind: Plain},                                            // alu64.xor.k, x86.txt:47
-	{Step: Step{Head: 0xf08148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x7, First: 798, Count: 1, Size: 7, Last: 7, Kind: Plain},                                 // alu64.xor.k, x86.txt:48
-	{Step: Step{Head: 0x2044b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 799, Count: 1, Size: 6, Last: 6, Kind: Plain},                  // ldx.probe32.h, x86.txt:348
-	{Step: Step{Head: 0x2084b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 800, Count: 1, Size: 9, Last: 9, Kind: Plain},                  // ldx.probe32.h, x86.txt:348
-	{Step: Step{Head: 0x2044c74266, Dst: 560, Disp: 5, Imm: 6, Len: 8}, Adds: 0x8, First: 801, Count: 1, Size: 8, Last: 8, Kind: Plain},                            // st.probe32.h, x86.txt:359
-	{Step: Step{Head: 0x2084c74266, Dst: 560, Disp: 5, Imm: 9, Len: 11}, Adds: 0xb, First: 802, Count: 1, Size: 11, Last: 11, Kind: Plain},                         // st.probe32.h, x86.txt:359
-	{Step: Step{Head: 0x2044894266, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 803, Count: 1, Size: 6, Last: 6, Kind: Plain},                  // stx.probe32.h, x86.txt:355
-	{Step: Step{Head: 0x2084894266, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 804, Count: 1, Size: 9, Last: 9, Kind: Plain},                  // stx.probe32.h, x86.txt:355
-	{Step: Step{Head: 0xc031, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 805, Count: 1, Size: 2, Last: 2, Kind: Plain},                          // alu32.xor.x, x86.txt:53
-	{Step: Step{Head: 0xc03140, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 806, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu32.xor.x, x86.txt:53
-	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},      // jmp.jlt.x, x86.txt:184
-	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x72},        // jmp32.jlt.x, x86.txt:203
-	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},      // jmp32.jlt.x, x86.txt:203
-	{Step: Step{Head: 0xc03148, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 807, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu64.xor.x, x86.txt:49
-	{Step: Step{Head: 0x2044b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 808, Count: 1, Size: 6, Last: 6, Kind: Plain},                  // ldx.probe32.b, x86.txt:347
-	{Step: Step{Head: 0x2084b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 809, Count: 1, Size: 9, Last: 9, Kind: Plain},                  // ldx.probe32.b, x86.txt:347
-	{Step: Step{Head: 0x2044c642, Dst: 160, Disp: 4, Imm: 5, Len: 6}, Adds: 0x6, First: 810, Count: 1, Size: 6, Last: 6, Kind: Plain},                              // st.probe32.b, x86.txt:358
-	{Step: Step{Head: 0x2084c642, Dst: 160, Disp: 4, Imm: 8, Len: 9}, Adds: 0x9, First: 811, Count: 1, Size: 9, Last: 9, Kind: Plain},                              // st.probe32.b, x86.txt:358
-	{Step: Step{Head: 0x20448842, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 812, Count: 1, Size: 5, Last: 5, Kind: Plain},                     // stx.probe32.b, x86.txt:354
-	{Step: Step{Head: 0x20848842, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 813, Count: 1, Size: 8, Last: 8, Kind: Plain},                     // stx.probe32.b, x86.txt:354
-	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},               // jmp.jle.k, x86.txt:175
-	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x76},               // jmp.jle.k, x86.txt:178
-	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x76},               // jmp.jle.k, x86.txt:181
-	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x76},                 // jmp32.jle.k, x86.txt:194
-	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},                 // jmp32.jle.k, x86.txt:197
-	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x76},                 // jmp32.jle.k, x86.txt:200
-	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},               // jmp32.jle.k, x86.txt:194
-	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x76},               // jmp32.jle.k, x86.txt:197
-	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x76},               // jmp32.jle.k, x86.txt:200
-	{Step: Step{Head: 0x20448b4a, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 814, Count: 1, Size: 5, Last: 5, Kind: Plain},                     // ldx.probe32.dw, x86.txt:350
-	{Step: Step{Head: 0x20848b4a, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 815, Count: 1, Size: 8, Last: 8, Kind: Plain},                     // ldx.probe32.dw, x86.txt:350
-	{Step: Step{Head: 0x2044c74a, Dst: 160, Disp: 4, Imm: 5, Len: 9}, Adds: 0x9, First: 816, Count: 1, Size: 9, Last: 9, Kind: Plain},                              // st.probe32.dw, x86.txt:361
-	{Step: Step{Head: 0x2084c74a, Dst: 160, Disp: 4, Imm: 8, Len: 12}, Adds: 0xc, First: 817, Count: 1, Size: 12, Last: 12, Kind: Plain},                           // st.probe32.dw, x86.txt:361
-	{Step: Step{Head: 0x2044894a, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 818, Count: 1, Size: 5, Last: 5, Kind: Plain},                     // stx.probe32.dw, x86.txt:357
-	{Step: Step{Head: 0x2084894a, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 819, Count: 1, Size: 8, Last: 8, Kind: Plain},                     // stx.probe32.dw, x86.txt:357
-	{Step: Step{Head: 0xc089, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 820, Count: 1, Size: 2, Last: 2, Kind: Plain},                          // alu32.mov.x, x86.txt:68
-	{Step: Step{Head: 0xc08940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 821, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu32.mov.x, x86.txt:68
-	{Step: Step{Head: 0xc0be0f40, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Adds: 0x4, First: 822, Count: 1, Size: 4, Last: 4, Kind: Plain},                    // alu32.movsx8, x86.txt:220
-	{Step: Step{Head: 0xc0bf0f, Dst: 176, Src: 192, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 823, Count: 1, Size: 3, Last: 3, Kind: Plain},                      // alu32.movsx16, x86.txt:221
-	{Step: Step{Head: 0xc0bf0f40, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Adds: 0x4, First: 824, Count: 1, Size: 4, Last: 4, Kind: Plain},                    // alu32.movsx16, x86.txt:221
-	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},      // jmp.jle.x, x86.txt:184
-	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x76},        // jmp32.jle.x, x86.txt:203
-	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},      // jmp32.jle.x, x86.txt:203
-	{Step: Step{Head: 0xc08948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 825, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu64.mov.x, x86.txt:67
-	{Step: Step{Head: 0xc0be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Adds: 0x4, First: 826, Count: 1, Size: 4, Last: 4, Kind: Plain},                    // alu64.movsx8, x86.txt:217
-	{Step: Step{Head: 0xc0bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Adds: 0x4, First: 827, Count: 1, Size: 4, Last: 4, Kind: Plain},                    // alu64.movsx16, x86.txt:218
-	{Step: Step{Head: 0xc06348, Dst: 64, Src: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 828, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu64.movsx32, x86.txt:219
-	{Adds: 0x100000000, First: 829, Count: 1, Size: 9, Last: 9, Kind: Special},                                                                                     // alu64.percpu, x86.txt:391
-	{Adds: 0x100000000, First: 830, Count: 2, Size: 12, Last: 9, Kind: Special},                                                                                    // alu64.percpu, x86.txt:391
-	{Adds: 0x100000000, First: 832, Count: 6, Size: 23, Last: 4, Kind: Special},                                                                                    // alu64.cast_user, x86.txt:380
-	{Adds: 0x100000000, First: 838, Count: 7, Size: 25, Last: 4, Kind: Special},                                                                                    // alu64.cast_user, x86.txt:380
-	{Adds: 0x100000000, First: 845, Count: 7, Size: 26, Last: 4, Kind: Special},                                                                                    // alu64.cast_user, x86.txt:380
-	{Adds: 0x100000000, First: 852, Count: 7, Size: 26, Last: 4, Kind: Special},                                                                                    // alu64.cast_user, x86.txt:380
-	{Adds: 0x100000000, First: 853, Count: 6, Size: 24, Last: 4, Kind: Special},                                                                                    // alu64.cast_user, x86.txt:380
-	{Adds: 0x100000000, First: 859, Count: 7, Size: 27, Last: 4, Kind: Special},                                                                                    // alu64.cast_user, x86.txt:380
-	{Adds: 0x100000000, First: 866, Count: 7, Size: 28, Last: 4, Kind: Special},                                                                                    // alu64.cast_user, x86.txt:380
-	{Adds: 0x100000000, First: 867, Count: 6, Size: 25, Last: 4, Kind: Special},                                                                                    // alu64.cast_user, x86.txt:380
-	{Step: Step{Head: 0x2044634a, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 873, Count: 1, Size: 5, Last: 5, Kind: Plain},                     // ldx.probe32sx.w, x86.txt:353
-	{Step: Step{Head: 0x2084634a, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 874, Count: 1, Size: 8, Last: 8, Kind: Plain},                     // ldx.probe32sx.w, x86.txt:353
-	{Step: Step{Head: 0xe8ae0f, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 875, Count: 1, Size: 3, Last: 3, Kind: Plain},                                          // nospec, x86.txt:340
-	{Step: Step{Head: 0x4001f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 876, Count: 1, Size: 4, Last: 4, Kind: Plain},                      // atomic32.add, x86.txt:289
-	{Step: Step{Head: 0x8001f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 877, Count: 1, Size: 7, Last: 7, Kind: Plain},                      // atomic32.add, x86.txt:289
-	{Step: Step{Head: 0x400140f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 878, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // atomic32.add, x86.txt:289
-	{Step: Step{Head: 0x800140f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 879, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // atomic32.add, x86.txt:289
-	{Step: Step{Head: 0x4009f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 880, Count: 1, Size: 4, Last: 4, Kind: Plain},                      // atomic32.or, x86.txt:289
-	{Step: Step{Head: 0x8009f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 881, Count: 1, Size: 7, Last: 7, Kind: Plain},                      // atomic32.or, x86.txt:289
-	{Step: Step{Head: 0x400940f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 882, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // atomic32.or, x86.txt:289
-	{Step: Step{Head: 0x800940f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 883, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // atomic32.or, x86.txt:289
-	{Step: Step{Head: 0x4021f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 884, Count: 1, Size: 4, Last: 4, Kind: Plain},                      // atomic32.and, x86.txt:289
-	{Step: Step{Head: 0x8021f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 885, Count: 1, Size: 7, Last: 7, Kind: Plain},                      // atomic32.and, x86.txt:289
-	{Step: Step{Head: 0x402140f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 886, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // atomic32.and, x86.txt:289
-	{Step: Step{Head: 0x802140f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 887, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // atomic32.and, x86.txt:289
-	{Step: Step{Head: 0x4031f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 888, Count: 1, Size: 4, Last: 4, Kind: Plain},                      // atomic32.xor, x86.txt:289
-	{Step: Step{Head: 0x8031f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 889, Count: 1, Size: 7, Last: 7, Kind: Plain},                      // atomic32.xor, x86.txt:289
-	{Step: Step{Head: 0x403140f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 890, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // atomic32.xor, x86.txt:289
-	{Step: Step{Head: 0x803140f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 891, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // atomic32.xor, x86.txt:289
-	{Step: Step{Head: 0x40c10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 892, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // atomic32.fetch_add, x86.txt:290
-	{Step: Step{Head: 0x80c10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 893, Count: 1, Size: 8, Last: 8, Kind: Plain},                    // atomic32.fetch_add, x86.txt:290
-	{Step: Step{Head: 0x40c10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 894, Count: 1, Size: 6, Last: 6, Kind: Plain},                  // atomic32.fetch_add, x86.txt:290
-	{Step: Step{Head: 0x80c10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 895, Count: 1, Size: 9, Last: 9, Kind: Plain},                  // atomic32.fetch_add, x86.txt:290
-	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 896, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_or, x86.txt:307
-	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 900, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                       // atomic32.fetch_or, x86.txt:307
-	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1a, First: 904, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_or, x86.txt:308
-	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x20, First: 908, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                       // atomic32.fetch_or, x86.txt:308
-	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 912, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_or, x86.txt:308
-	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 916, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                       // atomic32.fetch_or, x86.txt:308
-	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x1a, First: 920, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                 // atomic32.fetch_or, x86.txt:309
-	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x20, First: 924, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                 // atomic32.fetch_or, x86.txt:309
-	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x19, First: 928, Count: 4, Size: 25, Last: 3, Kind: Plain, More: 3},                 // atomic32.fetch_or, x86.txt:310
-	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x1f, First: 932, Count: 4, Size: 31, Last: 3, Kind: Plain, More: 3},                 // atomic32.fetch_or, x86.txt:310
-	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x1a, First: 936, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                 // atomic32.fetch_or, x86.txt:310
-	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x20, First: 940, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                 // atomic32.fetch_or, x86.txt:310
-	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 944, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},               // atomic32.fetch_or, x86.txt:309
-	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 948, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},             // atomic32.fetch_or, x86.txt:309
-	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1a, First: 952, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},               // atomic32.fetch_or, x86.txt:310
-	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x20, First: 956, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},             // atomic32.fetch_or, x86.txt:310
-	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 960, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},               // atomic32.fetch_or, x86.txt:310
-	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 964, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},             // atomic32.fetch_or, x86.txt:310
-	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 968, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_and, x86.txt:307
-	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 972, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                       // atomic32.fetch_and, x86.txt:307
-	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1a, First: 976, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_and, x86.txt:308
-	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x20, First: 980, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                       // atomic32.fetch_and, x86.txt:308
-	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 984, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_and, x86.txt:308
-	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 988, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                       // atomic32.fetch_and, x86.txt:308
-	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x1a, First: 992, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                 // atomic32.fetch_and, x86.txt:309
-	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x20, First: 996, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                 // atomic32.fetch_and, x86.txt:309
-	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x19, First: 1000, Count: 4, Size: 25, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_and, x86.txt:310
-	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x1f, First: 1004, Count: 4, Size: 31, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_and, x86.txt:310
-	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x1a, First: 1008, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_and, x86.txt:310
-	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x20, First: 1012, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_and, x86.txt:310
-	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1016, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic32.fetch_and, x86.txt:309
-	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1020, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic32.fetch_and, x86.txt:309
-	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1a, First: 1024, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},              // atomic32.fetch_and, x86.txt:310
-	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x20, First: 1028, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},            // atomic32.fetch_and, x86.txt:310
-	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1032, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic32.fetch_and, x86.txt:310
-	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1036, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic32.fetch_and, x86.txt:310
-	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1040, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                        // atomic32.fetch_xor, x86.txt:307
-	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1044, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                      // atomic32.fetch_xor, x86.txt:307
-	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1a, First: 1048, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                        // atomic32.fetch_xor, x86.txt:308
-	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x20, First: 1052, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                      // atomic32.fetch_xor, x86.txt:308
-	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1056, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                        // atomic32.fetch_xor, x86.txt:308
-	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1060, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                      // atomic32.fetch_xor, x86.txt:308
-	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x1a, First: 1064, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_xor, x86.txt:309
-	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x20, First: 1068, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_xor, x86.txt:309
-	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x19, First: 1072, Count: 4, Size: 25, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_xor, x86.txt:310
-	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x1f, First: 1076, Count: 4, Size: 31, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_xor, x86.txt:310
-	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Adds: 0x1a, First: 1080, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_xor, x86.txt:310
-	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Adds: 0x20, First: 1084, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                // atomic32.fetch_xor, x86.txt:310
-	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1088, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic32.fetch_xor, x86.txt:309
-	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1092, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic32.fetch_xor, x86.txt:309
-	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1a, First: 1096, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},              // atomic32.fetch_xor, x86.txt:310
-	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x20, First: 1100, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},            // atomic32.fetch_xor, x86.txt:310
-	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1104, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic32.fetch_xor, x86.txt:310
-	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1108, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic32.fetch_xor, x86.txt:310
-	{Step: Step{Head: 0x4087f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Adds: 0x4, First: 1112, Count: 1, Size: 4, Last: 4, Kind: Plain},                     // atomic32.xchg, x86.txt:291
-	{Step: Step{Head: 0x8087f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Adds: 0x7, First: 1113, Count: 1, Size: 7, Last: 7, Kind: Plain},                     // atomic32.xchg, x86.txt:291
-	{Step: Step{Head: 0x408740f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1114, Count: 1, Size: 5, Last: 5, Kind: Plain},                   // atomic32.xchg, x86.txt:291
-	{Step: Step{Head: 0x808740f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1115, Count: 1, Size: 8, Last: 8, Kind: Plain},                   // atomic32.xchg, x86.txt:291
-	{Step: Step{Head: 0x40b10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1116, Count: 1, Size: 5, Last: 5, Kind: Plain},                   // atomic32.cmpxchg, x86.txt:292
-	{Step: Step{Head: 0x80b10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1117, Count: 1, Size: 8, Last: 8, Kind: Plain},                   // atomic32.cmpxchg, x86.txt:292
-	{Step: Step{Head: 0x40b10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1118, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // atomic32.cmpxchg, x86.txt:292
-	{Step: Step{Head: 0x80b10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1119, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // atomic32.cmpxchg, x86.txt:292
-	{Step: Step{Head: 0xf8c1, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x3, First: 1120, Count: 1, Size: 3, Last: 3, Kind: Plain},                                  // alu32.arsh.k, x86.txt:84
-	{Step: Step{Head: 0xf8d1, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 1121, Count: 1, Size: 2, Last: 2, Kind: Plain},                                  // alu32.arsh.k, x86.txt:83
-	{Step: Step{Head: 0xf8c140, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 1122, Count: 1, Size: 4, Last: 4, Kind: Plain},                                // alu32.arsh.k, x86.txt:84
-	{Step: Step{Head: 0xf8d140, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 1123, Count: 1, Size: 3, Last: 3, Kind: Plain},                                // alu32.arsh.k, x86.txt:83
-	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7c},               // jmp.jslt.k, x86.txt:175
-	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7c},               // jmp.jslt.k, x86.txt:178
-	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7c},               // jmp.jslt.k, x86.txt:181
-	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7c},                 // jmp32.jslt.k, x86.txt:194
-	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7c},                 // jmp32.jslt.k, x86.txt:197
-	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x7c},                 // jmp32.jslt.k, x86.txt:200
-	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7c},               // jmp32.jslt.k, x86.txt:194
-	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7c},               // jmp32.jslt.k, x86.txt:197
-	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7c},               // jmp32.jslt.k, x86.txt:200
-	{Step: Step{Head: 0xf8c148, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x4, First: 1124, Count: 1, Size: 4, Last: 4, Kind: Plain},                                // alu64.arsh.k, x86.txt:82
-	{Step: Step{Head: 0xf8d148, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 1125, Count: 1, Size: 3, Last: 3, Kind: Plain},                                // alu64.arsh.k, x86.txt:81
-	{Step: Step{Head: 0x2044bf0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1126, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // ldx.probe32sx.h, x86.txt:352
-	{Step: Step{Head: 0x2084bf0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1127, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // ldx.probe32sx.h, x86.txt:352
-	{Step: Step{Head: 0xc0f77ae2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Adds: 0x5, First: 1128, Count: 1, Size: 5, Last: 5, Kind: Plain},                 // alu32.arsh.x, x86.txt:92
-	{Step: Step{Head: 0xf8d3, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 1129, Count: 1, Size: 2, Last: 2, Kind: Plain},                                  // alu32.arsh.x, x86.txt:88
-	{Step: Step{Head: 0xf8d340, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 1130, Count: 1, Size: 3, Last: 3, Kind: Plain},                                // alu32.arsh.x, x86.txt:88
-	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7c},      // jmp.jslt.x, x86.txt:184
-	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7c},        // jmp32.jslt.x, x86.txt:203
-	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7c},      // jmp32.jslt.x, x86.txt:203
-	{Step: Step{Head: 0xc0f7fae2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Adds: 0x5, First: 1131, Count: 1, Size: 5, Last: 5, Kind: Plain},                 // alu64.arsh.x, x86.txt:91
-	{Step: Step{Head: 0xf8d348, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 1132, Count: 1, Size: 3, Last: 3, Kind: Plain},                                // alu64.arsh.x, x86.txt:87
-	{Step: Step{Head: 0x2044be0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1133, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // ldx.probe32sx.b, x86.txt:351
-	{Step: Step{Head: 0x2084be0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1134, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // ldx.probe32sx.b, x86.txt:351
-	{Step: Step{Head: 0xc0b70f, Dst: 608, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 1135, Count: 1, Size: 3, Last: 3, Kind: Plain},                               // end.le16, x86.txt:168
-	{Step: Step{Head: 0xc0b70f40, Dst: 624, Disp: 4, Imm: 4, Len: 4}, Adds: 0x4, First: 1136, Count: 1, Size: 4, Last: 4, Kind: Plain},                             // end.le16, x86.txt:168
-	{Step: Step{Head: 0xc089, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 1137, Count: 1, Size: 2, Last: 2, Kind: Plain},                                  // end.le32, x86.txt:169
-	{Step: Step{Head: 0xc08940, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 1138, Count: 1, Size: 3, Last: 3, Kind: Plain},                                // end.le32, x86.txt:169
-	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},               // jmp.jsle.k, x86.txt:175
-	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7e},               // jmp.jsle.k, x86.txt:178
-	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7e},               // jmp.jsle.k, x86.txt:181
-	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7e},                 // jmp32.jsle.k, x86.txt:194
-	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Adds: 0x100000003, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},                 // jmp32.jsle.k, x86.txt:197
-	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Adds: 0x100000006, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x7e},                 // jmp32.jsle.k, x86.txt:200
-	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},               // jmp32.jsle.k, x86.txt:194
-	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7e},               // jmp32.jsle.k, x86.txt:197
-	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7e},               // jmp32.jsle.k, x86.txt:200
-	{Step: Step{Head: 0xc0b70f08c8c166, Dst: 640, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1139, Count: 1, Size: 7, Last: 3, Kind: Plain},                       // end.swap16, x86.txt:222
-	{Step: Step{Head: 0x8c8c14066, Dst: 496, Disp: 5, Imm: 5, Len: 5}, Adds: 0x9, First: 1140, Count: 2, Size: 9, Last: 4, Kind: Plain, More: 1},                   // end.swap16, x86.txt:222
-	{Step: Step{Head: 0xc80f, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Adds: 0x2, First: 1142, Count: 1, Size: 2, Last: 2, Kind: Plain},                                  // end.swap32, x86.txt:225
-	{Step: Step{Head: 0xc80f40, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 1143, Count: 1, Size: 3, Last: 3, Kind: Plain},                                // end.swap32, x86.txt:225
-	{Step: Step{Head: 0xc80f48, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Adds: 0x3, First: 1144, Count: 1, Size: 3, Last: 3, Kind: Plain},                                // end.swap64, x86.txt:226
-	{Step: Step{Head: 0x400148f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1145, Count: 1, Size: 5, Last: 5, Kind: Plain},                   // atomic64.add, x86.txt:285
-	{Step: Step{Head: 0x800148f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1146, Count: 1, Size: 8, Last: 8, Kind: Plain},                   // atomic64.add, x86.txt:285
-	{Step: Step{Head: 0x400948f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1147, Count: 1, Size: 5, Last: 5, Kind: Plain},                   // atomic64.or, x86.txt:285
-	{Step: Step{Head: 0x800948f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1148, Count: 1, Size: 8, Last: 8, Kind: Plain},                   // atomic64.or, x86.txt:285
-	{Step: Step{Head: 0x402148f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1149, Count: 1, Size: 5, Last: 5, Kind: Plain},                   // atomic64.and, x86.txt:285
-	{Step: Step{Head: 0x802148f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1150, Count: 1, Size: 8, Last: 8, Kind: Plain},                   // atomic64.and, x86.txt:285
-	{Step: Step{Head: 0x403148f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1151, Count: 1, Size: 5, Last: 5, Kind: Plain},                   // atomic64.xor, x86.txt:285
-	{Step: Step{Head: 0x803148f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1152, Count: 1, Size: 8, Last: 8, Kind: Plain},                   // atomic64.xor, x86.txt:285
-	{Step: Step{Head: 0x40c10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1153, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // atomic64.fetch_add, x86.txt:286
-	{Step: Step{Head: 0x80c10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1154, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // atomic64.fetch_add, x86.txt:286
-	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1155, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                        // atomic64.fetch_or, x86.txt:295
-	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1159, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                      // atomic64.fetch_or, x86.txt:295
-	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1163, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                        // atomic64.fetch_or, x86.txt:296
-	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1167, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                      // atomic64.fetch_or, x86.txt:296
-	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1171, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic64.fetch_or, x86.txt:297
-	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1175, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic64.fetch_or, x86.txt:297
-	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1179, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic64.fetch_or, x86.txt:298
-	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1183, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic64.fetch_or, x86.txt:298
-	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1187, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                        // atomic64.fetch_and, x86.txt:295
-	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1191, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                      // atomic64.fetch_and, x86.txt:295
-	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1195, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                        // atomic64.fetch_and, x86.txt:296
-	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1199, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                      // atomic64.fetch_and, x86.txt:296
-	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1203, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic64.fetch_and, x86.txt:297
-	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1207, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic64.fetch_and, x86.txt:297
-	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1211, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic64.fetch_and, x86.txt:298
-	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1215, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic64.fetch_and, x86.txt:298
-	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1219, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                        // atomic64.fetch_xor, x86.txt:295
-	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1223, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                      // atomic64.fetch_xor, x86.txt:295
-	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1227, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                        // atomic64.fetch_xor, x86.txt:296
-	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1231, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                      // atomic64.fetch_xor, x86.txt:296
-	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1235, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic64.fetch_xor, x86.txt:297
-	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1239, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic64.fetch_xor, x86.txt:297
-	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Adds: 0x1b, First: 1243, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},              // atomic64.fetch_xor, x86.txt:298
-	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Adds: 0x21, First: 1247, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},            // atomic64.fetch_xor, x86.txt:298
-	{Step: Step{Head: 0x408748f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1251, Count: 1, Size: 5, Last: 5, Kind: Plain},                   // atomic64.xchg, x86.txt:287
-	{Step: Step{Head: 0x808748f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1252, Count: 1, Size: 8, Last: 8, Kind: Plain},                   // atomic64.xchg, x86.txt:287
-	{Step: Step{Head: 0x40b10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1253, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // atomic64.cmpxchg, x86.txt:288
-	{Step: Step{Head: 0x80b10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1254, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // atomic64.cmpxchg, x86.txt:288
-	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},      // jmp.jsle.x, x86.txt:184
-	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Adds: 0x100000002, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7e},        // jmp32.jsle.x, x86.txt:203
-	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0x100000003, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},      // jmp32.jsle.x, x86.txt:203
-	{Step: Step{Head: 0x20440142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1255, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena32.add, x86.txt:366
-	{Step: Step{Head: 0x20840142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1256, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena32.add, x86.txt:366
-	{Step: Step{Head: 0x20440942f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1257, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena32.or, x86.txt:366
-	{Step: Step{Head: 0x20840942f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1258, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena32.or, x86.txt:366
-	{Step: Step{Head: 0x20442142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1259, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena32.and, x86.txt:366
-	{Step: Step{Head: 0x20842142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1260, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena32.and, x86.txt:366
-	{Step: Step{Head: 0x20443142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1261, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena32.xor, x86.txt:366
-	{Step: Step{Head: 0x20843142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1262, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena32.xor, x86.txt:366
-	{Step: Step{Head: 0x2044c10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Adds: 0x7, First: 1263, Count: 1, Size: 7, Last: 7, Kind: Plain},               // arena32.fetch_add, x86.txt:367
-	{Step: Step{Head: 0x2084c10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Adds: 0xa, First: 1264, Count: 1, Size: 10, Last: 10, Kind: Plain},           // arena32.fetch_add, x86.txt:367
-	{Step: Step{Head: 0x20448742f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1265, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena32.xchg, x86.txt:368
-	{Step: Step{Head: 0x20848742f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1266, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena32.xchg, x86.txt:368
-	{Step: Step{Head: 0x2044b10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Adds: 0x7, First: 1267, Count: 1, Size: 7, Last: 7, Kind: Plain},               // arena32.cmpxchg, x86.txt:369
-	{Step: Step{Head: 0x2084b10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Adds: 0xa, First: 1268, Count: 1, Size: 10, Last: 10, Kind: Plain},           // arena32.cmpxchg, x86.txt:369
-	{Step: Step{Head: 0x2044014af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1269, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena64.add, x86.txt:362
-	{Step: Step{Head: 0x2084014af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1270, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena64.add, x86.txt:362
-	{Step: Step{Head: 0x2044094af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1271, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena64.or, x86.txt:362
-	{Step: Step{Head: 0x2084094af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1272, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena64.or, x86.txt:362
-	{Step: Step{Head: 0x2044214af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1273, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena64.and, x86.txt:362
-	{Step: Step{Head: 0x2084214af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1274, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena64.and, x86.txt:362
-	{Step: Step{Head: 0x2044314af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1275, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena64.xor, x86.txt:362
-	{Step: Step{Head: 0x2084314af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1276, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena64.xor, x86.txt:362
-	{Step: Step{Head: 0x2044c10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Adds: 0x7, First: 1277, Count: 1, Size: 7, Last: 7, Kind: Plain},               // arena64.fetch_add, x86.txt:363
-	{Step: Step{Head: 0x2084c10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Adds: 0xa, First: 1278, Count: 1, Size: 10, Last: 10, Kind: Plain},           // arena64.fetch_add, x86.txt:363
-	{Step: Step{Head: 0x2044874af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1279, Count: 1, Size: 6, Last: 6, Kind: Plain},                 // arena64.xchg, x86.txt:364
-	{Step: Step{Head: 0x2084874af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1280, Count: 1, Size: 9, Last: 9, Kind: Plain},                 // arena64.xchg, x86.txt:364
-	{Step: Step{Head: 0x2044b10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Adds: 0x7, First: 1281, Count: 1, Size: 7, Last: 7, Kind: Plain},               // arena64.cmpxchg, x86.txt:365
-	{Step: Step{Head: 0x2084b10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Adds: 0xa, First: 1282, Count: 1, Size: 10, Last: 10, Kind: Plain},           // arena64.cmpxchg, x86.txt:365
-	{Step: Step{Head: 0x59e0d3c1894851, Dst: 448, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1283, Count: 1, Size: 7, Last: 1, Kind: Plain},             // alu32.lsh.x, x86.txt:110
-	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Adds: 0xc, First: 1284, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},               // alu32.lsh.x, x86.txt:105
-	{Step: Step{Head: 0x59e0d340c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1286, Count: 1, Size: 8, Last: 1, Kind: Plain},           // alu32.lsh.x, x86.txt:110
-	{Step: Step{Head: 0x59e0d348c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1287, Count: 1, Size: 8, Last: 1, Kind: Plain},           // alu64.lsh.x, x86.txt:100
-	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Adds: 0xc, First: 1288, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},               // alu64.lsh.x, x86.txt:95
-	{Step: Step{Head: 0x59e8d3c1894851, Dst: 448, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1290, Count: 1, Size: 7, Last: 1, Kind: Plain},             // alu32.rsh.x, x86.txt:110
-	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Adds: 0xc, First: 1291, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},               // alu32.rsh.x, x86.txt:105
-	{Step: Step{Head: 0x59e8d340c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1293, Count: 1, Size: 8, Last: 1, Kind: Plain},           // alu32.rsh.x, x86.txt:110
-	{Step: Step{Head: 0x59e8d348c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1294, Count: 1, Size: 8, Last: 1, Kind: Plain},           // alu64.rsh.x, x86.txt:100
-	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Adds: 0xc, First: 1295, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},               // alu64.rsh.x, x86.txt:95
-	{Step: Step{Head: 0x59f8d3c1894851, Dst: 448, Src: 224, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1297, Count: 1, Size: 7, Last: 1, Kind: Plain},             // alu32.arsh.x, x86.txt:110
-	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Adds: 0xc, First: 1298, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},               // alu32.arsh.x, x86.txt:105
-	{Step: Step{Head: 0x59f8d340c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1300, Count: 1, Size: 8, Last: 1, Kind: Plain},           // alu32.arsh.x, x86.txt:110
-	{Step: Step{Head: 0x59f8d348c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1301, Count: 1, Size: 8, Last: 1, Kind: Plain},           // alu64.arsh.x, x86.txt:100
-	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Adds: 0xc, First: 1302, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},               // alu64.arsh.x, x86.txt:95
-	{Step: Step{Head: 0x1c048b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1304, Count: 1, Size: 7, Last: 4, Kind: Plain},              // ldx.mem.w, x86.txt:415
-	{Step: Step{Head: 0x1c448b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1305, Count: 1, Size: 8, Last: 5, Kind: Plain},              // ldx.mem.w, x86.txt:418
-	{Step: Step{Head: 0x1c848b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1306, Count: 1, Size: 11, Last: 8, Kind: Plain},           // ldx.mem.w, x86.txt:418
-	{Step: Step{Head: 0x25448b42, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1307, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.mem.w, x86.txt:414
-	{Step: Step{Head: 0x25848b42, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1308, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.mem.w, x86.txt:414
-	{Step: Step{Head: 0x1c04c743c38941, Dst: 64, Disp: 7, Imm: 7, Len: 11}, Adds: 0xb, First: 1309, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // st.mem.w, x86.txt:429
-	{Step: Step{Head: 0x1c44c743c38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Adds: 0xc, First: 1310, Count: 1, Size: 12, Last: 9, Kind: Plain},                      // st.mem.w, x86.txt:432
-	{Step: Step{Head: 0x1c84c743c38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Adds: 0xf, First: 1311, Count: 1, Size: 15, Last: 12, Kind: Plain},                    // st.mem.w, x86.txt:432
-	{Step: Step{Head: 0x2544c742, Disp: 4, Imm: 5, Len: 9}, Adds: 0x9, First: 1312, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // st.mem.w, x86.txt:428
-	{Step: Step{Head: 0x2584c742, Disp: 4, Imm: 8, Len: 12}, Adds: 0xc, First: 1313, Count: 1, Size: 12, Last: 12, Kind: Plain},                                    // st.mem.w, x86.txt:428
-	{Step: Step{Head: 0x1c048943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1314, Count: 1, Size: 7, Last: 4, Kind: Plain},              // stx.mem.w, x86.txt:422
-	{Step: Step{Head: 0x1c448943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1315, Count: 1, Size: 8, Last: 5, Kind: Plain},              // stx.mem.w, x86.txt:425
-	{Step: Step{Head: 0x1c848943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1316, Count: 1, Size: 11, Last: 8, Kind: Plain},           // stx.mem.w, x86.txt:425
-	{Step: Step{Head: 0x25448942, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1317, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // stx.mem.w, x86.txt:421
-	{Step: Step{Head: 0x25848942, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1318, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // stx.mem.w, x86.txt:421
-	{Step: Step{Head: 0x1c04b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1319, Count: 1, Size: 8, Last: 5, Kind: Plain},            // ldx.mem.h, x86.txt:415
-	{Step: Step{Head: 0x1c44b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1320, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.mem.h, x86.txt:418
-	{Step: Step{Head: 0x1c84b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1321, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.mem.h, x86.txt:418
-	{Step: Step{Head: 0x2544b70f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1322, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.mem.h, x86.txt:414
-	{Step: Step{Head: 0x2584b70f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1323, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.mem.h, x86.txt:414
-	{Step: Step{Head: 0x1c04c74366c38941, Dst: 64, Disp: 8, Imm: 8, Len: 10}, Adds: 0xa, First: 1324, Count: 1, Size: 10, Last: 7, Kind: Plain},                    // st.mem.h, x86.txt:429
-	{Step: Step{Head: 0x1c44c74366c38941, Dst: 64, Disp: 8, Imm: 9, Len: 11}, Adds: 0xb, First: 1325, Count: 1, Size: 11, Last: 8, Kind: Plain},                    // st.mem.h, x86.txt:432
-	{Step: Step{Head: 0x1c84c74366c38941, Dst: 64, Disp: 8, Imm: 12, Len: 14}, Adds: 0xe, First: 1326, Count: 1, Size: 14, Last: 11, Kind: Plain},                  // st.mem.h, x86.txt:432
-	{Step: Step{Head: 0x2544c74266, Disp: 5, Imm: 6, Len: 8}, Adds: 0x8, First: 1327, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // st.mem.h, x86.txt:428
-	{Step: Step{Head: 0x2584c74266, Disp: 5, Imm: 9, Len: 11}, Adds: 0xb, First: 1328, Count: 1, Size: 11, Last: 11, Kind: Plain},                                  // st.mem.h, x86.txt:428
-	{Step: Step{Head: 0x1c04894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1329, Count: 1, Size: 8, Last: 5, Kind: Plain},            // stx.mem.h, x86.txt:422
-	{Step: Step{Head: 0x1c44894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1330, Count: 1, Size: 9, Last: 6, Kind: Plain},            // stx.mem.h, x86.txt:425
-	{Step: Step{Head: 0x1c84894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1331, Count: 1, Size: 12, Last: 9, Kind: Plain},         // stx.mem.h, x86.txt:425
-	{Step: Step{Head: 0x2544894266, Src: 224, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1332, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // stx.mem.h, x86.txt:421
-	{Step: Step{Head: 0x2584894266, Src: 224, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1333, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // stx.mem.h, x86.txt:421
-	{Step: Step{Head: 0x1c04b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1334, Count: 1, Size: 8, Last: 5, Kind: Plain},            // ldx.mem.b, x86.txt:415
-	{Step: Step{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1335, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.mem.b, x86.txt:418
-	{Step: Step{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1336, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.mem.b, x86.txt:418
-	{Step: Step{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1337, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.mem.b, x86.txt:414
-	{Step: Step{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1338, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.mem.b, x86.txt:414
-	{Step: Step{Head: 0x1c04c643c38941, Dst: 64, Disp: 7, Imm: 7, Len: 8}, Adds: 0x8, First: 1339, Count: 1, Size: 8, Last: 5, Kind: Plain},                        // st.mem.b, x86.txt:429
-	{Step: Step{Head: 0x1c44c643c38941, Dst: 64, Disp: 7, Imm: 8, Len: 9}, Adds: 0x9, First: 1340, Count: 1, Size: 9, Last: 6, Kind: Plain},                        // st.mem.b, x86.txt:432
-	{Step: Step{Head: 0x1c84c643c38941, Dst: 64, Disp: 7, Imm: 11, Len: 12}, Adds: 0xc, First: 1341, Count: 1, Size: 12, Last: 9, Kind: Plain},                     // st.mem.b, x86.txt:432
-	{Step: Step{Head: 0x2544c642, Disp: 4, Imm: 5, Len: 6}, Adds: 0x6, First: 1342, Count: 1, Size: 6, Last: 6, Kind: Plain},                                       // st.mem.b, x86.txt:428
-	{Step: Step{Head: 0x2584c642, Disp: 4, Imm: 8, Len: 9}, Adds: 0x9, First: 1343, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // st.mem.b, x86.txt:428
-	{Step: Step{Head: 0x1c048843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1344, Count: 1, Size: 7, Last: 4, Kind: Plain},              // stx.mem.b, x86.txt:422
-	{Step: Step{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1345, Count: 1, Size: 8, Last: 5, Kind: Plain},              // stx.mem.b, x86.txt:425
-	{Step: Step{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1346, Count: 1, Size: 11, Last: 8, Kind: Plain},           // stx.mem.b, x86.txt:425
-	{Step: Step{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1347, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // stx.mem.b, x86.txt:421
-	{Step: Step{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1348, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // stx.mem.b, x86.txt:421
-	{Step: Step{Head: 0x1c048b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1349, Count: 1, Size: 7, Last: 4, Kind: Plain},              // ldx.mem.dw, x86.txt:415
-	{Step: Step{Head: 0x1c448b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1350, Count: 1, Size: 8, Last: 5, Kind: Plain},              // ldx.mem.dw, x86.txt:418
-	{Step: Step{Head: 0x1c848b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1351, Count: 1, Size: 11, Last: 8, Kind: Plain},           // ldx.mem.dw, x86.txt:418
-	{Step: Step{Head: 0x25448b4a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1352, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.mem.dw, x86.txt:414
-	{Step: Step{Head: 0x25848b4a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1353, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.mem.dw, x86.txt:414
-	{Step: Step{Head: 0x1c04c74bc38941, Dst: 64, Disp: 7, Imm: 7, Len: 11}, Adds: 0xb, First: 1354, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // st.mem.dw, x86.txt:429
-	{Step: Step{Head: 0x1c44c74bc38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Adds: 0xc, First: 1355, Count: 1, Size: 12, Last: 9, Kind: Plain},                      // st.mem.dw, x86.txt:432
-	{Step: Step{Head: 0x1c84c74bc38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Adds: 0xf, First: 1356, Count: 1, Size: 15, Last: 12, Kind: Plain},                    // st.mem.dw, x86.txt:432
-	{Step: Step{Head: 0x2544c74a, Disp: 4, Imm: 5, Len: 9}, Adds: 0x9, First: 1357, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // st.mem.dw, x86.txt:428
-	{Step: Step{Head: 0x2584c74a, Disp: 4, Imm: 8, Len: 12}, Adds: 0xc, First: 1358, Count: 1, Size: 12, Last: 12, Kind: Plain},                                    // st.mem.dw, x86.txt:428
-	{Step: Step{Head: 0x1c04894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1359, Count: 1, Size: 7, Last: 4, Kind: Plain},              // stx.mem.dw, x86.txt:422
-	{Step: Step{Head: 0x1c44894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1360, Count: 1, Size: 8, Last: 5, Kind: Plain},              // stx.mem.dw, x86.txt:425
-	{Step: Step{Head: 0x1c84894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1361, Count: 1, Size: 11, Last: 8, Kind: Plain},           // stx.mem.dw, x86.txt:425
-	{Step: Step{Head: 0x2544894a, Src: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1362, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // stx.mem.dw, x86.txt:421
-	{Step: Step{Head: 0x2584894a, Src: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1363, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // stx.mem.dw, x86.txt:421
-	{Step: Step{Head: 0x1c04634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Adds: 0x7, First: 1364, Count: 1, Size: 7, Last: 4, Kind: Plain},              // ldx.memsx.w, x86.txt:415
-	{Step: Step{Head: 0x1c44634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Adds: 0x8, First: 1365, Count: 1, Size: 8, Last: 5, Kind: Plain},              // ldx.memsx.w, x86.txt:418
-	{Step: Step{Head: 0x1c84634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Adds: 0xb, First: 1366, Count: 1, Size: 11, Last: 8, Kind: Plain},           // ldx.memsx.w, x86.txt:418
-	{Step: Step{Head: 0x2544634a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Adds: 0x5, First: 1367, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.memsx.w, x86.txt:414
-	{Step: Step{Head: 0x2584634a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Adds: 0x8, First: 1368, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.memsx.w, x86.txt:414
-	{Step: Step{Head: 0xb8, Disp: 1, Imm: 1, Len: 5}, Adds: 0xd, First: 1369, Count: 2, Size: 13, Last: 8, Kind: Plain, More: 1},                                   // jmp.call, x86.txt:528
-	{Step: Step{Head: 0x1c04bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1371, Count: 1, Size: 8, Last: 5, Kind: Plain},            // ldx.memsx.h, x86.txt:415
-	{Step: Step{Head: 0x1c44bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1372, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.memsx.h, x86.txt:418
-	{Step: Step{Head: 0x1c84bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1373, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.memsx.h, x86.txt:418
-	{Step: Step{Head: 0x2544bf0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1374, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.memsx.h, x86.txt:414
-	{Step: Step{Head: 0x2584bf0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1375, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.memsx.h, x86.txt:414
-	{Step: Step{Head: 0xc08948, Dst: 64, Disp: 3, Imm: 3, Len: 3}, Adds: 0xb, First: 1376, Count: 2, Size: 11, Last: 8, Kind: Plain, More: 1},                      // jmp.callx, x86.txt:531
-	{Step: Step{Head: 0x1c04be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Adds: 0x8, First: 1378, Count: 1, Size: 8, Last: 5, Kind: Plain},            // ldx.memsx.b, x86.txt:415
-	{Step: Step{Head: 0x1c44be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Adds: 0x9, First: 1379, Count: 1, Size: 9, Last: 6, Kind: Plain},            // ldx.memsx.b, x86.txt:418
-	{Step: Step{Head: 0x1c84be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Adds: 0xc, First: 1380, Count: 1, Size: 12, Last: 9, Kind: Plain},         // ldx.memsx.b, x86.txt:418
-	{Step: Step{Head: 0x2544be0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Adds: 0x6, First: 1381, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.memsx.b, x86.txt:414
-	{Step: Step{Head: 0x2584be0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Adds: 0x9, First: 1382, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.memsx.b, x86.txt:414
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1383, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.add, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1386, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.add, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1389, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.add, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1392, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.add, x86.txt:469
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1395, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.or, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1398, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.or, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1401, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.or, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1404, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.or, x86.txt:469
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1407, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.and, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1410, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.and, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1413, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.and, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1416, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.and, x86.txt:469
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1419, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.xor, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1422, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.xor, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1425, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.xor, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1428, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.xor, x86.txt:469
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x15, First: 1431, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic32.fetch_add, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x18, First: 1434, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic32.fetch_add, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x12, First: 1437, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                              // atomic32.fetch_add, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x15, First: 1440, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                              // atomic32.fetch_add, x86.txt:469
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1443, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1449, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x25, First: 1455, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x28, First: 1461, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1467, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1473, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1479, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1485, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x22, First: 1491, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x25, First: 1497, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1503, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1509, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1515, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1521, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x25, First: 1527, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x28, First: 1533, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1539, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1545, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1551, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1557, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x22, First: 1563, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x25, First: 1569, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1575, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1581, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1587, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1593, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x25, First: 1599, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x28, First: 1605, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1611, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1617, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1623, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1629, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x22, First: 1635, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x25, First: 1641, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1647, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1653, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1659, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic32.xchg, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1662, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic32.xchg, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1665, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic32.xchg, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1668, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic32.xchg, x86.txt:469
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x17, First: 1671, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},               // atomic32.cmpxchg, x86.txt:477
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x1a, First: 1674, Count: 3, Size: 26, Last: 2, Kind: Plain, More: 2},             // atomic32.cmpxchg, x86.txt:477
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x14, First: 1677, Count: 3, Size: 20, Last: 2, Kind: Plain, More: 2},                              // atomic32.cmpxchg, x86.txt:477
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x17, First: 1680, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},                              // atomic32.cmpxchg, x86.txt:477
-	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x13, First: 1683, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},               // load_acq.w, x86.txt:445
-	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1686, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // load_acq.w, x86.txt:445
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1689, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // load_acq.w, x86.txt:445
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1692, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // load_acq.w, x86.txt:445
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x13, First: 1695, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},               // store_rel.w, x86.txt:453
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1698, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // store_rel.w, x86.txt:453
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1701, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // store_rel.w, x86.txt:453
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1704, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // store_rel.w, x86.txt:453
-	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1707, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // load_acq.h, x86.txt:445
-	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1710, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // load_acq.h, x86.txt:445
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1713, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // load_acq.h, x86.txt:445
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1716, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // load_acq.h, x86.txt:445
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1719, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // store_rel.h, x86.txt:453
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1722, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // store_rel.h, x86.txt:453
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1725, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // store_rel.h, x86.txt:453
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1728, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // store_rel.h, x86.txt:453
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1731, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.add, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1734, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.add, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1737, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.add, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1740, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.add, x86.txt:461
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1743, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.or, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1746, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.or, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1749, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.or, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1752, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.or, x86.txt:461
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1755, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.and, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1758, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.and, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1761, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.and, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1764, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.and, x86.txt:461
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1767, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.xor, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1770, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.xor, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1773, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.xor, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1776, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.xor, x86.txt:461
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x15, First: 1779, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic64.fetch_add, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x18, First: 1782, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic64.fetch_add, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x12, First: 1785, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                              // atomic64.fetch_add, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x15, First: 1788, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                              // atomic64.fetch_add, x86.txt:461
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1791, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic64.fetch_or, x86.txt:488
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1797, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic64.fetch_or, x86.txt:488
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1803, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic64.fetch_or, x86.txt:488
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1809, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic64.fetch_or, x86.txt:488
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1815, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_or, x86.txt:488
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1821, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_or, x86.txt:488
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1827, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_or, x86.txt:488
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1833, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_or, x86.txt:488
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1839, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic64.fetch_and, x86.txt:488
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1845, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic64.fetch_and, x86.txt:488
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1851, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic64.fetch_and, x86.txt:488
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1857, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic64.fetch_and, x86.txt:488
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1863, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_and, x86.txt:488
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1869, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_and, x86.txt:488
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1875, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_and, x86.txt:488
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1881, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_and, x86.txt:488
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x28, First: 1887, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},               // atomic64.fetch_xor, x86.txt:488
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x2b, First: 1893, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},             // atomic64.fetch_xor, x86.txt:488
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x26, First: 1899, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},               // atomic64.fetch_xor, x86.txt:488
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x29, First: 1905, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},             // atomic64.fetch_xor, x86.txt:488
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x25, First: 1911, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_xor, x86.txt:488
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x28, First: 1917, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                              // atomic64.fetch_xor, x86.txt:488
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x23, First: 1923, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_xor, x86.txt:488
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x26, First: 1929, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                              // atomic64.fetch_xor, x86.txt:488
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x14, First: 1935, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},               // atomic64.xchg, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x17, First: 1938, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},             // atomic64.xchg, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x11, First: 1941, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                              // atomic64.xchg, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x14, First: 1944, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                              // atomic64.xchg, x86.txt:461
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x15, First: 1947, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic64.cmpxchg, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x18, First: 1950, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic64.cmpxchg, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x12, First: 1953, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                              // atomic64.cmpxchg, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x15, First: 1956, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                              // atomic64.cmpxchg, x86.txt:461
-	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x13, First: 1959, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},               // load_acq.dw, x86.txt:445
-	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1962, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // load_acq.dw, x86.txt:445
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1965, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // load_acq.dw, x86.txt:445
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1968, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // load_acq.dw, x86.txt:445
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Adds: 0x13, First: 1971, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},               // store_rel.dw, x86.txt:453
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Adds: 0x16, First: 1974, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},             // store_rel.dw, x86.txt:453
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Adds: 0x10, First: 1977, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                              // store_rel.dw, x86.txt:453
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Adds: 0x13, First: 1980, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                              // store_rel.dw, x86.txt:453
-	{Step: Step{Head: 0xe98349, Disp: 3, Imm: 3, Len: 4}, Adds: 0x100000004, First: 1983, Count: 1, Size: 4, Last: 4, Kind: Charge},                                // jmp.charge, x86.txt:538
-	{Step: Step{Head: 0xe98149, Disp: 3, Imm: 3, Len: 7}, Adds: 0x100000007, First: 1984, Count: 1, Size: 7, Last: 7, Kind: Charge},                                // jmp.charge, x86.txt:541
+	{Value: 0x1},
+	{Mask: 0xffffffff, Value: 0x0, Refuse: 0x1, Kind: Plain}, // ld.second, x86.txt:78
+	{Step: Step{Head: 0xc083, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xfffff0ff, Value: 0x4, Refuse: 0x80001, Pair: 256, First: 0, Count: 1, Size: 3, Last: 3, Kind: Plain},                                                 // alu32.add.k, x86.txt:50
+	{Step: Step{Head: 0x5, Disp: 1, Imm: 1, Len: 5}, Mask: 0xfffff0ff, Value: 0x4, Refuse: 0x80001, First: 1, Count: 1, Size: 5, Last: 5, Kind: Plain},                                                                        // alu32.add.k, x86.txt:51
+	{Step: Step{Head: 0xc081, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0x4, Refuse: 0x80001, Pair: 256, First: 2, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                 // alu32.add.k, x86.txt:52
+	{Step: Step{Head: 0xc08340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x4, Refuse: 0x80001, Pair: 512, First: 3, Count: 1, Size: 4, Last: 4, Kind: Plain},                                               // alu32.add.k, x86.txt:50
+	{Step: Step{Head: 0xc08140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0x4, Refuse: 0x80001, Pair: 512, First: 4, Count: 1, Size: 7, Last: 7, Kind: Plain},                                               // alu32.add.k, x86.txt:52
+	{Mask: 0xffffffff0000ffff, Value: 0x5, Refuse: 0x1, Mark: 1, Kind: Ja, Short: 0xeb},                                                                                                                                       // jmp.ja, x86.txt:173
+	{Mask: 0xffffffff, Value: 0x6, Refuse: 0x1, Mark: 1, Kind: Gotol, Short: 0xeb},                                                                                                                                            // jmp.gotol, x86.txt:216
+	{Step: Step{Head: 0xc08348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x7, Refuse: 0x80001, Pair: 512, First: 5, Count: 1, Size: 4, Last: 4, Kind: Plain},                                               // alu64.add.k, x86.txt:46
+	{Step: Step{Head: 0x548, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0x7, Refuse: 0x80001, First: 6, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                                      // alu64.add.k, x86.txt:47
+	{Step: Step{Head: 0xc08148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0x7, Refuse: 0x80001, Pair: 512, First: 7, Count: 1, Size: 7, Last: 7, Kind: Plain},                                               // alu64.add.k, x86.txt:48
+	{Step: Step{Head: 0xc001, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0xc, Refuse: 0x80001, Pair: 768, First: 8, Count: 1, Size: 2, Last: 2, Kind: Plain},                                // alu32.add.x, x86.txt:53
+	{Step: Step{Head: 0xc00140, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0xc, Refuse: 0x80001, Pair: 1024, First: 9, Count: 1, Size: 3, Last: 3, Kind: Plain},                             // alu32.add.x, x86.txt:53
+	{Step: Step{Head: 0xc00148, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0xf, Refuse: 0x80001, Pair: 1024, First: 10, Count: 1, Size: 3, Last: 3, Kind: Plain},                            // alu64.add.x, x86.txt:49
+	{Step: Step{Head: 0xe883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xfffff0ff, Value: 0x14, Refuse: 0x80001, Pair: 256, First: 11, Count: 1, Size: 3, Last: 3, Kind: Plain},                                               // alu32.sub.k, x86.txt:50
+	{Step: Step{Head: 0x2d, Disp: 1, Imm: 1, Len: 5}, Mask: 0xfffff0ff, Value: 0x14, Refuse: 0x80001, First: 12, Count: 1, Size: 5, Last: 5, Kind: Plain},                                                                     // alu32.sub.k, x86.txt:51
+	{Step: Step{Head: 0xe881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0x14, Refuse: 0x80001, Pair: 256, First: 13, Count: 1, Size: 6, Last: 6, Kind: Plain},                                               // alu32.sub.k, x86.txt:52
+	{Step: Step{Head: 0xe88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x14, Refuse: 0x80001, Pair: 512, First: 14, Count: 1, Size: 4, Last: 4, Kind: Plain},                                             // alu32.sub.k, x86.txt:50
+	{Step: Step{Head: 0xe88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0x14, Refuse: 0x80001, Pair: 512, First: 15, Count: 1, Size: 7, Last: 7, Kind: Plain},                                             // alu32.sub.k, x86.txt:52
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0x15, Refuse: 0x1, Pair: 1280, Mark: 1, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},                                // jmp.jeq.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0x15, Refuse: 0x1, Pair: 512, Mark: 1, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x74},                                 // jmp.jeq.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x15, Refuse: 0x1, Pair: 512, Mark: 1, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x74},                                 // jmp.jeq.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Mask: 0xf0ff, Value: 0x16, Refuse: 0x1, Pair: 1536, Mark: 1, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x74},                                  // jmp32.jeq.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xf0ff, Value: 0x16, Refuse: 0x1, Pair: 256, Mark: 1, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},                                   // jmp32.jeq.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xf0ff, Value: 0x16, Refuse: 0x1, Pair: 256, Mark: 1, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x74},                                   // jmp32.jeq.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0x16, Refuse: 0x1, Pair: 1280, Mark: 1, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},                                // jmp32.jeq.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0x16, Refuse: 0x1, Pair: 512, Mark: 1, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x74},                                 // jmp32.jeq.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x16, Refuse: 0x1, Pair: 512, Mark: 1, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x74},                                 // jmp32.jeq.k, x86.txt:200
+	{Step: Step{Head: 0xe88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x17, Refuse: 0x80001, Pair: 512, First: 25, Count: 1, Size: 4, Last: 4, Kind: Plain},                                             // alu64.sub.k, x86.txt:46
+	{Step: Step{Head: 0x2d48, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0x17, Refuse: 0x80001, First: 26, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                                   // alu64.sub.k, x86.txt:47
+	{Step: Step{Head: 0xe88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0x17, Refuse: 0x80001, Pair: 512, First: 27, Count: 1, Size: 7, Last: 7, Kind: Plain},                                             // alu64.sub.k, x86.txt:48
+	{Step: Step{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Mask: 0xfffff0ff, Value: 0x18, Refuse: 0x80001, Pair: 1536, First: 28, Count: 1, Size: 2, Last: 2, Kind: Plain},                                              // ld.imm64, x86.txt:74
+	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Mask: 0xfffff0ff, Value: 0x18, Refuse: 0x80001, Pair: 1792, First: 29, Count: 1, Size: 10, Last: 10, Kind: Plain},                                          // ld.imm64, x86.txt:77
+	{Step: Step{Head: 0xb8, Dst: 128, Disp: 1, Imm: 1, Len: 5}, Mask: 0xfffff0ff, Value: 0x18, Refuse: 0x80001, Pair: 2048, First: 30, Count: 1, Size: 5, Last: 5, Kind: Plain},                                               // ld.imm64, x86.txt:75
+	{Step: Step{Head: 0xc0c748, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0x18, Refuse: 0x80001, Pair: 512, First: 31, Count: 1, Size: 7, Last: 7, Kind: Plain},                                             // ld.imm64, x86.txt:76
+	{Step: Step{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffff0ff, Value: 0x18, Refuse: 0x80001, Pair: 1280, First: 32, Count: 1, Size: 3, Last: 3, Kind: Plain},                                            // ld.imm64, x86.txt:74
+	{Step: Step{Head: 0xb840, Dst: 112, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0x18, Refuse: 0x80001, Pair: 1792, First: 33, Count: 1, Size: 6, Last: 6, Kind: Plain},                                             // ld.imm64, x86.txt:75
+	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Mask: 0xfffff0ff, Value: 0x1018, Refuse: 0x80001, Pair: 1792, Mark: 1, First: 29, Count: 1, Size: 10, Last: 10, Kind: Noted},                               // ld.map_fd, x86.txt:326
+	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Mask: 0xfffff0ff, Value: 0x2018, Refuse: 0x80001, Pair: 1792, Mark: 1, First: 29, Count: 1, Size: 10, Last: 10, Kind: Noted},                               // ld.map_value, x86.txt:326
+	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Mask: 0xfffff0ff, Value: 0x3018, Refuse: 0x80001, Pair: 1792, Mark: 1, First: 29, Count: 1, Size: 10, Last: 10, Kind: Noted},                               // ld.btf_id, x86.txt:326
+	{Step: Step{Head: 0xc0c748, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x4018, Refuse: 0x80001, Pair: 512, Mark: 1, First: 31, Count: 1, Size: 7, Last: 7, Kind: Noted},                                      // ld.func, x86.txt:344
+	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Mask: 0xfffff0ff, Value: 0x5018, Refuse: 0x80001, Pair: 1792, Mark: 1, First: 29, Count: 1, Size: 10, Last: 10, Kind: Noted},                               // ld.map_idx, x86.txt:326
+	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Mask: 0xfffff0ff, Value: 0x6018, Refuse: 0x80001, Pair: 1792, Mark: 1, First: 29, Count: 1, Size: 10, Last: 10, Kind: Noted},                               // ld.map_idx_value, x86.txt:326
+	{Step: Step{Head: 0xc029, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0x1c, Refuse: 0x80001, Pair: 768, First: 34, Count: 1, Size: 2, Last: 2, Kind: Plain},                              // alu32.sub.x, x86.txt:53
+	{Step: Step{Head: 0xc02940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x1c, Refuse: 0x80001, Pair: 1024, First: 35, Count: 1, Size: 3, Last: 3, Kind: Plain},                           // alu32.sub.x, x86.txt:53
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x1d, Refuse: 0x1, Pair: 1024, Mark: 1, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},           // jmp.jeq.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0x1e, Refuse: 0x1, Pair: 768, Mark: 1, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x74},              // jmp32.jeq.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x1e, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},           // jmp32.jeq.x, x86.txt:203
+	{Step: Step{Head: 0xc02948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x1f, Refuse: 0x80001, Pair: 1024, First: 39, Count: 1, Size: 3, Last: 3, Kind: Plain},                           // alu64.sub.x, x86.txt:49
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 40, Count: 9, Size: 35, Last: 3, Kind: Special},                                                                                                  // ldx.probe.w, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 49, Count: 10, Size: 42, Last: 3, Kind: Special},                                                                                                 // ldx.probe.w, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 59, Count: 10, Size: 45, Last: 6, Kind: Special},                                                                                                 // ldx.probe.w, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 69, Count: 9, Size: 36, Last: 4, Kind: Special},                                                                                                  // ldx.probe.w, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 78, Count: 10, Size: 43, Last: 4, Kind: Special},                                                                                                 // ldx.probe.w, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 88, Count: 10, Size: 46, Last: 7, Kind: Special},                                                                                                 // ldx.probe.w, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 98, Count: 9, Size: 37, Last: 4, Kind: Special},                                                                                                  // ldx.probe.w, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 107, Count: 10, Size: 44, Last: 4, Kind: Special},                                                                                                // ldx.probe.w, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 117, Count: 10, Size: 47, Last: 7, Kind: Special},                                                                                                // ldx.probe.w, x86.txt:398
+	{Step: Step{Head: 0xc06b, Dst: 96, Disp: 2, Imm: 2, Len: 3}, Mask: 0xfffff0ff, Value: 0x24, Refuse: 0x80001, Pair: 1536, First: 127, Count: 1, Size: 3, Last: 3, Kind: Plain},                                             // alu32.mul.k, x86.txt:58
+	{Step: Step{Head: 0xc069, Dst: 96, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0x24, Refuse: 0x80001, Pair: 1536, First: 128, Count: 1, Size: 6, Last: 6, Kind: Plain},                                             // alu32.mul.k, x86.txt:59
+	{Step: Step{Head: 0xc06b40, Dst: 80, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x24, Refuse: 0x80001, Pair: 1280, First: 129, Count: 1, Size: 4, Last: 4, Kind: Plain},                                           // alu32.mul.k, x86.txt:58
+	{Step: Step{Head: 0xc06940, Dst: 80, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0x24, Refuse: 0x80001, Pair: 1280, First: 130, Count: 1, Size: 7, Last: 7, Kind: Plain},                                           // alu32.mul.k, x86.txt:59
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0x25, Refuse: 0x1, Pair: 1280, Mark: 1, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},                                // jmp.jgt.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0x25, Refuse: 0x1, Pair: 512, Mark: 1, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x77},                                 // jmp.jgt.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x25, Refuse: 0x1, Pair: 512, Mark: 1, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x77},                                 // jmp.jgt.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Mask: 0xf0ff, Value: 0x26, Refuse: 0x1, Pair: 1536, Mark: 1, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x77},                                  // jmp32.jgt.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xf0ff, Value: 0x26, Refuse: 0x1, Pair: 256, Mark: 1, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},                                   // jmp32.jgt.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xf0ff, Value: 0x26, Refuse: 0x1, Pair: 256, Mark: 1, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x77},                                   // jmp32.jgt.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0x26, Refuse: 0x1, Pair: 1280, Mark: 1, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},                                // jmp32.jgt.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0x26, Refuse: 0x1, Pair: 512, Mark: 1, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x77},                                 // jmp32.jgt.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x26, Refuse: 0x1, Pair: 512, Mark: 1, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x77},                                 // jmp32.jgt.k, x86.txt:200
+	{Step: Step{Head: 0xc06b48, Dst: 80, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x27, Refuse: 0x80001, Pair: 1280, First: 131, Count: 1, Size: 4, Last: 4, Kind: Plain},                                           // alu64.mul.k, x86.txt:55
+	{Step: Step{Head: 0xc06948, Dst: 80, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0x27, Refuse: 0x80001, Pair: 1280, First: 132, Count: 1, Size: 7, Last: 7, Kind: Plain},                                           // alu64.mul.k, x86.txt:56
+	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 133, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                                 // ldx.probe.h, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 142, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                                // ldx.probe.h, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 152, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                                // ldx.probe.h, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 162, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                                 // ldx.probe.h, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 171, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                                // ldx.probe.h, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 181, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                                // ldx.probe.h, x86.txt:398
+	{Step: Step{Head: 0xc0af0f, Dst: 176, Src: 192, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x2c, Refuse: 0x80001, Pair: 2304, First: 191, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu32.mul.x, x86.txt:60
+	{Step: Step{Head: 0xc0af0f40, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffffffff00ff, Value: 0x2c, Refuse: 0x80001, Pair: 2560, First: 192, Count: 1, Size: 4, Last: 4, Kind: Plain},                      // alu32.mul.x, x86.txt:60
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x2d, Refuse: 0x1, Pair: 1024, Mark: 1, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},           // jmp.jgt.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0x2e, Refuse: 0x1, Pair: 768, Mark: 1, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x77},              // jmp32.jgt.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x2e, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},           // jmp32.jgt.x, x86.txt:203
+	{Step: Step{Head: 0xc0af0f48, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffffffff00ff, Value: 0x2f, Refuse: 0x80001, Pair: 2560, First: 193, Count: 1, Size: 4, Last: 4, Kind: Plain},                      // alu64.mul.x, x86.txt:57
+	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 194, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                                 // ldx.probe.b, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 203, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                                // ldx.probe.b, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 213, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                                // ldx.probe.b, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 223, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                                 // ldx.probe.b, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 232, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                                // ldx.probe.b, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 242, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                                // ldx.probe.b, x86.txt:398
+	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x34, Refuse: 0x80001, First: 252, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                                                    // alu32.div.k, x86.txt:129
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Mask: 0xfffff0ff, Value: 0x34, Refuse: 0x80001, First: 254, Count: 3, Size: 20, Last: 1, Kind: Plain, More: 2},                                                  // alu32.div.k, x86.txt:129
+	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x34, Refuse: 0x80001, First: 257, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2},                                                    // alu32.div.k, x86.txt:129
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Mask: 0xfffff0ff, Value: 0x34, Refuse: 0x80001, First: 260, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                                                  // alu32.div.k, x86.txt:129
+	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x10034, Refuse: 0x80001, First: 263, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                                                 // alu32.sdiv.k, x86.txt:237
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Mask: 0xfffff0ff, Value: 0x10034, Refuse: 0x80001, First: 265, Count: 3, Size: 19, Last: 1, Kind: Plain, More: 2},                                               // alu32.sdiv.k, x86.txt:237
+	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x10034, Refuse: 0x80001, First: 268, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2},                                                 // alu32.sdiv.k, x86.txt:237
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Mask: 0xfffff0ff, Value: 0x10034, Refuse: 0x80001, First: 271, Count: 3, Size: 21, Last: 1, Kind: Plain, More: 2},                                               // alu32.sdiv.k, x86.txt:237
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0x35, Refuse: 0x1, Pair: 1280, Mark: 1, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x73},                                // jmp.jge.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0x35, Refuse: 0x1, Pair: 512, Mark: 1, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x73},                                 // jmp.jge.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x35, Refuse: 0x1, Pair: 512, Mark: 1, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x73},                                 // jmp.jge.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Mask: 0xf0ff, Value: 0x36, Refuse: 0x1, Pair: 1536, Mark: 1, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x73},                                  // jmp32.jge.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xf0ff, Value: 0x36, Refuse: 0x1, Pair: 256, Mark: 1, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x73},                                   // jmp32.jge.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xf0ff, Value: 0x36, Refuse: 0x1, Pair: 256, Mark: 1, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x73},                                   // jmp32.jge.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0x36, Refuse: 0x1, Pair: 1280, Mark: 1, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x73},                                // jmp32.jge.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0x36, Refuse: 0x1, Pair: 512, Mark: 1, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x73},                                 // jmp32.jge.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x36, Refuse: 0x1, Pair: 512, Mark: 1, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x73},                                 // jmp32.jge.k, x86.txt:200
+	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x37, Refuse: 0x80001, First: 274, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                                                    // alu64.div.k, x86.txt:119
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Mask: 0xfffff0ff, Value: 0x37, Refuse: 0x80001, First: 276, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                                                  // alu64.div.k, x86.txt:119
+	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x37, Refuse: 0x80001, First: 279, Count: 3, Size: 20, Last: 1, Kind: Plain, More: 2},                                                    // alu64.div.k, x86.txt:119
+	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x10037, Refuse: 0x80001, First: 282, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                                                 // alu64.sdiv.k, x86.txt:227
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Mask: 0xfffff0ff, Value: 0x10037, Refuse: 0x80001, First: 284, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                                               // alu64.sdiv.k, x86.txt:227
+	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x10037, Refuse: 0x80001, First: 287, Count: 3, Size: 20, Last: 1, Kind: Plain, More: 2},                                                 // alu64.sdiv.k, x86.txt:227
+	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 290, Count: 9, Size: 36, Last: 4, Kind: Special},                                                                                                 // ldx.probe.dw, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 299, Count: 10, Size: 43, Last: 4, Kind: Special},                                                                                                // ldx.probe.dw, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 309, Count: 10, Size: 46, Last: 7, Kind: Special},                                                                                                // ldx.probe.dw, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 319, Count: 9, Size: 37, Last: 4, Kind: Special},                                                                                                 // ldx.probe.dw, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 328, Count: 10, Size: 44, Last: 4, Kind: Special},                                                                                                // ldx.probe.dw, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 338, Count: 10, Size: 47, Last: 7, Kind: Special},                                                                                                // ldx.probe.dw, x86.txt:398
+	{Step: Step{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x3c, Refuse: 0x80001, Pair: 2816, First: 348, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                  // alu32.div.x, x86.txt:150
+	{Step: Step{Head: 0x5af0f7d23152, Src: 240, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x3c, Refuse: 0x80001, Pair: 3072, First: 350, Count: 1, Size: 6, Last: 1, Kind: Plain},                            // alu32.div.x, x86.txt:151
+	{Step: Step{Head: 0x5af0f740d23152, Src: 256, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x3c, Refuse: 0x80001, Pair: 3328, First: 351, Count: 1, Size: 7, Last: 1, Kind: Plain},                          // alu32.div.x, x86.txt:151
+	{Step: Step{Head: 0xc089c389495250, Dst: 272, Src: 288, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x3c, Refuse: 0x80001, Pair: 3584, First: 352, Count: 3, Size: 16, Last: 1, Kind: Plain, More: 2},      // alu32.div.x, x86.txt:150
+	{Step: Step{Head: 0xf0f7d231c0895250, Dst: 320, Src: 336, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x3c, Refuse: 0x80001, Pair: 3840, First: 355, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1},    // alu32.div.x, x86.txt:151
+	{Step: Step{Head: 0xd231c0895250, Dst: 320, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x3c, Refuse: 0x80001, Pair: 4096, First: 357, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                  // alu32.div.x, x86.txt:151
+	{Step: Step{Head: 0xd231c089c3894950, Dst: 352, Src: 224, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x3c, Refuse: 0x80001, Pair: 4352, First: 359, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},    // alu32.div.x, x86.txt:150
+	{Step: Step{Head: 0xf0f7d231c08950, Dst: 176, Src: 304, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x3c, Refuse: 0x80001, Pair: 4608, First: 361, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},      // alu32.div.x, x86.txt:151
+	{Step: Step{Head: 0xf0f740d231c08950, Dst: 176, Src: 368, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x3c, Refuse: 0x80001, Pair: 4864, First: 363, Count: 2, Size: 11, Last: 1, Kind: Plain, More: 1},    // alu32.div.x, x86.txt:151
+	{Step: Step{Head: 0xc08940c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x3c, Refuse: 0x80001, Pair: 5120, First: 365, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2},    // alu32.div.x, x86.txt:150
+	{Step: Step{Head: 0xd231c089405250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x3c, Refuse: 0x80001, Pair: 5376, First: 368, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                // alu32.div.x, x86.txt:151
+	{Step: Step{Head: 0xd231c089405250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x3c, Refuse: 0x80001, Pair: 5376, First: 370, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},                // alu32.div.x, x86.txt:151
+	{Step: Step{Head: 0xfbf74199c3894952, Src: 224, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x1003c, Refuse: 0x80001, Pair: 2816, First: 372, Count: 2, Size: 9, Last: 1, Kind: Plain, More: 1},            // alu32.sdiv.x, x86.txt:258
+	{Step: Step{Head: 0x5af8f79952, Src: 416, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffffffff00ff, Value: 0x1003c, Refuse: 0x80001, Pair: 5632, First: 374, Count: 1, Size: 5, Last: 1, Kind: Plain},                           // alu32.sdiv.x, x86.txt:259
+	{Step: Step{Head: 0x5af8f7409952, Src: 400, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x1003c, Refuse: 0x80001, Pair: 5888, First: 375, Count: 1, Size: 6, Last: 1, Kind: Plain},                         // alu32.sdiv.x, x86.txt:259
+	{Step: Step{Head: 0x99c089c389495250, Dst: 272, Src: 288, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x1003c, Refuse: 0x80001, Pair: 3584, First: 376, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1}, // alu32.sdiv.x, x86.txt:258
+	{Step: Step{Head: 0xf8f799c0895250, Dst: 320, Src: 304, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x1003c, Refuse: 0x80001, Pair: 6144, First: 378, Count: 2, Size: 11, Last: 1, Kind: Plain, More: 1},   // alu32.sdiv.x, x86.txt:259
+	{Step: Step{Head: 0xf8f74099c0895250, Dst: 320, Src: 368, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x1003c, Refuse: 0x80001, Pair: 6400, First: 380, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1}, // alu32.sdiv.x, x86.txt:259
+	{Step: Step{Head: 0x99c089c3894950, Dst: 352, Src: 224, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x1003c, Refuse: 0x80001, Pair: 4352, First: 382, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},   // alu32.sdiv.x, x86.txt:258
+	{Step: Step{Head: 0xc089f8f799c08950, Dst: 432, Src: 448, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x1003c, Refuse: 0x80001, Pair: 6656, First: 384, Count: 2, Size: 9, Last: 1, Kind: Plain, More: 1},  // alu32.sdiv.x, x86.txt:259
+	{Step: Step{Head: 0xf8f74099c08950, Dst: 176, Src: 464, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x1003c, Refuse: 0x80001, Pair: 6912, First: 386, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},   // alu32.sdiv.x, x86.txt:259
+	{Step: Step{Head: 0xc08940c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x1003c, Refuse: 0x80001, Pair: 5120, First: 388, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2}, // alu32.sdiv.x, x86.txt:258
+	{Step: Step{Head: 0xf8f799c089405250, Dst: 288, Src: 336, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x1003c, Refuse: 0x80001, Pair: 7168, First: 391, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1}, // alu32.sdiv.x, x86.txt:259
+	{Step: Step{Head: 0x99c089405250, Dst: 288, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x1003c, Refuse: 0x80001, Pair: 5376, First: 393, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},               // alu32.sdiv.x, x86.txt:259
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x3d, Refuse: 0x1, Pair: 1024, Mark: 1, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x73},           // jmp.jge.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0x3e, Refuse: 0x1, Pair: 768, Mark: 1, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x73},              // jmp32.jge.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x3e, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x73},           // jmp32.jge.x, x86.txt:203
+	{Step: Step{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x3f, Refuse: 0x80001, Pair: 2816, First: 395, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                  // alu64.div.x, x86.txt:139
+	{Step: Step{Head: 0x5af0f748d23152, Src: 256, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x3f, Refuse: 0x80001, Pair: 3328, First: 397, Count: 1, Size: 7, Last: 1, Kind: Plain},                          // alu64.div.x, x86.txt:140
+	{Step: Step{Head: 0xc08948c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x3f, Refuse: 0x80001, Pair: 5120, First: 398, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2},    // alu64.div.x, x86.txt:139
+	{Step: Step{Head: 0xd231c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x3f, Refuse: 0x80001, Pair: 5376, First: 401, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},                // alu64.div.x, x86.txt:140
+	{Step: Step{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x3f, Refuse: 0x80001, Pair: 7424, First: 403, Count: 3, Size: 16, Last: 1, Kind: Plain, More: 2},      // alu64.div.x, x86.txt:139
+	{Step: Step{Head: 0xd231c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x3f, Refuse: 0x80001, Pair: 7680, First: 406, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                  // alu64.div.x, x86.txt:140
+	{Step: Step{Head: 0x9948c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x1003f, Refuse: 0x80001, Pair: 2816, First: 408, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},               // alu64.sdiv.x, x86.txt:247
+	{Step: Step{Head: 0x5af8f748994852, Src: 256, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x1003f, Refuse: 0x80001, Pair: 3328, First: 410, Count: 1, Size: 7, Last: 1, Kind: Plain},                       // alu64.sdiv.x, x86.txt:248
+	{Step: Step{Head: 0xc08948c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x1003f, Refuse: 0x80001, Pair: 5120, First: 411, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2}, // alu64.sdiv.x, x86.txt:247
+	{Step: Step{Head: 0x9948c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x1003f, Refuse: 0x80001, Pair: 5376, First: 414, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},             // alu64.sdiv.x, x86.txt:248
+	{Step: Step{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x1003f, Refuse: 0x80001, Pair: 7424, First: 416, Count: 3, Size: 16, Last: 1, Kind: Plain, More: 2},   // alu64.sdiv.x, x86.txt:247
+	{Step: Step{Head: 0x9948c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x1003f, Refuse: 0x80001, Pair: 7680, First: 419, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},               // alu64.sdiv.x, x86.txt:248
+	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 421, Count: 9, Size: 36, Last: 4, Kind: Special},                                                                                                 // ldx.probesx.w, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 430, Count: 10, Size: 43, Last: 4, Kind: Special},                                                                                                // ldx.probesx.w, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 440, Count: 10, Size: 46, Last: 7, Kind: Special},                                                                                                // ldx.probesx.w, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 450, Count: 9, Size: 37, Last: 4, Kind: Special},                                                                                                 // ldx.probesx.w, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 459, Count: 10, Size: 44, Last: 4, Kind: Special},                                                                                                // ldx.probesx.w, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 469, Count: 10, Size: 47, Last: 7, Kind: Special},                                                                                                // ldx.probesx.w, x86.txt:398
+	{Step: Step{Head: 0xc883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xfffff0ff, Value: 0x44, Refuse: 0x80001, Pair: 256, First: 479, Count: 1, Size: 3, Last: 3, Kind: Plain},                                              // alu32.or.k, x86.txt:50
+	{Step: Step{Head: 0xd, Disp: 1, Imm: 1, Len: 5}, Mask: 0xfffff0ff, Value: 0x44, Refuse: 0x80001, First: 480, Count: 1, Size: 5, Last: 5, Kind: Plain},                                                                     // alu32.or.k, x86.txt:51
+	{Step: Step{Head: 0xc881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0x44, Refuse: 0x80001, Pair: 256, First: 481, Count: 1, Size: 6, Last: 6, Kind: Plain},                                              // alu32.or.k, x86.txt:52
+	{Step: Step{Head: 0xc88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x44, Refuse: 0x80001, Pair: 512, First: 482, Count: 1, Size: 4, Last: 4, Kind: Plain},                                            // alu32.or.k, x86.txt:50
+	{Step: Step{Head: 0xc88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0x44, Refuse: 0x80001, Pair: 512, First: 483, Count: 1, Size: 7, Last: 7, Kind: Plain},                                            // alu32.or.k, x86.txt:52
+	{Step: Step{Head: 0xc0f748, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x45, Refuse: 0x1, Pair: 512, Mark: 1, First: 484, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x75},                                // jmp.jset.k, x86.txt:187
+	{Step: Step{Head: 0xc0f7, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xf0ff, Value: 0x46, Refuse: 0x1, Pair: 256, Mark: 1, First: 485, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x75},                                  // jmp32.jset.k, x86.txt:206
+	{Step: Step{Head: 0xc0f740, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x46, Refuse: 0x1, Pair: 512, Mark: 1, First: 486, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x75},                                // jmp32.jset.k, x86.txt:206
+	{Step: Step{Head: 0xc88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x47, Refuse: 0x80001, Pair: 512, First: 487, Count: 1, Size: 4, Last: 4, Kind: Plain},                                            // alu64.or.k, x86.txt:46
+	{Step: Step{Head: 0xd48, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0x47, Refuse: 0x80001, First: 488, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                                   // alu64.or.k, x86.txt:47
+	{Step: Step{Head: 0xc88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0x47, Refuse: 0x80001, Pair: 512, First: 489, Count: 1, Size: 7, Last: 7, Kind: Plain},                                            // alu64.or.k, x86.txt:48
+	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 490, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                                 // ldx.probesx.h, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 499, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                                // ldx.probesx.h, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 509, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                                // ldx.probesx.h, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 519, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                                 // ldx.probesx.h, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 528, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                                // ldx.probesx.h, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 538, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                                // ldx.probesx.h, x86.txt:398
+	{Step: Step{Head: 0xc009, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0x4c, Refuse: 0x80001, Pair: 768, First: 548, Count: 1, Size: 2, Last: 2, Kind: Plain},                             // alu32.or.x, x86.txt:53
+	{Step: Step{Head: 0xc00940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x4c, Refuse: 0x80001, Pair: 1024, First: 549, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // alu32.or.x, x86.txt:53
+	{Step: Step{Head: 0xc08548, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x4d, Refuse: 0x1, Pair: 1024, Mark: 1, First: 550, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},          // jmp.jset.x, x86.txt:190
+	{Step: Step{Head: 0xc085, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0x4e, Refuse: 0x1, Pair: 768, Mark: 1, First: 551, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x75},             // jmp32.jset.x, x86.txt:209
+	{Step: Step{Head: 0xc08540, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x4e, Refuse: 0x1, Pair: 1024, Mark: 1, First: 552, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},          // jmp32.jset.x, x86.txt:209
+	{Step: Step{Head: 0xc00948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x4f, Refuse: 0x80001, Pair: 1024, First: 553, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // alu64.or.x, x86.txt:49
+	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 554, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                                 // ldx.probesx.b, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 563, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                                // ldx.probesx.b, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 573, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                                // ldx.probesx.b, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 583, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                                 // ldx.probesx.b, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 592, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                                // ldx.probesx.b, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 602, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                                // ldx.probesx.b, x86.txt:398
+	{Step: Step{Head: 0xe083, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xfffff0ff, Value: 0x54, Refuse: 0x80001, Pair: 256, First: 612, Count: 1, Size: 3, Last: 3, Kind: Plain},                                              // alu32.and.k, x86.txt:50
+	{Step: Step{Head: 0x25, Disp: 1, Imm: 1, Len: 5}, Mask: 0xfffff0ff, Value: 0x54, Refuse: 0x80001, First: 613, Count: 1, Size: 5, Last: 5, Kind: Plain},                                                                    // alu32.and.k, x86.txt:51
+	{Step: Step{Head: 0xe081, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0x54, Refuse: 0x80001, Pair: 256, First: 614, Count: 1, Size: 6, Last: 6, Kind: Plain},                                              // alu32.and.k, x86.txt:52
+	{Step: Step{Head: 0xe08340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x54, Refuse: 0x80001, Pair: 512, First: 615, Count: 1, Size: 4, Last: 4, Kind: Plain},                                            // alu32.and.k, x86.txt:50
+	{Step: Step{Head: 0xe08140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0x54, Refuse: 0x80001, Pair: 512, First: 616, Count: 1, Size: 7, Last: 7, Kind: Plain},                                            // alu32.and.k, x86.txt:52
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0x55, Refuse: 0x1, Pair: 1280, Mark: 1, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},                                // jmp.jne.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0x55, Refuse: 0x1, Pair: 512, Mark: 1, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x75},                                 // jmp.jne.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x55, Refuse: 0x1, Pair: 512, Mark: 1, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x75},                                 // jmp.jne.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Mask: 0xf0ff, Value: 0x56, Refuse: 0x1, Pair: 1536, Mark: 1, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x75},                                  // jmp32.jne.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xf0ff, Value: 0x56, Refuse: 0x1, Pair: 256, Mark: 1, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},                                   // jmp32.jne.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xf0ff, Value: 0x56, Refuse: 0x1, Pair: 256, Mark: 1, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x75},                                   // jmp32.jne.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0x56, Refuse: 0x1, Pair: 1280, Mark: 1, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},                                // jmp32.jne.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0x56, Refuse: 0x1, Pair: 512, Mark: 1, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x75},                                 // jmp32.jne.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x56, Refuse: 0x1, Pair: 512, Mark: 1, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x75},                                 // jmp32.jne.k, x86.txt:200
+	{Step: Step{Head: 0xe08348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x57, Refuse: 0x80001, Pair: 512, First: 617, Count: 1, Size: 4, Last: 4, Kind: Plain},                                            // alu64.and.k, x86.txt:46
+	{Step: Step{Head: 0x2548, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0x57, Refuse: 0x80001, First: 618, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                                  // alu64.and.k, x86.txt:47
+	{Step: Step{Head: 0xe08148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0x57, Refuse: 0x80001, Pair: 512, First: 619, Count: 1, Size: 7, Last: 7, Kind: Plain},                                            // alu64.and.k, x86.txt:48
+	{Step: Step{Head: 0xc021, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0x5c, Refuse: 0x80001, Pair: 768, First: 620, Count: 1, Size: 2, Last: 2, Kind: Plain},                             // alu32.and.x, x86.txt:53
+	{Step: Step{Head: 0xc02140, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x5c, Refuse: 0x80001, Pair: 1024, First: 621, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // alu32.and.x, x86.txt:53
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x5d, Refuse: 0x1, Pair: 1024, Mark: 1, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},           // jmp.jne.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0x5e, Refuse: 0x1, Pair: 768, Mark: 1, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x75},              // jmp32.jne.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x5e, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},           // jmp32.jne.x, x86.txt:203
+	{Step: Step{Head: 0xc02148, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x5f, Refuse: 0x80001, Pair: 1024, First: 622, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // alu64.and.x, x86.txt:49
+	{Step: Step{Head: 0x408b, Dst: 48, Src: 16, Disp: 2, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 7936, First: 48, Count: 1, Size: 3, Last: 3, Kind: Plain},                             // ldx.mem.w, x86.txt:274
+	{Step: Step{Head: 0x808b, Dst: 48, Src: 16, Disp: 2, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 7936, First: 68, Count: 1, Size: 6, Last: 6, Kind: Plain},                             // ldx.mem.w, x86.txt:274
+	{Step: Step{Head: 0x408b40, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 8192, First: 77, Count: 1, Size: 4, Last: 4, Kind: Plain},                           // ldx.mem.w, x86.txt:274
+	{Step: Step{Head: 0x808b40, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 8192, First: 97, Count: 1, Size: 7, Last: 7, Kind: Plain},                           // ldx.mem.w, x86.txt:274
+	{Step: Step{Head: 0x40c7, Dst: 16, Disp: 2, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 256, First: 623, Count: 1, Size: 7, Last: 7, Kind: Plain},                                                      // st.mem.w, x86.txt:282
+	{Step: Step{Head: 0x80c7, Dst: 16, Disp: 2, Imm: 6, Len: 10}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 256, First: 624, Count: 1, Size: 10, Last: 10, Kind: Plain},                                                   // st.mem.w, x86.txt:282
+	{Step: Step{Head: 0x40c740, Dst: 32, Disp: 3, Imm: 4, Len: 8}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 512, First: 625, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                    // st.mem.w, x86.txt:282
+	{Step: Step{Head: 0x80c740, Dst: 32, Disp: 3, Imm: 7, Len: 11}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 512, First: 626, Count: 1, Size: 11, Last: 11, Kind: Plain},                                                 // st.mem.w, x86.txt:282
+	{Step: Step{Head: 0x4089, Dst: 16, Src: 48, Disp: 2, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 768, First: 627, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // stx.mem.w, x86.txt:278
+	{Step: Step{Head: 0x8089, Dst: 16, Src: 48, Disp: 2, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 768, First: 628, Count: 1, Size: 6, Last: 6, Kind: Plain},                                 // stx.mem.w, x86.txt:278
+	{Step: Step{Head: 0x408940, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 1024, First: 629, Count: 1, Size: 4, Last: 4, Kind: Plain},                              // stx.mem.w, x86.txt:278
+	{Step: Step{Head: 0x808940, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 1024, First: 630, Count: 1, Size: 7, Last: 7, Kind: Plain},                              // stx.mem.w, x86.txt:278
+	{Step: Step{Head: 0xe0c1, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xfffff0ff, Value: 0x64, Refuse: 0x80001, Pair: 256, First: 631, Count: 1, Size: 3, Last: 3, Kind: Plain},                                              // alu32.lsh.k, x86.txt:84
+	{Step: Step{Head: 0xe0d1, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Mask: 0xfffff0ff, Value: 0x64, Refuse: 0x80001, Pair: 256, First: 632, Count: 1, Size: 2, Last: 2, Kind: Plain},                                              // alu32.lsh.k, x86.txt:83
+	{Step: Step{Head: 0xe0c140, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x64, Refuse: 0x80001, Pair: 512, First: 633, Count: 1, Size: 4, Last: 4, Kind: Plain},                                            // alu32.lsh.k, x86.txt:84
+	{Step: Step{Head: 0xe0d140, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffff0ff, Value: 0x64, Refuse: 0x80001, Pair: 512, First: 634, Count: 1, Size: 3, Last: 3, Kind: Plain},                                            // alu32.lsh.k, x86.txt:83
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0x65, Refuse: 0x1, Pair: 1280, Mark: 1, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7f},                                // jmp.jsgt.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0x65, Refuse: 0x1, Pair: 512, Mark: 1, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7f},                                 // jmp.jsgt.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x65, Refuse: 0x1, Pair: 512, Mark: 1, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7f},                                 // jmp.jsgt.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Mask: 0xf0ff, Value: 0x66, Refuse: 0x1, Pair: 1536, Mark: 1, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7f},                                  // jmp32.jsgt.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xf0ff, Value: 0x66, Refuse: 0x1, Pair: 256, Mark: 1, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7f},                                   // jmp32.jsgt.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xf0ff, Value: 0x66, Refuse: 0x1, Pair: 256, Mark: 1, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x7f},                                   // jmp32.jsgt.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0x66, Refuse: 0x1, Pair: 1280, Mark: 1, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7f},                                // jmp32.jsgt.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0x66, Refuse: 0x1, Pair: 512, Mark: 1, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7f},                                 // jmp32.jsgt.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x66, Refuse: 0x1, Pair: 512, Mark: 1, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7f},                                 // jmp32.jsgt.k, x86.txt:200
+	{Step: Step{Head: 0xe0c148, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x67, Refuse: 0x80001, Pair: 512, First: 635, Count: 1, Size: 4, Last: 4, Kind: Plain},                                            // alu64.lsh.k, x86.txt:82
+	{Step: Step{Head: 0xe0d148, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffff0ff, Value: 0x67, Refuse: 0x80001, Pair: 512, First: 636, Count: 1, Size: 3, Last: 3, Kind: Plain},                                            // alu64.lsh.k, x86.txt:81
+	{Step: Step{Head: 0x40b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 2560, First: 141, Count: 1, Size: 5, Last: 5, Kind: Plain},                      // ldx.mem.h, x86.txt:273
+	{Step: Step{Head: 0x80b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 2560, First: 161, Count: 1, Size: 8, Last: 8, Kind: Plain},                      // ldx.mem.h, x86.txt:273
+	{Step: Step{Head: 0x40c766, Dst: 192, Disp: 3, Imm: 4, Len: 6}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 8448, First: 637, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                  // st.mem.h, x86.txt:281
+	{Step: Step{Head: 0x80c766, Dst: 192, Disp: 3, Imm: 7, Len: 9}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 8448, First: 638, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                  // st.mem.h, x86.txt:281
+	{Step: Step{Head: 0x40c74066, Dst: 496, Disp: 4, Imm: 5, Len: 7}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 8704, First: 639, Count: 1, Size: 7, Last: 7, Kind: Plain},                                                // st.mem.h, x86.txt:281
+	{Step: Step{Head: 0x80c74066, Dst: 496, Disp: 4, Imm: 8, Len: 10}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 8704, First: 640, Count: 1, Size: 10, Last: 10, Kind: Plain},                                             // st.mem.h, x86.txt:281
+	{Step: Step{Head: 0x408966, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 8960, First: 641, Count: 1, Size: 4, Last: 4, Kind: Plain},                            // stx.mem.h, x86.txt:277
+	{Step: Step{Head: 0x808966, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 8960, First: 642, Count: 1, Size: 7, Last: 7, Kind: Plain},                            // stx.mem.h, x86.txt:277
+	{Step: Step{Head: 0x40894066, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 9216, First: 643, Count: 1, Size: 5, Last: 5, Kind: Plain},                          // stx.mem.h, x86.txt:277
+	{Step: Step{Head: 0x80894066, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 9216, First: 644, Count: 1, Size: 8, Last: 8, Kind: Plain},                          // stx.mem.h, x86.txt:277
+	{Step: Step{Head: 0xc0f779e2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffffffff00ff, Value: 0x6c, Refuse: 0x80001, Pair: 9472, First: 645, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // alu32.lsh.x, x86.txt:92
+	{Step: Step{Head: 0xe0d3, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0x6c, Refuse: 0x80001, Pair: 256, First: 646, Count: 1, Size: 2, Last: 2, Kind: Plain},                                      // alu32.lsh.x, x86.txt:88
+	{Step: Step{Head: 0xe0d340, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x6c, Refuse: 0x80001, Pair: 512, First: 647, Count: 1, Size: 3, Last: 3, Kind: Plain},                                    // alu32.lsh.x, x86.txt:88
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x6d, Refuse: 0x1, Pair: 1024, Mark: 1, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7f},           // jmp.jsgt.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0x6e, Refuse: 0x1, Pair: 768, Mark: 1, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7f},              // jmp32.jsgt.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x6e, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7f},           // jmp32.jsgt.x, x86.txt:203
+	{Step: Step{Head: 0xc0f7f9e2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffffffff00ff, Value: 0x6f, Refuse: 0x80001, Pair: 9472, First: 648, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // alu64.lsh.x, x86.txt:91
+	{Step: Step{Head: 0xe0d348, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x6f, Refuse: 0x80001, Pair: 512, First: 649, Count: 1, Size: 3, Last: 3, Kind: Plain},                                    // alu64.lsh.x, x86.txt:87
+	{Step: Step{Head: 0x40b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 2560, First: 202, Count: 1, Size: 5, Last: 5, Kind: Plain},                      // ldx.mem.b, x86.txt:272
+	{Step: Step{Head: 0x80b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 2560, First: 222, Count: 1, Size: 8, Last: 8, Kind: Plain},                      // ldx.mem.b, x86.txt:272
+	{Step: Step{Head: 0x40c6, Dst: 16, Disp: 2, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 256, First: 650, Count: 1, Size: 4, Last: 4, Kind: Plain},                                                      // st.mem.b, x86.txt:280
+	{Step: Step{Head: 0x80c6, Dst: 16, Disp: 2, Imm: 6, Len: 7}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 256, First: 651, Count: 1, Size: 7, Last: 7, Kind: Plain},                                                      // st.mem.b, x86.txt:280
+	{Step: Step{Head: 0x40c640, Dst: 32, Disp: 3, Imm: 4, Len: 5}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 512, First: 652, Count: 1, Size: 5, Last: 5, Kind: Plain},                                                    // st.mem.b, x86.txt:280
+	{Step: Step{Head: 0x80c640, Dst: 32, Disp: 3, Imm: 7, Len: 8}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 512, First: 653, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                    // st.mem.b, x86.txt:280
+	{Step: Step{Head: 0x4088, Dst: 16, Src: 48, Disp: 2, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 768, First: 654, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // stx.mem.b, x86.txt:276
+	{Step: Step{Head: 0x8088, Dst: 16, Src: 48, Disp: 2, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 768, First: 655, Count: 1, Size: 6, Last: 6, Kind: Plain},                                 // stx.mem.b, x86.txt:276
+	{Step: Step{Head: 0x408840, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 1024, First: 656, Count: 1, Size: 4, Last: 4, Kind: Plain},                              // stx.mem.b, x86.txt:276
+	{Step: Step{Head: 0x808840, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 1024, First: 657, Count: 1, Size: 7, Last: 7, Kind: Plain},                              // stx.mem.b, x86.txt:276
+	{Step: Step{Head: 0xe8c1, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xfffff0ff, Value: 0x74, Refuse: 0x80001, Pair: 256, First: 658, Count: 1, Size: 3, Last: 3, Kind: Plain},                                              // alu32.rsh.k, x86.txt:84
+	{Step: Step{Head: 0xe8d1, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Mask: 0xfffff0ff, Value: 0x74, Refuse: 0x80001, Pair: 256, First: 659, Count: 1, Size: 2, Last: 2, Kind: Plain},                                              // alu32.rsh.k, x86.txt:83
+	{Step: Step{Head: 0xe8c140, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x74, Refuse: 0x80001, Pair: 512, First: 660, Count: 1, Size: 4, Last: 4, Kind: Plain},                                            // alu32.rsh.k, x86.txt:84
+	{Step: Step{Head: 0xe8d140, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffff0ff, Value: 0x74, Refuse: 0x80001, Pair: 512, First: 661, Count: 1, Size: 3, Last: 3, Kind: Plain},                                            // alu32.rsh.k, x86.txt:83
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0x75, Refuse: 0x1, Pair: 1280, Mark: 1, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7d},                                // jmp.jsge.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0x75, Refuse: 0x1, Pair: 512, Mark: 1, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7d},                                 // jmp.jsge.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x75, Refuse: 0x1, Pair: 512, Mark: 1, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7d},                                 // jmp.jsge.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Mask: 0xf0ff, Value: 0x76, Refuse: 0x1, Pair: 1536, Mark: 1, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7d},                                  // jmp32.jsge.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xf0ff, Value: 0x76, Refuse: 0x1, Pair: 256, Mark: 1, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7d},                                   // jmp32.jsge.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xf0ff, Value: 0x76, Refuse: 0x1, Pair: 256, Mark: 1, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x7d},                                   // jmp32.jsge.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0x76, Refuse: 0x1, Pair: 1280, Mark: 1, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7d},                                // jmp32.jsge.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0x76, Refuse: 0x1, Pair: 512, Mark: 1, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7d},                                 // jmp32.jsge.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x76, Refuse: 0x1, Pair: 512, Mark: 1, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7d},                                 // jmp32.jsge.k, x86.txt:200
+	{Step: Step{Head: 0xe8c148, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x77, Refuse: 0x80001, Pair: 512, First: 662, Count: 1, Size: 4, Last: 4, Kind: Plain},                                            // alu64.rsh.k, x86.txt:82
+	{Step: Step{Head: 0xe8d148, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffff0ff, Value: 0x77, Refuse: 0x80001, Pair: 512, First: 663, Count: 1, Size: 3, Last: 3, Kind: Plain},                                            // alu64.rsh.k, x86.txt:81
+	{Step: Step{Head: 0x408b48, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 8192, First: 298, Count: 1, Size: 4, Last: 4, Kind: Plain},                          // ldx.mem.dw, x86.txt:275
+	{Step: Step{Head: 0x808b48, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 8192, First: 318, Count: 1, Size: 7, Last: 7, Kind: Plain},                          // ldx.mem.dw, x86.txt:275
+	{Step: Step{Head: 0x40c748, Dst: 32, Disp: 3, Imm: 4, Len: 8}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 512, First: 664, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                    // st.mem.dw, x86.txt:283
+	{Step: Step{Head: 0x80c748, Dst: 32, Disp: 3, Imm: 7, Len: 11}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 512, First: 665, Count: 1, Size: 11, Last: 11, Kind: Plain},                                                 // st.mem.dw, x86.txt:283
+	{Step: Step{Head: 0x408948, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 1024, First: 666, Count: 1, Size: 4, Last: 4, Kind: Plain},                              // stx.mem.dw, x86.txt:279
+	{Step: Step{Head: 0x808948, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 1024, First: 667, Count: 1, Size: 7, Last: 7, Kind: Plain},                              // stx.mem.dw, x86.txt:279
+	{Step: Step{Head: 0xc0f77be2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffffffff00ff, Value: 0x7c, Refuse: 0x80001, Pair: 9472, First: 668, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // alu32.rsh.x, x86.txt:92
+	{Step: Step{Head: 0xe8d3, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0x7c, Refuse: 0x80001, Pair: 256, First: 669, Count: 1, Size: 2, Last: 2, Kind: Plain},                                      // alu32.rsh.x, x86.txt:88
+	{Step: Step{Head: 0xe8d340, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x7c, Refuse: 0x80001, Pair: 512, First: 670, Count: 1, Size: 3, Last: 3, Kind: Plain},                                    // alu32.rsh.x, x86.txt:88
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x7d, Refuse: 0x1, Pair: 1024, Mark: 1, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7d},           // jmp.jsge.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0x7e, Refuse: 0x1, Pair: 768, Mark: 1, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7d},              // jmp32.jsge.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x7e, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7d},           // jmp32.jsge.x, x86.txt:203
+	{Step: Step{Head: 0xc0f7fbe2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffffffff00ff, Value: 0x7f, Refuse: 0x80001, Pair: 9472, First: 671, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // alu64.rsh.x, x86.txt:91
+	{Step: Step{Head: 0xe8d348, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x7f, Refuse: 0x80001, Pair: 512, First: 672, Count: 1, Size: 3, Last: 3, Kind: Plain},                                    // alu64.rsh.x, x86.txt:87
+	{Step: Step{Head: 0x406348, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 8192, First: 429, Count: 1, Size: 4, Last: 4, Kind: Plain},                          // ldx.memsx.w, x86.txt:331
+	{Step: Step{Head: 0x806348, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 8192, First: 449, Count: 1, Size: 7, Last: 7, Kind: Plain},                          // ldx.memsx.w, x86.txt:331
+	{Step: Step{Head: 0xd8f7, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Mask: 0xfffffffffffff0ff, Value: 0x84, Refuse: 0x80001, Pair: 256, First: 673, Count: 1, Size: 2, Last: 2, Kind: Plain},                                      // alu32.neg, x86.txt:63
+	{Step: Step{Head: 0xd8f740, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x84, Refuse: 0x80001, Pair: 512, First: 674, Count: 1, Size: 3, Last: 3, Kind: Plain},                                    // alu32.neg, x86.txt:63
+	{Mask: 0xffffffff, Value: 0x85, Refuse: 0x1, Mark: 1, Kind: Compiler}, // jmp.call, x86.txt:322
+	{Mask: 0xffff, Value: 0x1085, Refuse: 0x1, Mark: 1, Kind: Compiler},   // jmp.call_local, x86.txt:323
+	{Mask: 0xffff, Value: 0x2085, Refuse: 0x1, Mark: 1, Kind: Compiler},   // jmp.call_kfunc, x86.txt:341
+	{Step: Step{Head: 0xd8f748, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x87, Refuse: 0x80001, Pair: 512, First: 675, Count: 1, Size: 3, Last: 3, Kind: Plain},                                    // alu64.neg, x86.txt:62
+	{Step: Step{Head: 0x40bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 2560, First: 498, Count: 1, Size: 5, Last: 5, Kind: Plain},                      // ldx.memsx.h, x86.txt:330
+	{Step: Step{Head: 0x80bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 2560, First: 518, Count: 1, Size: 8, Last: 8, Kind: Plain},                      // ldx.memsx.h, x86.txt:330
+	{Step: Step{Head: 0x40be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 2560, First: 562, Count: 1, Size: 5, Last: 5, Kind: Plain},                      // ldx.memsx.b, x86.txt:329
+	{Step: Step{Head: 0x80be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 2560, First: 582, Count: 1, Size: 8, Last: 8, Kind: Plain},                      // ldx.memsx.b, x86.txt:329
+	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x94, Refuse: 0x80001, First: 676, Count: 2, Size: 16, Last: 1, Kind: Plain, More: 1},                                                    // alu32.mod.k, x86.txt:129
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Mask: 0xfffff0ff, Value: 0x94, Refuse: 0x80001, First: 678, Count: 3, Size: 20, Last: 1, Kind: Plain, More: 2},                                                  // alu32.mod.k, x86.txt:129
+	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x94, Refuse: 0x80001, First: 681, Count: 2, Size: 16, Last: 1, Kind: Plain, More: 1},                                                    // alu32.mod.k, x86.txt:129
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Mask: 0xfffff0ff, Value: 0x94, Refuse: 0x80001, First: 683, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                                                  // alu32.mod.k, x86.txt:129
+	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x10094, Refuse: 0x80001, First: 686, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},                                                 // alu32.smod.k, x86.txt:237
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Mask: 0xfffff0ff, Value: 0x10094, Refuse: 0x80001, First: 688, Count: 3, Size: 19, Last: 1, Kind: Plain, More: 2},                                               // alu32.smod.k, x86.txt:237
+	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x10094, Refuse: 0x80001, First: 691, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},                                                 // alu32.smod.k, x86.txt:237
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Mask: 0xfffff0ff, Value: 0x10094, Refuse: 0x80001, First: 693, Count: 3, Size: 21, Last: 1, Kind: Plain, More: 2},                                               // alu32.smod.k, x86.txt:237
+	{Mask: 0xffffffffffffffff, Value: 0x95, Refuse: 0x1, Mark: 1, Kind: Compiler},                                                                                                                                             // jmp.exit, x86.txt:321
+	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x97, Refuse: 0x80001, First: 696, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2},                                                    // alu64.mod.k, x86.txt:119
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Mask: 0xfffff0ff, Value: 0x97, Refuse: 0x80001, First: 699, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                                                  // alu64.mod.k, x86.txt:119
+	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x97, Refuse: 0x80001, First: 702, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2},                                                    // alu64.mod.k, x86.txt:119
+	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x10097, Refuse: 0x80001, First: 705, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2},                                                 // alu64.smod.k, x86.txt:227
+	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Mask: 0xfffff0ff, Value: 0x10097, Refuse: 0x80001, First: 708, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                                               // alu64.smod.k, x86.txt:227
+	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x10097, Refuse: 0x80001, First: 711, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2},                                                 // alu64.smod.k, x86.txt:227
+	{Step: Step{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x9c, Refuse: 0x80001, Pair: 2816, First: 714, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1},                  // alu32.mod.x, x86.txt:150
+	{Step: Step{Head: 0x5ad089f0f7d23152, Dst: 304, Src: 240, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x9c, Refuse: 0x80001, Pair: 9728, First: 716, Count: 1, Size: 8, Last: 1, Kind: Plain},              // alu32.mod.x, x86.txt:151
+	{Step: Step{Head: 0xd089f0f740d23152, Dst: 336, Src: 256, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x9c, Refuse: 0x80001, Pair: 9984, First: 717, Count: 2, Size: 9, Last: 1, Kind: Plain, More: 1},     // alu32.mod.x, x86.txt:151
+	{Step: Step{Head: 0xc089c389495250, Dst: 272, Src: 288, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x9c, Refuse: 0x80001, Pair: 3584, First: 719, Count: 3, Size: 16, Last: 1, Kind: Plain, More: 2},      // alu32.mod.x, x86.txt:150
+	{Step: Step{Head: 0xf0f7d231c0895250, Dst: 320, Src: 336, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x9c, Refuse: 0x80001, Pair: 3840, First: 722, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1},    // alu32.mod.x, x86.txt:151
+	{Step: Step{Head: 0xd231c0895250, Dst: 320, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x9c, Refuse: 0x80001, Pair: 4096, First: 724, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                  // alu32.mod.x, x86.txt:151
+	{Step: Step{Head: 0xd231c089c3894950, Dst: 352, Src: 224, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x9c, Refuse: 0x80001, Pair: 4352, First: 726, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1},    // alu32.mod.x, x86.txt:150
+	{Step: Step{Head: 0x58f0f7d231c08950, Dst: 176, Src: 304, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x9c, Refuse: 0x80001, Pair: 4608, First: 728, Count: 1, Size: 8, Last: 1, Kind: Plain},              // alu32.mod.x, x86.txt:151
+	{Step: Step{Head: 0xf0f740d231c08950, Dst: 176, Src: 368, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x9c, Refuse: 0x80001, Pair: 4864, First: 729, Count: 2, Size: 9, Last: 1, Kind: Plain, More: 1},     // alu32.mod.x, x86.txt:151
+	{Step: Step{Head: 0xc08940c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x9c, Refuse: 0x80001, Pair: 5120, First: 731, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2},    // alu32.mod.x, x86.txt:150
+	{Step: Step{Head: 0xd231c089405250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x9c, Refuse: 0x80001, Pair: 5376, First: 734, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                // alu32.mod.x, x86.txt:151
+	{Step: Step{Head: 0xd231c089405250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x9c, Refuse: 0x80001, Pair: 5376, First: 736, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},                // alu32.mod.x, x86.txt:151
+	{Step: Step{Head: 0xfbf74199c3894952, Src: 224, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x1009c, Refuse: 0x80001, Pair: 2816, First: 738, Count: 2, Size: 11, Last: 1, Kind: Plain, More: 1},           // alu32.smod.x, x86.txt:258
+	{Step: Step{Head: 0x5ad089f8f79952, Dst: 448, Src: 416, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x1009c, Refuse: 0x80001, Pair: 10240, First: 740, Count: 1, Size: 7, Last: 1, Kind: Plain},            // alu32.smod.x, x86.txt:259
+	{Step: Step{Head: 0x5ad089f8f7409952, Dst: 304, Src: 400, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x1009c, Refuse: 0x80001, Pair: 10496, First: 741, Count: 1, Size: 8, Last: 1, Kind: Plain},          // alu32.smod.x, x86.txt:259
+	{Step: Step{Head: 0x99c089c389495250, Dst: 272, Src: 288, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x1009c, Refuse: 0x80001, Pair: 3584, First: 742, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1}, // alu32.smod.x, x86.txt:258
+	{Step: Step{Head: 0xf8f799c0895250, Dst: 320, Src: 304, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x1009c, Refuse: 0x80001, Pair: 6144, First: 744, Count: 2, Size: 11, Last: 1, Kind: Plain, More: 1},   // alu32.smod.x, x86.txt:259
+	{Step: Step{Head: 0xf8f74099c0895250, Dst: 320, Src: 368, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x1009c, Refuse: 0x80001, Pair: 6400, First: 746, Count: 2, Size: 12, Last: 1, Kind: Plain, More: 1}, // alu32.smod.x, x86.txt:259
+	{Step: Step{Head: 0x99c089c3894950, Dst: 352, Src: 224, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x1009c, Refuse: 0x80001, Pair: 4352, First: 748, Count: 2, Size: 11, Last: 1, Kind: Plain, More: 1},   // alu32.smod.x, x86.txt:258
+	{Step: Step{Head: 0x58f8f799c08950, Dst: 176, Src: 448, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x1009c, Refuse: 0x80001, Pair: 10752, First: 750, Count: 1, Size: 7, Last: 1, Kind: Plain},            // alu32.smod.x, x86.txt:259
+	{Step: Step{Head: 0x58f8f74099c08950, Dst: 176, Src: 464, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x1009c, Refuse: 0x80001, Pair: 6912, First: 751, Count: 1, Size: 8, Last: 1, Kind: Plain},           // alu32.smod.x, x86.txt:259
+	{Step: Step{Head: 0xc08940c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x1009c, Refuse: 0x80001, Pair: 5120, First: 752, Count: 3, Size: 17, Last: 1, Kind: Plain, More: 2}, // alu32.smod.x, x86.txt:258
+	{Step: Step{Head: 0xf8f799c089405250, Dst: 288, Src: 336, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x1009c, Refuse: 0x80001, Pair: 7168, First: 755, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1}, // alu32.smod.x, x86.txt:259
+	{Step: Step{Head: 0x99c089405250, Dst: 288, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x1009c, Refuse: 0x80001, Pair: 5376, First: 757, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},               // alu32.smod.x, x86.txt:259
+	{Step: Step{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x9f, Refuse: 0x80001, Pair: 2816, First: 759, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},                  // alu64.mod.x, x86.txt:139
+	{Step: Step{Head: 0xf0f748d23152, Src: 256, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x9f, Refuse: 0x80001, Pair: 3328, First: 761, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                  // alu64.mod.x, x86.txt:140
+	{Step: Step{Head: 0xc08948c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x9f, Refuse: 0x80001, Pair: 5120, First: 763, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2},    // alu64.mod.x, x86.txt:139
+	{Step: Step{Head: 0xd231c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x9f, Refuse: 0x80001, Pair: 5376, First: 766, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},                // alu64.mod.x, x86.txt:140
+	{Step: Step{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x9f, Refuse: 0x80001, Pair: 7424, First: 768, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},      // alu64.mod.x, x86.txt:139
+	{Step: Step{Head: 0xd231c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x9f, Refuse: 0x80001, Pair: 7680, First: 770, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                  // alu64.mod.x, x86.txt:140
+	{Step: Step{Head: 0x9948c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x1009f, Refuse: 0x80001, Pair: 2816, First: 772, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},               // alu64.smod.x, x86.txt:247
+	{Step: Step{Head: 0xf8f748994852, Src: 256, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x1009f, Refuse: 0x80001, Pair: 3328, First: 774, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},               // alu64.smod.x, x86.txt:248
+	{Step: Step{Head: 0xc08948c389495250, Dst: 384, Src: 288, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x1009f, Refuse: 0x80001, Pair: 5120, First: 776, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2}, // alu64.smod.x, x86.txt:247
+	{Step: Step{Head: 0x9948c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x1009f, Refuse: 0x80001, Pair: 5376, First: 779, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},             // alu64.smod.x, x86.txt:248
+	{Step: Step{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x1009f, Refuse: 0x80001, Pair: 7424, First: 781, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},   // alu64.smod.x, x86.txt:247
+	{Step: Step{Head: 0x9948c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x1009f, Refuse: 0x80001, Pair: 7680, First: 783, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},               // alu64.smod.x, x86.txt:248
+	{Step: Step{Head: 0x20448b42, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xa1, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 785, Count: 1, Size: 5, Last: 5, Kind: Noted},             // ldx.probe32.w, x86.txt:349
+	{Step: Step{Head: 0x20848b42, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xa1, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 786, Count: 1, Size: 8, Last: 8, Kind: Noted},             // ldx.probe32.w, x86.txt:349
+	{Step: Step{Head: 0x2044c742, Dst: 160, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0xa2, Refuse: 0x1, Pair: 11264, Mark: 1, First: 787, Count: 1, Size: 9, Last: 9, Kind: Noted},                                      // st.probe32.w, x86.txt:360
+	{Step: Step{Head: 0x2084c742, Dst: 160, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0xa2, Refuse: 0x1, Pair: 11264, Mark: 1, First: 788, Count: 1, Size: 12, Last: 12, Kind: Noted},                                   // st.probe32.w, x86.txt:360
+	{Step: Step{Head: 0x20448942, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xa3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 789, Count: 1, Size: 5, Last: 5, Kind: Noted},                 // stx.probe32.w, x86.txt:356
+	{Step: Step{Head: 0x20848942, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xa3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 790, Count: 1, Size: 8, Last: 8, Kind: Noted},                 // stx.probe32.w, x86.txt:356
+	{Step: Step{Head: 0xf083, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xfffff0ff, Value: 0xa4, Refuse: 0x80001, Pair: 256, First: 791, Count: 1, Size: 3, Last: 3, Kind: Plain},                                              // alu32.xor.k, x86.txt:50
+	{Step: Step{Head: 0x35, Disp: 1, Imm: 1, Len: 5}, Mask: 0xfffff0ff, Value: 0xa4, Refuse: 0x80001, First: 792, Count: 1, Size: 5, Last: 5, Kind: Plain},                                                                    // alu32.xor.k, x86.txt:51
+	{Step: Step{Head: 0xf081, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0xa4, Refuse: 0x80001, Pair: 256, First: 793, Count: 1, Size: 6, Last: 6, Kind: Plain},                                              // alu32.xor.k, x86.txt:52
+	{Step: Step{Head: 0xf08340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0xa4, Refuse: 0x80001, Pair: 512, First: 794, Count: 1, Size: 4, Last: 4, Kind: Plain},                                            // alu32.xor.k, x86.txt:50
+	{Step: Step{Head: 0xf08140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0xa4, Refuse: 0x80001, Pair: 512, First: 795, Count: 1, Size: 7, Last: 7, Kind: Plain},                                            // alu32.xor.k, x86.txt:52
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0xa5, Refuse: 0x1, Pair: 1280, Mark: 1, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},                                // jmp.jlt.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0xa5, Refuse: 0x1, Pair: 512, Mark: 1, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x72},                                 // jmp.jlt.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0xa5, Refuse: 0x1, Pair: 512, Mark: 1, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x72},                                 // jmp.jlt.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Mask: 0xf0ff, Value: 0xa6, Refuse: 0x1, Pair: 1536, Mark: 1, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x72},                                  // jmp32.jlt.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xf0ff, Value: 0xa6, Refuse: 0x1, Pair: 256, Mark: 1, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},                                   // jmp32.jlt.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xf0ff, Value: 0xa6, Refuse: 0x1, Pair: 256, Mark: 1, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x72},                                   // jmp32.jlt.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0xa6, Refuse: 0x1, Pair: 1280, Mark: 1, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},                                // jmp32.jlt.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0xa6, Refuse: 0x1, Pair: 512, Mark: 1, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x72},                                 // jmp32.jlt.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0xa6, Refuse: 0x1, Pair: 512, Mark: 1, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x72},                                 // jmp32.jlt.k, x86.txt:200
+	{Step: Step{Head: 0xf08348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0xa7, Refuse: 0x80001, Pair: 512, First: 796, Count: 1, Size: 4, Last: 4, Kind: Plain},                                            // alu64.xor.k, x86.txt:46
+	{Step: Step{Head: 0x3548, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0xa7, Refuse: 0x80001, First: 797, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                                  // alu64.xor.k, x86.txt:47
+	{Step: Step{Head: 0xf08148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0xa7, Refuse: 0x80001, Pair: 512, First: 798, Count: 1, Size: 7, Last: 7, Kind: Plain},                                            // alu64.xor.k, x86.txt:48
+	{Step: Step{Head: 0x2044b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xa9, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 799, Count: 1, Size: 6, Last: 6, Kind: Noted},          // ldx.probe32.h, x86.txt:348
+	{Step: Step{Head: 0x2084b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xa9, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 800, Count: 1, Size: 9, Last: 9, Kind: Noted},          // ldx.probe32.h, x86.txt:348
+	{Step: Step{Head: 0x2044c74266, Dst: 560, Disp: 5, Imm: 6, Len: 8}, Mask: 0xf0ff, Value: 0xaa, Refuse: 0x1, Pair: 12032, Mark: 1, First: 801, Count: 1, Size: 8, Last: 8, Kind: Noted},                                    // st.probe32.h, x86.txt:359
+	{Step: Step{Head: 0x2084c74266, Dst: 560, Disp: 5, Imm: 9, Len: 11}, Mask: 0xf0ff, Value: 0xaa, Refuse: 0x1, Pair: 12032, Mark: 1, First: 802, Count: 1, Size: 11, Last: 11, Kind: Noted},                                 // st.probe32.h, x86.txt:359
+	{Step: Step{Head: 0x2044894266, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xab, Refuse: 0x1, Pair: 12288, Mark: 1, First: 803, Count: 1, Size: 6, Last: 6, Kind: Noted},              // stx.probe32.h, x86.txt:355
+	{Step: Step{Head: 0x2084894266, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xab, Refuse: 0x1, Pair: 12288, Mark: 1, First: 804, Count: 1, Size: 9, Last: 9, Kind: Noted},              // stx.probe32.h, x86.txt:355
+	{Step: Step{Head: 0xc031, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0xac, Refuse: 0x80001, Pair: 768, First: 805, Count: 1, Size: 2, Last: 2, Kind: Plain},                             // alu32.xor.x, x86.txt:53
+	{Step: Step{Head: 0xc03140, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0xac, Refuse: 0x80001, Pair: 1024, First: 806, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // alu32.xor.x, x86.txt:53
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xad, Refuse: 0x1, Pair: 1024, Mark: 1, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},           // jmp.jlt.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0xae, Refuse: 0x1, Pair: 768, Mark: 1, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x72},              // jmp32.jlt.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xae, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},           // jmp32.jlt.x, x86.txt:203
+	{Step: Step{Head: 0xc03148, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0xaf, Refuse: 0x80001, Pair: 1024, First: 807, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // alu64.xor.x, x86.txt:49
+	{Step: Step{Head: 0x2044b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xb1, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 808, Count: 1, Size: 6, Last: 6, Kind: Noted},          // ldx.probe32.b, x86.txt:347
+	{Step: Step{Head: 0x2084b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xb1, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 809, Count: 1, Size: 9, Last: 9, Kind: Noted},          // ldx.probe32.b, x86.txt:347
+	{Step: Step{Head: 0x2044c642, Dst: 160, Disp: 4, Imm: 5, Len: 6}, Mask: 0xf0ff, Value: 0xb2, Refuse: 0x1, Pair: 11264, Mark: 1, First: 810, Count: 1, Size: 6, Last: 6, Kind: Noted},                                      // st.probe32.b, x86.txt:358
+	{Step: Step{Head: 0x2084c642, Dst: 160, Disp: 4, Imm: 8, Len: 9}, Mask: 0xf0ff, Value: 0xb2, Refuse: 0x1, Pair: 11264, Mark: 1, First: 811, Count: 1, Size: 9, Last: 9, Kind: Noted},                                      // st.probe32.b, x86.txt:358
+	{Step: Step{Head: 0x20448842, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xb3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 812, Count: 1, Size: 5, Last: 5, Kind: Noted},                 // stx.probe32.b, x86.txt:354
+	{Step: Step{Head: 0x20848842, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xb3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 813, Count: 1, Size: 8, Last: 8, Kind: Noted},                 // stx.probe32.b, x86.txt:354
+	{Step: Step{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Mask: 0xfffff0ff, Value: 0xb4, Refuse: 0x80001, Pair: 1536, First: 28, Count: 1, Size: 2, Last: 2, Kind: Plain},                                              // alu32.mov.k, x86.txt:72
+	{Step: Step{Head: 0xb8, Dst: 128, Disp: 1, Imm: 1, Len: 5}, Mask: 0xfffff0ff, Value: 0xb4, Refuse: 0x80001, Pair: 2048, First: 30, Count: 1, Size: 5, Last: 5, Kind: Plain},                                               // alu32.mov.k, x86.txt:73
+	{Step: Step{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffff0ff, Value: 0xb4, Refuse: 0x80001, Pair: 1280, First: 32, Count: 1, Size: 3, Last: 3, Kind: Plain},                                            // alu32.mov.k, x86.txt:72
+	{Step: Step{Head: 0xb840, Dst: 112, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0xb4, Refuse: 0x80001, Pair: 1792, First: 33, Count: 1, Size: 6, Last: 6, Kind: Plain},                                             // alu32.mov.k, x86.txt:73
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0xb5, Refuse: 0x1, Pair: 1280, Mark: 1, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},                                // jmp.jle.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0xb5, Refuse: 0x1, Pair: 512, Mark: 1, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x76},                                 // jmp.jle.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0xb5, Refuse: 0x1, Pair: 512, Mark: 1, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x76},                                 // jmp.jle.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Mask: 0xf0ff, Value: 0xb6, Refuse: 0x1, Pair: 1536, Mark: 1, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x76},                                  // jmp32.jle.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xf0ff, Value: 0xb6, Refuse: 0x1, Pair: 256, Mark: 1, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},                                   // jmp32.jle.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xf0ff, Value: 0xb6, Refuse: 0x1, Pair: 256, Mark: 1, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x76},                                   // jmp32.jle.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0xb6, Refuse: 0x1, Pair: 1280, Mark: 1, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},                                // jmp32.jle.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0xb6, Refuse: 0x1, Pair: 512, Mark: 1, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x76},                                 // jmp32.jle.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0xb6, Refuse: 0x1, Pair: 512, Mark: 1, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x76},                                 // jmp32.jle.k, x86.txt:200
+	{Step: Step{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Mask: 0xfffff0ff, Value: 0xb7, Refuse: 0x80001, Pair: 1536, First: 28, Count: 1, Size: 2, Last: 2, Kind: Plain},                                              // alu64.mov.k, x86.txt:70
+	{Step: Step{Head: 0xb8, Dst: 128, Disp: 1, Imm: 1, Len: 5}, Mask: 0xfffff0ff, Value: 0xb7, Refuse: 0x80001, Pair: 2048, First: 30, Count: 1, Size: 5, Last: 5, Kind: Plain},                                               // alu64.mov.k, x86.txt:71
+	{Step: Step{Head: 0xc0c748, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0xb7, Refuse: 0x80001, Pair: 512, First: 31, Count: 1, Size: 7, Last: 7, Kind: Plain},                                             // alu64.mov.k, x86.txt:69
+	{Step: Step{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffff0ff, Value: 0xb7, Refuse: 0x80001, Pair: 1280, First: 32, Count: 1, Size: 3, Last: 3, Kind: Plain},                                            // alu64.mov.k, x86.txt:70
+	{Step: Step{Head: 0xb840, Dst: 112, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0xb7, Refuse: 0x80001, Pair: 1792, First: 33, Count: 1, Size: 6, Last: 6, Kind: Plain},                                             // alu64.mov.k, x86.txt:71
+	{Step: Step{Head: 0x20448b4a, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xb9, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 814, Count: 1, Size: 5, Last: 5, Kind: Noted},             // ldx.probe32.dw, x86.txt:350
+	{Step: Step{Head: 0x20848b4a, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xb9, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 815, Count: 1, Size: 8, Last: 8, Kind: Noted},             // ldx.probe32.dw, x86.txt:350
+	{Step: Step{Head: 0x2044c74a, Dst: 160, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0xba, Refuse: 0x1, Pair: 11264, Mark: 1, First: 816, Count: 1, Size: 9, Last: 9, Kind: Noted},                                      // st.probe32.dw, x86.txt:361
+	{Step: Step{Head: 0x2084c74a, Dst: 160, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0xba, Refuse: 0x1, Pair: 11264, Mark: 1, First: 817, Count: 1, Size: 12, Last: 12, Kind: Noted},                                   // st.probe32.dw, x86.txt:361
+	{Step: Step{Head: 0x2044894a, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xbb, Refuse: 0x1, Pair: 11520, Mark: 1, First: 818, Count: 1, Size: 5, Last: 5, Kind: Noted},                 // stx.probe32.dw, x86.txt:357
+	{Step: Step{Head: 0x2084894a, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xbb, Refuse: 0x1, Pair: 11520, Mark: 1, First: 819, Count: 1, Size: 8, Last: 8, Kind: Noted},                 // stx.probe32.dw, x86.txt:357
+	{Step: Step{Head: 0xc089, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0xbc, Refuse: 0x80001, Pair: 768, First: 820, Count: 1, Size: 2, Last: 2, Kind: Plain},                             // alu32.mov.x, x86.txt:68
+	{Step: Step{Head: 0xc08940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0xbc, Refuse: 0x80001, Pair: 1024, First: 821, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // alu32.mov.x, x86.txt:68
+	{Step: Step{Head: 0xc0be0f40, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffffffff00ff, Value: 0x800bc, Refuse: 0x80001, Pair: 2560, First: 822, Count: 1, Size: 4, Last: 4, Kind: Plain},                   // alu32.movsx8, x86.txt:220
+	{Step: Step{Head: 0xc0bf0f, Dst: 176, Src: 192, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x1000bc, Refuse: 0x80001, Pair: 2304, First: 823, Count: 1, Size: 3, Last: 3, Kind: Plain},                    // alu32.movsx16, x86.txt:221
+	{Step: Step{Head: 0xc0bf0f40, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffffffff00ff, Value: 0x1000bc, Refuse: 0x80001, Pair: 2560, First: 824, Count: 1, Size: 4, Last: 4, Kind: Plain},                  // alu32.movsx16, x86.txt:221
+	{Step: Step{Head: 0xc089, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0x1000000bc, Refuse: 0x80001, Pair: 768, First: 820, Count: 1, Size: 2, Last: 2, Kind: Plain},                      // alu32.zext, x86.txt:343
+	{Step: Step{Head: 0xc08940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x1000000bc, Refuse: 0x80001, Pair: 1024, First: 821, Count: 1, Size: 3, Last: 3, Kind: Plain},                   // alu32.zext, x86.txt:343
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xbd, Refuse: 0x1, Pair: 1024, Mark: 1, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},           // jmp.jle.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0xbe, Refuse: 0x1, Pair: 768, Mark: 1, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x76},              // jmp32.jle.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xbe, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},           // jmp32.jle.x, x86.txt:203
+	{Mask: 0xffffffffffff00ff, Value: 0xbf, Refuse: 0x80001, Kind: Plain}, // alu64.mov.x, x86.txt:66
+	{Step: Step{Head: 0xc08948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0xbf, Refuse: 0x80001, Pair: 1024, First: 825, Count: 1, Size: 3, Last: 3, Kind: Plain},                      // alu64.mov.x, x86.txt:67
+	{Step: Step{Head: 0xc0be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffffffff00ff, Value: 0x800bf, Refuse: 0x80001, Pair: 2560, First: 826, Count: 1, Size: 4, Last: 4, Kind: Plain},               // alu64.movsx8, x86.txt:217
+	{Step: Step{Head: 0xc0bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffffffff00ff, Value: 0x1000bf, Refuse: 0x80001, Pair: 2560, First: 827, Count: 1, Size: 4, Last: 4, Kind: Plain},              // alu64.movsx16, x86.txt:218
+	{Step: Step{Head: 0xc06348, Dst: 64, Src: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x2000bf, Refuse: 0x80001, Pair: 8192, First: 828, Count: 1, Size: 3, Last: 3, Kind: Plain},                  // alu64.movsx32, x86.txt:219
+	{Mask: 0xffffffffffff00ff, Value: 0xffff00bf, Refuse: 0x80001, Mark: 1, First: 829, Count: 1, Size: 9, Last: 9, Kind: Special},                                                                                        // alu64.percpu, x86.txt:391
+	{Mask: 0xffffffffffff00ff, Value: 0xffff00bf, Refuse: 0x80001, Mark: 1, First: 830, Count: 2, Size: 12, Last: 9, Kind: Special},                                                                                       // alu64.percpu, x86.txt:391
+	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 832, Count: 6, Size: 23, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:380
+	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 838, Count: 7, Size: 25, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:380
+	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 845, Count: 7, Size: 26, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:380
+	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 852, Count: 7, Size: 26, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:380
+	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 853, Count: 6, Size: 24, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:380
+	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 859, Count: 7, Size: 27, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:380
+	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 866, Count: 7, Size: 28, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:380
+	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 867, Count: 6, Size: 25, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:380
+	{Step: Step{Head: 0x2044634a, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xc1, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 873, Count: 1, Size: 5, Last: 5, Kind: Noted},         // ldx.probe32sx.w, x86.txt:353
+	{Step: Step{Head: 0x2084634a, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xc1, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 874, Count: 1, Size: 8, Last: 8, Kind: Noted},         // ldx.probe32sx.w, x86.txt:353
+	{Step: Step{Head: 0xe8ae0f, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffffffff, Value: 0xc2, Refuse: 0x1, First: 875, Count: 1, Size: 3, Last: 3, Kind: Plain},                                                        // nospec, x86.txt:340
+	{Step: Step{Head: 0x4001f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 8960, First: 876, Count: 1, Size: 4, Last: 4, Kind: Plain},                        // atomic32.add, x86.txt:289
+	{Step: Step{Head: 0x8001f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 8960, First: 877, Count: 1, Size: 7, Last: 7, Kind: Plain},                        // atomic32.add, x86.txt:289
+	{Step: Step{Head: 0x400140f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 9216, First: 878, Count: 1, Size: 5, Last: 5, Kind: Plain},                      // atomic32.add, x86.txt:289
+	{Step: Step{Head: 0x800140f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 9216, First: 879, Count: 1, Size: 8, Last: 8, Kind: Plain},                      // atomic32.add, x86.txt:289
+	{Step: Step{Head: 0x4009f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, Pair: 8960, First: 880, Count: 1, Size: 4, Last: 4, Kind: Plain},                // atomic32.or, x86.txt:289
+	{Step: Step{Head: 0x8009f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, Pair: 8960, First: 881, Count: 1, Size: 7, Last: 7, Kind: Plain},                // atomic32.or, x86.txt:289
+	{Step: Step{Head: 0x400940f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, Pair: 9216, First: 882, Count: 1, Size: 5, Last: 5, Kind: Plain},              // atomic32.or, x86.txt:289
+	{Step: Step{Head: 0x800940f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, Pair: 9216, First: 883, Count: 1, Size: 8, Last: 8, Kind: Plain},              // atomic32.or, x86.txt:289
+	{Step: Step{Head: 0x4021f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, Pair: 8960, First: 884, Count: 1, Size: 4, Last: 4, Kind: Plain},                // atomic32.and, x86.txt:289
+	{Step: Step{Head: 0x8021f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, Pair: 8960, First: 885, Count: 1, Size: 7, Last: 7, Kind: Plain},                // atomic32.and, x86.txt:289
+	{Step: Step{Head: 0x402140f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, Pair: 9216, First: 886, Count: 1, Size: 5, Last: 5, Kind: Plain},              // atomic32.and, x86.txt:289
+	{Step: Step{Head: 0x802140f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, Pair: 9216, First: 887, Count: 1, Size: 8, Last: 8, Kind: Plain},              // atomic32.and, x86.txt:289
+	{Step: Step{Head: 0x4031f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, Pair: 8960, First: 888, Count: 1, Size: 4, Last: 4, Kind: Plain},                // atomic32.xor, x86.txt:289
+	{Step: Step{Head: 0x8031f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, Pair: 8960, First: 889, Count: 1, Size: 7, Last: 7, Kind: Plain},                // atomic32.xor, x86.txt:289
+	{Step: Step{Head: 0x403140f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, Pair: 9216, First: 890, Count: 1, Size: 5, Last: 5, Kind: Plain},              // atomic32.xor, x86.txt:289
+	{Step: Step{Head: 0x803140f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, Pair: 9216, First: 891, Count: 1, Size: 8, Last: 8, Kind: Plain},              // atomic32.xor, x86.txt:289
+	{Step: Step{Head: 0x40c10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, Pair: 12544, First: 892, Count: 1, Size: 5, Last: 5, Kind: Plain},         // atomic32.fetch_add, x86.txt:290
+	{Step: Step{Head: 0x80c10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, Pair: 12544, First: 893, Count: 1, Size: 8, Last: 8, Kind: Plain},         // atomic32.fetch_add, x86.txt:290
+	{Step: Step{Head: 0x40c10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, Pair: 12800, First: 894, Count: 1, Size: 6, Last: 6, Kind: Plain},       // atomic32.fetch_add, x86.txt:290
+	{Step: Step{Head: 0x80c10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, Pair: 12800, First: 895, Count: 1, Size: 9, Last: 9, Kind: Plain},       // atomic32.fetch_add, x86.txt:290
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 896, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                           // atomic32.fetch_or, x86.txt:307
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 900, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_or, x86.txt:307
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 904, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                           // atomic32.fetch_or, x86.txt:308
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 908, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_or, x86.txt:308
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 912, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                           // atomic32.fetch_or, x86.txt:308
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 916, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_or, x86.txt:308
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 13056, First: 920, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},      // atomic32.fetch_or, x86.txt:309
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 13056, First: 924, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},      // atomic32.fetch_or, x86.txt:309
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 13056, First: 928, Count: 4, Size: 25, Last: 3, Kind: Plain, More: 3},      // atomic32.fetch_or, x86.txt:310
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 13056, First: 932, Count: 4, Size: 31, Last: 3, Kind: Plain, More: 3},      // atomic32.fetch_or, x86.txt:310
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 13056, First: 936, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},      // atomic32.fetch_or, x86.txt:310
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 13056, First: 940, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},      // atomic32.fetch_or, x86.txt:310
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 13312, First: 944, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},    // atomic32.fetch_or, x86.txt:309
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 13312, First: 948, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},  // atomic32.fetch_or, x86.txt:309
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 13312, First: 952, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},    // atomic32.fetch_or, x86.txt:310
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 13312, First: 956, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},  // atomic32.fetch_or, x86.txt:310
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 13312, First: 960, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},    // atomic32.fetch_or, x86.txt:310
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 13312, First: 964, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},  // atomic32.fetch_or, x86.txt:310
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 968, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                           // atomic32.fetch_and, x86.txt:307
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 972, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_and, x86.txt:307
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 976, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                           // atomic32.fetch_and, x86.txt:308
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 980, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_and, x86.txt:308
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 984, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                           // atomic32.fetch_and, x86.txt:308
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 988, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                         // atomic32.fetch_and, x86.txt:308
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 13056, First: 992, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},      // atomic32.fetch_and, x86.txt:309
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 13056, First: 996, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},      // atomic32.fetch_and, x86.txt:309
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 13056, First: 1000, Count: 4, Size: 25, Last: 3, Kind: Plain, More: 3},     // atomic32.fetch_and, x86.txt:310
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 13056, First: 1004, Count: 4, Size: 31, Last: 3, Kind: Plain, More: 3},     // atomic32.fetch_and, x86.txt:310
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 13056, First: 1008, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},     // atomic32.fetch_and, x86.txt:310
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 13056, First: 1012, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},     // atomic32.fetch_and, x86.txt:310
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 13312, First: 1016, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},   // atomic32.fetch_and, x86.txt:309
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 13312, First: 1020, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3}, // atomic32.fetch_and, x86.txt:309
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 13312, First: 1024, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},   // atomic32.fetch_and, x86.txt:310
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 13312, First: 1028, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3}, // atomic32.fetch_and, x86.txt:310
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 13312, First: 1032, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},   // atomic32.fetch_and, x86.txt:310
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 13312, First: 1036, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3}, // atomic32.fetch_and, x86.txt:310
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1040, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                          // atomic32.fetch_xor, x86.txt:307
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1044, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                        // atomic32.fetch_xor, x86.txt:307
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1048, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},                          // atomic32.fetch_xor, x86.txt:308
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1052, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},                        // atomic32.fetch_xor, x86.txt:308
+	{Step: Step{Head: 0x428b41c28949, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1056, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                          // atomic32.fetch_xor, x86.txt:308
+	{Step: Step{Head: 0x828b41c28949, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1060, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                        // atomic32.fetch_xor, x86.txt:308
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 13056, First: 1064, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},     // atomic32.fetch_xor, x86.txt:309
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 13056, First: 1068, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},     // atomic32.fetch_xor, x86.txt:309
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 13056, First: 1072, Count: 4, Size: 25, Last: 3, Kind: Plain, More: 3},     // atomic32.fetch_xor, x86.txt:310
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 13056, First: 1076, Count: 4, Size: 31, Last: 3, Kind: Plain, More: 3},     // atomic32.fetch_xor, x86.txt:310
+	{Step: Step{Head: 0x408bc28949, Dst: 240, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 13056, First: 1080, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},     // atomic32.fetch_xor, x86.txt:310
+	{Step: Step{Head: 0x808bc28949, Dst: 240, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 13056, First: 1084, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3},     // atomic32.fetch_xor, x86.txt:310
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 13312, First: 1088, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},   // atomic32.fetch_xor, x86.txt:309
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 13312, First: 1092, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3}, // atomic32.fetch_xor, x86.txt:309
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 13312, First: 1096, Count: 4, Size: 26, Last: 3, Kind: Plain, More: 3},   // atomic32.fetch_xor, x86.txt:310
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 13312, First: 1100, Count: 4, Size: 32, Last: 3, Kind: Plain, More: 3}, // atomic32.fetch_xor, x86.txt:310
+	{Step: Step{Head: 0x408b40c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 13312, First: 1104, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},   // atomic32.fetch_xor, x86.txt:310
+	{Step: Step{Head: 0x808b40c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 13312, First: 1108, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3}, // atomic32.fetch_xor, x86.txt:310
+	{Step: Step{Head: 0x4087f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, Pair: 8960, First: 1112, Count: 1, Size: 4, Last: 4, Kind: Plain},          // atomic32.xchg, x86.txt:291
+	{Step: Step{Head: 0x8087f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, Pair: 8960, First: 1113, Count: 1, Size: 7, Last: 7, Kind: Plain},          // atomic32.xchg, x86.txt:291
+	{Step: Step{Head: 0x408740f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, Pair: 9216, First: 1114, Count: 1, Size: 5, Last: 5, Kind: Plain},        // atomic32.xchg, x86.txt:291
+	{Step: Step{Head: 0x808740f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, Pair: 9216, First: 1115, Count: 1, Size: 8, Last: 8, Kind: Plain},        // atomic32.xchg, x86.txt:291
+	{Step: Step{Head: 0x40b10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 12544, First: 1116, Count: 1, Size: 5, Last: 5, Kind: Plain},            // atomic32.cmpxchg, x86.txt:292
+	{Step: Step{Head: 0x80b10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 12544, First: 1117, Count: 1, Size: 8, Last: 8, Kind: Plain},            // atomic32.cmpxchg, x86.txt:292
+	{Step: Step{Head: 0x40b10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 12800, First: 1118, Count: 1, Size: 6, Last: 6, Kind: Plain},          // atomic32.cmpxchg, x86.txt:292
+	{Step: Step{Head: 0x80b10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 12800, First: 1119, Count: 1, Size: 9, Last: 9, Kind: Plain},          // atomic32.cmpxchg, x86.txt:292
+	{Step: Step{Head: 0x408b, Dst: 48, Src: 16, Disp: 2, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 7936, First: 48, Count: 1, Size: 3, Last: 3, Kind: Plain},                // load_acq.w, x86.txt:334
+	{Step: Step{Head: 0x808b, Dst: 48, Src: 16, Disp: 2, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 7936, First: 68, Count: 1, Size: 6, Last: 6, Kind: Plain},                // load_acq.w, x86.txt:334
+	{Step: Step{Head: 0x408b40, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 8192, First: 77, Count: 1, Size: 4, Last: 4, Kind: Plain},              // load_acq.w, x86.txt:334
+	{Step: Step{Head: 0x808b40, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 8192, First: 97, Count: 1, Size: 7, Last: 7, Kind: Plain},              // load_acq.w, x86.txt:334
+	{Step: Step{Head: 0x4089, Dst: 16, Src: 48, Disp: 2, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 768, First: 627, Count: 1, Size: 3, Last: 3, Kind: Plain},                    // store_rel.w, x86.txt:338
+	{Step: Step{Head: 0x8089, Dst: 16, Src: 48, Disp: 2, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 768, First: 628, Count: 1, Size: 6, Last: 6, Kind: Plain},                    // store_rel.w, x86.txt:338
+	{Step: Step{Head: 0x408940, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 1024, First: 629, Count: 1, Size: 4, Last: 4, Kind: Plain},                 // store_rel.w, x86.txt:338
+	{Step: Step{Head: 0x808940, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 1024, First: 630, Count: 1, Size: 7, Last: 7, Kind: Plain},                 // store_rel.w, x86.txt:338
+	{Step: Step{Head: 0xf8c1, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xfffff0ff, Value: 0xc4, Refuse: 0x80001, Pair: 256, First: 1120, Count: 1, Size: 3, Last: 3, Kind: Plain},                                         // alu32.arsh.k, x86.txt:84
+	{Step: Step{Head: 0xf8d1, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Mask: 0xfffff0ff, Value: 0xc4, Refuse: 0x80001, Pair: 256, First: 1121, Count: 1, Size: 2, Last: 2, Kind: Plain},                                         // alu32.arsh.k, x86.txt:83
+	{Step: Step{Head: 0xf8c140, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0xc4, Refuse: 0x80001, Pair: 512, First: 1122, Count: 1, Size: 4, Last: 4, Kind: Plain},                                       // alu32.arsh.k, x86.txt:84
+	{Step: Step{Head: 0xf8d140, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffff0ff, Value: 0xc4, Refuse: 0x80001, Pair: 512, First: 1123, Count: 1, Size: 3, Last: 3, Kind: Plain},                                       // alu32.arsh.k, x86.txt:83
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0xc5, Refuse: 0x1, Pair: 1280, Mark: 1, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7c},                            // jmp.jslt.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0xc5, Refuse: 0x1, Pair: 512, Mark: 1, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7c},                             // jmp.jslt.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0xc5, Refuse: 0x1, Pair: 512, Mark: 1, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7c},                             // jmp.jslt.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Mask: 0xf0ff, Value: 0xc6, Refuse: 0x1, Pair: 1536, Mark: 1, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7c},                              // jmp32.jslt.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xf0ff, Value: 0xc6, Refuse: 0x1, Pair: 256, Mark: 1, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7c},                               // jmp32.jslt.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xf0ff, Value: 0xc6, Refuse: 0x1, Pair: 256, Mark: 1, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x7c},                               // jmp32.jslt.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0xc6, Refuse: 0x1, Pair: 1280, Mark: 1, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7c},                            // jmp32.jslt.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0xc6, Refuse: 0x1, Pair: 512, Mark: 1, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7c},                             // jmp32.jslt.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0xc6, Refuse: 0x1, Pair: 512, Mark: 1, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7c},                             // jmp32.jslt.k, x86.txt:200
+	{Step: Step{Head: 0xf8c148, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0xc7, Refuse: 0x80001, Pair: 512, First: 1124, Count: 1, Size: 4, Last: 4, Kind: Plain},                                       // alu64.arsh.k, x86.txt:82
+	{Step: Step{Head: 0xf8d148, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffff0ff, Value: 0xc7, Refuse: 0x80001, Pair: 512, First: 1125, Count: 1, Size: 3, Last: 3, Kind: Plain},                                       // alu64.arsh.k, x86.txt:81
+	{Step: Step{Head: 0x2044bf0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xc9, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 1126, Count: 1, Size: 6, Last: 6, Kind: Noted},     // ldx.probe32sx.h, x86.txt:352
+	{Step: Step{Head: 0x2084bf0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xc9, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 1127, Count: 1, Size: 9, Last: 9, Kind: Noted},     // ldx.probe32sx.h, x86.txt:352
+	{Step: Step{Head: 0x40b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, Pair: 2560, First: 141, Count: 1, Size: 5, Last: 5, Kind: Plain},         // load_acq.h, x86.txt:333
+	{Step: Step{Head: 0x80b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, Pair: 2560, First: 161, Count: 1, Size: 8, Last: 8, Kind: Plain},         // load_acq.h, x86.txt:333
+	{Step: Step{Head: 0x408966, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 8960, First: 641, Count: 1, Size: 4, Last: 4, Kind: Plain},               // store_rel.h, x86.txt:337
+	{Step: Step{Head: 0x808966, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 8960, First: 642, Count: 1, Size: 7, Last: 7, Kind: Plain},               // store_rel.h, x86.txt:337
+	{Step: Step{Head: 0x40894066, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 9216, First: 643, Count: 1, Size: 5, Last: 5, Kind: Plain},             // store_rel.h, x86.txt:337
+	{Step: Step{Head: 0x80894066, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 9216, First: 644, Count: 1, Size: 8, Last: 8, Kind: Plain},             // store_rel.h, x86.txt:337
+	{Step: Step{Head: 0xc0f77ae2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffffffff00ff, Value: 0xcc, Refuse: 0x80001, Pair: 9472, First: 1128, Count: 1, Size: 5, Last: 5, Kind: Plain},               // alu32.arsh.x, x86.txt:92
+	{Step: Step{Head: 0xf8d3, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0xcc, Refuse: 0x80001, Pair: 256, First: 1129, Count: 1, Size: 2, Last: 2, Kind: Plain},                                 // alu32.arsh.x, x86.txt:88
+	{Step: Step{Head: 0xf8d340, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0xcc, Refuse: 0x80001, Pair: 512, First: 1130, Count: 1, Size: 3, Last: 3, Kind: Plain},                               // alu32.arsh.x, x86.txt:88
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xcd, Refuse: 0x1, Pair: 1024, Mark: 1, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7c},       // jmp.jslt.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0xce, Refuse: 0x1, Pair: 768, Mark: 1, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7c},          // jmp32.jslt.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xce, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7c},       // jmp32.jslt.x, x86.txt:203
+	{Step: Step{Head: 0xc0f7fae2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffffffff00ff, Value: 0xcf, Refuse: 0x80001, Pair: 9472, First: 1131, Count: 1, Size: 5, Last: 5, Kind: Plain},               // alu64.arsh.x, x86.txt:91
+	{Step: Step{Head: 0xf8d348, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0xcf, Refuse: 0x80001, Pair: 512, First: 1132, Count: 1, Size: 3, Last: 3, Kind: Plain},                               // alu64.arsh.x, x86.txt:87
+	{Step: Step{Head: 0x2044be0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xd1, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 1133, Count: 1, Size: 6, Last: 6, Kind: Noted},     // ldx.probe32sx.b, x86.txt:351
+	{Step: Step{Head: 0x2084be0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xd1, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 1134, Count: 1, Size: 9, Last: 9, Kind: Noted},     // ldx.probe32sx.b, x86.txt:351
+	{Step: Step{Head: 0x40b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 2560, First: 202, Count: 1, Size: 5, Last: 5, Kind: Plain},         // load_acq.b, x86.txt:332
+	{Step: Step{Head: 0x80b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 2560, First: 222, Count: 1, Size: 8, Last: 8, Kind: Plain},         // load_acq.b, x86.txt:332
+	{Step: Step{Head: 0x4088, Dst: 16, Src: 48, Disp: 2, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 768, First: 654, Count: 1, Size: 3, Last: 3, Kind: Plain},                    // store_rel.b, x86.txt:336
+	{Step: Step{Head: 0x8088, Dst: 16, Src: 48, Disp: 2, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 768, First: 655, Count: 1, Size: 6, Last: 6, Kind: Plain},                    // store_rel.b, x86.txt:336
+	{Step: Step{Head: 0x408840, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 1024, First: 656, Count: 1, Size: 4, Last: 4, Kind: Plain},                 // store_rel.b, x86.txt:336
+	{Step: Step{Head: 0x808840, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 1024, First: 657, Count: 1, Size: 7, Last: 7, Kind: Plain},                 // store_rel.b, x86.txt:336
+	{Step: Step{Head: 0xc0b70f, Dst: 608, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x10000000d4, Refuse: 0x80001, Pair: 13568, First: 1135, Count: 1, Size: 3, Last: 3, Kind: Plain},                    // end.le16, x86.txt:168
+	{Step: Step{Head: 0xc0b70f40, Dst: 624, Disp: 4, Imm: 4, Len: 4}, Mask: 0xfffffffffffff0ff, Value: 0x10000000d4, Refuse: 0x80001, Pair: 13824, First: 1136, Count: 1, Size: 4, Last: 4, Kind: Plain},                  // end.le16, x86.txt:168
+	{Step: Step{Head: 0xc089, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Mask: 0xfffffffffffff0ff, Value: 0x20000000d4, Refuse: 0x80001, Pair: 1536, First: 1137, Count: 1, Size: 2, Last: 2, Kind: Plain},                        // end.le32, x86.txt:169
+	{Step: Step{Head: 0xc08940, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x20000000d4, Refuse: 0x80001, Pair: 1280, First: 1138, Count: 1, Size: 3, Last: 3, Kind: Plain},                      // end.le32, x86.txt:169
+	{Mask: 0xfffffffffffff0ff, Value: 0x40000000d4, Refuse: 0x80001, Kind: Plain},                                                                                                                                                   // end.le64, x86.txt:170
+	{Step: Step{Head: 0xc08548, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0xd5, Refuse: 0x1, Pair: 1280, Mark: 1, First: 16, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},                                      // jmp.jsle.k, x86.txt:175
+	{Step: Step{Head: 0xf88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0xd5, Refuse: 0x1, Pair: 512, Mark: 1, First: 17, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7e},                                       // jmp.jsle.k, x86.txt:178
+	{Step: Step{Head: 0xf88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0xd5, Refuse: 0x1, Pair: 512, Mark: 1, First: 18, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7e},                                       // jmp.jsle.k, x86.txt:181
+	{Step: Step{Head: 0xc085, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Mask: 0xf0ff, Value: 0xd6, Refuse: 0x1, Pair: 1536, Mark: 1, First: 19, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7e},                                        // jmp32.jsle.k, x86.txt:194
+	{Step: Step{Head: 0xf883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xf0ff, Value: 0xd6, Refuse: 0x1, Pair: 256, Mark: 1, First: 20, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},                                         // jmp32.jsle.k, x86.txt:197
+	{Step: Step{Head: 0xf881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xf0ff, Value: 0xd6, Refuse: 0x1, Pair: 256, Mark: 1, First: 21, Count: 1, Size: 6, Last: 6, Kind: Jcc, Short: 0x7e},                                         // jmp32.jsle.k, x86.txt:200
+	{Step: Step{Head: 0xc08540, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xf0ff, Value: 0xd6, Refuse: 0x1, Pair: 1280, Mark: 1, First: 22, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},                                      // jmp32.jsle.k, x86.txt:194
+	{Step: Step{Head: 0xf88340, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xf0ff, Value: 0xd6, Refuse: 0x1, Pair: 512, Mark: 1, First: 23, Count: 1, Size: 4, Last: 4, Kind: Jcc, Short: 0x7e},                                       // jmp32.jsle.k, x86.txt:197
+	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0xd6, Refuse: 0x1, Pair: 512, Mark: 1, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7e},                                       // jmp32.jsle.k, x86.txt:200
+	{Step: Step{Head: 0xc0b70f08c8c166, Dst: 640, Disp: 7, Imm: 7, Len: 7}, Mask: 0xfffffffffffff0ff, Value: 0x10000000d7, Refuse: 0x80001, Pair: 14080, First: 1139, Count: 1, Size: 7, Last: 3, Kind: Plain},                      // end.swap16, x86.txt:222
+	{Step: Step{Head: 0x8c8c14066, Dst: 496, Disp: 5, Imm: 5, Len: 5}, Mask: 0xfffffffffffff0ff, Value: 0x10000000d7, Refuse: 0x80001, Pair: 8704, First: 1140, Count: 2, Size: 9, Last: 4, Kind: Plain, More: 1},                   // end.swap16, x86.txt:222
+	{Step: Step{Head: 0xc80f, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Mask: 0xfffffffffffff0ff, Value: 0x20000000d7, Refuse: 0x80001, Pair: 256, First: 1142, Count: 1, Size: 2, Last: 2, Kind: Plain},                                   // end.swap32, x86.txt:225
+	{Step: Step{Head: 0xc80f40, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x20000000d7, Refuse: 0x80001, Pair: 512, First: 1143, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // end.swap32, x86.txt:225
+	{Step: Step{Head: 0xc80f48, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x40000000d7, Refuse: 0x80001, Pair: 512, First: 1144, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // end.swap64, x86.txt:226
+	{Step: Step{Head: 0x400148f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, Pair: 9216, First: 1145, Count: 1, Size: 5, Last: 5, Kind: Plain},                               // atomic64.add, x86.txt:285
+	{Step: Step{Head: 0x800148f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, Pair: 9216, First: 1146, Count: 1, Size: 8, Last: 8, Kind: Plain},                               // atomic64.add, x86.txt:285
+	{Step: Step{Head: 0x400948f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, Pair: 9216, First: 1147, Count: 1, Size: 5, Last: 5, Kind: Plain},                       // atomic64.or, x86.txt:285
+	{Step: Step{Head: 0x800948f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, Pair: 9216, First: 1148, Count: 1, Size: 8, Last: 8, Kind: Plain},                       // atomic64.or, x86.txt:285
+	{Step: Step{Head: 0x402148f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, Pair: 9216, First: 1149, Count: 1, Size: 5, Last: 5, Kind: Plain},                       // atomic64.and, x86.txt:285
+	{Step: Step{Head: 0x802148f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, Pair: 9216, First: 1150, Count: 1, Size: 8, Last: 8, Kind: Plain},                       // atomic64.and, x86.txt:285
+	{Step: Step{Head: 0x403148f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, Pair: 9216, First: 1151, Count: 1, Size: 5, Last: 5, Kind: Plain},                       // atomic64.xor, x86.txt:285
+	{Step: Step{Head: 0x803148f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, Pair: 9216, First: 1152, Count: 1, Size: 8, Last: 8, Kind: Plain},                       // atomic64.xor, x86.txt:285
+	{Step: Step{Head: 0x40c10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, Pair: 12800, First: 1153, Count: 1, Size: 6, Last: 6, Kind: Plain},                // atomic64.fetch_add, x86.txt:286
+	{Step: Step{Head: 0x80c10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, Pair: 12800, First: 1154, Count: 1, Size: 9, Last: 9, Kind: Plain},                // atomic64.fetch_add, x86.txt:286
+	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1155, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                                    // atomic64.fetch_or, x86.txt:295
+	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1159, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                                  // atomic64.fetch_or, x86.txt:295
+	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1163, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                                    // atomic64.fetch_or, x86.txt:296
+	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1167, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                                  // atomic64.fetch_or, x86.txt:296
+	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 13312, First: 1171, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},             // atomic64.fetch_or, x86.txt:297
+	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 13312, First: 1175, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},           // atomic64.fetch_or, x86.txt:297
+	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 13312, First: 1179, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},             // atomic64.fetch_or, x86.txt:298
+	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 13312, First: 1183, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},           // atomic64.fetch_or, x86.txt:298
+	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1187, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                                    // atomic64.fetch_and, x86.txt:295
+	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1191, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                                  // atomic64.fetch_and, x86.txt:295
+	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1195, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                                    // atomic64.fetch_and, x86.txt:296
+	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1199, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                                  // atomic64.fetch_and, x86.txt:296
+	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 13312, First: 1203, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},             // atomic64.fetch_and, x86.txt:297
+	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 13312, First: 1207, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},           // atomic64.fetch_and, x86.txt:297
+	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 13312, First: 1211, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},             // atomic64.fetch_and, x86.txt:298
+	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 13312, First: 1215, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},           // atomic64.fetch_and, x86.txt:298
+	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1219, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                                    // atomic64.fetch_xor, x86.txt:295
+	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1223, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                                  // atomic64.fetch_xor, x86.txt:295
+	{Step: Step{Head: 0x428b49c28949, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1227, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},                                    // atomic64.fetch_xor, x86.txt:296
+	{Step: Step{Head: 0x828b49c28949, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1231, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},                                  // atomic64.fetch_xor, x86.txt:296
+	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 13312, First: 1235, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},             // atomic64.fetch_xor, x86.txt:297
+	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 13312, First: 1239, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},           // atomic64.fetch_xor, x86.txt:297
+	{Step: Step{Head: 0x408b48c28949, Dst: 256, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 13312, First: 1243, Count: 4, Size: 27, Last: 3, Kind: Plain, More: 3},             // atomic64.fetch_xor, x86.txt:298
+	{Step: Step{Head: 0x808b48c28949, Dst: 256, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 13312, First: 1247, Count: 4, Size: 33, Last: 3, Kind: Plain, More: 3},           // atomic64.fetch_xor, x86.txt:298
+	{Step: Step{Head: 0x408748f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, Pair: 9216, First: 1251, Count: 1, Size: 5, Last: 5, Kind: Plain},                  // atomic64.xchg, x86.txt:287
+	{Step: Step{Head: 0x808748f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, Pair: 9216, First: 1252, Count: 1, Size: 8, Last: 8, Kind: Plain},                  // atomic64.xchg, x86.txt:287
+	{Step: Step{Head: 0x40b10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, Pair: 12800, First: 1253, Count: 1, Size: 6, Last: 6, Kind: Plain},                    // atomic64.cmpxchg, x86.txt:288
+	{Step: Step{Head: 0x80b10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, Pair: 12800, First: 1254, Count: 1, Size: 9, Last: 9, Kind: Plain},                    // atomic64.cmpxchg, x86.txt:288
+	{Step: Step{Head: 0x408b48, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, Pair: 8192, First: 298, Count: 1, Size: 4, Last: 4, Kind: Plain},                       // load_acq.dw, x86.txt:335
+	{Step: Step{Head: 0x808b48, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, Pair: 8192, First: 318, Count: 1, Size: 7, Last: 7, Kind: Plain},                       // load_acq.dw, x86.txt:335
+	{Step: Step{Head: 0x408948, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 1024, First: 666, Count: 1, Size: 4, Last: 4, Kind: Plain},                           // store_rel.dw, x86.txt:339
+	{Step: Step{Head: 0x808948, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 1024, First: 667, Count: 1, Size: 7, Last: 7, Kind: Plain},                           // store_rel.dw, x86.txt:339
+	{Step: Step{Head: 0xc0b70f08c8c166, Dst: 640, Disp: 7, Imm: 7, Len: 7}, Mask: 0xfffffffffffff0ff, Value: 0x10000000dc, Refuse: 0x80001, Pair: 14080, First: 1139, Count: 1, Size: 7, Last: 3, Kind: Plain},                      // end.be16, x86.txt:163
+	{Step: Step{Head: 0x8c8c14066, Dst: 496, Disp: 5, Imm: 5, Len: 5}, Mask: 0xfffffffffffff0ff, Value: 0x10000000dc, Refuse: 0x80001, Pair: 8704, First: 1140, Count: 2, Size: 9, Last: 4, Kind: Plain, More: 1},                   // end.be16, x86.txt:163
+	{Step: Step{Head: 0xc80f, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Mask: 0xfffffffffffff0ff, Value: 0x20000000dc, Refuse: 0x80001, Pair: 256, First: 1142, Count: 1, Size: 2, Last: 2, Kind: Plain},                                   // end.be32, x86.txt:166
+	{Step: Step{Head: 0xc80f40, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x20000000dc, Refuse: 0x80001, Pair: 512, First: 1143, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // end.be32, x86.txt:166
+	{Step: Step{Head: 0xc80f48, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x40000000dc, Refuse: 0x80001, Pair: 512, First: 1144, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // end.be64, x86.txt:167
+	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xdd, Refuse: 0x1, Pair: 1024, Mark: 1, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},                 // jmp.jsle.x, x86.txt:184
+	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0xde, Refuse: 0x1, Pair: 768, Mark: 1, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7e},                    // jmp32.jsle.x, x86.txt:203
+	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xde, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},                 // jmp32.jsle.x, x86.txt:203
+	{Step: Step{Head: 0x20440142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xe3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1255, Count: 1, Size: 6, Last: 6, Kind: Noted},                   // arena32.add, x86.txt:366
+	{Step: Step{Head: 0x20840142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xe3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1256, Count: 1, Size: 9, Last: 9, Kind: Noted},                   // arena32.add, x86.txt:366
+	{Step: Step{Head: 0x20440942f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x40000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1257, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena32.or, x86.txt:366
+	{Step: Step{Head: 0x20840942f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x40000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1258, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena32.or, x86.txt:366
+	{Step: Step{Head: 0x20442142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x50000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1259, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena32.and, x86.txt:366
+	{Step: Step{Head: 0x20842142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x50000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1260, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena32.and, x86.txt:366
+	{Step: Step{Head: 0x20443142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xa0000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1261, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena32.xor, x86.txt:366
+	{Step: Step{Head: 0x20843142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xa0000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1262, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena32.xor, x86.txt:366
+	{Step: Step{Head: 0x2044c10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000e3, Refuse: 0x100001, Pair: 14336, Mark: 1, First: 1263, Count: 1, Size: 7, Last: 7, Kind: Noted},     // arena32.fetch_add, x86.txt:367
+	{Step: Step{Head: 0x2084c10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x1000000e3, Refuse: 0x100001, Pair: 14336, Mark: 1, First: 1264, Count: 1, Size: 10, Last: 10, Kind: Noted}, // arena32.fetch_add, x86.txt:367
+	{Step: Step{Head: 0x20448742f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xe1000000e3, Refuse: 0x100001, Pair: 12288, Mark: 1, First: 1265, Count: 1, Size: 6, Last: 6, Kind: Noted},      // arena32.xchg, x86.txt:368
+	{Step: Step{Head: 0x20848742f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xe1000000e3, Refuse: 0x100001, Pair: 12288, Mark: 1, First: 1266, Count: 1, Size: 9, Last: 9, Kind: Noted},      // arena32.xchg, x86.txt:368
+	{Step: Step{Head: 0x2044b10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000e3, Refuse: 0x1, Pair: 14336, Mark: 1, First: 1267, Count: 1, Size: 7, Last: 7, Kind: Noted},         // arena32.cmpxchg, x86.txt:369
+	{Step: Step{Head: 0x2084b10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xf1000000e3, Refuse: 0x1, Pair: 14336, Mark: 1, First: 1268, Count: 1, Size: 10, Last: 10, Kind: Noted},     // arena32.cmpxchg, x86.txt:369
+	{Step: Step{Head: 0x20448b42, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000000e3, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 785, Count: 1, Size: 5, Last: 5, Kind: Noted},          // arena_load_acq.w, x86.txt:372
+	{Step: Step{Head: 0x20848b42, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000000e3, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 786, Count: 1, Size: 8, Last: 8, Kind: Noted},          // arena_load_acq.w, x86.txt:372
+	{Step: Step{Head: 0x20448942, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000e3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 789, Count: 1, Size: 5, Last: 5, Kind: Noted},              // arena_store_rel.w, x86.txt:376
+	{Step: Step{Head: 0x20848942, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000e3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 790, Count: 1, Size: 8, Last: 8, Kind: Noted},              // arena_store_rel.w, x86.txt:376
+	{Step: Step{Head: 0x2044b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000000eb, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 799, Count: 1, Size: 6, Last: 6, Kind: Noted},       // arena_load_acq.h, x86.txt:371
+	{Step: Step{Head: 0x2084b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000000eb, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 800, Count: 1, Size: 9, Last: 9, Kind: Noted},       // arena_load_acq.h, x86.txt:371
+	{Step: Step{Head: 0x2044894266, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x110000000eb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 803, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena_store_rel.h, x86.txt:375
+	{Step: Step{Head: 0x2084894266, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x110000000eb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 804, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena_store_rel.h, x86.txt:375
+	{Step: Step{Head: 0x2044b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000000f3, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 808, Count: 1, Size: 6, Last: 6, Kind: Noted},       // arena_load_acq.b, x86.txt:370
+	{Step: Step{Head: 0x2084b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000000f3, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 809, Count: 1, Size: 9, Last: 9, Kind: Noted},       // arena_load_acq.b, x86.txt:370
+	{Step: Step{Head: 0x20448842, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000f3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 812, Count: 1, Size: 5, Last: 5, Kind: Noted},              // arena_store_rel.b, x86.txt:374
+	{Step: Step{Head: 0x20848842, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000f3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 813, Count: 1, Size: 8, Last: 8, Kind: Noted},              // arena_store_rel.b, x86.txt:374
+	{Mask: 0xffffffff, Value: 0xf5, Refuse: 0x1, Mark: 1, Kind: Compiler}, // jmp.tail_call, x86.txt:342
+	{Step: Step{Head: 0x2044014af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xfb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1269, Count: 1, Size: 6, Last: 6, Kind: Noted},                   // arena64.add, x86.txt:362
+	{Step: Step{Head: 0x2084014af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xfb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1270, Count: 1, Size: 9, Last: 9, Kind: Noted},                   // arena64.add, x86.txt:362
+	{Step: Step{Head: 0x2044094af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x40000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1271, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena64.or, x86.txt:362
+	{Step: Step{Head: 0x2084094af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x40000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1272, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena64.or, x86.txt:362
+	{Step: Step{Head: 0x2044214af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x50000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1273, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena64.and, x86.txt:362
+	{Step: Step{Head: 0x2084214af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x50000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1274, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena64.and, x86.txt:362
+	{Step: Step{Head: 0x2044314af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xa0000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1275, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena64.xor, x86.txt:362
+	{Step: Step{Head: 0x2084314af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xa0000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1276, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena64.xor, x86.txt:362
+	{Step: Step{Head: 0x2044c10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000fb, Refuse: 0x100001, Pair: 14336, Mark: 1, First: 1277, Count: 1, Size: 7, Last: 7, Kind: Noted},     // arena64.fetch_add, x86.txt:363
+	{Step: Step{Head: 0x2084c10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x1000000fb, Refuse: 0x100001, Pair: 14336, Mark: 1, First: 1278, Count: 1, Size: 10, Last: 10, Kind: Noted}, // arena64.fetch_add, x86.txt:363
+	{Step: Step{Head: 0x2044874af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xe1000000fb, Refuse: 0x100001, Pair: 12288, Mark: 1, First: 1279, Count: 1, Size: 6, Last: 6, Kind: Noted},      // arena64.xchg, x86.txt:364
+	{Step: Step{Head: 0x2084874af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xe1000000fb, Refuse: 0x100001, Pair: 12288, Mark: 1, First: 1280, Count: 1, Size: 9, Last: 9, Kind: Noted},      // arena64.xchg, x86.txt:364
+	{Step: Step{Head: 0x2044b10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000fb, Refuse: 0x1, Pair: 14336, Mark: 1, First: 1281, Count: 1, Size: 7, Last: 7, Kind: Noted},         // arena64.cmpxchg, x86.txt:365
+	{Step: Step{Head: 0x2084b10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xf1000000fb, Refuse: 0x1, Pair: 14336, Mark: 1, First: 1282, Count: 1, Size: 10, Last: 10, Kind: Noted},     // arena64.cmpxchg, x86.txt:365
+	{Step: Step{Head: 0x20448b4a, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000000fb, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 814, Count: 1, Size: 5, Last: 5, Kind: Noted},          // arena_load_acq.dw, x86.txt:373
+	{Step: Step{Head: 0x20848b4a, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000000fb, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 815, Count: 1, Size: 8, Last: 8, Kind: Noted},          // arena_load_acq.dw, x86.txt:373
+	{Step: Step{Head: 0x2044894a, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000fb, Refuse: 0x1, Pair: 11520, Mark: 1, First: 818, Count: 1, Size: 5, Last: 5, Kind: Noted},              // arena_store_rel.dw, x86.txt:377
+	{Step: Step{Head: 0x2084894a, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000fb, Refuse: 0x1, Pair: 11520, Mark: 1, First: 819, Count: 1, Size: 8, Last: 8, Kind: Noted},              // arena_store_rel.dw, x86.txt:377
+	{Step: Step{Head: 0x59e0d3c1894851, Dst: 448, Src: 224, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x6c, Refuse: 0x80001, Pair: 14592, First: 1283, Count: 1, Size: 7, Last: 1, Kind: Plain},                    // alu32.lsh.x, x86.txt:110
+	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x6c, Refuse: 0x80001, Pair: 14848, First: 1284, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},                      // alu32.lsh.x, x86.txt:105
+	{Step: Step{Head: 0x59e0d340c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x6c, Refuse: 0x80001, Pair: 15104, First: 1286, Count: 1, Size: 8, Last: 1, Kind: Plain},                  // alu32.lsh.x, x86.txt:110
+	{Step: Step{Head: 0x59e0d348c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x6f, Refuse: 0x80001, Pair: 15104, First: 1287, Count: 1, Size: 8, Last: 1, Kind: Plain},                  // alu64.lsh.x, x86.txt:100
+	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x6f, Refuse: 0x80001, Pair: 14848, First: 1288, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},                      // alu64.lsh.x, x86.txt:95
+	{Step: Step{Head: 0x59e8d3c1894851, Dst: 448, Src: 224, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x7c, Refuse: 0x80001, Pair: 14592, First: 1290, Count: 1, Size: 7, Last: 1, Kind: Plain},                    // alu32.rsh.x, x86.txt:110
+	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x7c, Refuse: 0x80001, Pair: 14848, First: 1291, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},                      // alu32.rsh.x, x86.txt:105
+	{Step: Step{Head: 0x59e8d340c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x7c, Refuse: 0x80001, Pair: 15104, First: 1293, Count: 1, Size: 8, Last: 1, Kind: Plain},                  // alu32.rsh.x, x86.txt:110
+	{Step: Step{Head: 0x59e8d348c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x7f, Refuse: 0x80001, Pair: 15104, First: 1294, Count: 1, Size: 8, Last: 1, Kind: Plain},                  // alu64.rsh.x, x86.txt:100
+	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x7f, Refuse: 0x80001, Pair: 14848, First: 1295, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},                      // alu64.rsh.x, x86.txt:95
+	{Step: Step{Head: 0x59f8d3c1894851, Dst: 448, Src: 224, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0xcc, Refuse: 0x80001, Pair: 14592, First: 1297, Count: 1, Size: 7, Last: 1, Kind: Plain},                    // alu32.arsh.x, x86.txt:110
+	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0xcc, Refuse: 0x80001, Pair: 14848, First: 1298, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},                      // alu32.arsh.x, x86.txt:105
+	{Step: Step{Head: 0x59f8d340c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0xcc, Refuse: 0x80001, Pair: 15104, First: 1300, Count: 1, Size: 8, Last: 1, Kind: Plain},                  // alu32.arsh.x, x86.txt:110
+	{Step: Step{Head: 0x59f8d348c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0xcf, Refuse: 0x80001, Pair: 15104, First: 1301, Count: 1, Size: 8, Last: 1, Kind: Plain},                  // alu64.arsh.x, x86.txt:100
+	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0xcf, Refuse: 0x80001, Pair: 14848, First: 1302, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},                      // alu64.arsh.x, x86.txt:95
+	{Step: Step{Head: 0x1c048b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15360, First: 1304, Count: 1, Size: 7, Last: 4, Kind: Plain},                     // ldx.mem.w, x86.txt:415
+	{Step: Step{Head: 0x1c448b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15360, First: 1305, Count: 1, Size: 8, Last: 5, Kind: Plain},                     // ldx.mem.w, x86.txt:418
+	{Step: Step{Head: 0x1c848b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15360, First: 1306, Count: 1, Size: 11, Last: 8, Kind: Plain},                  // ldx.mem.w, x86.txt:418
+	{Step: Step{Head: 0x25448b42, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15616, First: 1307, Count: 1, Size: 5, Last: 5, Kind: Plain},                                     // ldx.mem.w, x86.txt:414
+	{Step: Step{Head: 0x25848b42, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15616, First: 1308, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // ldx.mem.w, x86.txt:414
+	{Step: Step{Head: 0x1c04c743c38941, Dst: 64, Disp: 7, Imm: 7, Len: 11}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 15616, First: 1309, Count: 1, Size: 11, Last: 8, Kind: Plain},                                             // st.mem.w, x86.txt:429
+	{Step: Step{Head: 0x1c44c743c38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 15616, First: 1310, Count: 1, Size: 12, Last: 9, Kind: Plain},                                             // st.mem.w, x86.txt:432
+	{Step: Step{Head: 0x1c84c743c38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 15616, First: 1311, Count: 1, Size: 15, Last: 12, Kind: Plain},                                           // st.mem.w, x86.txt:432
+	{Step: Step{Head: 0x2544c742, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, First: 1312, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                           // st.mem.w, x86.txt:428
+	{Step: Step{Head: 0x2584c742, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, First: 1313, Count: 1, Size: 12, Last: 12, Kind: Plain},                                                                        // st.mem.w, x86.txt:428
+	{Step: Step{Head: 0x1c048943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 15872, First: 1314, Count: 1, Size: 7, Last: 4, Kind: Plain},                         // stx.mem.w, x86.txt:422
+	{Step: Step{Head: 0x1c448943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 15872, First: 1315, Count: 1, Size: 8, Last: 5, Kind: Plain},                         // stx.mem.w, x86.txt:425
+	{Step: Step{Head: 0x1c848943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 15872, First: 1316, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // stx.mem.w, x86.txt:425
+	{Step: Step{Head: 0x25448942, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 16128, First: 1317, Count: 1, Size: 5, Last: 5, Kind: Plain},                                         // stx.mem.w, x86.txt:421
+	{Step: Step{Head: 0x25848942, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 16128, First: 1318, Count: 1, Size: 8, Last: 8, Kind: Plain},                                         // stx.mem.w, x86.txt:421
+	{Step: Step{Head: 0x1c04b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16384, First: 1319, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.mem.h, x86.txt:415
+	{Step: Step{Head: 0x1c44b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16384, First: 1320, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.mem.h, x86.txt:418
+	{Step: Step{Head: 0x1c84b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16384, First: 1321, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.mem.h, x86.txt:418
+	{Step: Step{Head: 0x2544b70f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16640, First: 1322, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.mem.h, x86.txt:414
+	{Step: Step{Head: 0x2584b70f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16640, First: 1323, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.mem.h, x86.txt:414
+	{Step: Step{Head: 0x1c04c74366c38941, Dst: 64, Disp: 8, Imm: 8, Len: 10}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 15616, First: 1324, Count: 1, Size: 10, Last: 7, Kind: Plain},                                           // st.mem.h, x86.txt:429
+	{Step: Step{Head: 0x1c44c74366c38941, Dst: 64, Disp: 8, Imm: 9, Len: 11}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 15616, First: 1325, Count: 1, Size: 11, Last: 8, Kind: Plain},                                           // st.mem.h, x86.txt:432
+	{Step: Step{Head: 0x1c84c74366c38941, Dst: 64, Disp: 8, Imm: 12, Len: 14}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 15616, First: 1326, Count: 1, Size: 14, Last: 11, Kind: Plain},                                         // st.mem.h, x86.txt:432
+	{Step: Step{Head: 0x2544c74266, Disp: 5, Imm: 6, Len: 8}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, First: 1327, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                                         // st.mem.h, x86.txt:428
+	{Step: Step{Head: 0x2584c74266, Disp: 5, Imm: 9, Len: 11}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, First: 1328, Count: 1, Size: 11, Last: 11, Kind: Plain},                                                                      // st.mem.h, x86.txt:428
+	{Step: Step{Head: 0x1c04894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 16896, First: 1329, Count: 1, Size: 8, Last: 5, Kind: Plain},                       // stx.mem.h, x86.txt:422
+	{Step: Step{Head: 0x1c44894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 16896, First: 1330, Count: 1, Size: 9, Last: 6, Kind: Plain},                       // stx.mem.h, x86.txt:425
+	{Step: Step{Head: 0x1c84894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 16896, First: 1331, Count: 1, Size: 12, Last: 9, Kind: Plain},                    // stx.mem.h, x86.txt:425
+	{Step: Step{Head: 0x2544894266, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 2816, First: 1332, Count: 1, Size: 6, Last: 6, Kind: Plain},                                       // stx.mem.h, x86.txt:421
+	{Step: Step{Head: 0x2584894266, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 2816, First: 1333, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // stx.mem.h, x86.txt:421
+	{Step: Step{Head: 0x1c04b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16384, First: 1334, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.mem.b, x86.txt:415
+	{Step: Step{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16384, First: 1335, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.mem.b, x86.txt:418
+	{Step: Step{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16384, First: 1336, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.mem.b, x86.txt:418
+	{Step: Step{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16640, First: 1337, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.mem.b, x86.txt:414
+	{Step: Step{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16640, First: 1338, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.mem.b, x86.txt:414
+	{Step: Step{Head: 0x1c04c643c38941, Dst: 64, Disp: 7, Imm: 7, Len: 8}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 15616, First: 1339, Count: 1, Size: 8, Last: 5, Kind: Plain},                                               // st.mem.b, x86.txt:429
+	{Step: Step{Head: 0x1c44c643c38941, Dst: 64, Disp: 7, Imm: 8, Len: 9}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 15616, First: 1340, Count: 1, Size: 9, Last: 6, Kind: Plain},                                               // st.mem.b, x86.txt:432
+	{Step: Step{Head: 0x1c84c643c38941, Dst: 64, Disp: 7, Imm: 11, Len: 12}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 15616, First: 1341, Count: 1, Size: 12, Last: 9, Kind: Plain},                                            // st.mem.b, x86.txt:432
+	{Step: Step{Head: 0x2544c642, Disp: 4, Imm: 5, Len: 6}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, First: 1342, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                                           // st.mem.b, x86.txt:428
+	{Step: Step{Head: 0x2584c642, Disp: 4, Imm: 8, Len: 9}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, First: 1343, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                           // st.mem.b, x86.txt:428
+	{Step: Step{Head: 0x1c048843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 15872, First: 1344, Count: 1, Size: 7, Last: 4, Kind: Plain},                         // stx.mem.b, x86.txt:422
+	{Step: Step{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 15872, First: 1345, Count: 1, Size: 8, Last: 5, Kind: Plain},                         // stx.mem.b, x86.txt:425
+	{Step: Step{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 15872, First: 1346, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // stx.mem.b, x86.txt:425
+	{Step: Step{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 16128, First: 1347, Count: 1, Size: 5, Last: 5, Kind: Plain},                                         // stx.mem.b, x86.txt:421
+	{Step: Step{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 16128, First: 1348, Count: 1, Size: 8, Last: 8, Kind: Plain},                                         // stx.mem.b, x86.txt:421
+	{Step: Step{Head: 0x1c048b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15360, First: 1349, Count: 1, Size: 7, Last: 4, Kind: Plain},                     // ldx.mem.dw, x86.txt:415
+	{Step: Step{Head: 0x1c448b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15360, First: 1350, Count: 1, Size: 8, Last: 5, Kind: Plain},                     // ldx.mem.dw, x86.txt:418
+	{Step: Step{Head: 0x1c848b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15360, First: 1351, Count: 1, Size: 11, Last: 8, Kind: Plain},                  // ldx.mem.dw, x86.txt:418
+	{Step: Step{Head: 0x25448b4a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15616, First: 1352, Count: 1, Size: 5, Last: 5, Kind: Plain},                                     // ldx.mem.dw, x86.txt:414
+	{Step: Step{Head: 0x25848b4a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15616, First: 1353, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // ldx.mem.dw, x86.txt:414
+	{Step: Step{Head: 0x1c04c74bc38941, Dst: 64, Disp: 7, Imm: 7, Len: 11}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 15616, First: 1354, Count: 1, Size: 11, Last: 8, Kind: Plain},                                             // st.mem.dw, x86.txt:429
+	{Step: Step{Head: 0x1c44c74bc38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 15616, First: 1355, Count: 1, Size: 12, Last: 9, Kind: Plain},                                             // st.mem.dw, x86.txt:432
+	{Step: Step{Head: 0x1c84c74bc38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 15616, First: 1356, Count: 1, Size: 15, Last: 12, Kind: Plain},                                           // st.mem.dw, x86.txt:432
+	{Step: Step{Head: 0x2544c74a, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, First: 1357, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                           // st.mem.dw, x86.txt:428
+	{Step: Step{Head: 0x2584c74a, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, First: 1358, Count: 1, Size: 12, Last: 12, Kind: Plain},                                                                        // st.mem.dw, x86.txt:428
+	{Step: Step{Head: 0x1c04894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 15872, First: 1359, Count: 1, Size: 7, Last: 4, Kind: Plain},                         // stx.mem.dw, x86.txt:422
+	{Step: Step{Head: 0x1c44894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 15872, First: 1360, Count: 1, Size: 8, Last: 5, Kind: Plain},                         // stx.mem.dw, x86.txt:425
+	{Step: Step{Head: 0x1c84894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 15872, First: 1361, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // stx.mem.dw, x86.txt:425
+	{Step: Step{Head: 0x2544894a, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 16128, First: 1362, Count: 1, Size: 5, Last: 5, Kind: Plain},                                         // stx.mem.dw, x86.txt:421
+	{Step: Step{Head: 0x2584894a, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 16128, First: 1363, Count: 1, Size: 8, Last: 8, Kind: Plain},                                         // stx.mem.dw, x86.txt:421
+	{Step: Step{Head: 0x1c04634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15360, First: 1364, Count: 1, Size: 7, Last: 4, Kind: Plain},                     // ldx.memsx.w, x86.txt:415
+	{Step: Step{Head: 0x1c44634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15360, First: 1365, Count: 1, Size: 8, Last: 5, Kind: Plain},                     // ldx.memsx.w, x86.txt:418
+	{Step: Step{Head: 0x1c84634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15360, First: 1366, Count: 1, Size: 11, Last: 8, Kind: Plain},                  // ldx.memsx.w, x86.txt:418
+	{Step: Step{Head: 0x2544634a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15616, First: 1367, Count: 1, Size: 5, Last: 5, Kind: Plain},                                     // ldx.memsx.w, x86.txt:414
+	{Step: Step{Head: 0x2584634a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15616, First: 1368, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // ldx.memsx.w, x86.txt:414
+	{Step: Step{Head: 0xb8, Disp: 1, Imm: 1, Len: 5}, Mask: 0xffffffff, Value: 0x85, Refuse: 0x1, First: 1369, Count: 2, Size: 13, Last: 8, Kind: Plain, More: 1},                                                                   // jmp.call, x86.txt:528
+	{Step: Step{Head: 0x1c04bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1371, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.memsx.h, x86.txt:415
+	{Step: Step{Head: 0x1c44bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1372, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.memsx.h, x86.txt:418
+	{Step: Step{Head: 0x1c84bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1373, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.memsx.h, x86.txt:418
+	{Step: Step{Head: 0x2544bf0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16640, First: 1374, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.memsx.h, x86.txt:414
+	{Step: Step{Head: 0x2584bf0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16640, First: 1375, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.memsx.h, x86.txt:414
+	{Step: Step{Head: 0xc08948, Dst: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x8d, Refuse: 0x1, Pair: 15616, First: 1376, Count: 2, Size: 11, Last: 8, Kind: Plain, More: 1},                                 // jmp.callx, x86.txt:531
+	{Step: Step{Head: 0x1c04be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1378, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.memsx.b, x86.txt:415
+	{Step: Step{Head: 0x1c44be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1379, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.memsx.b, x86.txt:418
+	{Step: Step{Head: 0x1c84be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1380, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.memsx.b, x86.txt:418
+	{Step: Step{Head: 0x2544be0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16640, First: 1381, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.memsx.b, x86.txt:414
+	{Step: Step{Head: 0x2584be0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16640, First: 1382, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.memsx.b, x86.txt:414
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 15616, First: 1383, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                           // atomic32.add, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 15616, First: 1386, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                         // atomic32.add, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, First: 1389, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                                       // atomic32.add, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, First: 1392, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                                       // atomic32.add, x86.txt:469
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, Pair: 15616, First: 1395, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic32.or, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, Pair: 15616, First: 1398, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic32.or, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, First: 1401, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic32.or, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, First: 1404, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic32.or, x86.txt:469
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, Pair: 15616, First: 1407, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic32.and, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, Pair: 15616, First: 1410, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic32.and, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, First: 1413, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic32.and, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, First: 1416, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic32.and, x86.txt:469
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, Pair: 15616, First: 1419, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic32.xor, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, Pair: 15616, First: 1422, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic32.xor, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, First: 1425, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic32.xor, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, First: 1428, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic32.xor, x86.txt:469
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, Pair: 15616, First: 1431, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic32.fetch_add, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, Pair: 15616, First: 1434, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic32.fetch_add, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, First: 1437, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                                           // atomic32.fetch_add, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, First: 1440, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                                           // atomic32.fetch_add, x86.txt:469
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1443, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1449, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1455, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1461, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1467, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1473, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1479, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1485, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1491, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1497, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1503, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1509, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:505
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1515, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1521, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1527, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1533, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1539, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1545, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1551, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1557, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1563, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1569, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1575, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1581, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:505
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1587, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1593, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1599, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1605, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1611, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1617, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1623, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1629, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1635, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1641, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1647, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1653, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:505
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, Pair: 15616, First: 1659, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},              // atomic32.xchg, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, Pair: 15616, First: 1662, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},            // atomic32.xchg, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, First: 1665, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                          // atomic32.xchg, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, First: 1668, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                          // atomic32.xchg, x86.txt:469
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 15616, First: 1671, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},                   // atomic32.cmpxchg, x86.txt:477
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 15616, First: 1674, Count: 3, Size: 26, Last: 2, Kind: Plain, More: 2},                 // atomic32.cmpxchg, x86.txt:477
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, First: 1677, Count: 3, Size: 20, Last: 2, Kind: Plain, More: 2},                                               // atomic32.cmpxchg, x86.txt:477
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, First: 1680, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},                                               // atomic32.cmpxchg, x86.txt:477
+	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 16128, First: 1683, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},              // load_acq.w, x86.txt:445
+	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 16128, First: 1686, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},            // load_acq.w, x86.txt:445
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, First: 1689, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                          // load_acq.w, x86.txt:445
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, First: 1692, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                          // load_acq.w, x86.txt:445
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 15616, First: 1695, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                  // store_rel.w, x86.txt:453
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 15616, First: 1698, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},                // store_rel.w, x86.txt:453
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, First: 1701, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                              // store_rel.w, x86.txt:453
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, First: 1704, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                              // store_rel.w, x86.txt:453
+	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, Pair: 16128, First: 1707, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},              // load_acq.h, x86.txt:445
+	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, Pair: 16128, First: 1710, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},            // load_acq.h, x86.txt:445
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, First: 1713, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                          // load_acq.h, x86.txt:445
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, First: 1716, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                          // load_acq.h, x86.txt:445
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 15616, First: 1719, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                  // store_rel.h, x86.txt:453
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 15616, First: 1722, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                // store_rel.h, x86.txt:453
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, First: 1725, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                              // store_rel.h, x86.txt:453
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, First: 1728, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                              // store_rel.h, x86.txt:453
+	{Step: Step{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16384, First: 1335, Count: 1, Size: 9, Last: 6, Kind: Plain},          // load_acq.b, x86.txt:438
+	{Step: Step{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16384, First: 1336, Count: 1, Size: 12, Last: 9, Kind: Plain},       // load_acq.b, x86.txt:438
+	{Step: Step{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16640, First: 1337, Count: 1, Size: 6, Last: 6, Kind: Plain},                         // load_acq.b, x86.txt:437
+	{Step: Step{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16640, First: 1338, Count: 1, Size: 9, Last: 9, Kind: Plain},                         // load_acq.b, x86.txt:437
+	{Step: Step{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 15872, First: 1345, Count: 1, Size: 8, Last: 5, Kind: Plain},                // store_rel.b, x86.txt:442
+	{Step: Step{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 15872, First: 1346, Count: 1, Size: 11, Last: 8, Kind: Plain},             // store_rel.b, x86.txt:442
+	{Step: Step{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 16128, First: 1347, Count: 1, Size: 5, Last: 5, Kind: Plain},                                // store_rel.b, x86.txt:441
+	{Step: Step{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 16128, First: 1348, Count: 1, Size: 8, Last: 8, Kind: Plain},                                // store_rel.b, x86.txt:441
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, Pair: 15616, First: 1731, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                           // atomic64.add, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, Pair: 15616, First: 1734, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                         // atomic64.add, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, First: 1737, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                                       // atomic64.add, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, First: 1740, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                                       // atomic64.add, x86.txt:461
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, Pair: 15616, First: 1743, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic64.or, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, Pair: 15616, First: 1746, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic64.or, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, First: 1749, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic64.or, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, First: 1752, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic64.or, x86.txt:461
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, Pair: 15616, First: 1755, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic64.and, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, Pair: 15616, First: 1758, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic64.and, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, First: 1761, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic64.and, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, First: 1764, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic64.and, x86.txt:461
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, Pair: 15616, First: 1767, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic64.xor, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, Pair: 15616, First: 1770, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic64.xor, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, First: 1773, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic64.xor, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, First: 1776, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic64.xor, x86.txt:461
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, Pair: 15616, First: 1779, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic64.fetch_add, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, Pair: 15616, First: 1782, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic64.fetch_add, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, First: 1785, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                                           // atomic64.fetch_add, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, First: 1788, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                                           // atomic64.fetch_add, x86.txt:461
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1791, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic64.fetch_or, x86.txt:488
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1797, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic64.fetch_or, x86.txt:488
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1803, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic64.fetch_or, x86.txt:488
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1809, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic64.fetch_or, x86.txt:488
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1815, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_or, x86.txt:488
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1821, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_or, x86.txt:488
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1827, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_or, x86.txt:488
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1833, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_or, x86.txt:488
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1839, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic64.fetch_and, x86.txt:488
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1845, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic64.fetch_and, x86.txt:488
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1851, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic64.fetch_and, x86.txt:488
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1857, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic64.fetch_and, x86.txt:488
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1863, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_and, x86.txt:488
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1869, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_and, x86.txt:488
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1875, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_and, x86.txt:488
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1881, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_and, x86.txt:488
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1887, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic64.fetch_xor, x86.txt:488
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1893, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic64.fetch_xor, x86.txt:488
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1899, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic64.fetch_xor, x86.txt:488
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1905, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic64.fetch_xor, x86.txt:488
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1911, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_xor, x86.txt:488
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1917, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_xor, x86.txt:488
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1923, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_xor, x86.txt:488
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1929, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_xor, x86.txt:488
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, Pair: 15616, First: 1935, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},              // atomic64.xchg, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, Pair: 15616, First: 1938, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},            // atomic64.xchg, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, First: 1941, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                          // atomic64.xchg, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, First: 1944, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                          // atomic64.xchg, x86.txt:461
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, Pair: 15616, First: 1947, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                   // atomic64.cmpxchg, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, Pair: 15616, First: 1950, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},                 // atomic64.cmpxchg, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, First: 1953, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                                               // atomic64.cmpxchg, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, First: 1956, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                                               // atomic64.cmpxchg, x86.txt:461
+	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, Pair: 16128, First: 1959, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},              // load_acq.dw, x86.txt:445
+	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, Pair: 16128, First: 1962, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},            // load_acq.dw, x86.txt:445
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, First: 1965, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                          // load_acq.dw, x86.txt:445
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, First: 1968, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                          // load_acq.dw, x86.txt:445
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 15616, First: 1971, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                  // store_rel.dw, x86.txt:453
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 15616, First: 1974, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},                // store_rel.dw, x86.txt:453
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, First: 1977, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                              // store_rel.dw, x86.txt:453
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, First: 1980, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                              // store_rel.dw, x86.txt:453
+	{Mask: 0xff, Value: 0xe4, Refuse: 0x80001, Mark: 1, Kind: Compiler},                                                                                               // alu32.lea, x86.txt:525
+	{Mask: 0xff, Value: 0xe7, Refuse: 0x80001, Mark: 1, Kind: Compiler},                                                                                               // alu64.lea, x86.txt:524
+	{Step: Step{Head: 0xe98349, Disp: 3, Imm: 3, Len: 4}, Mask: 0xffffffff, Value: 0xf6, Refuse: 0x1, Mark: 1, First: 1983, Count: 1, Size: 4, Last: 4, Kind: Charge}, // jmp.charge, x86.txt:538
+	{Step: Step{Head: 0xe98149, Disp: 3, Imm: 3, Len: 7}, Mask: 0xffffffff, Value: 0xf6, Refuse: 0x1, Mark: 1, First: 1984, Count: 1, Size: 7, Last: 7, Kind: Charge}, // jmp.charge, x86.txt:541
 }
 
+// Pairs are the Dst and Src of the first steps of rows.
+var Pairs = [67][2]uint16{{0, 0}, {16, 0}, {32, 0}, {16, 48}, {32, 64}, {80, 0}, {96, 0}, {112, 0}, {128, 0}, {176, 192}, {144, 160}, {0, 224}, {0, 240}, {0, 256}, {272, 288}, {320, 336}, {320, 0}, {352, 224}, {176, 304}, {176, 368}, {384, 288}, {288, 0}, {0, 416}, {0, 400}, {320, 304}, {320, 368}, {432, 448}, {176, 464}, {288, 336}, {480, 224}, {224, 0}, {48, 16}, {64, 32}, {192, 0}, {496, 0}, {192, 176}, {496, 224}, {512, 528}, {304, 240}, {336, 256}, {448, 416}, {304, 400}, {176, 448}, {64, 160}, {160, 0}, {160, 64}, {144, 544}, {560, 0}, {560, 224}, {416, 320}, {560, 576}, {240, 0}, {256, 0}, {608, 0}, {624, 0}, {640, 0}, {656, 576}, {448, 224}, {0, 592}, {464, 224}, {592, 64}, {64, 0}, {64, 592}, {0, 64}, {672, 64}, {144, 0}, {64, 480}}
+
 // RowIndex holds the windows of all finders.
-var RowIndex = [6141]uint16{
-	0, 1, 4, 6, 3, 0, 2, 5, 2, 0, 7, 10, 9, 8, 8, 11,
-	12, 12, 12, 13, 16, 18, 15, 0, 14, 17, 14, 0, 21, 0, 20, 19,
-	24, 22, 27, 25, 0, 23, 0, 26, 30, 29, 28, 28, 32, 32, 0, 0,
-	0, 0, 0, 34, 34, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32,
-	32, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0,
-	32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0, 34, 34, 0, 0,
-	0, 0, 0, 32, 32, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32,
-	32, 34, 34, 0, 32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0,
-	0, 0, 0, 0, 32, 32, 0, 34, 34, 32, 32, 0, 0, 0, 0, 0,
-	32, 32, 0, 32, 32, 0, 0, 0, 0, 34, 34, 0, 32, 32, 0, 32,
-	32, 0, 0, 0, 0, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32,
-	32, 32, 32, 0, 34, 34, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0,
-	32, 32, 0, 0, 0, 0, 0, 32, 32, 34, 34, 0, 32, 32, 0, 0,
-	0, 0, 0, 32, 32, 32, 32, 0, 33, 36, 0, 0, 0, 0, 0, 34,
-	34, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32, 32, 33, 36, 0,
-	32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0, 32, 32, 0, 0,
-	0, 0, 0, 31, 35, 32, 32, 0, 34, 34, 0, 0, 0, 0, 0, 32,
-	32, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32, 32, 34, 34, 0,
-	32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0, 37, 38, 38, 38,
-	39, 40, 41, 41, 41, 42, 45, 49, 0, 50, 44, 51, 46, 0, 0, 50,
-	48, 49, 43, 0, 47, 51, 53, 55, 52, 54, 58, 0, 57, 56, 61, 59,
-	64, 62, 0, 60, 0, 63, 66, 65, 69, 68, 72, 71, 67, 0, 70, 0,
-	73, 74, 74, 74, 75, 76, 77, 77, 77, 78, 81, 80, 84, 83, 79, 0,
-	82, 0, 86, 90, 88, 92, 87, 91, 0, 0, 85, 89, 0, 0, 0, 0,
-	0, 0, 95, 0, 94, 93, 98, 96, 101, 99, 0, 97, 0, 100, 103, 106,
-	102, 105, 104, 107, 0, 0, 110, 109, 113, 112, 108, 0, 111, 0, 118, 126,
-	129, 128, 121, 124, 132, 135, 117, 115, 119, 126, 120, 123, 122, 125, 130, 114,
-	117, 116, 133, 136, 120, 123, 129, 127, 131, 114, 132, 135, 134, 137, 138, 139,
-	140, 140, 140, 144, 146, 143, 145, 150, 152, 149, 151, 0, 142, 0, 141, 0,
-	148, 0, 147, 155, 154, 158, 157, 153, 0, 156, 0, 161, 163, 160, 0, 159,
-	162, 159, 0, 164, 165, 166, 169, 168, 167, 167, 172, 171, 175, 174, 170, 0,
-	173, 0, 176, 177, 177, 177, 178, 179, 180, 180, 180, 181, 184, 183, 187, 186,
-	182, 0, 185, 0, 190, 192, 189, 0, 188, 191, 188, 0, 195, 0, 194, 193,
-	198, 196, 201, 199, 0, 197, 0, 200, 204, 203, 202, 202, 205, 206, 206, 206,
-	207, 208, 209, 209, 209, 210, 212, 214, 211, 213, 214, 214, 213, 213, 216, 218,
-	215, 217, 220, 222, 219, 221, 222, 222, 221, 221, 223, 225, 224, 226, 229, 0,
-	228, 227, 232, 230, 235, 233, 0, 231, 0, 234, 236, 237, 239, 238, 241, 243,
-	240, 242, 245, 247, 244, 246, 247, 247, 246, 246, 248, 248, 249, 250, 251, 252,
-	253, 253, 253, 254, 255, 257, 256, 259, 261, 258, 260, 263, 265, 265, 265, 262,
-	264, 264, 264, 266, 268, 267, 269, 272, 0, 271, 270, 275, 273, 278, 276, 0,
-	274, 0, 277, 279, 280, 282, 281, 284, 283, 286, 285, 287, 287, 288, 289, 290,
-	291, 292, 292, 292, 293, 294, 296, 295, 297, 298, 299, 300, 302, 301, 304, 303,
-	306, 310, 308, 312, 307, 311, 0, 0, 305, 309, 0, 0, 0, 0, 0, 0,
-	314, 317, 313, 316, 315, 318, 0, 0, 323, 331, 334, 333, 326, 329, 337, 340,
-	322, 320, 324, 331, 325, 328, 327, 330, 335, 319, 322, 321, 338, 341, 325, 328,
-	334, 332, 336, 319, 337, 340, 339, 342, 346, 348, 345, 347, 352, 354, 351, 353,
-	0, 344, 0, 343, 0, 350, 0, 349, 356, 355, 358, 357, 360, 359, 363, 365,
-	362, 0, 361, 364, 361, 0, 368, 0, 367, 366, 371, 369, 374, 372, 0, 370,
-	0, 373, 377, 376, 375, 375, 379, 378, 381, 380, 383, 382, 384, 385, 385, 385,
-	386, 387, 388, 388, 388, 389, 391, 390, 393, 392, 395, 394, 33, 36, 31, 35,
-	398, 0, 397, 396, 401, 399, 404, 402, 0, 400, 0, 403, 33, 36, 0, 34,
-	34, 0, 31, 35, 406, 405, 408, 407, 410, 409, 411, 415, 0, 412, 413, 0,
-	412, 413, 414, 412, 413, 415, 0, 413, 415, 0, 416, 417, 418, 418, 418, 0,
-	0, 0, 0, 0, 420, 0, 0, 0, 0, 423, 0, 0, 0, 0, 0, 419,
-	428, 0, 0, 422, 0, 0, 0, 0, 0, 0, 0, 0, 1, 429, 0, 420,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 421, 0, 0, 420, 0, 0, 0,
-	0, 0, 0, 0, 424, 0, 421, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 423, 0, 422, 0, 0, 0, 419, 431, 0, 0, 0, 0, 0, 0, 424,
-	422, 0, 0, 0, 1, 432, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 421, 419, 427, 424, 0, 0, 0, 0, 0, 0, 0, 420, 0, 421, 0,
-	0, 0, 0, 0, 0, 0, 0, 419, 431, 0, 0, 422, 421, 0, 0, 424,
-	0, 0, 0, 0, 0, 0, 0, 0, 422, 0, 0, 0, 423, 0, 0, 0,
-	0, 421, 419, 426, 0, 0, 422, 0, 0, 0, 0, 0, 420, 0, 0, 1,
-	425, 0, 0, 0, 0, 0, 0, 0, 0, 420, 0, 422, 421, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 421, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 422, 0, 0, 0, 0, 0, 424, 0, 0, 0,
-	0, 0, 0, 422, 420, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 419,
-	430, 420, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 420,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 421, 0, 0, 424, 0, 0, 434,
-	433, 435, 437, 0, 0, 0, 0, 0, 0, 440, 0, 0, 222, 0, 0, 0,
-	0, 0, 483, 0, 0, 0, 0, 0, 447, 0, 449, 0, 0, 450, 0, 219,
-	0, 0, 443, 0, 0, 0, 0, 0, 453, 213, 515, 0, 0, 516, 439, 462,
-	0, 0, 0, 444, 513, 0, 0, 0, 0, 0, 0, 0, 0, 0, 479, 0,
-	493, 0, 0, 502, 0, 0, 0, 0, 473, 436, 0, 0, 0, 0, 451, 0,
-	0, 0, 0, 221, 455, 0, 0, 0, 0, 482, 212, 0, 0, 0, 517, 446,
-	0, 448, 0, 0, 0, 0, 0, 0, 0, 442, 0, 0, 0, 0, 0, 452,
-	0, 514, 0, 0, 507, 438, 0, 0, 0, 0, 0, 512, 0, 0, 0, 0,
-	0, 0, 0, 0, 220, 478, 0, 492, 0, 0, 0, 0, 0, 0, 0, 472,
-	0, 0, 0, 0, 0, 450, 0, 0, 0, 0, 443, 454, 0, 0, 0, 0,
-	0, 211, 0, 0, 0, 516, 0, 0, 0, 0, 0, 0, 511, 0, 0, 0,
-	222, 0, 0, 0, 0, 0, 0, 0, 0, 0, 214, 506, 0, 0, 0, 0,
-	467, 0, 0, 0, 0, 0, 449, 0, 0, 0, 0, 219, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 515, 0, 0, 0, 0, 0, 0, 0, 441, 0,
-	0, 442, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 501, 0, 0, 0,
-	0, 0, 451, 510, 0, 0, 0, 221, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 213, 517, 0, 457, 0, 0, 466, 445, 0, 0, 0, 513, 448, 0, 0,
-	0, 0, 443, 0, 0, 0, 0, 0, 497, 0, 0, 0, 0, 514, 437, 0,
-	0, 0, 0, 0, 0, 440, 0, 0, 0, 0, 0, 0, 0, 0, 477, 0,
-	0, 0, 214, 500, 0, 0, 0, 0, 471, 450, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 453, 0, 0, 0, 0, 516, 0, 456, 0, 0, 0, 444,
-	0, 0, 0, 512, 0, 0, 0, 0, 0, 442, 0, 0, 0, 0, 0, 496,
-	0, 0, 0, 0, 0, 436, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 476, 212, 0, 0, 213, 0, 0, 0, 0, 0, 470,
-	0, 0, 0, 0, 513, 0, 0, 0, 0, 0, 441, 452, 0, 0, 0, 0,
+var RowIndex = [7179]uint16{
+	0, 1, 4, 2, 3, 2, 6, 5, 0, 0, 7, 8, 11, 9, 10, 9,
+	12, 13, 13, 13, 14, 17, 15, 16, 15, 19, 18, 0, 0, 22, 21, 0,
+	20, 25, 24, 0, 23, 28, 27, 0, 26, 31, 29, 30, 29, 33, 33, 33,
+	0, 34, 34, 32, 0, 33, 35, 33, 0, 0, 0, 0, 0, 33, 33, 33,
+	0, 37, 37, 36, 0, 33, 35, 33, 0, 0, 0, 0, 0, 38, 38, 38,
+	0, 38, 38, 38, 0, 38, 38, 38, 0, 0, 0, 0, 0, 38, 38, 38,
+	0, 38, 38, 38, 0, 38, 38, 38, 0, 0, 0, 0, 0, 39, 39, 39,
+	0, 39, 39, 39, 0, 39, 39, 39, 0, 0, 0, 0, 0, 39, 39, 39,
+	0, 39, 39, 39, 0, 39, 39, 39, 0, 0, 0, 0, 0, 40, 40, 40,
+	0, 40, 40, 40, 0, 40, 40, 40, 0, 0, 0, 0, 0, 40, 40, 40,
+	0, 40, 40, 40, 0, 40, 40, 40, 0, 0, 0, 0, 0, 41, 41, 41,
+	0, 41, 41, 41, 0, 41, 41, 41, 0, 0, 0, 0, 0, 41, 41, 41,
+	0, 41, 41, 41, 0, 41, 41, 41, 0, 0, 0, 0, 0, 42, 42, 42,
+	0, 42, 42, 42, 0, 42, 42, 42, 0, 0, 0, 0, 0, 42, 42, 42,
+	0, 42, 42, 42, 0, 42, 42, 42, 0, 0, 0, 0, 0, 43, 43, 43,
+	0, 43, 43, 43, 0, 43, 43, 43, 0, 0, 0, 0, 0, 43, 43, 43,
+	0, 43, 43, 43, 0, 43, 43, 43, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	220, 0, 0, 0, 0, 0, 0, 0, 0, 0, 214, 0, 447, 0, 0, 0,
-	465, 0, 0, 0, 0, 0, 443, 0, 0, 0, 0, 0, 0, 211, 0, 0,
-	0, 0, 439, 0, 0, 0, 0, 0, 511, 0, 0, 512, 0, 0, 0, 0,
-	0, 440, 487, 0, 0, 0, 0, 0, 0, 0, 0, 0, 461, 0, 0, 0,
-	0, 0, 449, 0, 0, 0, 0, 219, 455, 0, 0, 0, 0, 0, 0, 0,
-	0, 213, 515, 446, 0, 0, 0, 464, 0, 0, 0, 0, 513, 442, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 495, 438, 0, 0, 0, 0, 0, 510,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 486, 0, 0, 0, 0, 0, 0,
-	0, 0, 212, 460, 445, 0, 0, 0, 0, 448, 0, 0, 0, 0, 0, 454,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 514, 437, 0, 0, 0, 0, 0,
-	0, 0, 0, 512, 222, 0, 0, 0, 0, 0, 481, 0, 0, 0, 214, 494,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 44, 45, 45,
+	45, 46, 47, 48, 48, 48, 49, 52, 51, 0, 50, 58, 57, 0, 56, 55,
+	54, 0, 53, 58, 57, 0, 56, 60, 59, 62, 61, 65, 64, 0, 63, 68,
+	67, 0, 66, 71, 70, 0, 69, 73, 72, 76, 75, 0, 74, 79, 78, 0,
+	77, 80, 81, 81, 81, 82, 83, 84, 84, 84, 85, 88, 87, 0, 86, 91,
+	90, 0, 89, 93, 94, 92, 0, 95, 0, 0, 0, 97, 98, 96, 0, 99,
+	0, 0, 0, 102, 101, 0, 100, 105, 104, 0, 103, 108, 107, 0, 106, 110,
+	111, 109, 0, 113, 114, 112, 0, 117, 116, 0, 115, 120, 119, 0, 118, 125,
+	128, 124, 127, 122, 0, 121, 0, 124, 127, 0, 0, 121, 0, 0, 0, 131,
+	0, 130, 0, 0, 0, 0, 0, 130, 0, 0, 0, 0, 0, 0, 0, 126,
+	129, 0, 0, 123, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 132,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 137,
+	140, 136, 139, 134, 0, 133, 0, 136, 139, 0, 0, 133, 0, 0, 0, 143,
+	0, 142, 0, 0, 0, 0, 0, 142, 0, 0, 0, 0, 0, 0, 0, 138,
+	141, 0, 0, 135, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 144,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 145,
+	146, 147, 147, 147, 151, 153, 150, 152, 149, 0, 148, 0, 150, 152, 0, 0,
+	148, 0, 0, 0, 157, 159, 156, 158, 155, 0, 154, 0, 156, 158, 0, 0,
+	154, 0, 0, 0, 162, 161, 0, 160, 165, 164, 0, 163, 168, 166, 167, 166,
+	170, 169, 0, 0, 171, 172, 173, 176, 174, 175, 174, 179, 178, 0, 177, 182,
+	181, 0, 180, 183, 184, 184, 184, 185, 186, 187, 187, 187, 188, 191, 190, 0,
+	189, 194, 193, 0, 192, 197, 195, 196, 195, 199, 198, 0, 0, 202, 201, 0,
+	200, 205, 204, 0, 203, 208, 207, 0, 206, 211, 209, 210, 209, 212, 213, 213,
+	213, 214, 215, 216, 216, 216, 217, 219, 218, 221, 220, 221, 220, 221, 220, 223,
+	222, 225, 224, 227, 226, 229, 228, 229, 228, 229, 228, 230, 231, 232, 233, 236,
+	235, 0, 234, 239, 238, 0, 237, 242, 241, 0, 240, 243, 244, 246, 245, 248,
+	247, 250, 249, 252, 251, 254, 253, 254, 253, 254, 253, 255, 256, 255, 257, 258,
+	259, 260, 260, 260, 261, 262, 264, 263, 266, 265, 268, 267, 270, 272, 269, 271,
+	272, 272, 271, 271, 272, 0, 271, 0, 272, 0, 271, 0, 273, 274, 275, 276,
+	279, 278, 0, 277, 282, 281, 0, 280, 285, 284, 0, 283, 286, 287, 289, 288,
+	291, 290, 293, 292, 294, 295, 294, 296, 297, 298, 299, 299, 299, 300, 301, 303,
+	302, 304, 305, 306, 307, 308, 0, 309, 311, 310, 313, 312, 315, 316, 314, 0,
+	317, 0, 0, 0, 319, 320, 318, 0, 321, 0, 0, 0, 322, 324, 325, 323,
+	0, 327, 328, 326, 0, 333, 336, 332, 335, 330, 0, 329, 0, 332, 335, 0,
+	0, 329, 0, 0, 0, 339, 0, 338, 0, 0, 0, 0, 0, 338, 0, 0,
+	0, 0, 0, 0, 0, 334, 337, 0, 0, 331, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 340, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 345, 348, 344, 347, 342, 0, 341, 0, 344, 347, 0,
+	0, 341, 0, 0, 0, 351, 0, 350, 0, 0, 0, 0, 0, 350, 0, 0,
+	0, 0, 0, 0, 0, 346, 349, 0, 0, 343, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 352, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 356, 358, 355, 357, 354, 0, 353, 0, 355, 357, 0,
+	0, 353, 0, 0, 0, 362, 364, 361, 363, 360, 0, 359, 0, 361, 363, 0,
+	0, 359, 0, 0, 0, 366, 365, 368, 367, 370, 369, 373, 371, 372, 371, 375,
+	374, 0, 0, 378, 377, 0, 376, 381, 380, 0, 379, 384, 383, 0, 382, 387,
+	385, 386, 385, 389, 388, 391, 390, 393, 392, 394, 395, 395, 395, 396, 397, 398,
+	398, 398, 399, 401, 400, 403, 402, 405, 404, 407, 406, 409, 408, 412, 411, 0,
+	410, 415, 414, 0, 413, 418, 417, 0, 416, 420, 421, 419, 0, 423, 421, 422,
+	0, 425, 424, 427, 426, 429, 428, 430, 431, 431, 431, 432, 432, 432, 432, 433,
+	434, 434, 434, 0, 0, 0, 0, 435, 436, 436, 436, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 437, 438, 439, 439, 439, 441, 441, 440, 440,
+	441, 0, 0, 0, 441, 441, 0, 0, 441, 0, 440, 0, 450, 448, 451, 447,
+	453, 0, 0, 0, 452, 449, 0, 0, 453, 0, 454, 0, 442, 442, 442, 442,
+	442, 0, 0, 0, 442, 442, 0, 0, 442, 0, 442, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 443, 443, 443, 443,
+	443, 0, 0, 0, 443, 443, 0, 0, 443, 0, 443, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	453, 0, 0, 0, 0, 0, 0, 0, 0, 211, 0, 444, 0, 0, 0, 0,
-	0, 0, 0, 0, 511, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 436, 0, 0, 447, 0, 451, 0, 0, 0, 0, 221, 0, 0, 0, 0,
-	0, 480, 0, 0, 0, 213, 517, 0, 0, 0, 439, 0, 0, 0, 0, 0,
-	513, 0, 0, 0, 0, 0, 441, 452, 0, 0, 491, 0, 505, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 510, 220, 0, 0, 0,
-	455, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 446, 459, 450, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 516, 0, 0,
-	0, 438, 0, 0, 0, 0, 0, 512, 0, 0, 0, 0, 0, 440, 0, 0,
-	0, 490, 0, 504, 0, 0, 0, 0, 0, 0, 0, 0, 447, 0, 449, 0,
-	0, 0, 0, 219, 0, 0, 0, 454, 0, 0, 0, 0, 0, 0, 515, 0,
-	0, 0, 439, 458, 0, 0, 0, 0, 0, 0, 0, 0, 222, 0, 0, 0,
-	0, 0, 485, 0, 499, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 455, 0, 0, 0, 0, 0, 212, 0,
-	445, 0, 0, 446, 0, 448, 0, 0, 0, 0, 443, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 514, 437, 0, 0, 438, 0, 0, 0, 0, 451, 0,
-	0, 0, 0, 221, 0, 0, 475, 0, 0, 484, 0, 498, 0, 0, 517, 0,
-	469, 0, 0, 0, 447, 0, 0, 0, 0, 0, 0, 0, 453, 0, 0, 454,
-	0, 0, 0, 0, 509, 211, 0, 444, 0, 0, 439, 0, 0, 0, 0, 0,
-	511, 442, 0, 0, 222, 0, 0, 0, 0, 0, 489, 0, 0, 436, 0, 0,
-	0, 0, 0, 0, 0, 450, 0, 0, 0, 0, 0, 0, 0, 474, 0, 0,
-	455, 0, 0, 0, 0, 516, 0, 468, 0, 0, 0, 446, 0, 0, 0, 0,
-	0, 0, 441, 452, 0, 0, 0, 0, 0, 0, 0, 508, 0, 0, 0, 0,
-	0, 438, 0, 0, 0, 0, 451, 510, 220, 0, 0, 221, 0, 0, 0, 0,
-	0, 488, 214, 0, 0, 0, 517, 0, 463, 0, 0, 0, 445, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 454, 0, 0, 0, 0, 503, 0, 0, 0,
-	0, 0, 518, 520, 519, 521, 524, 0, 523, 522, 527, 525, 530, 528, 0, 526,
-	0, 529, 531, 532, 534, 533, 239, 239, 245, 247, 238, 238, 244, 246, 239, 239,
-	247, 247, 238, 238, 246, 246, 535, 535, 536, 537, 538, 539, 540, 540, 540, 541,
-	542, 544, 543, 257, 256, 263, 262, 257, 256, 265, 264, 257, 256, 265, 264, 257,
-	256, 265, 264, 1, 546, 547, 0, 1, 545, 548, 0, 551, 0, 550, 549, 554,
-	552, 557, 555, 0, 553, 0, 556, 562, 559, 560, 0, 562, 558, 561, 0, 564,
-	0, 582, 0, 286, 0, 0, 569, 0, 0, 0, 0, 0, 583, 572, 285, 0,
-	0, 0, 0, 0, 593, 598, 567, 564, 0, 0, 0, 0, 0, 0, 569, 0,
-	0, 0, 563, 0, 581, 572, 285, 0, 0, 0, 0, 0, 0, 598, 0, 0,
-	571, 580, 0, 0, 0, 0, 0, 0, 597, 0, 563, 566, 0, 0, 0, 0,
-	0, 600, 0, 0, 0, 0, 0, 0, 571, 578, 0, 282, 0, 0, 0, 0,
-	597, 0, 0, 566, 579, 0, 0, 570, 0, 600, 0, 0, 0, 588, 565, 0,
-	0, 0, 0, 282, 599, 592, 0, 568, 0, 0, 0, 0, 577, 0, 281, 570,
-	0, 0, 0, 0, 0, 586, 565, 286, 0, 0, 569, 0, 599, 590, 0, 568,
-	587, 572, 0, 0, 0, 0, 281, 0, 591, 598, 567, 564, 0, 0, 0, 286,
-	0, 0, 569, 0, 0, 0, 0, 0, 585, 572, 285, 0, 0, 0, 0, 0,
-	589, 598, 567, 564, 571, 0, 0, 0, 0, 0, 0, 0, 597, 0, 563, 566,
-	0, 0, 285, 0, 0, 600, 0, 0, 0, 0, 0, 0, 571, 576, 0, 282,
-	0, 0, 0, 0, 597, 0, 563, 566, 0, 0, 0, 0, 0, 600, 0, 0,
-	0, 0, 565, 0, 0, 574, 0, 282, 599, 596, 0, 568, 0, 0, 0, 0,
-	575, 0, 281, 570, 0, 0, 0, 0, 0, 584, 565, 286, 0, 0, 0, 0,
-	599, 594, 0, 568, 0, 0, 0, 0, 573, 0, 281, 570, 595, 0, 567, 601,
-	602, 603, 603, 603, 605, 359, 613, 615, 604, 0, 612, 614, 617, 0, 0, 611,
-	616, 0, 0, 610, 0, 0, 0, 0, 0, 0, 607, 0, 356, 0, 606, 609,
-	355, 360, 0, 608, 379, 383, 378, 382, 391, 395, 390, 394, 619, 409, 627, 629,
-	618, 0, 626, 628, 631, 0, 0, 625, 630, 0, 0, 624, 0, 0, 0, 0,
-	0, 0, 621, 0, 406, 0, 620, 623, 405, 410, 0, 622, 632, 634, 249, 250,
-	0, 633, 0, 249, 635, 255, 255, 636, 637, 639, 288, 289, 0, 638, 0, 288,
-	640, 294, 294, 641, 642, 644, 536, 537, 0, 643, 0, 536, 645, 542, 542, 646,
-	32, 32, 0, 0, 0, 0, 0, 0, 0, 32, 32, 0, 32, 32, 0, 0,
-	0, 0, 0, 32, 32, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32,
-	32, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0,
-	0, 0, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0, 32, 32, 0, 0,
-	0, 0, 0, 32, 32, 0, 0, 0, 32, 32, 0, 0, 0, 0, 0, 32,
-	32, 32, 32, 0, 0, 0, 0, 0, 32, 32, 0, 0, 0, 32, 32, 0,
-	0, 0, 0, 0, 32, 32, 0, 32, 32, 0, 0, 0, 0, 34, 34, 0,
-	32, 32, 0, 32, 32, 0, 0, 0, 0, 32, 32, 0, 32, 32, 0, 0,
-	0, 0, 0, 32, 32, 32, 32, 0, 0, 0, 0, 0, 0, 0, 0, 32,
-	32, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32, 32, 0, 0, 0,
-	32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0, 33, 36, 0, 0,
-	0, 0, 0, 0, 0, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32,
-	32, 33, 36, 0, 32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0,
-	32, 32, 0, 0, 0, 0, 0, 31, 35, 32, 32, 0, 0, 0, 0, 0,
-	0, 0, 0, 32, 32, 32, 32, 0, 32, 32, 0, 0, 0, 0, 0, 32,
-	32, 0, 0, 0, 32, 32, 0, 0, 0, 0, 0, 32, 32, 32, 32, 0,
-	86, 0, 88, 0, 87, 0, 0, 0, 85, 0, 0, 0, 0, 0, 0, 0,
-	103, 104, 0, 0, 102, 0, 0, 0, 118, 0, 0, 0, 121, 115, 0, 0,
-	117, 124, 117, 0, 120, 114, 120, 114, 0, 123, 119, 123, 0, 0, 122, 116,
-	0, 0, 0, 125, 0, 0, 0, 0, 144, 146, 143, 145, 0, 0, 0, 0,
-	0, 142, 0, 141, 0, 0, 0, 0, 299, 0, 306, 0, 308, 0, 307, 0,
-	0, 0, 305, 0, 0, 0, 0, 0, 0, 0, 314, 315, 0, 0, 313, 0,
-	0, 0, 323, 0, 0, 0, 326, 320, 0, 0, 322, 329, 322, 0, 325, 319,
-	325, 319, 0, 328, 324, 328, 0, 0, 327, 321, 0, 0, 0, 330, 0, 0,
-	0, 0, 346, 348, 345, 347, 0, 0, 0, 0, 0, 344, 0, 343, 0, 0,
-	0, 0, 0, 411, 0, 412, 0, 412, 0, 412, 419, 0, 1, 0, 437, 0,
-	0, 0, 0, 0, 0, 440, 0, 0, 0, 0, 0, 0, 0, 0, 483, 0,
-	0, 0, 0, 0, 447, 0, 449, 0, 0, 450, 0, 0, 0, 0, 443, 0,
-	0, 0, 0, 0, 453, 0, 515, 0, 0, 516, 439, 462, 0, 0, 0, 444,
-	513, 0, 0, 0, 0, 0, 0, 0, 0, 0, 479, 0, 493, 0, 0, 502,
-	0, 0, 0, 0, 473, 436, 0, 0, 0, 0, 451, 0, 0, 0, 0, 0,
-	455, 0, 0, 0, 0, 482, 0, 0, 0, 0, 517, 446, 0, 448, 0, 0,
-	0, 0, 0, 0, 0, 442, 0, 0, 0, 0, 0, 452, 0, 514, 0, 0,
-	507, 438, 0, 0, 0, 0, 0, 512, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 478, 0, 492, 0, 0, 0, 0, 0, 0, 0, 472, 0, 0, 0, 0,
-	0, 450, 0, 0, 0, 0, 443, 454, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 516, 0, 0, 0, 0, 0, 0, 511, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 506, 0, 0, 0, 0, 467, 0, 0, 0,
-	0, 0, 449, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 515, 0, 0, 0, 0, 0, 0, 0, 441, 0, 0, 442, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 501, 0, 0, 0, 0, 0, 451, 510,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 517, 0,
-	457, 0, 0, 466, 445, 0, 0, 0, 513, 448, 0, 0, 0, 0, 443, 0,
-	0, 0, 0, 0, 497, 0, 0, 0, 0, 514, 437, 0, 0, 0, 0, 0,
-	0, 440, 0, 0, 0, 0, 0, 0, 0, 0, 477, 0, 0, 0, 0, 500,
-	0, 0, 0, 0, 471, 450, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	453, 0, 0, 0, 0, 516, 0, 456, 0, 0, 0, 444, 0, 0, 0, 512,
-	0, 0, 0, 0, 0, 442, 0, 0, 0, 0, 0, 496, 0, 0, 0, 0,
-	0, 436, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 476, 0, 0, 0, 0, 0, 0, 0, 0, 0, 470, 0, 0, 0, 0,
-	513, 0, 0, 0, 0, 0, 441, 452, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 447, 0, 0, 0, 465, 0, 0, 0,
-	0, 0, 443, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 439, 0,
-	0, 0, 0, 0, 511, 0, 0, 512, 0, 0, 0, 0, 0, 440, 487, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 461, 0, 0, 0, 0, 0, 449, 0,
-	0, 0, 0, 0, 455, 0, 0, 0, 0, 0, 0, 0, 0, 0, 515, 446,
-	0, 0, 0, 464, 0, 0, 0, 0, 513, 442, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 495, 438, 0, 0, 0, 0, 0, 510, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 486, 0, 0, 0, 0, 0, 0, 0, 0, 0, 460,
-	445, 0, 0, 0, 0, 448, 0, 0, 0, 0, 0, 454, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 514, 437, 0, 0, 0, 0, 0, 0, 0, 0, 512,
-	0, 0, 0, 0, 0, 0, 481, 0, 0, 0, 0, 494, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 453, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 444, 0, 0, 0, 0, 0, 0, 0, 0,
-	511, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 436, 0, 0,
-	447, 0, 451, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 480, 0, 0,
-	0, 0, 517, 0, 0, 0, 439, 0, 0, 0, 0, 0, 513, 0, 0, 0,
-	0, 0, 441, 452, 0, 0, 491, 0, 505, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 510, 0, 0, 0, 0, 455, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 446, 459, 450, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 516, 0, 0, 0, 438, 0, 0,
-	0, 0, 0, 512, 0, 0, 0, 0, 0, 440, 0, 0, 0, 490, 0, 504,
-	0, 0, 0, 0, 0, 0, 0, 0, 447, 0, 449, 0, 0, 0, 0, 0,
-	0, 0, 0, 454, 0, 0, 0, 0, 0, 0, 515, 0, 0, 0, 439, 458,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 485, 0,
-	499, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 455, 0, 0, 0, 0, 0, 0, 0, 445, 0, 0, 446,
-	0, 448, 0, 0, 0, 0, 443, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 514, 437, 0, 0, 438, 0, 0, 0, 0, 451, 0, 0, 0, 0, 0,
-	0, 0, 475, 0, 0, 484, 0, 498, 0, 0, 517, 0, 469, 0, 0, 0,
-	447, 0, 0, 0, 0, 0, 0, 0, 453, 0, 0, 454, 0, 0, 0, 0,
-	509, 0, 0, 444, 0, 0, 439, 0, 0, 0, 0, 0, 511, 442, 0, 0,
-	0, 0, 0, 0, 0, 0, 489, 0, 0, 436, 0, 0, 0, 0, 0, 0,
-	0, 450, 0, 0, 0, 0, 0, 0, 0, 474, 0, 0, 455, 0, 0, 0,
-	0, 516, 0, 468, 0, 0, 0, 446, 0, 0, 0, 0, 0, 0, 441, 452,
-	0, 0, 0, 0, 0, 0, 0, 508, 0, 0, 0, 0, 0, 438, 0, 0,
-	0, 0, 451, 510, 0, 0, 0, 0, 0, 0, 0, 0, 0, 488, 0, 0,
-	0, 0, 517, 0, 463, 0, 0, 0, 445, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 454, 0, 0, 0, 0, 503, 0, 0, 0, 0, 0, 564, 0,
-	582, 0, 0, 0, 0, 569, 0, 0, 0, 0, 0, 583, 572, 0, 0, 0,
-	0, 0, 0, 593, 598, 567, 564, 0, 0, 0, 0, 0, 0, 569, 0, 0,
-	0, 563, 0, 581, 572, 0, 0, 0, 0, 0, 0, 0, 598, 0, 0, 571,
-	580, 0, 0, 0, 0, 0, 0, 597, 0, 563, 566, 0, 0, 0, 0, 0,
-	600, 0, 0, 0, 0, 0, 0, 571, 578, 0, 0, 0, 0, 0, 0, 597,
-	0, 0, 566, 579, 0, 0, 570, 0, 600, 0, 0, 0, 588, 565, 0, 0,
-	0, 0, 0, 599, 592, 0, 568, 0, 0, 0, 0, 577, 0, 0, 570, 0,
-	0, 0, 0, 0, 586, 565, 0, 0, 0, 569, 0, 599, 590, 0, 568, 587,
-	572, 0, 0, 0, 0, 0, 0, 591, 598, 567, 564, 0, 0, 0, 0, 0,
-	0, 569, 0, 0, 0, 0, 0, 585, 572, 0, 0, 0, 0, 0, 0, 589,
-	598, 567, 564, 571, 0, 0, 0, 0, 0, 0, 0, 597, 0, 563, 566, 0,
-	0, 0, 0, 0, 600, 0, 0, 0, 0, 0, 0, 571, 576, 0, 0, 0,
-	0, 0, 0, 597, 0, 563, 566, 0, 0, 0, 0, 0, 600, 0, 0, 0,
-	0, 565, 0, 0, 574, 0, 0, 599, 596, 0, 568, 0, 0, 0, 0, 575,
-	0, 0, 570, 0, 0, 0, 0, 0, 584, 565, 0, 0, 0, 0, 0, 599,
-	594, 0, 568, 0, 0, 0, 0, 573, 0, 0, 570, 595, 0, 567, 32, 0,
-	0, 0, 0, 0, 0, 0, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0,
-	32, 0, 0, 0, 0, 0, 0, 0, 0, 34, 0, 0, 0, 0, 32, 0,
-	0, 0, 32, 0, 0, 0, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0,
-	32, 0, 0, 0, 0, 0, 0, 0, 0, 34, 0, 0, 0, 0, 0, 0,
-	0, 0, 32, 0, 0, 0, 0, 33, 0, 0, 0, 0, 0, 0, 0, 0,
-	33, 0, 0, 0, 0, 0, 0, 0, 0, 31, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 36, 0, 0, 0, 0, 0, 0, 0, 0,
-	36, 0, 0, 0, 0, 0, 0, 0, 0, 35, 0, 0, 0, 0, 649, 648,
-	651, 650, 647, 0, 650, 0, 654, 653, 656, 655, 652, 0, 655, 0, 659, 658,
-	661, 660, 657, 0, 660, 0, 664, 663, 666, 665, 662, 0, 665, 0, 669, 668,
-	671, 670, 667, 0, 670, 0, 674, 673, 676, 675, 672, 0, 675, 0, 679, 678,
-	681, 680, 677, 0, 680, 0, 684, 683, 686, 685, 682, 0, 685, 0, 689, 688,
-	691, 690, 687, 0, 690, 0, 694, 693, 696, 695, 692, 0, 695, 0, 699, 698,
-	701, 700, 697, 0, 700, 0, 704, 703, 706, 705, 702, 0, 705, 0, 709, 708,
-	711, 710, 707, 0, 710, 0, 712, 0, 0, 299, 715, 714, 717, 716, 713, 0,
-	716, 0, 718, 721, 720, 723, 722, 719, 0, 722, 0, 0, 0, 411, 412, 413,
-	413, 414, 415, 0, 0, 412, 412, 413, 413, 415, 415, 419, 420, 0, 421, 0,
-	0, 422, 0, 1, 420, 0, 421, 0, 0, 422, 0, 725, 0, 0, 0, 0,
-	0, 0, 0, 727, 0, 0, 0, 784, 0, 0, 0, 0, 725, 0, 0, 786,
-	0, 0, 0, 0, 727, 0, 0, 0, 0, 0, 0, 0, 0, 0, 741, 0,
-	0, 0, 0, 0, 0, 0, 743, 0, 0, 0, 0, 0, 0, 0, 0, 741,
-	0, 0, 0, 0, 0, 0, 0, 743, 0, 0, 0, 724, 0, 0, 0, 725,
-	0, 0, 0, 726, 0, 0, 0, 727, 0, 0, 0, 0, 724, 0, 0, 0,
-	0, 0, 0, 0, 726, 0, 0, 0, 0, 0, 0, 0, 0, 0, 740, 0,
-	0, 737, 741, 0, 0, 0, 742, 0, 0, 739, 743, 0, 0, 0, 0, 740,
-	0, 0, 737, 0, 0, 0, 0, 742, 0, 0, 739, 0, 0, 0, 0, 724,
-	0, 0, 0, 0, 771, 0, 0, 726, 0, 0, 0, 0, 777, 0, 0, 0,
-	0, 0, 0, 0, 0, 771, 0, 0, 0, 0, 0, 0, 0, 777, 0, 0,
-	0, 736, 740, 0, 0, 737, 0, 0, 0, 738, 742, 0, 0, 739, 0, 0,
-	0, 0, 736, 0, 0, 0, 0, 0, 0, 0, 738, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 770, 0, 0, 729, 773, 0, 0, 0, 776, 0, 0, 731,
-	779, 0, 0, 0, 0, 770, 0, 0, 729, 0, 0, 0, 0, 776, 0, 0,
-	731, 0, 0, 0, 0, 736, 0, 0, 0, 0, 747, 0, 0, 738, 0, 0,
-	0, 0, 753, 0, 0, 0, 0, 0, 0, 0, 0, 747, 733, 0, 0, 0,
-	0, 0, 0, 753, 735, 0, 0, 728, 772, 0, 0, 729, 0, 0, 0, 730,
-	778, 0, 0, 731, 0, 0, 0, 0, 728, 0, 0, 0, 0, 0, 0, 757,
-	730, 0, 0, 0, 0, 0, 0, 763, 0, 0, 746, 0, 0, 789, 749, 0,
-	0, 0, 752, 0, 0, 789, 755, 0, 0, 0, 0, 746, 732, 0, 0, 0,
-	0, 0, 0, 752, 734, 0, 0, 0, 0, 0, 0, 728, 0, 0, 0, 0,
-	781, 0, 0, 730, 0, 0, 0, 0, 783, 0, 0, 0, 0, 0, 793, 756,
-	0, 781, 0, 0, 0, 0, 795, 0, 762, 783, 0, 0, 0, 788, 748, 793,
-	0, 0, 0, 0, 0, 788, 754, 795, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 785, 0, 0, 0, 0, 0, 0, 0, 787, 0, 0,
-	780, 0, 0, 0, 781, 0, 0, 0, 782, 0, 0, 0, 783, 0, 792, 0,
-	0, 780, 793, 0, 0, 0, 794, 0, 0, 782, 795, 0, 0, 0, 0, 792,
-	0, 0, 0, 0, 0, 0, 0, 794, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 784, 0, 0, 0, 0, 0, 0, 0, 0, 786, 0,
-	0, 0, 0, 0, 780, 0, 0, 0, 0, 0, 0, 0, 782, 0, 0, 0,
-	0, 0, 792, 0, 0, 0, 0, 0, 0, 0, 794, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 725, 0, 0,
-	0, 0, 0, 0, 0, 727, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 444, 444, 444, 444,
+	444, 0, 0, 0, 444, 444, 0, 0, 444, 0, 444, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	741, 0, 0, 0, 0, 0, 0, 0, 743, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 724, 0, 0,
-	0, 0, 0, 0, 0, 726, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	740, 0, 0, 737, 0, 0, 0, 0, 0, 742, 0, 739, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 769, 0, 0, 0, 0, 0, 0, 0, 775, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 736, 0, 0, 0, 0, 0, 0, 0, 738, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 768, 0, 0, 729, 0, 0, 0, 0, 0, 774,
-	0, 731, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 745, 0, 0, 0,
-	0, 0, 0, 0, 751, 0, 0, 0, 0, 0, 733, 0, 0, 0, 0, 0,
-	0, 0, 735, 0, 0, 0, 0, 0, 0, 728, 0, 733, 0, 0, 0, 0,
-	0, 730, 0, 735, 0, 0, 0, 0, 0, 0, 0, 0, 0, 759, 0, 0,
-	0, 0, 0, 0, 0, 765, 0, 0, 0, 0, 0, 789, 744, 0, 759, 0,
-	0, 0, 0, 789, 0, 750, 765, 0, 0, 0, 732, 0, 791, 0, 733, 0,
-	0, 0, 734, 0, 791, 0, 735, 0, 0, 0, 0, 732, 0, 0, 0, 0,
-	0, 0, 781, 734, 0, 0, 0, 0, 0, 0, 783, 0, 0, 758, 0, 0,
-	793, 761, 0, 0, 0, 764, 0, 0, 795, 767, 0, 788, 0, 0, 758, 789,
-	0, 0, 0, 788, 0, 0, 764, 789, 0, 0, 0, 0, 790, 0, 732, 0,
-	0, 0, 0, 785, 790, 0, 734, 0, 0, 0, 0, 787, 0, 0, 0, 0,
-	0, 0, 780, 0, 785, 0, 0, 0, 0, 0, 0, 782, 787, 0, 0, 0,
-	792, 760, 0, 0, 0, 0, 0, 0, 794, 766, 0, 0, 0, 0, 0, 788,
-	0, 0, 0, 0, 0, 0, 0, 788, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 784, 0, 0, 0, 785, 0, 0, 0, 786, 0, 0, 0, 787,
-	0, 0, 0, 0, 784, 0, 0, 0, 0, 0, 0, 0, 786, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 446, 446, 445, 445,
+	446, 0, 0, 0, 446, 446, 0, 0, 446, 0, 445, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 797, 799, 801, 801, 796,
-	798, 800, 800, 797, 799, 803, 803, 796, 798, 802, 802, 679, 681, 689, 689, 678,
-	680, 688, 688, 679, 681, 691, 691, 678, 680, 690, 690, 805, 850, 821, 0, 805,
-	0, 821, 0, 804, 0, 820, 815, 804, 837, 820, 0, 0, 0, 0, 814, 0,
-	836, 0, 0, 0, 0, 0, 0, 0, 855, 0, 0, 0, 855, 0, 0, 0,
-	854, 0, 0, 0, 854, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	851, 0, 0, 0, 0, 0, 0, 0, 850, 0, 0, 805, 0, 0, 821, 0,
-	0, 0, 0, 804, 0, 0, 820, 0, 0, 0, 0, 817, 0, 843, 0, 817,
-	0, 843, 0, 816, 0, 842, 0, 816, 855, 842, 0, 0, 0, 0, 0, 0,
-	854, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 857, 0, 0,
-	0, 859, 0, 0, 0, 856, 0, 0, 0, 858, 0, 817, 0, 0, 841, 0,
-	0, 0, 0, 816, 0, 0, 840, 0, 0, 0, 0, 809, 0, 0, 827, 809,
-	0, 0, 827, 808, 0, 861, 826, 808, 0, 861, 826, 0, 0, 860, 0, 0,
-	0, 860, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 857, 0, 0,
-	0, 0, 0, 813, 0, 856, 835, 813, 0, 0, 835, 812, 0, 0, 834, 812,
-	0, 0, 834, 0, 0, 0, 0, 0, 0, 0, 0, 0, 809, 0, 825, 0,
-	0, 0, 0, 0, 808, 861, 824, 0, 0, 0, 0, 0, 0, 860, 849, 0,
-	0, 0, 849, 0, 0, 0, 848, 0, 0, 0, 848, 0, 0, 807, 0, 823,
-	0, 807, 0, 823, 813, 806, 833, 822, 0, 806, 0, 822, 812, 0, 832, 0,
-	0, 0, 0, 0, 0, 0, 853, 0, 0, 0, 853, 0, 0, 0, 852, 0,
-	0, 0, 852, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 849, 0,
-	0, 0, 0, 0, 0, 0, 848, 0, 0, 0, 0, 0, 0, 807, 0, 0,
-	823, 0, 0, 0, 0, 806, 0, 0, 822, 0, 0, 0, 0, 819, 0, 847,
-	0, 819, 0, 847, 0, 818, 853, 846, 0, 818, 0, 846, 0, 0, 852, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 857,
-	0, 0, 0, 859, 0, 0, 0, 856, 0, 0, 0, 858, 0, 819, 0, 0,
-	845, 0, 0, 0, 0, 818, 0, 0, 844, 0, 0, 0, 0, 811, 0, 0,
-	831, 811, 0, 0, 831, 810, 0, 863, 830, 810, 0, 863, 830, 0, 0, 862,
-	0, 0, 0, 862, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 857,
-	0, 0, 0, 0, 0, 815, 0, 856, 839, 815, 0, 0, 839, 814, 0, 0,
-	838, 814, 0, 0, 838, 0, 0, 0, 0, 0, 0, 0, 0, 0, 811, 0,
-	829, 0, 0, 0, 0, 0, 810, 863, 828, 0, 0, 0, 0, 0, 0, 862,
-	851, 0, 0, 0, 851, 0, 0, 0, 850, 0, 0, 865, 864,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 456, 455, 457, 459,
+	458, 459, 458, 459, 458, 459, 458, 461, 460, 0, 0, 461, 460, 0, 0, 461,
+	460, 461, 460, 0, 0, 0, 0, 461, 460, 0, 0, 0, 0, 0, 0, 475,
+	474, 475, 474, 475, 474, 475, 474, 477, 476, 0, 0, 477, 476, 0, 0, 477,
+	476, 477, 476, 0, 0, 0, 0, 477, 476, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 471,
+	470, 471, 470, 471, 470, 471, 470, 473, 472, 0, 0, 473, 472, 0, 0, 473,
+	472, 473, 472, 0, 0, 0, 0, 473, 472, 0, 0, 0, 0, 0, 0, 523,
+	522, 517, 516, 521, 520, 515, 514, 529, 528, 0, 0, 527, 526, 0, 0, 525,
+	524, 519, 518, 0, 0, 0, 0, 531, 530, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 463,
+	462, 463, 462, 463, 462, 463, 462, 465, 464, 0, 0, 465, 464, 0, 0, 465,
+	464, 465, 464, 0, 0, 0, 0, 465, 464, 0, 0, 0, 0, 0, 0, 487,
+	486, 481, 480, 485, 484, 479, 478, 493, 492, 0, 0, 491, 490, 0, 0, 489,
+	488, 483, 482, 0, 0, 0, 0, 495, 494, 0, 0, 0, 0, 0, 0, 467,
+	466, 467, 466, 467, 466, 467, 466, 469, 468, 0, 0, 469, 468, 0, 0, 469,
+	468, 469, 468, 0, 0, 0, 0, 469, 468, 0, 0, 0, 0, 0, 0, 505,
+	504, 499, 498, 503, 502, 497, 496, 511, 510, 0, 0, 509, 508, 0, 0, 507,
+	506, 501, 500, 0, 0, 0, 0, 513, 512, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 533,
+	532, 533, 532, 533, 532, 533, 532, 535, 534, 0, 0, 535, 534, 0, 0, 535,
+	534, 535, 534, 0, 0, 0, 0, 535, 534, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 537,
+	536, 537, 536, 537, 536, 537, 536, 539, 538, 0, 0, 539, 538, 0, 0, 539,
+	538, 539, 538, 0, 0, 0, 0, 539, 538, 0, 0, 0, 0, 0, 0, 541,
+	540, 541, 540, 541, 540, 541, 540, 543, 542, 0, 0, 543, 542, 0, 0, 543,
+	542, 543, 542, 0, 0, 0, 0, 543, 542, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 545,
+	544, 545, 544, 545, 544, 545, 544, 547, 546, 0, 0, 547, 546, 0, 0, 547,
+	546, 547, 546, 0, 0, 0, 0, 547, 546, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 548,
+	549, 550, 551, 554, 553, 0, 552, 557, 556, 0, 555, 560, 559, 0, 558, 561,
+	562, 564, 563, 566, 565, 566, 565, 566, 565, 566, 565, 568, 567, 570, 569, 570,
+	569, 570, 569, 571, 572, 571, 573, 574, 575, 576, 576, 576, 577, 578, 580, 579,
+	582, 582, 581, 581, 582, 582, 581, 581, 582, 0, 581, 0, 582, 0, 581, 0,
+	584, 586, 583, 585, 586, 586, 585, 585, 586, 0, 585, 0, 586, 0, 585, 0,
+	591, 591, 587, 588, 589, 590, 0, 0, 594, 593, 0, 592, 597, 596, 0, 595,
+	600, 599, 0, 598, 605, 605, 601, 602, 603, 604, 0, 0, 607, 606, 607, 606,
+	607, 606, 607, 606, 615, 614, 615, 614, 615, 614, 615, 614, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 613, 612, 613, 612,
+	613, 612, 613, 612, 639, 638, 635, 634, 637, 636, 633, 632, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 609, 608, 609, 608,
+	609, 608, 609, 608, 623, 622, 619, 618, 621, 620, 617, 616, 611, 610, 611, 610,
+	611, 610, 611, 610, 631, 630, 627, 626, 629, 628, 625, 624, 0, 0, 0, 0,
+	0, 0, 0, 0, 641, 640, 641, 640, 641, 640, 641, 640, 0, 0, 0, 0,
+	0, 0, 0, 0, 643, 642, 643, 642, 643, 642, 643, 642, 645, 644, 645, 644,
+	645, 644, 645, 644, 0, 0, 0, 0, 0, 0, 0, 0, 647, 646, 647, 646,
+	647, 646, 647, 646, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 652, 652, 648, 649,
+	650, 651, 0, 0, 653, 654, 655, 655, 655, 657, 656, 665, 664, 0, 0, 0,
+	0, 663, 662, 0, 0, 0, 0, 0, 0, 659, 658, 0, 0, 661, 660, 0,
+	0, 0, 0, 667, 666, 0, 0, 669, 668, 671, 670, 0, 0, 673, 672, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 675, 674, 677, 676, 679, 678, 681,
+	680, 682, 684, 683, 692, 691, 0, 0, 0, 0, 690, 689, 0, 0, 0, 0,
+	0, 0, 686, 685, 0, 0, 688, 687, 0, 0, 0, 0, 694, 693, 0, 0,
+	696, 695, 698, 697, 0, 0, 700, 699, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 701, 702, 256, 256, 703, 0, 257, 0, 704, 705, 262, 262, 706, 707,
+	295, 295, 708, 0, 296, 0, 709, 710, 301, 301, 711, 712, 572, 572, 713, 0,
+	573, 0, 714, 715, 578, 578, 33, 33, 33, 0, 34, 34, 32, 0, 33, 35,
+	33, 0, 0, 0, 0, 0, 33, 33, 33, 0, 37, 37, 36, 0, 33, 35,
+	33, 0, 0, 0, 0, 0, 38, 38, 38, 0, 38, 38, 38, 0, 38, 38,
+	38, 0, 0, 0, 0, 0, 38, 38, 38, 0, 38, 38, 38, 0, 38, 38,
+	38, 0, 0, 0, 0, 0, 39, 39, 39, 0, 39, 39, 39, 0, 39, 39,
+	39, 0, 0, 0, 0, 0, 39, 39, 39, 0, 39, 39, 39, 0, 39, 39,
+	39, 0, 0, 0, 0, 0, 40, 40, 40, 0, 40, 40, 40, 0, 40, 40,
+	40, 0, 0, 0, 0, 0, 40, 40, 40, 0, 40, 40, 40, 0, 40, 40,
+	40, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 42, 42, 42, 0, 42, 42, 42, 0, 42, 42,
+	42, 0, 0, 0, 0, 0, 42, 42, 42, 0, 42, 42, 42, 0, 42, 42,
+	42, 0, 0, 0, 0, 0, 43, 43, 43, 0, 43, 43, 43, 0, 43, 43,
+	43, 0, 0, 0, 0, 0, 43, 43, 43, 0, 43, 43, 43, 0, 43, 43,
+	43, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 93, 94, 92, 0, 95, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 110, 111, 109, 0, 0, 0, 0, 0, 125, 128,
+	124, 127, 122, 0, 121, 0, 124, 127, 0, 0, 121, 0, 0, 0, 131, 0,
+	130, 0, 0, 0, 0, 0, 130, 0, 0, 0, 0, 0, 0, 0, 126, 129,
+	0, 0, 123, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 132, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 151, 153,
+	150, 152, 149, 0, 148, 0, 150, 152, 0, 0, 148, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 306, 307,
+	0, 0, 315, 316, 314, 0, 317, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 324, 325, 323, 0, 0, 0, 0, 0, 333, 336, 332, 335, 330, 0,
+	329, 0, 332, 335, 0, 0, 329, 0, 0, 0, 339, 0, 338, 0, 0, 0,
+	0, 0, 338, 0, 0, 0, 0, 0, 0, 0, 334, 337, 0, 0, 331, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 340, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 356, 358, 355, 357, 354, 0,
+	353, 0, 355, 357, 0, 0, 353, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 430, 431, 431, 431, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 441, 440, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 459, 458, 459, 458, 459, 458,
+	459, 458, 461, 460, 0, 0, 461, 460, 0, 0, 461, 460, 461, 460, 0, 0,
+	0, 0, 461, 460, 0, 0, 0, 0, 0, 0, 475, 474, 475, 474, 475, 474,
+	475, 474, 477, 476, 0, 0, 477, 476, 0, 0, 477, 476, 477, 476, 0, 0,
+	0, 0, 477, 476, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 471, 470, 471, 470, 471, 470,
+	471, 470, 473, 472, 0, 0, 473, 472, 0, 0, 473, 472, 473, 472, 0, 0,
+	0, 0, 473, 472, 0, 0, 0, 0, 0, 0, 523, 522, 517, 516, 521, 520,
+	515, 514, 529, 528, 0, 0, 527, 526, 0, 0, 525, 524, 519, 518, 0, 0,
+	0, 0, 531, 530, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 463, 462, 463, 462, 463, 462,
+	463, 462, 465, 464, 0, 0, 465, 464, 0, 0, 465, 464, 465, 464, 0, 0,
+	0, 0, 465, 464, 0, 0, 0, 0, 0, 0, 487, 486, 481, 480, 485, 484,
+	479, 478, 493, 492, 0, 0, 491, 490, 0, 0, 489, 488, 483, 482, 0, 0,
+	0, 0, 495, 494, 0, 0, 0, 0, 0, 0, 467, 466, 467, 466, 467, 466,
+	467, 466, 469, 468, 0, 0, 469, 468, 0, 0, 469, 468, 469, 468, 0, 0,
+	0, 0, 469, 468, 0, 0, 0, 0, 0, 0, 505, 504, 499, 498, 503, 502,
+	497, 496, 511, 510, 0, 0, 509, 508, 0, 0, 507, 506, 501, 500, 0, 0,
+	0, 0, 513, 512, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 533, 532, 533, 532, 533, 532,
+	533, 532, 535, 534, 0, 0, 535, 534, 0, 0, 535, 534, 535, 534, 0, 0,
+	0, 0, 535, 534, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 537, 536, 537, 536, 537, 536,
+	537, 536, 539, 538, 0, 0, 539, 538, 0, 0, 539, 538, 539, 538, 0, 0,
+	0, 0, 539, 538, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 607, 606, 607, 606, 607, 606,
+	607, 606, 615, 614, 615, 614, 615, 614, 615, 614, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 613, 612, 613, 612, 613, 612,
+	613, 612, 639, 638, 635, 634, 637, 636, 633, 632, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 609, 608, 609, 608, 609, 608,
+	609, 608, 623, 622, 619, 618, 621, 620, 617, 616, 611, 610, 611, 610, 611, 610,
+	611, 610, 631, 630, 627, 626, 629, 628, 625, 624, 0, 0, 0, 0, 0, 0,
+	0, 0, 641, 640, 641, 640, 641, 640, 641, 640, 0, 0, 0, 0, 0, 0,
+	0, 0, 643, 642, 643, 642, 643, 642, 643, 642, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 33, 33, 33, 0, 34, 34,
+	32, 0, 33, 35, 33, 0, 0, 0, 0, 0, 33, 33, 33, 0, 37, 37,
+	36, 0, 33, 35, 33, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 718, 717, 0, 716, 720, 719,
+	0, 719, 723, 722, 0, 721, 725, 724, 0, 724, 728, 727, 0, 726, 730, 729,
+	0, 729, 733, 732, 0, 731, 735, 734, 0, 734, 738, 737, 0, 736, 740, 739,
+	0, 739, 743, 742, 0, 741, 745, 744, 0, 744, 748, 747, 0, 746, 750, 749,
+	0, 749, 753, 752, 0, 751, 755, 754, 0, 754, 758, 757, 0, 756, 760, 759,
+	0, 759, 763, 762, 0, 761, 765, 764, 0, 764, 768, 767, 0, 766, 770, 769,
+	0, 769, 773, 772, 0, 771, 775, 774, 0, 774, 778, 777, 0, 776, 780, 779,
+	0, 779, 781, 307, 0, 0, 784, 783, 0, 782, 786, 785, 0, 785, 787, 790,
+	789, 0, 788, 792, 791, 0, 791, 430, 431, 431, 431, 432, 432, 432, 432, 433,
+	434, 434, 434, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 441, 440, 0, 0, 442, 442, 0, 0, 443,
+	443, 0, 0, 0, 0, 0, 0, 444, 444, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 794, 793, 794, 793, 796, 795, 796, 795, 794,
+	793, 0, 0, 796, 795, 0, 0, 794, 793, 0, 0, 796, 795, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 810, 809, 810, 809, 812, 811, 812, 811, 810,
+	809, 0, 0, 812, 811, 0, 0, 810, 809, 0, 0, 812, 811, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 806, 805, 806, 805, 808, 807, 808, 807, 806,
+	805, 0, 0, 808, 807, 0, 0, 806, 805, 0, 0, 808, 807, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 840, 839, 838, 837, 846, 845, 844, 843, 840,
+	839, 0, 0, 846, 845, 0, 0, 842, 841, 0, 0, 848, 847, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 798, 797, 798, 797, 800, 799, 800, 799, 798,
+	797, 0, 0, 800, 799, 0, 0, 798, 797, 0, 0, 800, 799, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 816, 815, 814, 813, 822, 821, 820, 819, 816,
+	815, 0, 0, 822, 821, 0, 0, 818, 817, 0, 0, 824, 823, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 802, 801, 802, 801, 804, 803, 804, 803, 802,
+	801, 0, 0, 804, 803, 0, 0, 802, 801, 0, 0, 804, 803, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 828, 827, 826, 825, 834, 833, 832, 831, 828,
+	827, 0, 0, 834, 833, 0, 0, 830, 829, 0, 0, 836, 835, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 850, 849, 850, 849, 852, 851, 852, 851, 850,
+	849, 0, 0, 852, 851, 0, 0, 850, 849, 0, 0, 852, 851, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 854, 853, 854, 853, 856, 855, 856, 855, 854,
+	853, 0, 0, 856, 855, 0, 0, 854, 853, 0, 0, 856, 855, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 858, 857, 858, 857, 858, 857, 858, 857, 860,
+	859, 0, 0, 860, 859, 0, 0, 858, 857, 0, 0, 858, 857, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 862, 861, 862, 861, 864, 863, 864, 863, 862,
+	861, 0, 0, 864, 863, 0, 0, 862, 861, 0, 0, 864, 863, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 866, 865, 866, 865, 868, 867, 868, 867, 870,
+	869, 872, 871, 870, 869, 872, 871, 874, 873, 874, 873, 876, 875, 876, 875, 878,
+	877, 880, 879, 878, 877, 880, 879, 882, 881, 882, 881, 884, 883, 884, 883, 882,
+	881, 0, 0, 884, 883, 0, 0, 898, 897, 898, 897, 900, 899, 900, 899, 898,
+	897, 0, 0, 900, 899, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 894, 893, 894, 893, 896, 895, 896, 895, 894,
+	893, 0, 0, 896, 895, 0, 0, 920, 919, 918, 917, 924, 923, 922, 921, 920,
+	919, 0, 0, 924, 923, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 886, 885, 886, 885, 888, 887, 888, 887, 886,
+	885, 0, 0, 888, 887, 0, 0, 904, 903, 902, 901, 908, 907, 906, 905, 904,
+	903, 0, 0, 908, 907, 0, 0, 890, 889, 890, 889, 892, 891, 892, 891, 890,
+	889, 0, 0, 892, 891, 0, 0, 912, 911, 910, 909, 916, 915, 914, 913, 912,
+	911, 0, 0, 916, 915, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 926, 925, 926, 925, 928, 927, 928, 927, 926,
+	925, 0, 0, 928, 927, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 930, 929, 930, 929, 932, 931, 932, 931, 930,
+	929, 0, 0, 932, 931, 0, 0, 934, 933, 934, 933, 934, 933, 934, 933, 936,
+	935, 0, 0, 936, 935, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 938, 937, 938, 937, 940, 939, 940, 939, 938,
+	937, 0, 0, 940, 939, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 941, 942, 944, 943,
 }
 
 // Finders says for each profile how to find the row of an opcode.
-var Finders = [NumProfiles][256]Finder{
+var Finders = [NumProfiles]Finder{
 	Kernel: {
-		0x00: {0x0, 0x0, 0x0, 1},
-		0x04: {0x210100, 0x402080000000000, 0x7, 2},
-		0x05: {0x0, 0x0, 0x0, 10},
-		0x06: {0x0, 0x0, 0x0, 10},
-		0x07: {0x10100, 0x201000000000000, 0x3, 11},
-		0x0c: {0x600000, 0x180000000000, 0x3, 15},
-		0x0f: {0x0, 0x0, 0x0, 19},
-		0x14: {0x210100, 0x402080000000000, 0x7, 20},
-		0x15: {0x500, 0x240000000000000, 0x3, 28},
-		0x16: {0x200500, 0x500100000000000, 0x7, 32},
-		0x17: {0x10100, 0x201000000000000, 0x3, 40},
-		0x18: {0x3800203600, 0xac0080180000000, 0xff, 44},
-		0x1c: {0x600000, 0x180000000000, 0x3, 300},
-		0x1d: {0x0, 0x0, 0x0, 304},
-		0x1e: {0x600000, 0x180000000000, 0x3, 305},
-		0x1f: {0x0, 0x0, 0x0, 309},
-		0x21: {0x60c000, 0x10280000000000, 0xf, 310},
-		0x24: {0x200100, 0x200080000000000, 0x3, 326},
-		0x25: {0x500, 0x240000000000000, 0x3, 330},
-		0x26: {0x200500, 0x500100000000000, 0x7, 334},
-		0x27: {0x100, 0x100000000000000, 0x1, 342},
-		0x29: {0x20c000, 0x6100000000000, 0x7, 344},
-		0x2c: {0x600000, 0x180000000000, 0x3, 352},
-		0x2d: {0x0, 0x0, 0x0, 356},
-		0x2e: {0x600000, 0x180000000000, 0x3, 357},
-		0x2f: {0x0, 0x0, 0x0, 361},
-		0x31: {0x20c000, 0x6100000000000, 0x7, 362},
-		0x34: {0x8000210008, 0x8008100002000000, 0xf, 370},
-		0x35: {0x500, 0x240000000000000, 0x3, 386},
-		0x36: {0x200500, 0x500100000000000, 0x7, 390},
-		0x37: {0x8000010008, 0x8002000002000000, 0x7, 398},
-		0x39: {0x20c000, 0x6100000000000, 0x7, 406},
-		0x3c: {0x8000630018, 0x8009280020000000, 0x1f, 414},
-		0x3d: {0x0, 0x0, 0x0, 446},
-		0x3e: {0x600000, 0x180000000000, 0x3, 447},
-		0x3f: {0x8000030018, 0x2009000008000000, 0xf, 451},
-		0x41: {0x20c000, 0x6100000000000, 0x7, 467},
-		0x44: {0x210100, 0x402080000000000, 0x7, 475},
-		0x45: {0x0, 0x0, 0x0, 483},
-		0x46: {0x200000, 0x80000000000, 0x1, 484},
-		0x47: {0x10100, 0x201000000000000, 0x3, 486},
-		0x49: {0x20c000, 0x6100000000000, 0x7, 490},
-		0x4c: {0x600000, 0x180000000000, 0x3, 498},
-		0x4d: {0x0, 0x0, 0x0, 502},
-		0x4e: {0x600000, 0x180000000000, 0x3, 503},
-		0x4f: {0x0, 0x0, 0x0, 507},
-		0x51: {0x20c000, 0x6100000000000, 0x7, 508},
-		0x54: {0x210100, 0x402080000000000, 0x7, 516},
-		0x55: {0x500, 0x240000000000000, 0x3, 524},
-		0x56: {0x200500, 0x500100000000000, 0x7, 528},
-		0x57: {0x10100, 0x201000000000000, 0x3, 536},
-		0x5c: {0x600000, 0x180000000000, 0x3, 540},
-		0x5d: {0x0, 0x0, 0x0, 544},
-		0x5e: {0x600000, 0x180000000000, 0x3, 545},
-		0x5f: {0x0, 0x0, 0x0, 549},
-		0x61: {0x604000, 0x8240000000000, 0x7, 550},
-		0x62: {0x204000, 0x8080000000000, 0x3, 558},
-		0x63: {0x604000, 0x8240000000000, 0x7, 562},
-		0x64: {0x200800, 0x40080000000000, 0x3, 570},
-		0x65: {0x500, 0x240000000000000, 0x3, 574},
-		0x66: {0x200500, 0x500100000000000, 0x7, 578},
-		0x67: {0x800, 0x20000000000000, 0x1, 586},
-		0x69: {0x4000, 0x4000000000000, 0x1, 588},
-		0x6a: {0x204000, 0x8080000000000, 0x3, 590},
-		0x6b: {0x604000, 0x8240000000000, 0x7, 594},
-		0x6c: {0x200040, 0x800080000000000, 0x3, 602},
-		0x6d: {0x0, 0x0, 0x0, 606},
-		0x6e: {0x600000, 0x180000000000, 0x3, 607},
-		0x6f: {0x40, 0x400000000000000, 0x1, 611},
-		0x71: {0x4000, 0x4000000000000, 0x1, 613},
-		0x72: {0x204000, 0x8080000000000, 0x3, 615},
-		0x73: {0x604080, 0x210080000000000, 0x7, 619},
-		0x74: {0x200800, 0x40080000000000, 0x3, 627},
-		0x75: {0x500, 0x240000000000000, 0x3, 631},
-		0x76: {0x200500, 0x500100000000000, 0x7, 635},
-		0x77: {0x800, 0x20000000000000, 0x1, 643},
-		0x79: {0x4000, 0x4000000000000, 0x1, 645},
-		0x7a: {0x4000, 0x4000000000000, 0x1, 647},
-		0x7b: {0x4000, 0x4000000000000, 0x1, 649},
-		0x7c: {0x200040, 0x800080000000000, 0x3, 651},
-		0x7d: {0x0, 0x0, 0x0, 655},
-		0x7e: {0x600000, 0x180000000000, 0x3, 656},
-		0x7f: {0x40, 0x400000000000000, 0x1, 660},
-		0x81: {0x4000, 0x4000000000000, 0x1, 662},
-		0x84: {0x200000, 0x80000000000, 0x1, 664},
-		0x85: {0x0, 0x0, 0x0, 666},
-		0x87: {0x0, 0x0, 0x0, 667},
-		0x89: {0x4000, 0x4000000000000, 0x1, 668},
-		0x91: {0x4000, 0x4000000000000, 0x1, 670},
-		0x94: {0x8000210008, 0x8008100002000000, 0xf, 672},
-		0x95: {0x0, 0x0, 0x0, 666},
-		0x97: {0x8000010008, 0x8002000002000000, 0x7, 688},
-		0x9c: {0x8000630018, 0x8009280020000000, 0x1f, 696},
-		0x9f: {0x8000030018, 0x2009000008000000, 0xf, 728},
-		0xa1: {0x4000, 0x4000000000000, 0x1, 744},
-		0xa2: {0x4000, 0x4000000000000, 0x1, 746},
-		0xa3: {0x4000, 0x4000000000000, 0x1, 748},
-		0xa4: {0x210100, 0x402080000000000, 0x7, 750},
-		0xa5: {0x500, 0x240000000000000, 0x3, 758},
-		0xa6: {0x200500, 0x500100000000000, 0x7, 762},
-		0xa7: {0x10100, 0x201000000000000, 0x3, 770},
-		0xa9: {0x4000, 0x4000000000000, 0x1, 774},
-		0xaa: {0x4000, 0x4000000000000, 0x1, 776},
-		0xab: {0x4000, 0x4000000000000, 0x1, 778},
-		0xac: {0x600000, 0x180000000000, 0x3, 780},
-		0xad: {0x0, 0x0, 0x0, 784},
-		0xae: {0x600000, 0x180000000000, 0x3, 785},
-		0xaf: {0x0, 0x0, 0x0, 789},
-		0xb1: {0x4000, 0x4000000000000, 0x1, 790},
-		0xb2: {0x4000, 0x4000000000000, 0x1, 792},
-		0xb3: {0x4000, 0x4000000000000, 0x1, 794},
-		0xb4: {0x200400, 0x80080000000000, 0x3, 796},
-		0xb5: {0x500, 0x240000000000000, 0x3, 800},
-		0xb6: {0x200500, 0x500100000000000, 0x7, 804},
-		0xb7: {0x200600, 0x180080000000000, 0x7, 812},
-		0xb9: {0x4000, 0x4000000000000, 0x1, 820},
-		0xba: {0x4000, 0x4000000000000, 0x1, 822},
-		0xbb: {0x4000, 0x4000000000000, 0x1, 824},
-		0xbc: {0xc0000600000, 0x180001000000, 0xf, 826},
-		0xbd: {0x0, 0x0, 0x0, 842},
-		0xbe: {0x600000, 0x180000000000, 0x3, 843},
-		0xbf: {0x1c8000650100, 0x1083400023400000, 0xff, 847},
-		0xc1: {0x4000, 0x4000000000000, 0x1, 1103},
-		0xc2: {0x0, 0x0, 0x0, 1105},
-		0xc3: {0xb880000000634000, 0x11c400000004c40, 0x3ff, 1106},
-		0xc4: {0x200800, 0x40080000000000, 0x3, 2130},
-		0xc5: {0x500, 0x240000000000000, 0x3, 2134},
-		0xc6: {0x200500, 0x500100000000000, 0x7, 2138},
-		0xc7: {0x800, 0x20000000000000, 0x1, 2146},
-		0xc9: {0x4000, 0x4000000000000, 0x1, 2148},
-		0xcb: {0x800000000604000, 0x10440000000040, 0xf, 2150},
-		0xcc: {0x200040, 0x800080000000000, 0x3, 2166},
-		0xcd: {0x0, 0x0, 0x0, 2170},
-		0xce: {0x600000, 0x180000000000, 0x3, 2171},
-		0xcf: {0x40, 0x400000000000000, 0x1, 2175},
-		0xd1: {0x4000, 0x4000000000000, 0x1, 2177},
-		0xd3: {0x800000000604080, 0x804200000000040, 0xf, 2179},
-		0xd4: {0x1800000000200000, 0x2000000000a0, 0x7, 2195},
-		0xd5: {0x500, 0x240000000000000, 0x3, 2203},
-		0xd6: {0x200500, 0x500100000000000, 0x7, 2207},
-		0xd7: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
-		0xdb: {0xb880000000034000, 0x8c000000010580, 0xff, 2223},
-		0xdc: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
-		0xdd: {0x0, 0x0, 0x0, 2479},
-		0xde: {0x600000, 0x180000000000, 0x3, 2480},
-		0xe3: {0xb880000000004000, 0x100000000004b0, 0x1f, 2484},
-		0xeb: {0x800000000004000, 0x8000000000020, 0x3, 2516},
-		0xf3: {0x800000000004000, 0x8000000000020, 0x3, 2520},
-		0xf5: {0x0, 0x0, 0x0, 666},
-		0xfb: {0xb880000000004000, 0x100000000004b0, 0x1f, 2524},
+		Masks: [256]uint64{
+			0x04: 0x210100,
+			0x07: 0x10100,
+			0x0c: 0x600000,
+			0x14: 0x210100,
+			0x15: 0x500,
+			0x16: 0x200500,
+			0x17: 0x10100,
+			0x18: 0x3800203600,
+			0x1c: 0x600000,
+			0x1e: 0x600000,
+			0x21: 0x60c000,
+			0x24: 0x200100,
+			0x25: 0x500,
+			0x26: 0x200500,
+			0x27: 0x100,
+			0x29: 0x20c000,
+			0x2c: 0x600000,
+			0x2e: 0x600000,
+			0x31: 0x20c000,
+			0x34: 0x8000210008,
+			0x35: 0x500,
+			0x36: 0x200500,
+			0x37: 0x8000010008,
+			0x39: 0x20c000,
+			0x3c: 0x8000630018,
+			0x3e: 0x600000,
+			0x3f: 0x8000030018,
+			0x41: 0x20c000,
+			0x44: 0x210100,
+			0x46: 0x200000,
+			0x47: 0x10100,
+			0x49: 0x20c000,
+			0x4c: 0x600000,
+			0x4e: 0x600000,
+			0x51: 0x20c000,
+			0x54: 0x210100,
+			0x55: 0x500,
+			0x56: 0x200500,
+			0x57: 0x10100,
+			0x5c: 0x600000,
+			0x5e: 0x600000,
+			0x61: 0x604000,
+			0x62: 0x204000,
+			0x63: 0x604000,
+			0x64: 0x200800,
+			0x65: 0x500,
+			0x66: 0x200500,
+			0x67: 0x800,
+			0x69: 0x4000,
+			0x6a: 0x204000,
+			0x6b: 0x604000,
+			0x6c: 0x200040,
+			0x6e: 0x600000,
+			0x6f: 0x40,
+			0x71: 0x4000,
+			0x72: 0x204000,
+			0x73: 0x604080,
+			0x74: 0x200800,
+			0x75: 0x500,
+			0x76: 0x200500,
+			0x77: 0x800,
+			0x79: 0x4000,
+			0x7a: 0x4000,
+			0x7b: 0x4000,
+			0x7c: 0x200040,
+			0x7e: 0x600000,
+			0x7f: 0x40,
+			0x81: 0x4000,
+			0x84: 0x200000,
+			0x85: 0x1800000000,
+			0x89: 0x4000,
+			0x91: 0x4000,
+			0x94: 0x8000210008,
+			0x97: 0x8000010008,
+			0x9c: 0x8000630018,
+			0x9f: 0x8000030018,
+			0xa1: 0x4000,
+			0xa2: 0x4000,
+			0xa3: 0x4000,
+			0xa4: 0x210100,
+			0xa5: 0x500,
+			0xa6: 0x200500,
+			0xa7: 0x10100,
+			0xa9: 0x4000,
+			0xaa: 0x4000,
+			0xab: 0x4000,
+			0xac: 0x600000,
+			0xae: 0x600000,
+			0xb1: 0x4000,
+			0xb2: 0x4000,
+			0xb3: 0x4000,
+			0xb4: 0x200400,
+			0xb5: 0x500,
+			0xb6: 0x200500,
+			0xb7: 0x200600,
+			0xb9: 0x4000,
+			0xba: 0x4000,
+			0xbb: 0x4000,
+			0xbc: 0x800c0000600000,
+			0xbe: 0x600000,
+			0xbf: 0x801c8000650000,
+			0xc1: 0x4000,
+			0xc3: 0xb880000000634000,
+			0xc4: 0x200800,
+			0xc5: 0x500,
+			0xc6: 0x200500,
+			0xc7: 0x800,
+			0xc9: 0x4000,
+			0xcb: 0x800000000604000,
+			0xcc: 0x200040,
+			0xce: 0x600000,
+			0xcf: 0x40,
+			0xd1: 0x4000,
+			0xd3: 0x800000000604080,
+			0xd4: 0x1800000000200000,
+			0xd5: 0x500,
+			0xd6: 0x200500,
+			0xd7: 0x1800000000200000,
+			0xdb: 0xb880000000034000,
+			0xdc: 0x1800000000200000,
+			0xde: 0x600000,
+			0xe3: 0xb880000000004000,
+			0xeb: 0x800000000004000,
+			0xf3: 0x800000000004000,
+			0xfb: 0xb880000000004000,
+		},
+		Bases: [256]uint32{
+			0x00: 1,
+			0x04: 2,
+			0x05: 10,
+			0x06: 11,
+			0x07: 12,
+			0x0c: 16,
+			0x0f: 20,
+			0x14: 21,
+			0x15: 29,
+			0x16: 33,
+			0x17: 41,
+			0x18: 45,
+			0x1c: 301,
+			0x1d: 305,
+			0x1e: 306,
+			0x1f: 310,
+			0x21: 311,
+			0x24: 327,
+			0x25: 331,
+			0x26: 335,
+			0x27: 343,
+			0x29: 345,
+			0x2c: 353,
+			0x2d: 357,
+			0x2e: 358,
+			0x2f: 362,
+			0x31: 363,
+			0x34: 371,
+			0x35: 387,
+			0x36: 391,
+			0x37: 399,
+			0x39: 407,
+			0x3c: 415,
+			0x3d: 543,
+			0x3e: 544,
+			0x3f: 548,
+			0x41: 580,
+			0x44: 588,
+			0x45: 596,
+			0x46: 597,
+			0x47: 599,
+			0x49: 603,
+			0x4c: 611,
+			0x4d: 615,
+			0x4e: 616,
+			0x4f: 620,
+			0x51: 621,
+			0x54: 629,
+			0x55: 637,
+			0x56: 641,
+			0x57: 649,
+			0x5c: 653,
+			0x5d: 657,
+			0x5e: 658,
+			0x5f: 662,
+			0x61: 663,
+			0x62: 671,
+			0x63: 675,
+			0x64: 683,
+			0x65: 687,
+			0x66: 691,
+			0x67: 699,
+			0x69: 701,
+			0x6a: 703,
+			0x6b: 707,
+			0x6c: 715,
+			0x6d: 719,
+			0x6e: 720,
+			0x6f: 724,
+			0x71: 726,
+			0x72: 728,
+			0x73: 732,
+			0x74: 748,
+			0x75: 752,
+			0x76: 756,
+			0x77: 764,
+			0x79: 766,
+			0x7a: 768,
+			0x7b: 770,
+			0x7c: 772,
+			0x7d: 776,
+			0x7e: 777,
+			0x7f: 781,
+			0x81: 783,
+			0x84: 785,
+			0x85: 787,
+			0x87: 791,
+			0x89: 792,
+			0x91: 794,
+			0x94: 796,
+			0x95: 812,
+			0x97: 813,
+			0x9c: 821,
+			0x9f: 949,
+			0xa1: 981,
+			0xa2: 983,
+			0xa3: 985,
+			0xa4: 987,
+			0xa5: 995,
+			0xa6: 999,
+			0xa7: 1007,
+			0xa9: 1011,
+			0xaa: 1013,
+			0xab: 1015,
+			0xac: 1017,
+			0xad: 1021,
+			0xae: 1022,
+			0xaf: 1026,
+			0xb1: 1027,
+			0xb2: 1029,
+			0xb3: 1031,
+			0xb4: 1033,
+			0xb5: 1037,
+			0xb6: 1041,
+			0xb7: 1049,
+			0xb9: 1057,
+			0xba: 1059,
+			0xbb: 1061,
+			0xbc: 1063,
+			0xbd: 1095,
+			0xbe: 1096,
+			0xbf: 1100,
+			0xc1: 1612,
+			0xc2: 1614,
+			0xc3: 1615,
+			0xc4: 2639,
+			0xc5: 2643,
+			0xc6: 2647,
+			0xc7: 2655,
+			0xc9: 2657,
+			0xcb: 2659,
+			0xcc: 2675,
+			0xcd: 2679,
+			0xce: 2680,
+			0xcf: 2684,
+			0xd1: 2686,
+			0xd3: 2688,
+			0xd4: 2720,
+			0xd5: 2728,
+			0xd6: 2732,
+			0xd7: 2740,
+			0xdb: 2748,
+			0xdc: 3004,
+			0xdd: 3012,
+			0xde: 3013,
+			0xe3: 3017,
+			0xeb: 3081,
+			0xf3: 3085,
+			0xf5: 3089,
+			0xfb: 3090,
+		},
 	},
 	KernelNoBMI2: {
-		0x00: {0x0, 0x0, 0x0, 1},
-		0x04: {0x210100, 0x402080000000000, 0x7, 2},
-		0x05: {0x0, 0x0, 0x0, 10},
-		0x06: {0x0, 0x0, 0x0, 10},
-		0x07: {0x10100, 0x201000000000000, 0x3, 11},
-		0x0c: {0x600000, 0x180000000000, 0x3, 15},
-		0x0f: {0x0, 0x0, 0x0, 19},
-		0x14: {0x210100, 0x402080000000000, 0x7, 20},
-		0x15: {0x500, 0x240000000000000, 0x3, 28},
-		0x16: {0x200500, 0x500100000000000, 0x7, 32},
-		0x17: {0x10100, 0x201000000000000, 0x3, 40},
-		0x18: {0x3800203600, 0xac0080180000000, 0xff, 44},
-		0x1c: {0x600000, 0x180000000000, 0x3, 300},
-		0x1d: {0x0, 0x0, 0x0, 304},
-		0x1e: {0x600000, 0x180000000000, 0x3, 305},
-		0x1f: {0x0, 0x0, 0x0, 309},
-		0x21: {0x60c000, 0x10280000000000, 0xf, 310},
-		0x24: {0x200100, 0x200080000000000, 0x3, 326},
-		0x25: {0x500, 0x240000000000000, 0x3, 330},
-		0x26: {0x200500, 0x500100000000000, 0x7, 334},
-		0x27: {0x100, 0x100000000000000, 0x1, 342},
-		0x29: {0x20c000, 0x6100000000000, 0x7, 344},
-		0x2c: {0x600000, 0x180000000000, 0x3, 352},
-		0x2d: {0x0, 0x0, 0x0, 356},
-		0x2e: {0x600000, 0x180000000000, 0x3, 357},
-		0x2f: {0x0, 0x0, 0x0, 361},
-		0x31: {0x20c000, 0x6100000000000, 0x7, 362},
-		0x34: {0x8000210008, 0x8008100002000000, 0xf, 370},
-		0x35: {0x500, 0x240000000000000, 0x3, 386},
-		0x36: {0x200500, 0x500100000000000, 0x7, 390},
-		0x37: {0x8000010008, 0x8002000002000000, 0x7, 398},
-		0x39: {0x20c000, 0x6100000000000, 0x7, 406},
-		0x3c: {0x8000630018, 0x8009280020000000, 0x1f, 414},
-		0x3d: {0x0, 0x0, 0x0, 446},
-		0x3e: {0x600000, 0x180000000000, 0x3, 447},
-		0x3f: {0x8000030018, 0x2009000008000000, 0xf, 451},
-		0x41: {0x20c000, 0x6100000000000, 0x7, 467},
-		0x44: {0x210100, 0x402080000000000, 0x7, 475},
-		0x45: {0x0, 0x0, 0x0, 483},
-		0x46: {0x200000, 0x80000000000, 0x1, 484},
-		0x47: {0x10100, 0x201000000000000, 0x3, 486},
-		0x49: {0x20c000, 0x6100000000000, 0x7, 490},
-		0x4c: {0x600000, 0x180000000000, 0x3, 498},
-		0x4d: {0x0, 0x0, 0x0, 502},
-		0x4e: {0x600000, 0x180000000000, 0x3, 503},
-		0x4f: {0x0, 0x0, 0x0, 507},
-		0x51: {0x20c000, 0x6100000000000, 0x7, 508},
-		0x54: {0x210100, 0x402080000000000, 0x7, 516},
-		0x55: {0x500, 0x240000000000000, 0x3, 524},
-		0x56: {0x200500, 0x500100000000000, 0x7, 528},
-		0x57: {0x10100, 0x201000000000000, 0x3, 536},
-		0x5c: {0x600000, 0x180000000000, 0x3, 540},
-		0x5d: {0x0, 0x0, 0x0, 544},
-		0x5e: {0x600000, 0x180000000000, 0x3, 545},
-		0x5f: {0x0, 0x0, 0x0, 549},
-		0x61: {0x604000, 0x8240000000000, 0x7, 550},
-		0x62: {0x204000, 0x8080000000000, 0x3, 558},
-		0x63: {0x604000, 0x8240000000000, 0x7, 562},
-		0x64: {0x200800, 0x40080000000000, 0x3, 570},
-		0x65: {0x500, 0x240000000000000, 0x3, 574},
-		0x66: {0x200500, 0x500100000000000, 0x7, 578},
-		0x67: {0x800, 0x20000000000000, 0x1, 586},
-		0x69: {0x4000, 0x4000000000000, 0x1, 588},
-		0x6a: {0x204000, 0x8080000000000, 0x3, 590},
-		0x6b: {0x604000, 0x8240000000000, 0x7, 594},
-		0x6c: {0x200060, 0x2800080000000000, 0x7, 2556},
-		0x6d: {0x0, 0x0, 0x0, 606},
-		0x6e: {0x600000, 0x180000000000, 0x3, 607},
-		0x6f: {0x60, 0x1800000000000000, 0x3, 2564},
-		0x71: {0x4000, 0x4000000000000, 0x1, 613},
-		0x72: {0x204000, 0x8080000000000, 0x3, 615},
-		0x73: {0x604080, 0x210080000000000, 0x7, 619},
-		0x74: {0x200800, 0x40080000000000, 0x3, 627},
-		0x75: {0x500, 0x240000000000000, 0x3, 631},
-		0x76: {0x200500, 0x500100000000000, 0x7, 635},
-		0x77: {0x800, 0x20000000000000, 0x1, 643},
-		0x79: {0x4000, 0x4000000000000, 0x1, 645},
-		0x7a: {0x4000, 0x4000000000000, 0x1, 647},
-		0x7b: {0x4000, 0x4000000000000, 0x1, 649},
-		0x7c: {0x200060, 0x2800080000000000, 0x7, 2568},
-		0x7d: {0x0, 0x0, 0x0, 655},
-		0x7e: {0x600000, 0x180000000000, 0x3, 656},
-		0x7f: {0x60, 0x1800000000000000, 0x3, 2576},
-		0x81: {0x4000, 0x4000000000000, 0x1, 662},
-		0x84: {0x200000, 0x80000000000, 0x1, 664},
-		0x85: {0x0, 0x0, 0x0, 666},
-		0x87: {0x0, 0x0, 0x0, 667},
-		0x89: {0x4000, 0x4000000000000, 0x1, 668},
-		0x91: {0x4000, 0x4000000000000, 0x1, 670},
-		0x94: {0x8000210008, 0x8008100002000000, 0xf, 672},
-		0x95: {0x0, 0x0, 0x0, 666},
-		0x97: {0x8000010008, 0x8002000002000000, 0x7, 688},
-		0x9c: {0x8000630018, 0x8009280020000000, 0x1f, 696},
-		0x9f: {0x8000030018, 0x2009000008000000, 0xf, 728},
-		0xa1: {0x4000, 0x4000000000000, 0x1, 744},
-		0xa2: {0x4000, 0x4000000000000, 0x1, 746},
-		0xa3: {0x4000, 0x4000000000000, 0x1, 748},
-		0xa4: {0x210100, 0x402080000000000, 0x7, 750},
-		0xa5: {0x500, 0x240000000000000, 0x3, 758},
-		0xa6: {0x200500, 0x500100000000000, 0x7, 762},
-		0xa7: {0x10100, 0x201000000000000, 0x3, 770},
-		0xa9: {0x4000, 0x4000000000000, 0x1, 774},
-		0xaa: {0x4000, 0x4000000000000, 0x1, 776},
-		0xab: {0x4000, 0x4000000000000, 0x1, 778},
-		0xac: {0x600000, 0x180000000000, 0x3, 780},
-		0xad: {0x0, 0x0, 0x0, 784},
-		0xae: {0x600000, 0x180000000000, 0x3, 785},
-		0xaf: {0x0, 0x0, 0x0, 789},
-		0xb1: {0x4000, 0x4000000000000, 0x1, 790},
-		0xb2: {0x4000, 0x4000000000000, 0x1, 792},
-		0xb3: {0x4000, 0x4000000000000, 0x1, 794},
-		0xb4: {0x200400, 0x80080000000000, 0x3, 796},
-		0xb5: {0x500, 0x240000000000000, 0x3, 800},
-		0xb6: {0x200500, 0x500100000000000, 0x7, 804},
-		0xb7: {0x200600, 0x180080000000000, 0x7, 812},
-		0xb9: {0x4000, 0x4000000000000, 0x1, 820},
-		0xba: {0x4000, 0x4000000000000, 0x1, 822},
-		0xbb: {0x4000, 0x4000000000000, 0x1, 824},
-		0xbc: {0xc0000600000, 0x180001000000, 0xf, 826},
-		0xbd: {0x0, 0x0, 0x0, 842},
-		0xbe: {0x600000, 0x180000000000, 0x3, 843},
-		0xbf: {0x1c8000650100, 0x1083400023400000, 0xff, 847},
-		0xc1: {0x4000, 0x4000000000000, 0x1, 1103},
-		0xc2: {0x0, 0x0, 0x0, 1105},
-		0xc3: {0xb880000000634000, 0x11c400000004c40, 0x3ff, 1106},
-		0xc4: {0x200800, 0x40080000000000, 0x3, 2130},
-		0xc5: {0x500, 0x240000000000000, 0x3, 2134},
-		0xc6: {0x200500, 0x500100000000000, 0x7, 2138},
-		0xc7: {0x800, 0x20000000000000, 0x1, 2146},
-		0xc9: {0x4000, 0x4000000000000, 0x1, 2148},
-		0xcb: {0x800000000604000, 0x10440000000040, 0xf, 2150},
-		0xcc: {0x200060, 0x2800080000000000, 0x7, 2580},
-		0xcd: {0x0, 0x0, 0x0, 2170},
-		0xce: {0x600000, 0x180000000000, 0x3, 2171},
-		0xcf: {0x60, 0x1800000000000000, 0x3, 2588},
-		0xd1: {0x4000, 0x4000000000000, 0x1, 2177},
-		0xd3: {0x800000000604080, 0x804200000000040, 0xf, 2179},
-		0xd4: {0x1800000000200000, 0x2000000000a0, 0x7, 2195},
-		0xd5: {0x500, 0x240000000000000, 0x3, 2203},
-		0xd6: {0x200500, 0x500100000000000, 0x7, 2207},
-		0xd7: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
-		0xdb: {0xb880000000034000, 0x8c000000010580, 0xff, 2223},
-		0xdc: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
-		0xdd: {0x0, 0x0, 0x0, 2479},
-		0xde: {0x600000, 0x180000000000, 0x3, 2480},
-		0xe3: {0xb880000000004000, 0x100000000004b0, 0x1f, 2484},
-		0xeb: {0x800000000004000, 0x8000000000020, 0x3, 2516},
-		0xf3: {0x800000000004000, 0x8000000000020, 0x3, 2520},
-		0xf5: {0x0, 0x0, 0x0, 666},
-		0xfb: {0xb880000000004000, 0x100000000004b0, 0x1f, 2524},
+		Masks: [256]uint64{
+			0x04: 0x210100,
+			0x07: 0x10100,
+			0x0c: 0x600000,
+			0x14: 0x210100,
+			0x15: 0x500,
+			0x16: 0x200500,
+			0x17: 0x10100,
+			0x18: 0x3800203600,
+			0x1c: 0x600000,
+			0x1e: 0x600000,
+			0x21: 0x60c000,
+			0x24: 0x200100,
+			0x25: 0x500,
+			0x26: 0x200500,
+			0x27: 0x100,
+			0x29: 0x20c000,
+			0x2c: 0x600000,
+			0x2e: 0x600000,
+			0x31: 0x20c000,
+			0x34: 0x8000210008,
+			0x35: 0x500,
+			0x36: 0x200500,
+			0x37: 0x8000010008,
+			0x39: 0x20c000,
+			0x3c: 0x8000630018,
+			0x3e: 0x600000,
+			0x3f: 0x8000030018,
+			0x41: 0x20c000,
+			0x44: 0x210100,
+			0x46: 0x200000,
+			0x47: 0x10100,
+			0x49: 0x20c000,
+			0x4c: 0x600000,
+			0x4e: 0x600000,
+			0x51: 0x20c000,
+			0x54: 0x210100,
+			0x55: 0x500,
+			0x56: 0x200500,
+			0x57: 0x10100,
+			0x5c: 0x600000,
+			0x5e: 0x600000,
+			0x61: 0x604000,
+			0x62: 0x204000,
+			0x63: 0x604000,
+			0x64: 0x200800,
+			0x65: 0x500,
+			0x66: 0x200500,
+			0x67: 0x800,
+			0x69: 0x4000,
+			0x6a: 0x204000,
+			0x6b: 0x604000,
+			0x6c: 0x200060,
+			0x6e: 0x600000,
+			0x6f: 0x60,
+			0x71: 0x4000,
+			0x72: 0x204000,
+			0x73: 0x604080,
+			0x74: 0x200800,
+			0x75: 0x500,
+			0x76: 0x200500,
+			0x77: 0x800,
+			0x79: 0x4000,
+			0x7a: 0x4000,
+			0x7b: 0x4000,
+			0x7c: 0x200060,
+			0x7e: 0x600000,
+			0x7f: 0x60,
+			0x81: 0x4000,
+			0x84: 0x200000,
+			0x85: 0x1800000000,
+			0x89: 0x4000,
+			0x91: 0x4000,
+			0x94: 0x8000210008,
+			0x97: 0x8000010008,
+			0x9c: 0x8000630018,
+			0x9f: 0x8000030018,
+			0xa1: 0x4000,
+			0xa2: 0x4000,
+			0xa3: 0x4000,
+			0xa4: 0x210100,
+			0xa5: 0x500,
+			0xa6: 0x200500,
+			0xa7: 0x10100,
+			0xa9: 0x4000,
+			0xaa: 0x4000,
+			0xab: 0x4000,
+			0xac: 0x600000,
+			0xae: 0x600000,
+			0xb1: 0x4000,
+			0xb2: 0x4000,
+			0xb3: 0x4000,
+			0xb4: 0x200400,
+			0xb5: 0x500,
+			0xb6: 0x200500,
+			0xb7: 0x200600,
+			0xb9: 0x4000,
+			0xba: 0x4000,
+			0xbb: 0x4000,
+			0xbc: 0x800c0000600000,
+			0xbe: 0x600000,
+			0xbf: 0x801c8000650000,
+			0xc1: 0x4000,
+			0xc3: 0xb880000000634000,
+			0xc4: 0x200800,
+			0xc5: 0x500,
+			0xc6: 0x200500,
+			0xc7: 0x800,
+			0xc9: 0x4000,
+			0xcb: 0x800000000604000,
+			0xcc: 0x200060,
+			0xce: 0x600000,
+			0xcf: 0x60,
+			0xd1: 0x4000,
+			0xd3: 0x800000000604080,
+			0xd4: 0x1800000000200000,
+			0xd5: 0x500,
+			0xd6: 0x200500,
+			0xd7: 0x1800000000200000,
+			0xdb: 0xb880000000034000,
+			0xdc: 0x1800000000200000,
+			0xde: 0x600000,
+			0xe3: 0xb880000000004000,
+			0xeb: 0x800000000004000,
+			0xf3: 0x800000000004000,
+			0xfb: 0xb880000000004000,
+		},
+		Bases: [256]uint32{
+			0x00: 1,
+			0x04: 2,
+			0x05: 10,
+			0x06: 11,
+			0x07: 12,
+			0x0c: 16,
+			0x0f: 20,
+			0x14: 21,
+			0x15: 29,
+			0x16: 33,
+			0x17: 41,
+			0x18: 45,
+			0x1c: 301,
+			0x1d: 305,
+			0x1e: 306,
+			0x1f: 310,
+			0x21: 311,
+			0x24: 327,
+			0x25: 331,
+			0x26: 335,
+			0x27: 343,
+			0x29: 345,
+			0x2c: 353,
+			0x2d: 357,
+			0x2e: 358,
+			0x2f: 362,
+			0x31: 363,
+			0x34: 371,
+			0x35: 387,
+			0x36: 391,
+			0x37: 399,
+			0x39: 407,
+			0x3c: 415,
+			0x3d: 543,
+			0x3e: 544,
+			0x3f: 548,
+			0x41: 580,
+			0x44: 588,
+			0x45: 596,
+			0x46: 597,
+			0x47: 599,
+			0x49: 603,
+			0x4c: 611,
+			0x4d: 615,
+			0x4e: 616,
+			0x4f: 620,
+			0x51: 621,
+			0x54: 629,
+			0x55: 637,
+			0x56: 641,
+			0x57: 649,
+			0x5c: 653,
+			0x5d: 657,
+			0x5e: 658,
+			0x5f: 662,
+			0x61: 663,
+			0x62: 671,
+			0x63: 675,
+			0x64: 683,
+			0x65: 687,
+			0x66: 691,
+			0x67: 699,
+			0x69: 701,
+			0x6a: 703,
+			0x6b: 707,
+			0x6c: 3154,
+			0x6d: 719,
+			0x6e: 720,
+			0x6f: 3162,
+			0x71: 726,
+			0x72: 728,
+			0x73: 732,
+			0x74: 748,
+			0x75: 752,
+			0x76: 756,
+			0x77: 764,
+			0x79: 766,
+			0x7a: 768,
+			0x7b: 770,
+			0x7c: 3166,
+			0x7d: 776,
+			0x7e: 777,
+			0x7f: 3174,
+			0x81: 783,
+			0x84: 785,
+			0x85: 787,
+			0x87: 791,
+			0x89: 792,
+			0x91: 794,
+			0x94: 796,
+			0x95: 812,
+			0x97: 813,
+			0x9c: 821,
+			0x9f: 949,
+			0xa1: 981,
+			0xa2: 983,
+			0xa3: 985,
+			0xa4: 987,
+			0xa5: 995,
+			0xa6: 999,
+			0xa7: 1007,
+			0xa9: 1011,
+			0xaa: 1013,
+			0xab: 1015,
+			0xac: 1017,
+			0xad: 1021,
+			0xae: 1022,
+			0xaf: 1026,
+			0xb1: 1027,
+			0xb2: 1029,
+			0xb3: 1031,
+			0xb4: 1033,
+			0xb5: 1037,
+			0xb6: 1041,
+			0xb7: 1049,
+			0xb9: 1057,
+			0xba: 1059,
+			0xbb: 1061,
+			0xbc: 1063,
+			0xbd: 1095,
+			0xbe: 1096,
+			0xbf: 1100,
+			0xc1: 1612,
+			0xc2: 1614,
+			0xc3: 1615,
+			0xc4: 2639,
+			0xc5: 2643,
+			0xc6: 2647,
+			0xc7: 2655,
+			0xc9: 2657,
+			0xcb: 2659,
+			0xcc: 3178,
+			0xcd: 2679,
+			0xce: 2680,
+			0xcf: 3186,
+			0xd1: 2686,
+			0xd3: 2688,
+			0xd4: 2720,
+			0xd5: 2728,
+			0xd6: 2732,
+			0xd7: 2740,
+			0xdb: 2748,
+			0xdc: 3004,
+			0xdd: 3012,
+			0xde: 3013,
+			0xe3: 3017,
+			0xeb: 3081,
+			0xf3: 3085,
+			0xf5: 3089,
+			0xfb: 3090,
+		},
 	},
 	V513: {
-		0x00: {0x0, 0x0, 0x0, 1},
-		0x04: {0x210100, 0x402080000000000, 0x7, 2},
-		0x05: {0x0, 0x0, 0x0, 10},
-		0x07: {0x10100, 0x201000000000000, 0x3, 11},
-		0x0c: {0x600000, 0x180000000000, 0x3, 15},
-		0x0f: {0x0, 0x0, 0x0, 19},
-		0x14: {0x210100, 0x402080000000000, 0x7, 20},
-		0x15: {0x500, 0x240000000000000, 0x3, 28},
-		0x16: {0x200500, 0x500100000000000, 0x7, 32},
-		0x17: {0x10100, 0x201000000000000, 0x3, 40},
-		0x18: {0x3800203600, 0xac0080180000000, 0xff, 2592},
-		0x1c: {0x600000, 0x180000000000, 0x3, 300},
-		0x1d: {0x0, 0x0, 0x0, 304},
-		0x1e: {0x600000, 0x180000000000, 0x3, 305},
-		0x1f: {0x0, 0x0, 0x0, 309},
-		0x24: {0x200100, 0x200080000000000, 0x3, 326},
-		0x25: {0x500, 0x240000000000000, 0x3, 330},
-		0x26: {0x200500, 0x500100000000000, 0x7, 334},
-		0x27: {0x100, 0x100000000000000, 0x1, 342},
-		0x2c: {0x600000, 0x180000000000, 0x3, 352},
-		0x2d: {0x0, 0x0, 0x0, 356},
-		0x2e: {0x600000, 0x180000000000, 0x3, 357},
-		0x2f: {0x0, 0x0, 0x0, 361},
-		0x34: {0x8000210008, 0x8008100002000000, 0xf, 2848},
-		0x35: {0x500, 0x240000000000000, 0x3, 386},
-		0x36: {0x200500, 0x500100000000000, 0x7, 390},
-		0x37: {0x8000010008, 0x2004000004000000, 0x7, 2864},
-		0x3c: {0x8000630018, 0x8005480020000000, 0x1f, 2872},
-		0x3d: {0x0, 0x0, 0x0, 446},
-		0x3e: {0x600000, 0x180000000000, 0x3, 447},
-		0x3f: {0x8000030018, 0x2009000008000000, 0xf, 2904},
-		0x44: {0x210100, 0x402080000000000, 0x7, 475},
-		0x45: {0x0, 0x0, 0x0, 483},
-		0x46: {0x200000, 0x80000000000, 0x1, 484},
-		0x47: {0x10100, 0x201000000000000, 0x3, 486},
-		0x4c: {0x600000, 0x180000000000, 0x3, 498},
-		0x4d: {0x0, 0x0, 0x0, 502},
-		0x4e: {0x600000, 0x180000000000, 0x3, 503},
-		0x4f: {0x0, 0x0, 0x0, 507},
-		0x54: {0x210100, 0x402080000000000, 0x7, 516},
-		0x55: {0x500, 0x240000000000000, 0x3, 524},
-		0x56: {0x200500, 0x500100000000000, 0x7, 528},
-		0x57: {0x10100, 0x201000000000000, 0x3, 536},
-		0x5c: {0x600000, 0x180000000000, 0x3, 540},
-		0x5d: {0x0, 0x0, 0x0, 544},
-		0x5e: {0x600000, 0x180000000000, 0x3, 545},
-		0x5f: {0x0, 0x0, 0x0, 549},
-		0x61: {0x604000, 0x8240000000000, 0x7, 550},
-		0x62: {0x204000, 0x8080000000000, 0x3, 558},
-		0x63: {0x604000, 0x8240000000000, 0x7, 562},
-		0x64: {0x200800, 0x40080000000000, 0x3, 570},
-		0x65: {0x500, 0x240000000000000, 0x3, 574},
-		0x66: {0x200500, 0x500100000000000, 0x7, 578},
-		0x67: {0x800, 0x20000000000000, 0x1, 586},
-		0x69: {0x4000, 0x4000000000000, 0x1, 588},
-		0x6a: {0x204000, 0x8080000000000, 0x3, 590},
-		0x6b: {0x604000, 0x8240000000000, 0x7, 594},
-		0x6c: {0x200060, 0x2800080000000000, 0x7, 2556},
-		0x6d: {0x0, 0x0, 0x0, 606},
-		0x6e: {0x600000, 0x180000000000, 0x3, 607},
-		0x6f: {0x60, 0x1800000000000000, 0x3, 2564},
-		0x71: {0x4000, 0x4000000000000, 0x1, 613},
-		0x72: {0x204000, 0x8080000000000, 0x3, 615},
-		0x73: {0x604080, 0x210080000000000, 0x7, 619},
-		0x74: {0x200800, 0x40080000000000, 0x3, 627},
-		0x75: {0x500, 0x240000000000000, 0x3, 631},
-		0x76: {0x200500, 0x500100000000000, 0x7, 635},
-		0x77: {0x800, 0x20000000000000, 0x1, 643},
-		0x79: {0x4000, 0x4000000000000, 0x1, 645},
-		0x7a: {0x4000, 0x4000000000000, 0x1, 647},
-		0x7b: {0x4000, 0x4000000000000, 0x1, 649},
-		0x7c: {0x200060, 0x2800080000000000, 0x7, 2568},
-		0x7d: {0x0, 0x0, 0x0, 655},
-		0x7e: {0x600000, 0x180000000000, 0x3, 656},
-		0x7f: {0x60, 0x1800000000000000, 0x3, 2576},
-		0x84: {0x200000, 0x80000000000, 0x1, 664},
-		0x85: {0x1000000000, 0x10000000, 0x1, 2920},
-		0x87: {0x0, 0x0, 0x0, 667},
-		0x94: {0x8000210008, 0x8008100002000000, 0xf, 2922},
-		0x95: {0x0, 0x0, 0x0, 666},
-		0x97: {0x8000010008, 0x2004000004000000, 0x7, 2938},
-		0x9c: {0x8000630018, 0x8005480020000000, 0x1f, 2946},
-		0x9f: {0x8000030018, 0x2009000008000000, 0xf, 2978},
-		0xa4: {0x210100, 0x402080000000000, 0x7, 750},
-		0xa5: {0x500, 0x240000000000000, 0x3, 758},
-		0xa6: {0x200500, 0x500100000000000, 0x7, 762},
-		0xa7: {0x10100, 0x201000000000000, 0x3, 770},
-		0xac: {0x600000, 0x180000000000, 0x3, 780},
-		0xad: {0x0, 0x0, 0x0, 784},
-		0xae: {0x600000, 0x180000000000, 0x3, 785},
-		0xaf: {0x0, 0x0, 0x0, 789},
-		0xb4: {0x200400, 0x80080000000000, 0x3, 796},
-		0xb5: {0x500, 0x240000000000000, 0x3, 800},
-		0xb6: {0x200500, 0x500100000000000, 0x7, 804},
-		0xb7: {0x200600, 0x180080000000000, 0x7, 812},
-		0xbc: {0xc0000600400, 0x40300000600000, 0x7, 2994},
-		0xbd: {0x0, 0x0, 0x0, 842},
-		0xbe: {0x600000, 0x180000000000, 0x3, 843},
-		0xbf: {0x1c8000040000, 0x800002700000, 0x3, 3002},
-		0xc3: {0xb880000000634000, 0x11c400000004c40, 0x3ff, 3006},
-		0xc4: {0x200800, 0x40080000000000, 0x3, 2130},
-		0xc5: {0x500, 0x240000000000000, 0x3, 2134},
-		0xc6: {0x200500, 0x500100000000000, 0x7, 2138},
-		0xc7: {0x800, 0x20000000000000, 0x1, 2146},
-		0xcc: {0x200060, 0x2800080000000000, 0x7, 2580},
-		0xcd: {0x0, 0x0, 0x0, 2170},
-		0xce: {0x600000, 0x180000000000, 0x3, 2171},
-		0xcf: {0x60, 0x1800000000000000, 0x3, 2588},
-		0xd4: {0x1800000000200000, 0x2000000000a0, 0x7, 2195},
-		0xd5: {0x500, 0x240000000000000, 0x3, 2203},
-		0xd6: {0x200500, 0x500100000000000, 0x7, 2207},
-		0xdb: {0xb880000000034000, 0x8c000000010580, 0xff, 4030},
-		0xdc: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
-		0xdd: {0x0, 0x0, 0x0, 2479},
-		0xde: {0x600000, 0x180000000000, 0x3, 2480},
+		Masks: [256]uint64{
+			0x04: 0x210100,
+			0x07: 0x10100,
+			0x0c: 0x600000,
+			0x14: 0x210100,
+			0x15: 0x500,
+			0x16: 0x200500,
+			0x17: 0x10100,
+			0x18: 0x3800203600,
+			0x1c: 0x600000,
+			0x1e: 0x600000,
+			0x24: 0x200100,
+			0x25: 0x500,
+			0x26: 0x200500,
+			0x27: 0x100,
+			0x2c: 0x600000,
+			0x2e: 0x600000,
+			0x34: 0x8000210008,
+			0x35: 0x500,
+			0x36: 0x200500,
+			0x37: 0x8000010008,
+			0x3c: 0x8000630018,
+			0x3e: 0x600000,
+			0x3f: 0x8000030018,
+			0x44: 0x210100,
+			0x46: 0x200000,
+			0x47: 0x10100,
+			0x4c: 0x600000,
+			0x4e: 0x600000,
+			0x54: 0x210100,
+			0x55: 0x500,
+			0x56: 0x200500,
+			0x57: 0x10100,
+			0x5c: 0x600000,
+			0x5e: 0x600000,
+			0x61: 0x604000,
+			0x62: 0x204000,
+			0x63: 0x604000,
+			0x64: 0x200800,
+			0x65: 0x500,
+			0x66: 0x200500,
+			0x67: 0x800,
+			0x69: 0x4000,
+			0x6a: 0x204000,
+			0x6b: 0x604000,
+			0x6c: 0x200060,
+			0x6e: 0x600000,
+			0x6f: 0x60,
+			0x71: 0x4000,
+			0x72: 0x204000,
+			0x73: 0x604080,
+			0x74: 0x200800,
+			0x75: 0x500,
+			0x76: 0x200500,
+			0x77: 0x800,
+			0x79: 0x4000,
+			0x7a: 0x4000,
+			0x7b: 0x4000,
+			0x7c: 0x200060,
+			0x7e: 0x600000,
+			0x7f: 0x60,
+			0x84: 0x200000,
+			0x85: 0x1800000000,
+			0x94: 0x8000210008,
+			0x97: 0x8000010008,
+			0x9c: 0x8000630018,
+			0x9f: 0x8000030018,
+			0xa4: 0x210100,
+			0xa5: 0x500,
+			0xa6: 0x200500,
+			0xa7: 0x10100,
+			0xac: 0x600000,
+			0xae: 0x600000,
+			0xb4: 0x200400,
+			0xb5: 0x500,
+			0xb6: 0x200500,
+			0xb7: 0x200600,
+			0xbc: 0x800c0000600000,
+			0xbe: 0x600000,
+			0xbf: 0x1c8000040000,
+			0xc3: 0xb880000000634000,
+			0xc4: 0x200800,
+			0xc5: 0x500,
+			0xc6: 0x200500,
+			0xc7: 0x800,
+			0xcc: 0x200060,
+			0xce: 0x600000,
+			0xcf: 0x60,
+			0xd4: 0x1800000000200000,
+			0xd5: 0x500,
+			0xd6: 0x200500,
+			0xdb: 0xb880000000034000,
+			0xdc: 0x1800000000200000,
+			0xde: 0x600000,
+		},
+		Bases: [256]uint32{
+			0x00: 1,
+			0x04: 2,
+			0x05: 10,
+			0x07: 12,
+			0x0c: 16,
+			0x0f: 20,
+			0x14: 21,
+			0x15: 29,
+			0x16: 33,
+			0x17: 41,
+			0x18: 3190,
+			0x1c: 301,
+			0x1d: 305,
+			0x1e: 306,
+			0x1f: 310,
+			0x24: 327,
+			0x25: 331,
+			0x26: 335,
+			0x27: 343,
+			0x2c: 353,
+			0x2d: 357,
+			0x2e: 358,
+			0x2f: 362,
+			0x34: 3446,
+			0x35: 387,
+			0x36: 391,
+			0x37: 3462,
+			0x3c: 3470,
+			0x3d: 543,
+			0x3e: 544,
+			0x3f: 3598,
+			0x44: 588,
+			0x45: 596,
+			0x46: 597,
+			0x47: 599,
+			0x4c: 611,
+			0x4d: 615,
+			0x4e: 616,
+			0x4f: 620,
+			0x54: 629,
+			0x55: 637,
+			0x56: 641,
+			0x57: 649,
+			0x5c: 653,
+			0x5d: 657,
+			0x5e: 658,
+			0x5f: 662,
+			0x61: 663,
+			0x62: 671,
+			0x63: 675,
+			0x64: 683,
+			0x65: 687,
+			0x66: 691,
+			0x67: 699,
+			0x69: 701,
+			0x6a: 703,
+			0x6b: 707,
+			0x6c: 3154,
+			0x6d: 719,
+			0x6e: 720,
+			0x6f: 3162,
+			0x71: 726,
+			0x72: 728,
+			0x73: 732,
+			0x74: 748,
+			0x75: 752,
+			0x76: 756,
+			0x77: 764,
+			0x79: 766,
+			0x7a: 768,
+			0x7b: 770,
+			0x7c: 3166,
+			0x7d: 776,
+			0x7e: 777,
+			0x7f: 3174,
+			0x84: 785,
+			0x85: 3630,
+			0x87: 791,
+			0x94: 3634,
+			0x95: 812,
+			0x97: 3650,
+			0x9c: 3658,
+			0x9f: 3786,
+			0xa4: 987,
+			0xa5: 995,
+			0xa6: 999,
+			0xa7: 1007,
+			0xac: 1017,
+			0xad: 1021,
+			0xae: 1022,
+			0xaf: 1026,
+			0xb4: 1033,
+			0xb5: 1037,
+			0xb6: 1041,
+			0xb7: 1049,
+			0xbc: 3818,
+			0xbd: 1095,
+			0xbe: 1096,
+			0xbf: 3850,
+			0xc3: 3882,
+			0xc4: 2639,
+			0xc5: 2643,
+			0xc6: 2647,
+			0xc7: 2655,
+			0xcc: 3178,
+			0xcd: 2679,
+			0xce: 2680,
+			0xcf: 3186,
+			0xd4: 2720,
+			0xd5: 2728,
+			0xd6: 2732,
+			0xdb: 4906,
+			0xdc: 3004,
+			0xdd: 3012,
+			0xde: 3013,
+		},
 	},
 	Cage: {
-		0x00: {0x0, 0x0, 0x0, 1},
-		0x04: {0x210100, 0x402080000000000, 0x7, 2},
-		0x05: {0x0, 0x0, 0x0, 10},
-		0x06: {0x0, 0x0, 0x0, 10},
-		0x07: {0x10100, 0x201000000000000, 0x3, 11},
-		0x0c: {0x600000, 0x180000000000, 0x3, 15},
-		0x0f: {0x0, 0x0, 0x0, 19},
-		0x14: {0x210100, 0x402080000000000, 0x7, 20},
-		0x15: {0x500, 0x240000000000000, 0x3, 28},
-		0x16: {0x200500, 0x500100000000000, 0x7, 32},
-		0x17: {0x10100, 0x201000000000000, 0x3, 40},
-		0x18: {0x3800203600, 0x491000150000000, 0x7f, 4286},
-		0x1c: {0x600000, 0x180000000000, 0x3, 300},
-		0x1d: {0x0, 0x0, 0x0, 304},
-		0x1e: {0x600000, 0x180000000000, 0x3, 305},
-		0x1f: {0x0, 0x0, 0x0, 309},
-		0x24: {0x200100, 0x200080000000000, 0x3, 326},
-		0x25: {0x500, 0x240000000000000, 0x3, 330},
-		0x26: {0x200500, 0x500100000000000, 0x7, 334},
-		0x27: {0x100, 0x100000000000000, 0x1, 342},
-		0x2c: {0x600000, 0x180000000000, 0x3, 352},
-		0x2d: {0x0, 0x0, 0x0, 356},
-		0x2e: {0x600000, 0x180000000000, 0x3, 357},
-		0x2f: {0x0, 0x0, 0x0, 361},
-		0x34: {0x8000210008, 0x8008100002000000, 0xf, 370},
-		0x35: {0x500, 0x240000000000000, 0x3, 386},
-		0x36: {0x200500, 0x500100000000000, 0x7, 390},
-		0x37: {0x8000010008, 0x8002000002000000, 0x7, 398},
-		0x3c: {0x8000630018, 0x8009280020000000, 0x1f, 414},
-		0x3d: {0x0, 0x0, 0x0, 446},
-		0x3e: {0x600000, 0x180000000000, 0x3, 447},
-		0x3f: {0x8000030018, 0x2009000008000000, 0xf, 451},
-		0x44: {0x210100, 0x402080000000000, 0x7, 475},
-		0x45: {0x0, 0x0, 0x0, 483},
-		0x46: {0x200000, 0x80000000000, 0x1, 484},
-		0x47: {0x10100, 0x201000000000000, 0x3, 486},
-		0x4c: {0x600000, 0x180000000000, 0x3, 498},
-		0x4d: {0x0, 0x0, 0x0, 502},
-		0x4e: {0x600000, 0x180000000000, 0x3, 503},
-		0x4f: {0x0, 0x0, 0x0, 507},
-		0x54: {0x210100, 0x402080000000000, 0x7, 516},
-		0x55: {0x500, 0x240000000000000, 0x3, 524},
-		0x56: {0x200500, 0x500100000000000, 0x7, 528},
-		0x57: {0x10100, 0x201000000000000, 0x3, 536},
-		0x5c: {0x600000, 0x180000000000, 0x3, 540},
-		0x5d: {0x0, 0x0, 0x0, 544},
-		0x5e: {0x600000, 0x180000000000, 0x3, 545},
-		0x5f: {0x0, 0x0, 0x0, 549},
-		0x61: {0x10c000, 0x6200000000000, 0x7, 4414},
-		0x62: {0x8c000, 0x6400000000000, 0x7, 4422},
-		0x63: {0x8c000, 0x6400000000000, 0x7, 4430},
-		0x64: {0x200800, 0x40080000000000, 0x3, 570},
-		0x65: {0x500, 0x240000000000000, 0x3, 574},
-		0x66: {0x200500, 0x500100000000000, 0x7, 578},
-		0x67: {0x800, 0x20000000000000, 0x1, 586},
-		0x69: {0x10c000, 0x6200000000000, 0x7, 4438},
-		0x6a: {0x8c000, 0x6400000000000, 0x7, 4446},
-		0x6b: {0x8c000, 0x6400000000000, 0x7, 4454},
-		0x6c: {0x200040, 0x800080000000000, 0x3, 602},
-		0x6d: {0x0, 0x0, 0x0, 606},
-		0x6e: {0x600000, 0x180000000000, 0x3, 607},
-		0x6f: {0x40, 0x400000000000000, 0x1, 611},
-		0x71: {0x10c000, 0x6200000000000, 0x7, 4462},
-		0x72: {0x8c000, 0x6400000000000, 0x7, 4470},
-		0x73: {0x8c000, 0x6400000000000, 0x7, 4478},
-		0x74: {0x200800, 0x40080000000000, 0x3, 627},
-		0x75: {0x500, 0x240000000000000, 0x3, 631},
-		0x76: {0x200500, 0x500100000000000, 0x7, 635},
-		0x77: {0x800, 0x20000000000000, 0x1, 643},
-		0x79: {0x10c000, 0x6200000000000, 0x7, 4486},
-		0x7a: {0x8c000, 0x6400000000000, 0x7, 4494},
-		0x7b: {0x8c000, 0x6400000000000, 0x7, 4502},
-		0x7c: {0x200040, 0x800080000000000, 0x3, 651},
-		0x7d: {0x0, 0x0, 0x0, 655},
-		0x7e: {0x600000, 0x180000000000, 0x3, 656},
-		0x7f: {0x40, 0x400000000000000, 0x1, 660},
-		0x81: {0x10c000, 0x6200000000000, 0x7, 4510},
-		0x84: {0x200000, 0x80000000000, 0x1, 664},
-		0x85: {0x1800000000, 0x60000000, 0x3, 4518},
-		0x87: {0x0, 0x0, 0x0, 667},
-		0x89: {0x10c000, 0x6200000000000, 0x7, 4522},
-		0x8d: {0x0, 0x0, 0x0, 4530},
-		0x91: {0x10c000, 0x6200000000000, 0x7, 4531},
-		0x94: {0x8000210008, 0x8008100002000000, 0xf, 672},
-		0x95: {0x0, 0x0, 0x0, 666},
-		0x97: {0x8000010008, 0x8002000002000000, 0x7, 688},
-		0x9c: {0x8000630018, 0x8009280020000000, 0x1f, 696},
-		0x9f: {0x8000030018, 0x2009000008000000, 0xf, 728},
-		0xa4: {0x210100, 0x402080000000000, 0x7, 750},
-		0xa5: {0x500, 0x240000000000000, 0x3, 758},
-		0xa6: {0x200500, 0x500100000000000, 0x7, 762},
-		0xa7: {0x10100, 0x201000000000000, 0x3, 770},
-		0xac: {0x600000, 0x180000000000, 0x3, 780},
-		0xad: {0x0, 0x0, 0x0, 784},
-		0xae: {0x600000, 0x180000000000, 0x3, 785},
-		0xaf: {0x0, 0x0, 0x0, 789},
-		0xb4: {0x200400, 0x80080000000000, 0x3, 796},
-		0xb5: {0x500, 0x240000000000000, 0x3, 800},
-		0xb6: {0x200500, 0x500100000000000, 0x7, 804},
-		0xb7: {0x200600, 0x180080000000000, 0x7, 812},
-		0xbc: {0xc0000600400, 0x80440002800000, 0xf, 4539},
-		0xbd: {0x0, 0x0, 0x0, 842},
-		0xbe: {0x600000, 0x180000000000, 0x3, 843},
-		0xbf: {0x1c8000040000, 0x2000004600000, 0xf, 4555},
-		0xc3: {0xb8800000005a4000, 0x101100000004660, 0x3ff, 4571},
-		0xc4: {0x200800, 0x40080000000000, 0x3, 2130},
-		0xc5: {0x500, 0x240000000000000, 0x3, 2134},
-		0xc6: {0x200500, 0x500100000000000, 0x7, 2138},
-		0xc7: {0x800, 0x20000000000000, 0x1, 2146},
-		0xcb: {0x800000000184000, 0x11100000000040, 0xf, 5595},
-		0xcc: {0x200040, 0x800080000000000, 0x3, 2166},
-		0xcd: {0x0, 0x0, 0x0, 2170},
-		0xce: {0x600000, 0x180000000000, 0x3, 2171},
-		0xcf: {0x40, 0x400000000000000, 0x1, 2175},
-		0xd3: {0x800000000184000, 0x11100000000040, 0xf, 5611},
-		0xd4: {0x1800000000200000, 0x2000000000a0, 0x7, 2195},
-		0xd5: {0x500, 0x240000000000000, 0x3, 2203},
-		0xd6: {0x200500, 0x500100000000000, 0x7, 2207},
-		0xd7: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
-		0xdb: {0xb8800000001a4000, 0x20400000000504, 0x1ff, 5627},
-		0xdc: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
-		0xdd: {0x0, 0x0, 0x0, 2479},
-		0xde: {0x600000, 0x180000000000, 0x3, 2480},
-		0xe4: {0x0, 0x0, 0x0, 666},
-		0xe7: {0x0, 0x0, 0x0, 666},
-		0xf6: {0x100, 0x100000000000000, 0x1, 6139},
+		Masks: [256]uint64{
+			0x04: 0x210100,
+			0x07: 0x10100,
+			0x0c: 0x600000,
+			0x14: 0x210100,
+			0x15: 0x500,
+			0x16: 0x200500,
+			0x17: 0x10100,
+			0x18: 0x3800203600,
+			0x1c: 0x600000,
+			0x1e: 0x600000,
+			0x24: 0x200100,
+			0x25: 0x500,
+			0x26: 0x200500,
+			0x27: 0x100,
+			0x2c: 0x600000,
+			0x2e: 0x600000,
+			0x34: 0x8000210008,
+			0x35: 0x500,
+			0x36: 0x200500,
+			0x37: 0x8000010008,
+			0x3c: 0x8000630018,
+			0x3e: 0x600000,
+			0x3f: 0x8000030018,
+			0x44: 0x210100,
+			0x46: 0x200000,
+			0x47: 0x10100,
+			0x4c: 0x600000,
+			0x4e: 0x600000,
+			0x54: 0x210100,
+			0x55: 0x500,
+			0x56: 0x200500,
+			0x57: 0x10100,
+			0x5c: 0x600000,
+			0x5e: 0x600000,
+			0x61: 0x10c000,
+			0x62: 0x8c000,
+			0x63: 0x8c000,
+			0x64: 0x200800,
+			0x65: 0x500,
+			0x66: 0x200500,
+			0x67: 0x800,
+			0x69: 0x10c000,
+			0x6a: 0x8c000,
+			0x6b: 0x8c000,
+			0x6c: 0x200040,
+			0x6e: 0x600000,
+			0x6f: 0x40,
+			0x71: 0x10c000,
+			0x72: 0x8c000,
+			0x73: 0x8c000,
+			0x74: 0x200800,
+			0x75: 0x500,
+			0x76: 0x200500,
+			0x77: 0x800,
+			0x79: 0x10c000,
+			0x7a: 0x8c000,
+			0x7b: 0x8c000,
+			0x7c: 0x200040,
+			0x7e: 0x600000,
+			0x7f: 0x40,
+			0x81: 0x10c000,
+			0x84: 0x200000,
+			0x85: 0x1800000000,
+			0x89: 0x10c000,
+			0x91: 0x10c000,
+			0x94: 0x8000210008,
+			0x97: 0x8000010008,
+			0x9c: 0x8000630018,
+			0x9f: 0x8000030018,
+			0xa4: 0x210100,
+			0xa5: 0x500,
+			0xa6: 0x200500,
+			0xa7: 0x10100,
+			0xac: 0x600000,
+			0xae: 0x600000,
+			0xb4: 0x200400,
+			0xb5: 0x500,
+			0xb6: 0x200500,
+			0xb7: 0x200600,
+			0xbc: 0x800c0000600000,
+			0xbe: 0x600000,
+			0xbf: 0x1c8000040000,
+			0xc3: 0xb8800000005a4000,
+			0xc4: 0x200800,
+			0xc5: 0x500,
+			0xc6: 0x200500,
+			0xc7: 0x800,
+			0xcb: 0x800000000184000,
+			0xcc: 0x200040,
+			0xce: 0x600000,
+			0xcf: 0x40,
+			0xd3: 0x800000000184000,
+			0xd4: 0x1800000000200000,
+			0xd5: 0x500,
+			0xd6: 0x200500,
+			0xd7: 0x1800000000200000,
+			0xdb: 0xb8800000001a4000,
+			0xdc: 0x1800000000200000,
+			0xde: 0x600000,
+			0xf6: 0x100,
+		},
+		Bases: [256]uint32{
+			0x00: 1,
+			0x04: 2,
+			0x05: 10,
+			0x06: 11,
+			0x07: 12,
+			0x0c: 16,
+			0x0f: 20,
+			0x14: 21,
+			0x15: 29,
+			0x16: 33,
+			0x17: 41,
+			0x18: 5162,
+			0x1c: 301,
+			0x1d: 305,
+			0x1e: 306,
+			0x1f: 310,
+			0x24: 327,
+			0x25: 331,
+			0x26: 335,
+			0x27: 343,
+			0x2c: 353,
+			0x2d: 357,
+			0x2e: 358,
+			0x2f: 362,
+			0x34: 371,
+			0x35: 387,
+			0x36: 391,
+			0x37: 399,
+			0x3c: 415,
+			0x3d: 543,
+			0x3e: 544,
+			0x3f: 548,
+			0x44: 588,
+			0x45: 596,
+			0x46: 597,
+			0x47: 599,
+			0x4c: 611,
+			0x4d: 615,
+			0x4e: 616,
+			0x4f: 620,
+			0x54: 629,
+			0x55: 637,
+			0x56: 641,
+			0x57: 649,
+			0x5c: 653,
+			0x5d: 657,
+			0x5e: 658,
+			0x5f: 662,
+			0x61: 5418,
+			0x62: 5426,
+			0x63: 5434,
+			0x64: 683,
+			0x65: 687,
+			0x66: 691,
+			0x67: 699,
+			0x69: 5442,
+			0x6a: 5450,
+			0x6b: 5458,
+			0x6c: 715,
+			0x6d: 719,
+			0x6e: 720,
+			0x6f: 724,
+			0x71: 5466,
+			0x72: 5474,
+			0x73: 5482,
+			0x74: 748,
+			0x75: 752,
+			0x76: 756,
+			0x77: 764,
+			0x79: 5490,
+			0x7a: 5498,
+			0x7b: 5506,
+			0x7c: 772,
+			0x7d: 776,
+			0x7e: 777,
+			0x7f: 781,
+			0x81: 5514,
+			0x84: 785,
+			0x85: 5522,
+			0x87: 791,
+			0x89: 5526,
+			0x8d: 5534,
+			0x91: 5535,
+			0x94: 796,
+			0x95: 812,
+			0x97: 813,
+			0x9c: 821,
+			0x9f: 949,
+			0xa4: 987,
+			0xa5: 995,
+			0xa6: 999,
+			0xa7: 1007,
+			0xac: 1017,
+			0xad: 1021,
+			0xae: 1022,
+			0xaf: 1026,
+			0xb4: 1033,
+			0xb5: 1037,
+			0xb6: 1041,
+			0xb7: 1049,
+			0xbc: 5543,
+			0xbd: 1095,
+			0xbe: 1096,
+			0xbf: 5575,
+			0xc3: 5607,
+			0xc4: 2639,
+			0xc5: 2643,
+			0xc6: 2647,
+			0xc7: 2655,
+			0xcb: 6631,
+			0xcc: 2675,
+			0xcd: 2679,
+			0xce: 2680,
+			0xcf: 2684,
+			0xd3: 6647,
+			0xd4: 2720,
+			0xd5: 2728,
+			0xd6: 2732,
+			0xd7: 2740,
+			0xdb: 6663,
+			0xdc: 3004,
+			0xdd: 3012,
+			0xde: 3013,
+			0xe4: 7175,
+			0xe7: 7176,
+			0xf6: 7177,
+		},
 	},
 	CageNoBMI2: {
-		0x00: {0x0, 0x0, 0x0, 1},
-		0x04: {0x210100, 0x402080000000000, 0x7, 2},
-		0x05: {0x0, 0x0, 0x0, 10},
-		0x06: {0x0, 0x0, 0x0, 10},
-		0x07: {0x10100, 0x201000000000000, 0x3, 11},
-		0x0c: {0x600000, 0x180000000000, 0x3, 15},
-		0x0f: {0x0, 0x0, 0x0, 19},
-		0x14: {0x210100, 0x402080000000000, 0x7, 20},
-		0x15: {0x500, 0x240000000000000, 0x3, 28},
-		0x16: {0x200500, 0x500100000000000, 0x7, 32},
-		0x17: {0x10100, 0x201000000000000, 0x3, 40},
-		0x18: {0x3800203600, 0x491000150000000, 0x7f, 4286},
-		0x1c: {0x600000, 0x180000000000, 0x3, 300},
-		0x1d: {0x0, 0x0, 0x0, 304},
-		0x1e: {0x600000, 0x180000000000, 0x3, 305},
-		0x1f: {0x0, 0x0, 0x0, 309},
-		0x24: {0x200100, 0x200080000000000, 0x3, 326},
-		0x25: {0x500, 0x240000000000000, 0x3, 330},
-		0x26: {0x200500, 0x500100000000000, 0x7, 334},
-		0x27: {0x100, 0x100000000000000, 0x1, 342},
-		0x2c: {0x600000, 0x180000000000, 0x3, 352},
-		0x2d: {0x0, 0x0, 0x0, 356},
-		0x2e: {0x600000, 0x180000000000, 0x3, 357},
-		0x2f: {0x0, 0x0, 0x0, 361},
-		0x34: {0x8000210008, 0x8008100002000000, 0xf, 370},
-		0x35: {0x500, 0x240000000000000, 0x3, 386},
-		0x36: {0x200500, 0x500100000000000, 0x7, 390},
-		0x37: {0x8000010008, 0x8002000002000000, 0x7, 398},
-		0x3c: {0x8000630018, 0x8009280020000000, 0x1f, 414},
-		0x3d: {0x0, 0x0, 0x0, 446},
-		0x3e: {0x600000, 0x180000000000, 0x3, 447},
-		0x3f: {0x8000030018, 0x2009000008000000, 0xf, 451},
-		0x44: {0x210100, 0x402080000000000, 0x7, 475},
-		0x45: {0x0, 0x0, 0x0, 483},
-		0x46: {0x200000, 0x80000000000, 0x1, 484},
-		0x47: {0x10100, 0x201000000000000, 0x3, 486},
-		0x4c: {0x600000, 0x180000000000, 0x3, 498},
-		0x4d: {0x0, 0x0, 0x0, 502},
-		0x4e: {0x600000, 0x180000000000, 0x3, 503},
-		0x4f: {0x0, 0x0, 0x0, 507},
-		0x54: {0x210100, 0x402080000000000, 0x7, 516},
-		0x55: {0x500, 0x240000000000000, 0x3, 524},
-		0x56: {0x200500, 0x500100000000000, 0x7, 528},
-		0x57: {0x10100, 0x201000000000000, 0x3, 536},
-		0x5c: {0x600000, 0x180000000000, 0x3, 540},
-		0x5d: {0x0, 0x0, 0x0, 544},
-		0x5e: {0x600000, 0x180000000000, 0x3, 545},
-		0x5f: {0x0, 0x0, 0x0, 549},
-		0x61: {0x10c000, 0x6200000000000, 0x7, 4414},
-		0x62: {0x8c000, 0x6400000000000, 0x7, 4422},
-		0x63: {0x8c000, 0x6400000000000, 0x7, 4430},
-		0x64: {0x200800, 0x40080000000000, 0x3, 570},
-		0x65: {0x500, 0x240000000000000, 0x3, 574},
-		0x66: {0x200500, 0x500100000000000, 0x7, 578},
-		0x67: {0x800, 0x20000000000000, 0x1, 586},
-		0x69: {0x10c000, 0x6200000000000, 0x7, 4438},
-		0x6a: {0x8c000, 0x6400000000000, 0x7, 4446},
-		0x6b: {0x8c000, 0x6400000000000, 0x7, 4454},
-		0x6c: {0x200060, 0x2800080000000000, 0x7, 2556},
-		0x6d: {0x0, 0x0, 0x0, 606},
-		0x6e: {0x600000, 0x180000000000, 0x3, 607},
-		0x6f: {0x60, 0x1800000000000000, 0x3, 2564},
-		0x71: {0x10c000, 0x6200000000000, 0x7, 4462},
-		0x72: {0x8c000, 0x6400000000000, 0x7, 4470},
-		0x73: {0x8c000, 0x6400000000000, 0x7, 4478},
-		0x74: {0x200800, 0x40080000000000, 0x3, 627},
-		0x75: {0x500, 0x240000000000000, 0x3, 631},
-		0x76: {0x200500, 0x500100000000000, 0x7, 635},
-		0x77: {0x800, 0x20000000000000, 0x1, 643},
-		0x79: {0x10c000, 0x6200000000000, 0x7, 4486},
-		0x7a: {0x8c000, 0x6400000000000, 0x7, 4494},
-		0x7b: {0x8c000, 0x6400000000000, 0x7, 4502},
-		0x7c: {0x200060, 0x2800080000000000, 0x7, 2568},
-		0x7d: {0x0, 0x0, 0x0, 655},
-		0x7e: {0x600000, 0x180000000000, 0x3, 656},
-		0x7f: {0x60, 0x1800000000000000, 0x3, 2576},
-		0x81: {0x10c000, 0x6200000000000, 0x7, 4510},
-		0x84: {0x200000, 0x80000000000, 0x1, 664},
-		0x85: {0x1800000000, 0x60000000, 0x3, 4518},
-		0x87: {0x0, 0x0, 0x0, 667},
-		0x89: {0x10c000, 0x6200000000000, 0x7, 4522},
-		0x8d: {0x0, 0x0, 0x0, 4530},
-		0x91: {0x10c000, 0x6200000000000, 0x7, 4531},
-		0x94: {0x8000210008, 0x8008100002000000, 0xf, 672},
-		0x95: {0x0, 0x0, 0x0, 666},
-		0x97: {0x8000010008, 0x8002000002000000, 0x7, 688},
-		0x9c: {0x8000630018, 0x8009280020000000, 0x1f, 696},
-		0x9f: {0x8000030018, 0x2009000008000000, 0xf, 728},
-		0xa4: {0x210100, 0x402080000000000, 0x7, 750},
-		0xa5: {0x500, 0x240000000000000, 0x3, 758},
-		0xa6: {0x200500, 0x500100000000000, 0x7, 762},
-		0xa7: {0x10100, 0x201000000000000, 0x3, 770},
-		0xac: {0x600000, 0x180000000000, 0x3, 780},
-		0xad: {0x0, 0x0, 0x0, 784},
-		0xae: {0x600000, 0x180000000000, 0x3, 785},
-		0xaf: {0x0, 0x0, 0x0, 789},
-		0xb4: {0x200400, 0x80080000000000, 0x3, 796},
-		0xb5: {0x500, 0x240000000000000, 0x3, 800},
-		0xb6: {0x200500, 0x500100000000000, 0x7, 804},
-		0xb7: {0x200600, 0x180080000000000, 0x7, 812},
-		0xbc: {0xc0000600400, 0x80440002800000, 0xf, 4539},
-		0xbd: {0x0, 0x0, 0x0, 842},
-		0xbe: {0x600000, 0x180000000000, 0x3, 843},
-		0xbf: {0x1c8000040000, 0x2000004600000, 0xf, 4555},
-		0xc3: {0xb8800000005a4000, 0x101100000004660, 0x3ff, 4571},
-		0xc4: {0x200800, 0x40080000000000, 0x3, 2130},
-		0xc5: {0x500, 0x240000000000000, 0x3, 2134},
-		0xc6: {0x200500, 0x500100000000000, 0x7, 2138},
-		0xc7: {0x800, 0x20000000000000, 0x1, 2146},
-		0xcb: {0x800000000184000, 0x11100000000040, 0xf, 5595},
-		0xcc: {0x200060, 0x2800080000000000, 0x7, 2580},
-		0xcd: {0x0, 0x0, 0x0, 2170},
-		0xce: {0x600000, 0x180000000000, 0x3, 2171},
-		0xcf: {0x60, 0x1800000000000000, 0x3, 2588},
-		0xd3: {0x800000000184000, 0x11100000000040, 0xf, 5611},
-		0xd4: {0x1800000000200000, 0x2000000000a0, 0x7, 2195},
-		0xd5: {0x500, 0x240000000000000, 0x3, 2203},
-		0xd6: {0x200500, 0x500100000000000, 0x7, 2207},
-		0xd7: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
-		0xdb: {0xb8800000001a4000, 0x20400000000504, 0x1ff, 5627},
-		0xdc: {0x1800000000200000, 0x2000000000a0, 0x7, 2215},
-		0xdd: {0x0, 0x0, 0x0, 2479},
-		0xde: {0x600000, 0x180000000000, 0x3, 2480},
-		0xe4: {0x0, 0x0, 0x0, 666},
-		0xe7: {0x0, 0x0, 0x0, 666},
-		0xf6: {0x100, 0x100000000000000, 0x1, 6139},
+		Masks: [256]uint64{
+			0x04: 0x210100,
+			0x07: 0x10100,
+			0x0c: 0x600000,
+			0x14: 0x210100,
+			0x15: 0x500,
+			0x16: 0x200500,
+			0x17: 0x10100,
+			0x18: 0x3800203600,
+			0x1c: 0x600000,
+			0x1e: 0x600000,
+			0x24: 0x200100,
+			0x25: 0x500,
+			0x26: 0x200500,
+			0x27: 0x100,
+			0x2c: 0x600000,
+			0x2e: 0x600000,
+			0x34: 0x8000210008,
+			0x35: 0x500,
+			0x36: 0x200500,
+			0x37: 0x8000010008,
+			0x3c: 0x8000630018,
+			0x3e: 0x600000,
+			0x3f: 0x8000030018,
+			0x44: 0x210100,
+			0x46: 0x200000,
+			0x47: 0x10100,
+			0x4c: 0x600000,
+			0x4e: 0x600000,
+			0x54: 0x210100,
+			0x55: 0x500,
+			0x56: 0x200500,
+			0x57: 0x10100,
+			0x5c: 0x600000,
+			0x5e: 0x600000,
+			0x61: 0x10c000,
+			0x62: 0x8c000,
+			0x63: 0x8c000,
+			0x64: 0x200800,
+			0x65: 0x500,
+			0x66: 0x200500,
+			0x67: 0x800,
+			0x69: 0x10c000,
+			0x6a: 0x8c000,
+			0x6b: 0x8c000,
+			0x6c: 0x200060,
+			0x6e: 0x600000,
+			0x6f: 0x60,
+			0x71: 0x10c000,
+			0x72: 0x8c000,
+			0x73: 0x8c000,
+			0x74: 0x200800,
+			0x75: 0x500,
+			0x76: 0x200500,
+			0x77: 0x800,
+			0x79: 0x10c000,
+			0x7a: 0x8c000,
+			0x7b: 0x8c000,
+			0x7c: 0x200060,
+			0x7e: 0x600000,
+			0x7f: 0x60,
+			0x81: 0x10c000,
+			0x84: 0x200000,
+			0x85: 0x1800000000,
+			0x89: 0x10c000,
+			0x91: 0x10c000,
+			0x94: 0x8000210008,
+			0x97: 0x8000010008,
+			0x9c: 0x8000630018,
+			0x9f: 0x8000030018,
+			0xa4: 0x210100,
+			0xa5: 0x500,
+			0xa6: 0x200500,
+			0xa7: 0x10100,
+			0xac: 0x600000,
+			0xae: 0x600000,
+			0xb4: 0x200400,
+			0xb5: 0x500,
+			0xb6: 0x200500,
+			0xb7: 0x200600,
+			0xbc: 0x800c0000600000,
+			0xbe: 0x600000,
+			0xbf: 0x1c8000040000,
+			0xc3: 0xb8800000005a4000,
+			0xc4: 0x200800,
+			0xc5: 0x500,
+			0xc6: 0x200500,
+			0xc7: 0x800,
+			0xcb: 0x800000000184000,
+			0xcc: 0x200060,
+			0xce: 0x600000,
+			0xcf: 0x60,
+			0xd3: 0x800000000184000,
+			0xd4: 0x1800000000200000,
+			0xd5: 0x500,
+			0xd6: 0x200500,
+			0xd7: 0x1800000000200000,
+			0xdb: 0xb8800000001a4000,
+			0xdc: 0x1800000000200000,
+			0xde: 0x600000,
+			0xf6: 0x100,
+		},
+		Bases: [256]uint32{
+			0x00: 1,
+			0x04: 2,
+			0x05: 10,
+			0x06: 11,
+			0x07: 12,
+			0x0c: 16,
+			0x0f: 20,
+			0x14: 21,
+			0x15: 29,
+			0x16: 33,
+			0x17: 41,
+			0x18: 5162,
+			0x1c: 301,
+			0x1d: 305,
+			0x1e: 306,
+			0x1f: 310,
+			0x24: 327,
+			0x25: 331,
+			0x26: 335,
+			0x27: 343,
+			0x2c: 353,
+			0x2d: 357,
+			0x2e: 358,
+			0x2f: 362,
+			0x34: 371,
+			0x35: 387,
+			0x36: 391,
+			0x37: 399,
+			0x3c: 415,
+			0x3d: 543,
+			0x3e: 544,
+			0x3f: 548,
+			0x44: 588,
+			0x45: 596,
+			0x46: 597,
+			0x47: 599,
+			0x4c: 611,
+			0x4d: 615,
+			0x4e: 616,
+			0x4f: 620,
+			0x54: 629,
+			0x55: 637,
+			0x56: 641,
+			0x57: 649,
+			0x5c: 653,
+			0x5d: 657,
+			0x5e: 658,
+			0x5f: 662,
+			0x61: 5418,
+			0x62: 5426,
+			0x63: 5434,
+			0x64: 683,
+			0x65: 687,
+			0x66: 691,
+			0x67: 699,
+			0x69: 5442,
+			0x6a: 5450,
+			0x6b: 5458,
+			0x6c: 3154,
+			0x6d: 719,
+			0x6e: 720,
+			0x6f: 3162,
+			0x71: 5466,
+			0x72: 5474,
+			0x73: 5482,
+			0x74: 748,
+			0x75: 752,
+			0x76: 756,
+			0x77: 764,
+			0x79: 5490,
+			0x7a: 5498,
+			0x7b: 5506,
+			0x7c: 3166,
+			0x7d: 776,
+			0x7e: 777,
+			0x7f: 3174,
+			0x81: 5514,
+			0x84: 785,
+			0x85: 5522,
+			0x87: 791,
+			0x89: 5526,
+			0x8d: 5534,
+			0x91: 5535,
+			0x94: 796,
+			0x95: 812,
+			0x97: 813,
+			0x9c: 821,
+			0x9f: 949,
+			0xa4: 987,
+			0xa5: 995,
+			0xa6: 999,
+			0xa7: 1007,
+			0xac: 1017,
+			0xad: 1021,
+			0xae: 1022,
+			0xaf: 1026,
+			0xb4: 1033,
+			0xb5: 1037,
+			0xb6: 1041,
+			0xb7: 1049,
+			0xbc: 5543,
+			0xbd: 1095,
+			0xbe: 1096,
+			0xbf: 5575,
+			0xc3: 5607,
+			0xc4: 2639,
+			0xc5: 2643,
+			0xc6: 2647,
+			0xc7: 2655,
+			0xcb: 6631,
+			0xcc: 3178,
+			0xcd: 2679,
+			0xce: 2680,
+			0xcf: 3186,
+			0xd3: 6647,
+			0xd4: 2720,
+			0xd5: 2728,
+			0xd6: 2732,
+			0xd7: 2740,
+			0xdb: 6663,
+			0xdc: 3004,
+			0xdd: 3012,
+			0xde: 3013,
+			0xe4: 7175,
+			0xe7: 7176,
+			0xf6: 7177,
+		},
 	},
 }
 
 // RegClass gives the class bits of a slot's byte of registers.
 var RegClass = [256]uint32{
-	0x70000, 0x20000, 0x20000, 0x20008, 0x20020, 0x220000, 0x20000, 0x220000,
-	0x220000, 0x220000, 0xa0000, 0x220000, 0x220000, 0x0, 0x0, 0x0,
-	0x10080, 0x40080, 0x80, 0x88, 0xa0, 0x200080, 0x80, 0x200080,
-	0x200080, 0x200080, 0x80080, 0x200080, 0x200080, 0x0, 0x0, 0x0,
-	0x10080, 0x80, 0x40080, 0x88, 0xa0, 0x200080, 0x80, 0x200080,
-	0x200080, 0x200080, 0x80080, 0x200080, 0x200080, 0x0, 0x0, 0x0,
-	0x10010, 0x10, 0x10, 0x40018, 0x30, 0x200010, 0x10, 0x200010,
-	0x200010, 0x200010, 0x80010, 0x200010, 0x200010, 0x0, 0x0, 0x0,
-	0x10040, 0x40, 0x40, 0x48, 0x40060, 0x200040, 0x40, 0x200040,
-	0x200040, 0x200040, 0x80040, 0x200040, 0x200040, 0x0, 0x0, 0x0,
-	0x410000, 0x400000, 0x400000, 0x400008, 0x400020, 0x640000, 0x400000, 0x600000,
-	0x600000, 0x600000, 0x480000, 0x600000, 0x600000, 0x0, 0x0, 0x0,
-	0x10000, 0x0, 0x0, 0x8, 0x20, 0x200000, 0x40000, 0x200000,
-	0x200000, 0x200000, 0x80000, 0x200000, 0x200000, 0x0, 0x0, 0x0,
-	0x410000, 0x400000, 0x400000, 0x400008, 0x400020, 0x600000, 0x400000, 0x640000,
-	0x600000, 0x600000, 0x480000, 0x600000, 0x600000, 0x0, 0x0, 0x0,
-	0x410000, 0x400000, 0x400000, 0x400008, 0x400020, 0x600000, 0x400000, 0x600000,
-	0x640000, 0x600000, 0x480000, 0x600000, 0x600000, 0x0, 0x0, 0x0,
-	0x410000, 0x400000, 0x400000, 0x400008, 0x400020, 0x600000, 0x400000, 0x600000,
-	0x600000, 0x640000, 0x480000, 0x600000, 0x600000, 0x0, 0x0, 0x0,
-	0x110080, 0x100080, 0x100080, 0x100088, 0x1000a0, 0x300080, 0x100080, 0x300080,
-	0x300080, 0x300080, 0x1c0080, 0x300080, 0x300080, 0x0, 0x0, 0x0,
-	0x410000, 0x400000, 0x400000, 0x400008, 0x400020, 0x600000, 0x400000, 0x600000,
-	0x600000, 0x600000, 0x480000, 0x640000, 0x600000, 0x0, 0x0, 0x0,
-	0x410000, 0x400000, 0x400000, 0x400008, 0x400020, 0x600000, 0x400000, 0x600000,
-	0x600000, 0x600000, 0x480000, 0x600000, 0x640000, 0x0, 0x0, 0x0,
-	0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0,
-	0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0,
-	0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0,
-	0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0,
-	0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0,
-	0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0,
+	0x70000, 0x20000, 0x20000, 0x20008, 0x20020, 0x220000, 0x820000, 0x1220000,
+	0x2220000, 0x4220000, 0xa0000, 0x220000, 0x220001, 0x1, 0x1, 0x1,
+	0x10080, 0x40080, 0x80, 0x88, 0xa0, 0x200080, 0x800080, 0x1200080,
+	0x2200080, 0x4200080, 0x80080, 0x200080, 0x200081, 0x1, 0x1, 0x1,
+	0x10080, 0x80, 0x40080, 0x88, 0xa0, 0x200080, 0x800080, 0x1200080,
+	0x2200080, 0x4200080, 0x80080, 0x200080, 0x200081, 0x1, 0x1, 0x1,
+	0x10010, 0x10, 0x10, 0x40018, 0x30, 0x200010, 0x800010, 0x1200010,
+	0x2200010, 0x4200010, 0x80010, 0x200010, 0x200011, 0x1, 0x1, 0x1,
+	0x10040, 0x40, 0x40, 0x48, 0x40060, 0x200040, 0x800040, 0x1200040,
+	0x2200040, 0x4200040, 0x80040, 0x200040, 0x200041, 0x1, 0x1, 0x1,
+	0x410000, 0x400000, 0x400000, 0x400008, 0x400020, 0x640000, 0xc00000, 0x1600000,
+	0x2600000, 0x4600000, 0x480000, 0x600000, 0x600001, 0x1, 0x1, 0x1,
+	0x810000, 0x800000, 0x800000, 0x800008, 0x800020, 0xa00000, 0x840000, 0x1a00000,
+	0x2a00000, 0x4a00000, 0x880000, 0xa00000, 0xa00001, 0x800001, 0x800001, 0x800001,
+	0x1410000, 0x1400000, 0x1400000, 0x1400008, 0x1400020, 0x1600000, 0x1c00000, 0x1640000,
+	0x3600000, 0x5600000, 0x1480000, 0x1600000, 0x1600001, 0x1000001, 0x1000001, 0x1000001,
+	0x2410000, 0x2400000, 0x2400000, 0x2400008, 0x2400020, 0x2600000, 0x2c00000, 0x3600000,
+	0x2640000, 0x6600000, 0x2480000, 0x2600000, 0x2600001, 0x2000001, 0x2000001, 0x2000001,
+	0x4410000, 0x4400000, 0x4400000, 0x4400008, 0x4400020, 0x4600000, 0x4c00000, 0x5600000,
+	0x6600000, 0x4640000, 0x4480000, 0x4600000, 0x4600001, 0x4000001, 0x4000001, 0x4000001,
+	0x110080, 0x100080, 0x100080, 0x100088, 0x1000a0, 0x300080, 0x900080, 0x1300080,
+	0x2300080, 0x4300080, 0x1c0080, 0x300080, 0x300081, 0x1, 0x1, 0x1,
+	0x410000, 0x400000, 0x400000, 0x400008, 0x400020, 0x600000, 0xc00000, 0x1600000,
+	0x2600000, 0x4600000, 0x480000, 0x640000, 0x600001, 0x1, 0x1, 0x1,
+	0x410001, 0x400001, 0x400001, 0x400009, 0x400021, 0x600001, 0xc00001, 0x1600001,
+	0x2600001, 0x4600001, 0x480001, 0x600001, 0x640001, 0x1, 0x1, 0x1,
+	0x1, 0x1, 0x1, 0x1, 0x1, 0x1, 0x800001, 0x1000001,
+	0x2000001, 0x4000001, 0x1, 0x1, 0x1, 0x1, 0x1, 0x1,
+	0x1, 0x1, 0x1, 0x1, 0x1, 0x1, 0x800001, 0x1000001,
+	0x2000001, 0x4000001, 0x1, 0x1, 0x1, 0x1, 0x1, 0x1,
+	0x1, 0x1, 0x1, 0x1, 0x1, 0x1, 0x800001, 0x1000001,
+	0x2000001, 0x4000001, 0x1, 0x1, 0x1, 0x1, 0x1, 0x1,
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/bpfjit/bpfjit/gen/describe"
 )
@@ -11,15 +12,20 @@ import (
 // hold: R0 to R10, AX, and r9, the frame of a private stack.
 var native = [13]uint8{0, 7, 6, 2, 1, 8, 3, 13, 14, 15, 5, 10, 9}
 
+// lastRegister is AX, the last one that a slot may name by itself.
+const lastRegister = 11
+
 // Tables is what the encoder needs, before it is written out.
 type Tables struct {
 	desc    *Description
 	Bits    [][16]uint64 // contributions of a register to a head; 0 is none
 	Steps   []*Step
 	Rows    []*Row
-	Index   []uint16             // of RowIndex
-	Finders map[string][]Finder  // by profile, then by opcode
-	lists   map[string][]rowList // by profile, then by form number
+	Index   []uint16                  // of RowIndex
+	Pairs   [][2]int                  // of Dst and Src that the first step of a row has
+	Finders map[string][]Finder       // by profile, then by opcode
+	lists   map[string][]rowList      // by profile, then by form number
+	forms   map[string]*describe.Form // by name
 	used    map[*describe.Row]bool
 	cases   map[rowCase]*Row   // rows already made, by what they come from
 	rowKey  map[string]*Row    // likewise, by content
@@ -58,7 +64,29 @@ type Row struct {
 	Steps  []*Step
 	Kind   string
 	Short  uint8
+	Pair   int
+	Check  Check
 	source *describe.Row
+}
+
+// Check is what a slot must be like to have a row: its bits in Mask are those
+// of Value, and its class has none of the bits in Refuse.
+type Check struct {
+	Mask, Value uint64
+	Refuse      uint32
+}
+
+// checkOf returns the check of a form.
+func checkOf(f *describe.Form) Check {
+	var c Check
+	c.Mask, c.Value = f.Match()
+	c.Refuse = classBad
+	for i, o := range []describe.Field{f.Dst, f.Src} {
+		if o.Use == "w" || o.Use == "rw" {
+			c.Refuse |= []uint32{classDstR10, classSrcR10}[i]
+		}
+	}
+	return c
 }
 
 // Size returns the bytes of a row's steps.
@@ -84,30 +112,40 @@ func (r *Row) emitted() int {
 	return len(r.Steps)
 }
 
+// noted tells whether package jit wants to know where a form's code is: of
+// constants that stand for addresses, and of accesses to an arena.
+func noted(form string) bool {
+	switch form {
+	case "ld.imm64", "ld.second":
+		return false
+	}
+	return strings.HasPrefix(form, "ld.") || strings.HasPrefix(form, "arena") || strings.Contains(form, ".probe32")
+}
+
 var args = map[string]string{"imm": "ArgImm", "off": "ArgOff", "vsyscall": "ArgVsyscall", "limit": "ArgLimit",
 	"percpu": "ArgPercpu", "user": "ArgUser"}
 
 // Build makes the tables, or says which line can't be had.
 func Build(d *Description) (*Tables, error) {
-	t := &Tables{desc: d, Finders: map[string][]Finder{}, lists: map[string][]rowList{}, used: map[*describe.Row]bool{},
+	t := &Tables{desc: d, Finders: map[string][]Finder{}, lists: map[string][]rowList{}, forms: map[string]*describe.Form{}, used: map[*describe.Row]bool{},
 		cases: map[rowCase]*Row{}, rowKey: map[string]*Row{}, bitKey: map[[16]uint64]int{}}
 	t.bits([16]uint64{})
-	t.Rows = []*Row{{Kind: "None"}}
-	t.Index = []uint16{0} // for opcodes without rows
-	known := map[string]int{}
+	t.Pairs = [][2]int{{0, 0}}
+	t.Rows = []*Row{{Kind: "None", Check: Check{Value: 1}}} // no slot has it
+	t.Index = []uint16{0}                                   // for opcodes without rows
 	for _, f := range d.Forms {
-		known[f.Name] = f.Number
+		t.forms[f.Name] = f
 	}
 	for _, profile := range describe.ProfileNames {
 		lists := make([]rowList, len(d.Forms)+1)
 		for i := range d.Rows {
 			r := &d.Rows[i]
-			n := known[r.Form]
-			if n == 0 {
+			f := t.forms[r.Form]
+			if f == nil {
 				return nil, fmt.Errorf("%s:%d: bpf.txt has no form %q", r.File, r.Line, r.Form)
 			}
 			if slices.Contains(r.Profiles, profile) {
-				lists[n] = append(lists[n], r)
+				lists[f.Number] = append(lists[f.Number], r)
 			}
 		}
 		t.lists[profile] = lists
@@ -170,7 +208,7 @@ func depends(r *describe.Row) uint32 {
 
 // makeRow makes the row of r for instructions of a class.
 func (t *Tables) makeRow(r *describe.Row, c Class) (*Row, error) {
-	row := &Row{Kind: "Plain", source: r}
+	row := &Row{Kind: "Plain", Check: checkOf(t.forms[r.Form]), source: r}
 	if r.Compiler {
 		row.Kind = "Compiler"
 	}
@@ -195,6 +233,8 @@ func (t *Tables) makeRow(r *describe.Row, c Class) (*Row, error) {
 					return nil, fmt.Errorf("line %d: a jump must be the last step", s.Line)
 				case s.Enc.Short == 0:
 					row.Kind = "Charge"
+				case s.Enc.Short == 0xeb && r.Form == "jmp.gotol":
+					row.Kind = "Gotol"
 				case s.Enc.Short == 0xeb:
 					row.Kind = "Ja"
 				default:
@@ -219,6 +259,9 @@ func (t *Tables) makeRow(r *describe.Row, c Class) (*Row, error) {
 	}
 	if row.Kind != "Special" {
 		row.Steps = fuse(row.Steps)
+	}
+	if row.Kind == "Plain" && noted(r.Form) {
+		row.Kind = "Noted"
 	}
 	if len(row.Steps) > 16 || row.Size() > 127 {
 		return nil, fmt.Errorf("%d steps of %d bytes, at most 16 of 127 fit", len(row.Steps), row.Size())
@@ -366,15 +409,18 @@ func (st *Step) tail(s *describe.Step, wide bool) ([]byte, error) {
 
 // intern numbers a row; rows of the same content have one number.
 func (t *Tables) intern(row *Row) *Row {
-	key := fmt.Sprint(row.Kind, row.Short)
+	key := fmt.Sprint(row.Kind, row.Short, row.Check)
 	for _, s := range row.Steps {
 		s.Dst, s.Src = t.bits(s.dst), t.bits(s.src)
 		s.key = fmt.Sprint(s.Head, s.N, s.Last, s.Disp, s.Imm, s.Arg, s.Dst, s.Src, ";")
 		key += s.key
 	}
 	if r, ok := t.rowKey[key]; ok {
-		row.Number, row.First = r.Number, r.First
+		row.Number, row.First, row.Pair = r.Number, r.First, r.Pair
 		return row
+	}
+	if row.emitted() > 0 {
+		row.Pair = t.pair([2]int{row.Steps[0].Dst, row.Steps[0].Src})
 	}
 	row.Number, row.First = len(t.Rows), t.place(row.Steps)
 	t.rowKey[key] = row
@@ -402,4 +448,14 @@ func (t *Tables) bits(b [16]uint64) int {
 	t.bitKey[b] = len(t.Bits)
 	t.Bits = append(t.Bits, b)
 	return t.bitKey[b]
+}
+
+// pair returns where a pair is in Pairs.
+func (t *Tables) pair(p [2]int) int {
+	i := slices.Index(t.Pairs, p)
+	if i < 0 {
+		i = len(t.Pairs)
+		t.Pairs = append(t.Pairs, p)
+	}
+	return i
 }

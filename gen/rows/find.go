@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"maps"
 	"math/bits"
 	"slices"
 
@@ -13,7 +12,7 @@ import (
 // on.
 type Class uint32
 
-// The bits of a class, as in tables. The lowest three are free.
+// The bits of a class, as in tables.
 const (
 	classDstR3 = 1 << (iota + 3)
 	classSrcR3
@@ -35,6 +34,9 @@ const (
 	classSrcR10
 	classDst8
 	classSrc8
+	classUsesR6 // and R7, R8, R9 above it
+
+	classBad = 1
 
 	classBits = 23
 	// classRegs are the bits that depend on registers alone.
@@ -78,9 +80,19 @@ func class(in Insn) Class {
 }
 
 // Finder mirrors tables.Finder: the row of an instruction with the key k is
-// Index[Base + Last & the upper half of (k&Mask)*Mul].
+// Index[Base + the bits of k that are in Mask, side by side].
 type Finder struct {
-	Mask, Mul, Last, Base uint64
+	Mask uint64
+	Base int
+}
+
+// find returns where in Index the row of a key is.
+func (f *Finder) find(k uint64) int {
+	i := 0
+	for n, m := 0, f.Mask; m != 0; n, m = n+1, m&(m-1) {
+		i |= int(k>>bits.TrailingZeros64(m)&1) << n
+	}
+	return f.Base + i
 }
 
 // key returns what a Finder works on: the class, and above it the slot
@@ -138,15 +150,10 @@ func (t *Tables) keys(profile string, forms []*describe.Form) (map[uint64]uint16
 		return rows, nil
 	}
 	mask := uint64(1)<<classBits - 1
-	if len(forms) > 1 {
-		s, _, err := describe.Select(forms)
-		if err != nil {
-			return nil, err
-		}
-		field := uint64(s.Mask)<<s.Shift | uint64(s.Low)<<s.LowShift
-		if mask |= field << classBits; field<<classBits>>classBits != field {
-			return nil, fmt.Errorf("opcode %02x: a key doesn't hold all of the bits %#x", forms[0].Op, field)
-		}
+	for _, f := range forms[1:] { // what tells it from the first one
+		m1, v1 := forms[0].Match()
+		m2, v2 := f.Match()
+		mask |= (v1 ^ v2) & m1 & m2 << classBits
 	}
 	for _, f := range forms {
 		for in := range instances(f) {
@@ -166,41 +173,22 @@ func (t *Tables) keys(profile string, forms []*describe.Form) (map[uint64]uint16
 	return rows, nil
 }
 
-// finder makes a finder and enters its rows into Index. The multiplier brings
-// the bits of the mask together: it is searched by trial, always in the same
-// order, for the smallest window.
+// maxWindow is the largest number of bits that a finder may have.
+const maxWindow = 10
+
+// finder makes a finder and enters its rows into Index.
 func (t *Tables) finder(rows map[uint64]uint16) (Finder, error) {
-	var f Finder
-	f.Mask = neededBits(rows)
-	short := map[uint64]uint16{}
-	different := map[uint16]bool{}
+	f := Finder{Mask: neededBits(rows)}
+	n := bits.OnesCount64(f.Mask)
+	if n > maxWindow {
+		return f, fmt.Errorf("%d bits of %#x tell the rows apart, at most %d fit", n, f.Mask, maxWindow)
+	}
+	w := make([]uint16, 1<<n)
 	for k, row := range rows {
-		short[k&f.Mask] = row
-		different[row] = true
+		w[f.find(k)] = row
 	}
-	keys := slices.Sorted(maps.Keys(short))
-	random := uint64(1)
-	for size := bits.Len(uint(max(1, len(different)) - 1)); size <= bits.OnesCount64(f.Mask)+3; size++ {
-		f.Last = 1<<size - 1
-		for range 4000 {
-			f.Mul = 0
-			for m := f.Mask; m != 0; m &= m - 1 {
-				random ^= random << 13
-				random ^= random >> 7
-				random ^= random << 17
-				// Bit b goes to bit 'to' of the upper half.
-				b, to := bits.TrailingZeros64(m), int(random%uint64(max(1, size)))
-				if to < b {
-					f.Mul |= 1 << (64 + to - b)
-				}
-			}
-			if w := f.window(keys, short); w != nil {
-				f.Base = uint64(t.window(w))
-				return f, nil
-			}
-		}
-	}
-	return f, fmt.Errorf("no multiplier tells the %d keys of %#x apart", len(keys), f.Mask)
+	f.Base = t.window(w)
+	return f, nil
 }
 
 // window returns where a window stands in Index.
@@ -235,19 +223,4 @@ func neededBits(rows map[uint64]uint16) uint64 {
 		}
 	}
 	return mask
-}
-
-// window lays out the rows of a finder; nil if two of them meet.
-func (f *Finder) window(keys []uint64, rows map[uint64]uint16) []uint16 {
-	w := make([]uint16, f.Last+1)
-	taken := make([]bool, f.Last+1)
-	for _, k := range keys {
-		i, _ := bits.Mul64(k, f.Mul)
-		i &= f.Last
-		if taken[i] && w[i] != rows[k] {
-			return nil
-		}
-		taken[i], w[i] = true, rows[k]
-	}
-	return w
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"math/bits"
 	"regexp"
 	"slices"
 	"strings"
@@ -185,8 +184,7 @@ func (t *Tables) proveForm(profile string, f *describe.Form, reached map[int]boo
 			return err
 		}
 		finder := &t.Finders[profile][f.Op]
-		i, _ := bits.Mul64(key(f.Op, in)&finder.Mask, finder.Mul)
-		if found := int(t.Index[finder.Base+i&finder.Last]); found != row.Number && row.Number != 0 {
+		if found := int(t.Index[finder.find(key(f.Op, in))]); found != row.Number && row.Number != 0 {
 			return fmt.Errorf("BUG: %s %+v: the finder gives row %d, not %d", f.Name, in, found, row.Number)
 		}
 		if row.Kind == "None" {

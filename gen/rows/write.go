@@ -42,16 +42,21 @@ func (t *Tables) writeSteps(b *bytes.Buffer) {
 	for _, r := range t.Rows {
 		var fields []string
 		add := func(format string, args ...any) { fields = append(fields, fmt.Sprintf(format, args...)) }
-		var adds uint64
 		if r.emitted() > 0 {
 			add("Step: Step%s", r.Steps[0].literal())
-			adds = uint64(r.Size())
+		}
+		if r.Check.Mask != 0 {
+			add("Mask: %#x", r.Check.Mask)
+		}
+		add("Value: %#x", r.Check.Value)
+		if r.Check.Refuse != 0 {
+			add("Refuse: %#x", r.Check.Refuse)
+		}
+		if r.Pair != 0 {
+			add("Pair: %d", 256*r.Pair)
 		}
 		if r.Kind != "Plain" && r.Kind != "None" {
-			adds |= 1 << 32
-		}
-		if adds != 0 {
-			add("Adds: %#x", adds)
+			add("Mark: 1")
 		}
 		if len(r.Steps) > 0 {
 			add("First: %d, Count: %d, Size: %d, Last: %d", r.First, len(r.Steps), r.Size(), r.last())
@@ -70,6 +75,11 @@ func (t *Tables) writeSteps(b *bytes.Buffer) {
 			fmt.Fprintf(b, " // %s, x86.txt:%d", r.source.Form, r.source.Line)
 		}
 		b.WriteString("\n")
+	}
+	b.WriteString("}\n\n// Pairs are the Dst and Src of the first steps of rows.\n")
+	fmt.Fprintf(b, "var Pairs = [%d][2]uint16{", len(t.Pairs))
+	for _, p := range t.Pairs {
+		fmt.Fprintf(b, "{%d, %d}, ", 16*p[0], 16*p[1])
 	}
 	b.WriteString("}\n\n")
 }
@@ -110,28 +120,46 @@ func (t *Tables) writeFinders(b *bytes.Buffer) {
 		}
 		fmt.Fprintf(b, "%d, ", id)
 	}
-	b.WriteString("\n}\n\n// Finders says for each profile how to find the row of an opcode.\nvar Finders = [NumProfiles][256]Finder{\n")
+	b.WriteString("\n}\n\n// Finders says for each profile how to find the row of an opcode.\nvar Finders = [NumProfiles]Finder{\n")
 	for i, name := range describe.ProfileNames {
-		fmt.Fprintf(b, "%s: {\n", []string{"Kernel", "KernelNoBMI2", "V513", "Cage", "CageNoBMI2"}[i])
+		fmt.Fprintf(b, "%s: {\nMasks: [256]uint64{\n", []string{"Kernel", "KernelNoBMI2", "V513", "Cage", "CageNoBMI2"}[i])
 		for op, f := range t.Finders[name] {
-			if f != (Finder{}) {
-				fmt.Fprintf(b, "%#02x: {%#x, %#x, %#x, %d},\n", op, f.Mask, f.Mul, f.Last, f.Base)
+			if f.Mask != 0 {
+				fmt.Fprintf(b, "%#02x: %#x,\n", op, f.Mask)
 			}
 		}
-		b.WriteString("},\n")
+		b.WriteString("},\nBases: [256]uint32{\n")
+		for op, f := range t.Finders[name] {
+			if f.Base != 0 {
+				fmt.Fprintf(b, "%#02x: %d,\n", op, f.Base)
+			}
+		}
+		b.WriteString("},\n},\n")
 	}
 	b.WriteString("}\n\n// RegClass gives the class bits of a slot's byte of registers.\nvar RegClass = [256]uint32{")
 	for regs := range 256 {
 		if regs%8 == 0 {
 			b.WriteString("\n")
 		}
-		var c Class
-		if regs&15 < len(native) && regs>>4 < len(native) {
-			c = class(Insn{Dst: uint8(regs & 15), Src: uint8(regs >> 4)}) & classRegs
-		}
-		fmt.Fprintf(b, "%#x, ", c)
+		fmt.Fprintf(b, "%#x, ", regClass(uint8(regs&15), uint8(regs>>4)))
 	}
 	b.WriteString("\n}\n")
+}
+
+// regClass returns the class bits of registers.
+func regClass(dst, src uint8) (c Class) {
+	if int(dst) < len(native) && int(src) < len(native) {
+		c = class(Insn{Dst: dst, Src: src}) & classRegs
+	}
+	if max(dst, src) > lastRegister {
+		c |= classBad
+	}
+	for _, r := range [2]uint8{dst, src} {
+		if r >= 6 && r <= 9 {
+			c |= classUsesR6 << (r - 6)
+		}
+	}
+	return c
 }
 
 // Vectors returns one instance of every row and length, with its bytes, for

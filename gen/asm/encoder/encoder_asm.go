@@ -1,429 +1,519 @@
-// Command encoder generates the assembly of package encoder: finding the row
-// of every instruction of a program, and writing the bytes of all rows.
+// Command encoder generates the assembly of package encoder: writing the draft
+// of a program, and joining it.
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// Offsets into encoder.measureJob and encoder.emitJob. A test pins them, and
+// Offsets into encoder.writeJob and encoder.joinJob. A test pins them, and
 // those below, to the structs.
 const (
-	jobInsns = 0
-	jobRows  = 8
-	jobOut   = 16 // pos, or ends
-	jobMarks = 24 // marks, or gaps
-	jobNext  = 32
-	jobStop  = 40
-	jobCount = 48
-	jobTable = 56
+	writeInsns   = 0
+	writeEnds    = 8
+	writeRanks   = 16
+	writeMarks   = 24
+	writeFinder  = 32
+	writeLookup  = 40
+	writeScratch = 48
+	writeRows    = 56
+	writeSteps   = 64
+	writeBits    = 72
+	writeAt      = 80
+	writeNext    = 88
+	writeStop    = 96
+	writeClass   = 104
 
-	measureFirst   = 64
-	measureFinders = 72
-	measureIndex   = 80
-	measureClass   = 88
-
-	emitSteps   = 64
-	emitBits    = 72
-	emitNumRows = 80
-	emitCode    = 88
-	emitRoom    = 96
-	emitAt      = 104
-	emitMark    = 112
-	emitGaps    = 120
+	joinFrom  = 0
+	joinEnds  = 8
+	joinMarks = 16
+	joinGaps  = 24
+	joinTo    = 32
+	joinOut   = 40
+	joinNext  = 48
+	joinStop  = 56
+	joinSlot  = 64
+	joinEnd   = 72
+	joinShift = 80
 )
 
 // Offsets into abi.Insn.
 const (
-	insnOp   = 0
 	insnRegs = 1
 	insnOff  = 2
 )
 
-// Offsets into tables.Finder; its size is 1<<finderShift.
+// Offsets into encoder.scratch, encoder.finder, encoder.lookup and
+// encoder.quickRow.
 const (
-	finderMask  = 0
-	finderMul   = 8
-	finderLast  = 16
-	finderBase  = 24
-	finderShift = 5
+	scratchFields = 0
+	scratchClass  = 2304
+
+	finderMasks = 0
+	finderBases = 2048
+	finderClass = 3072
+
+	lookupIndex = 65536
+	lookupPairs = 98304
+
+	quickHead  = 0
+	quickPlace = 16
+	quickMask  = 32
+	quickValue = 40
+	quickLen   = 48
+	quickPair  = 56
+	quickMark  = 60
 )
 
-// Offsets into tables.Step and tables.Row, which begins with a Step, and
-// their sizes.
+// Offsets into tables.Step and tables.Row.
 const (
-	stepHead  = 0
-	stepDst   = 8
-	stepSrc   = 10
-	stepDisp  = 12
-	stepImm   = 13
-	stepLen   = 14
-	stepShift = 4
+	stepHead = 0
+	stepDst  = 8
+	stepSrc  = 10
+	stepDisp = 12
+	stepImm  = 13
+	stepLen  = 14
+	stepSize = 16
 
-	rowAdds  = 16
-	rowMarks = 20 // the upper half of Adds
-	rowFirst = 24
-	rowMore  = 30
-	rowShift = 5
+	rowMask   = 16
+	rowValue  = 24
+	rowRefuse = 32
+	rowFirst  = 40
+	rowMore   = 45
 )
 
-// classBits is tables.ClassBits.
-const classBits = 23
+// Offsets into encoder.Mark and encoder.Gap.
+const (
+	markSlot = 0
+	markRow  = 4
+	markSize = 8
+	gapBytes = 0
+	gapLen   = 8
+)
+
+// Numbers of tables and abi.
+const (
+	classBits = 23
+	opLdImm64 = 0x18
+)
 
 func main() {
 	ConstraintExpr("amd64")
 	ConstraintExpr("!purego")
-	measure()
-	emit()
+	classify()
+	write()
+	join()
 	Generate()
 }
 
-// field is a field of the job.
-func field(job Mem, offset int) Mem { return job.Offset(offset) }
-
-// slot is instruction i.
-func slot(insns, i reg.Register, offset int) Mem {
-	return Mem{Base: insns, Index: i, Scale: 8, Disp: offset}
+// result is where the function's boolean result is.
+func result() Mem {
+	r, err := ReturnIndex(0).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	return r.Addr
 }
 
-// peel copies the last instruction to the stack and an empty slot behind it,
-// so that reading two slots stays inside. insns becomes the address that has
-// the copy at index i.
-func peel(copied Mem, insns, i, t reg.GPVirtual) {
-	Comment("The last one is read from a copy, with an empty slot behind it.")
-	MOVQ(slot(insns, i, 0), t)
-	MOVQ(t, copied)
-	MOVQ(I32(0), copied.Offset(8))
-	LEAQ(copied, insns)
-	MOVQ(i, t)
-	SHLQ(U8(3), t)
-	SUBQ(t, insns)
-}
-
-// lanes makes a constant of eight 16-bit words.
-func lanes(name string, words [8]int16) Mem {
+// wide makes a constant of eight 32-bit words.
+func wide(name string, word uint32) Mem {
 	m := GLOBL(name, RODATA|NOPTR)
-	for i, w := range words {
-		DATA(2*i, U16(uint16(w)))
+	for i := range 8 {
+		DATA(4*i, U32(word))
 	}
 	return m
 }
 
-// The tests of an instruction's constants, eight at a time: a value is in the
-// range lo to hi if value+bias > limit in signed words that wrap, where
-// hi+bias is the largest word. The order is that of the class bits from
-// tables.ClassImm8 on.
-var ranges = [8]struct{ lo, hi int }{
-	{-128, 127},  // Imm8
-	{-32768, -1}, // ImmNeg: the words are saturated
-	{0, 0},       // ImmZero
-	{1, 1},       // ImmOne
-	{0, 0},       // HighZero
-	{-1, -1},     // HighOnes
-	{-128, 127},  // Off8
-	{0, 0},       // OffZero
+// narrow makes a constant of sixteen 16-bit words.
+func narrow(name string, word uint16) Mem { return wide(name, uint32(word)<<16|uint32(word)) }
+
+// A property is a class bit that comes from a slot's constants, in the order
+// of tables.ClassImm8 and so on.
+type property struct {
+	name string
+	// test leaves ones in the words of to for which the property holds.
+	test func(to reg.VecVirtual)
 }
 
-func measure() {
-	var bias, limit [8]int16
-	for i, r := range ranges {
-		bias[i] = int16(0x7fff - r.hi)
-		limit[i] = int16(0x7fff - (r.hi - r.lo) - 1)
-	}
-	biases, limits := lanes("biases", bias), lanes("limits", limit)
+// firstProperty is the class bit of the first property.
+const firstProperty = 0x100
 
-	TEXT("measureAVO", NOSPLIT, "func(job *[12]uint64) (ok bool)")
+func classify() {
+	TEXT("classifyAVO", NOSPLIT, "func(insns, scratch *uint64, from, to int) (ok bool)")
 	Pragma("noescape")
-	Doc("measureAVO measures the instructions from job.next up to job.stop. It moves",
-		"job.next on, and returns false at an instruction that has no row.")
-	job := Mem{Base: Load(Param("job"), GP64())}
-	insns, rows, pos, marks, table := GP64(), GP64(), GP64(), GP64(), GP64()
-	finders, index, class := GP64(), GP64(), GP64()
-	i, p := GP64(), GP64()
-	f, c := GP64(), GP64()
-	key, found := reg.RAX, reg.RDX // as MULQ wants them
-	copied, end := AllocLocal(16), AllocLocal(8)
-	two, imms, offs, bytes, bias8, limit8 := XMM(), XMM(), XMM(), XMM(), XMM(), XMM()
-
-	Comment("end = min(stop, count-1)")
-	MOVQ(field(job, jobStop), key)
-	MOVQ(field(job, jobCount), found)
-	DECQ(found)
-	CMPQ(key, found)
-	CMOVQGT(found, key)
-	MOVQ(key, end)
-	MOVQ(field(job, jobInsns), insns)
-	MOVQ(field(job, jobRows), rows)
-	MOVQ(field(job, jobOut), pos)
-	MOVQ(field(job, jobNext), i)
-	MOVQ(Mem{Base: pos, Index: i, Scale: 8}, p)
-	Comment("Marks count from pos[0]: marks -= 4*first")
-	MOVQ(field(job, jobMarks), marks)
-	MOVQ(field(job, measureFirst), key)
-	SHLQ(U8(2), key)
-	SUBQ(key, marks)
-	MOVQ(field(job, jobTable), table)
-	MOVQ(field(job, measureFinders), finders)
-	MOVQ(field(job, measureIndex), index)
-	MOVQ(field(job, measureClass), class)
-	MOVOU(biases, bias8)
-	MOVOU(limits, limit8)
-	CMPQ(i, end)
-	JGE(LabelRef("out"))
-
-	Label("loop")
-	Comment("Eight words: imm four times, the next imm twice, off twice.")
-	MOVOU(slot(insns, i, 0), two)
-	PSHUFD(U8(0x55), two, imms)
-	MOVO(two, offs)
-	PSRAL(U8(16), offs)
-	SHUFPS(U8(0x0f), offs, two)
-	PACKSSLW(two, imms)
-	Comment("c = bits 8 to 15 of the class")
-	PADDW(bias8, imms)
-	PCMPGTW(limit8, imms)
-	PXOR(bytes, bytes)
-	PACKSSWB(imms, bytes)
-	PMOVMSKB(bytes, c.As32())
-	Comment("key = slot<<ClassBits | RegClass[regs] | c")
-	MOVBLZX(slot(insns, i, insnRegs), found.As32())
-	ORL(Mem{Base: class, Index: found, Scale: 4}, c.As32())
-	MOVQ(slot(insns, i, 0), key)
-	SHLQ(U8(classBits), key)
-	ORQ(c, key)
-	Comment("c = RowIndex[Base + Last & upper half of (key&Mask)*Mul]")
-	MOVBLZX(slot(insns, i, insnOp), f.As32())
-	SHLL(U8(finderShift), f.As32())
-	finder := func(offset int) Mem { return Mem{Base: finders, Index: f, Scale: 1, Disp: offset} }
-	ANDQ(finder(finderMask), key)
-	MULQ(finder(finderMul))
-	ANDQ(finder(finderLast), found)
-	ADDQ(finder(finderBase), found)
-	MOVWLZX(Mem{Base: index, Index: found, Scale: 2}, c.As32())
-	TESTL(c.As32(), c.As32())
-	JZ(LabelRef("none"))
-	Comment("rows[i] = c; p += Rows[c].Adds; pos[i+1] = p")
-	MOVW(c.As16(), Mem{Base: rows, Index: i, Scale: 2})
-	SHLL(U8(rowShift), c.As32())
-	ADDQ(Mem{Base: table, Index: c, Scale: 1, Disp: rowAdds}, p)
-	MOVQ(p, Mem{Base: pos, Index: i, Scale: 8, Disp: 8})
-	INCQ(i)
-	CMPQ(i, end)
-	JLT(LabelRef("loop"))
-
-	Label("out")
-	job = Mem{Base: Load(Param("job"), GP64())}
-	MOVQ(field(job, jobStop), c)
-	CMPQ(i, c)
-	JGE(LabelRef("all"))
-	MOVQ(c, end)
-	peel(copied, insns, i, f)
-	JMP(LabelRef("loop"))
-
-	ok, err := ReturnIndex(0).Resolve()
-	if err != nil {
-		panic(err)
+	Doc("classifyAVO finds the classes of slots, but what comes from registers, and takes",
+		"their constants apart, sixteen slots at a time. insns[0] becomes element 'from'",
+		"of the scratch; it goes on until it is at 'to', and reads the slot behind. It",
+		"returns false if not all first halves of 64-bit constants are followed by",
+		"second ones, and nothing else is.")
+	insns, scratch, i, n, t0 := GP64(), GP64(), GP64(), GP64(), GP64()
+	for _, p := range []struct {
+		name string
+		to   reg.GPVirtual
+	}{{"insns", insns}, {"scratch", scratch}, {"from", i}, {"to", n}} {
+		Load(Param(p.name), p.to)
 	}
-	Label("none")
-	MOVB(U8(0), ok.Addr)
-	JMP(LabelRef("marks"))
-	Label("all")
-	MOVB(U8(1), ok.Addr)
+	Comment("insns -= 8*from")
+	MOVQ(i, t0)
+	SHLQ(U8(3), t0)
+	SUBQ(t0, insns)
+	// Of sixteen slots, and of those one further, in the order
+	//
+	//	0 1 2 3 8 9 10 11 | 4 5 6 7 12 13 14 15
+	sum, t, a, b, low, highLow := YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
+	zero, minusOne, wrong := YMM(), YMM(), YMM()
+	byteMask, wideOp, one := wide("byteMask", 0xff), wide("wideOp", opLdImm64), narrow("one", 1)
+	VPXOR(zero, zero, zero)
+	VPXOR(wrong, wrong, wrong)
+	VPCMPEQD(minusOne, minusOne, minusOne)
 
-	Comment("marks[pos[f].Marks()] = f for f from next to i: if f isn't a mark, the",
-		"next one overwrites it. In a loop of its own: a store whose address is",
-		"known late would hold up the loads above, and costs 40 % there.")
-	Label("marks")
-	job = Mem{Base: Load(Param("job"), GP64())}
-	MOVQ(field(job, jobNext), f)
-	MOVQ(i, field(job, jobNext))
-	CMPQ(f, i)
-	JGE(LabelRef("done"))
-	Label("mark")
-	MOVL(Mem{Base: pos, Index: f, Scale: 8, Disp: 4}, c.As32())
-	MOVL(f.As32(), Mem{Base: marks, Index: c, Scale: 4})
-	INCQ(f)
-	CMPQ(f, i)
-	JLT(LabelRef("mark"))
-	Label("done")
+	Label("sixteen")
+	// words splits eight slots into their constants and what is below.
+	words := func(first int, constants, rest reg.VecVirtual) {
+		at := func(k int) Mem { return Mem{Base: insns, Index: i, Scale: 8, Disp: 8 * (first + k)} }
+		VMOVDQU(at(0), a.AsX())
+		VINSERTI128(U8(1), at(4), a, a)
+		VMOVDQU(at(2), b.AsX())
+		VINSERTI128(U8(1), at(6), b, b)
+		VSHUFPS(U8(0xdd), b, a, constants)
+		VSHUFPS(U8(0x88), b, a, rest)
+	}
+	var imms, highs, offs [2]reg.VecVirtual
+	for h := range 2 {
+		Comment(fmt.Sprintf("imm and op, regs, off of slots %d to %d, and of those behind them", 8*h, 8*h+7))
+		imms[h], highs[h], offs[h] = YMM(), YMM(), YMM()
+		words(8*h, imms[h], low)
+		words(8*h+1, highs[h], highLow)
+		Comment("A slot is the first half of a constant if and only if the next is a second half.")
+		VPAND(byteMask, highLow, highLow)
+		VPCMPEQD(zero, highLow, highLow)
+		VPAND(byteMask, low, t)
+		VPCMPEQD(wideOp, t, t)
+		VPXOR(highLow, t, t)
+		VPOR(t, wrong, wrong)
+		Comment("fields[i] = off with its sign, and imm")
+		VPSRAD(U8(16), low, offs[h])
+		even, odd := a, b
+		VPUNPCKLDQ(imms[h], offs[h], even) // 0 1 | 4 5
+		VPUNPCKHDQ(imms[h], offs[h], odd)  // 2 3 | 6 7
+		field := func(k int) Mem { return Mem{Base: scratch, Index: i, Scale: 8, Disp: scratchFields + 8*(8*h+k)} }
+		VMOVDQU(even.AsX(), field(0))
+		VMOVDQU(odd.AsX(), field(2))
+		VEXTRACTI128(U8(1), even, field(4))
+		VEXTRACTI128(U8(1), odd, field(6))
+	}
+	Comment("Words of 16 bits: what doesn't fit becomes the largest or smallest that does.")
+	imm, highImm, off := imms[0], highs[0], offs[0]
+	VPACKSSDW(imms[1], imms[0], imm)
+	VPACKSSDW(highs[1], highs[0], highImm)
+	VPACKSSDW(offs[1], offs[0], off)
+
+	// fits8 tests whether words are bytes with a sign.
+	fits8 := func(v, to reg.VecVirtual) {
+		VPSLLW(U8(8), v, to)
+		VPSRAW(U8(8), to, to)
+		VPCMPEQW(v, to, to)
+	}
+	for k, p := range []property{
+		{"imm8", func(to reg.VecVirtual) { fits8(imm, to) }},
+		{"immNeg", func(to reg.VecVirtual) { VPSRAW(U8(15), imm, to) }},
+		{"immZero", func(to reg.VecVirtual) { VPCMPEQW(zero, imm, to) }},
+		{"immOne", func(to reg.VecVirtual) { VPCMPEQW(one, imm, to) }},
+		{"highZero", func(to reg.VecVirtual) { VPCMPEQW(zero, highImm, to) }},
+		{"highOnes", func(to reg.VecVirtual) { VPCMPEQW(minusOne, highImm, to) }},
+		{"off8", func(to reg.VecVirtual) { fits8(off, to) }},
+		{"offZero", func(to reg.VecVirtual) { VPCMPEQW(zero, off, to) }},
+	} {
+		Comment(p.name)
+		bit := narrow(p.name, firstProperty<<k)
+		if k == 0 {
+			p.test(sum)
+			VPAND(bit, sum, sum)
+			continue
+		}
+		p.test(t)
+		VPAND(bit, t, t)
+		VPOR(t, sum, sum)
+	}
+	Comment("The order of slots again")
+	VPERMQ(U8(0xd8), sum, sum)
+	VMOVDQU(sum, Mem{Base: scratch, Index: i, Scale: 2, Disp: scratchClass})
+	ADDQ(U8(16), i)
+	CMPQ(i, n)
+	JLT(LabelRef("sixteen"))
+	VPTEST(wrong, wrong)
+	SETEQ(result())
+	VZEROUPPER()
 	RET()
 }
 
-func emit() {
-	TEXT("emitAVO", NOSPLIT, "func(job *[16]uint64) (wrong int)")
+func write() {
+	TEXT("writeAVO", NOSPLIT, "func(job *[14]uint64) (ok bool)")
 	Pragma("noescape")
-	Doc("emitAVO writes the rows of the instructions from job.next up to job.stop. It",
-		"moves next, at and mark of the job on, and returns 0, or what is wrong.")
-	job := Mem{Base: Load(Param("job"), GP64())}
-	insns, rows, ends, gap, gapEnd := GP64(), GP64(), GP64(), GP64(), GP64()
-	bits, table, code := GP64(), GP64(), GP64()
-	i, at := GP64(), GP64()
-	s, head, t, d := GP64(), GP64(), GP64(), GP64()
-	imm := XMM()
-	copied, zeros := AllocLocal(16), AllocLocal(8)
-	end, room, numRows, steps := AllocLocal(8), AllocLocal(8), AllocLocal(8), AllocLocal(8)
-	row, last := AllocLocal(8), AllocLocal(8)
-	wrong, err := ReturnIndex(0).Resolve()
-	if err != nil {
-		panic(err)
-	}
+	Doc("writeAVO writes the steps of the slots from job.next up to job.stop, whose",
+		"classes are in job.scratch. It moves next, at and marks of the job on, and",
+		"returns false at a slot that has no row or isn't well-formed.")
+	ok := result()
+	insns, ends, ranks, marks := GP64(), GP64(), GP64(), GP64()
+	finder, lookup, at := GP64(), GP64(), GP64()
+	i, class, classes, fields := GP64(), GP64(), GP64(), GP64()
+	// The second byte of a register is only in these, and read into these.
+	key, regs, op, row := reg.RAX, reg.RBX, reg.RCX, reg.RDX
+	code, bits := XMM(), XMM()
+	stop, rows, steps, contributions := AllocLocal(8), AllocLocal(8), AllocLocal(8), AllocLocal(8)
+	kept, next, last := AllocLocal(8), AllocLocal(8), AllocLocal(8)
 
+	job := Mem{Base: key}
+	Load(Param("job"), key)
+	state := []struct {
+		at int
+		r  reg.GPVirtual
+	}{
+		{writeInsns, insns}, {writeEnds, ends}, {writeRanks, ranks}, {writeFinder, finder}, {writeLookup, lookup},
+		{writeMarks, marks}, {writeAt, at}, {writeNext, i}, {writeClass, class},
+	}
+	for _, l := range state {
+		MOVQ(job.Offset(l.at), l.r)
+	}
 	for _, l := range []struct {
 		from int
 		to   Mem
-	}{{emitRoom, room}, {emitNumRows, numRows}, {emitSteps, steps}} {
-		MOVQ(field(job, l.from), t)
-		MOVQ(t, l.to)
+	}{{writeStop, stop}, {writeRows, rows}, {writeSteps, steps}, {writeBits, contributions}} {
+		MOVQ(job.Offset(l.from), row)
+		MOVQ(row, l.to)
 	}
-	MOVQ(I32(0), zeros)
-	Comment("end = min(stop, count-1)")
-	MOVQ(field(job, jobStop), t)
-	MOVQ(field(job, jobCount), d)
-	DECQ(d)
-	CMPQ(t, d)
-	CMOVQGT(d, t)
-	MOVQ(t, end)
-	MOVQ(field(job, jobInsns), insns)
-	MOVQ(field(job, jobRows), rows)
-	MOVQ(field(job, jobOut), ends)
-	MOVQ(field(job, jobMarks), gap)
-	MOVQ(field(job, emitGaps), t)
-	LEAQ(Mem{Base: gap, Index: t, Scale: 4}, gapEnd)
-	MOVQ(field(job, emitMark), t)
-	LEAQ(Mem{Base: gap, Index: t, Scale: 4}, gap)
-	MOVQ(field(job, jobTable), table)
-	MOVQ(field(job, emitBits), bits)
-	MOVQ(field(job, emitCode), code)
-	MOVQ(field(job, emitAt), at)
-	MOVQ(field(job, jobNext), i)
-	CMPQ(gap, gapEnd)
-	JNE(LabelRef("start"))
-	Comment("No gaps are left: read zeros instead.")
-	LEAQ(zeros, gap)
-	LEAQ(zeros.Offset(4), gapEnd)
-	Label("start")
-	CMPQ(i, end)
-	JGE(LabelRef("out"))
+	Comment("Slot i is element i-next of the scratch.")
+	MOVQ(job.Offset(writeScratch), fields)
+	LEAQ(Mem{Base: fields, Disp: scratchClass}, classes)
+	MOVQ(i, row)
+	SHLQ(U8(1), row)
+	SUBQ(row, classes)
+	SHLQ(U8(2), row)
+	SUBQ(row, fields)
 
-	// step writes the step at s and moves at on.
-	step := func() {
-		field := func(offset int) Mem { return Mem{Base: s, Disp: offset} }
-		Comment("head = Head ^ Bits[Dst+dst] ^ Bits[Src+src]")
-		MOVBLZX(slot(insns, i, insnRegs), d.As32())
-		MOVL(d.As32(), t.As32())
-		ANDL(U8(15), d.As32())
-		SHRL(U8(4), t.As32())
-		MOVWLZX(field(stepDst), head.As32())
-		ADDL(head.As32(), d.As32())
-		MOVWLZX(field(stepSrc), head.As32())
-		ADDL(head.As32(), t.As32())
-		MOVQ(field(stepHead), head)
-		XORQ(Mem{Base: bits, Index: d, Scale: 8}, head)
-		XORQ(Mem{Base: bits, Index: t, Scale: 8}, head)
-		Comment("if at+Len > room: too short; t = code+at; at += Len")
-		LEAQ(Mem{Base: code, Index: at, Scale: 1}, t)
-		MOVBLZX(field(stepLen), d.As32())
-		ADDQ(d, at)
-		CMPQ(at, room)
-		JGT(LabelRef("short"))
+	quick := func(disp int) Mem { return Mem{Base: lookup, Index: row, Scale: 1, Disp: disp} }
+	inRow := func(disp int) Mem { return Mem{Base: row, Disp: disp} }
+
+	// slotAt writes slot i+n. Labels of the two n have different names.
+	label := func(name string, n int) string { return fmt.Sprint(name, n) }
+	slotAt := func(n int) {
+		slot := Mem{Base: insns, Index: i, Scale: 8, Disp: 8 * n}
+		Comment(fmt.Sprintf("row = class of slot i+%d", n))
+		MOVQ(slot, key)
+		MOVBLZX(reg.AL, op.As32())
+		MOVBLZX(reg.AH, regs.As32())
+		MOVWLZX(Mem{Base: classes, Index: i, Scale: 2, Disp: 2 * n}, row.As32())
+		ORL(Mem{Base: finder, Index: regs, Scale: 4, Disp: finderClass}, row.As32())
+		ORL(row.As32(), class.As32())
+		Comment("key = slot<<classBits | class; row = index[Bases[op] + PEXT(key, Masks[op])]")
+		SHLQ(U8(classBits), key)
+		ORQ(row, key)
+		PEXTQ(Mem{Base: finder, Index: op, Scale: 8, Disp: finderMasks}, key, row)
+		ADDL(Mem{Base: finder, Index: op, Scale: 4, Disp: finderBases}, row.As32())
+		MOVL(Mem{Base: lookup, Index: row, Scale: 4, Disp: lookupIndex}, row.As32())
+		Comment("Is the slot what the row is for, and is the row a single step?")
+		ANDQ(quick(quickMask), key)
+		CMPQ(key, quick(quickValue))
+		JNE(LabelRef(label("rare", n)))
+		Comment("code = fields at their places ^ Head ^ pairs[Pair + regs]")
+		ADDL(quick(quickPair), regs.As32())
+		VMOVDQU(Mem{Base: fields, Index: i, Scale: 8, Disp: 8 * n}, code)
+		VPSHUFB(quick(quickPlace), code, code)
+		VPXOR(quick(quickHead), code, code)
+		VMOVQ(Mem{Base: lookup, Index: regs, Scale: 8, Disp: lookupPairs}, bits)
+		VPXOR(bits, code, code)
+		Comment("The next step overwrites what is too much.")
+		VMOVDQU(code, Mem{Base: at})
+		ADDQ(quick(quickLen), at)
+
+		Label(label("written", n))
+		Comment(fmt.Sprintf("ends[i+%d] = at; *marks = {slot, row}, kept if it is a mark; ranks[i+%[1]d] = marks", n+1))
+		MOVL(at.As32(), Mem{Base: ends, Index: i, Scale: 4, Disp: 4 * (n + 1)})
+		if n == 0 {
+			MOVL(i.As32(), Mem{Base: marks, Disp: markSlot})
+		} else {
+			LEAL(Mem{Base: i, Disp: n}, op.As32())
+			MOVL(op.As32(), Mem{Base: marks, Disp: markSlot})
+		}
+		MOVL(row.As32(), Mem{Base: marks, Disp: markRow})
+		MOVL(quick(quickMark), row.As32())
+		ADDQ(row, marks)
+		MOVL(marks.As32(), Mem{Base: ranks, Index: i, Scale: 4, Disp: 4 * (n + 1)})
+	}
+	// rareAt writes it if slotAt can't.
+	rareAt := func(n int) {
+		slot := func(disp int) Mem { return Mem{Base: insns, Index: i, Scale: 8, Disp: 8*n + disp} }
+		Label(label("rare", n))
+		Comment("Everything again, with the row that has it all.")
+		MOVQ(row, kept)
+		ADDQ(rows, row)
+		MOVBLZX(slot(insnRegs), regs.As32())
+		MOVL(Mem{Base: finder, Index: regs, Scale: 4, Disp: finderClass}, key.As32())
+		TESTL(key.As32(), inRow(rowRefuse))
+		JNZ(LabelRef("bad"))
+		MOVQ(inRow(rowMask), key)
+		ANDQ(slot(0), key)
+		CMPQ(key, inRow(rowValue))
+		JNE(LabelRef("bad"))
+		Comment("The row is the first step, the others are behind Steps[First]. next and last",
+			"say which.")
+		MOVBLZX(inRow(rowMore), key.As32())
+		MOVWLZX(inRow(rowFirst), op.As32())
+		ADDL(op.As32(), key.As32())
+		SHLL(U8(4), key.As32())
+		SHLL(U8(4), op.As32())
+		ADDQ(steps, key)
+		ADDQ(steps, op)
+		MOVQ(key, last)
+		MOVQ(op, next)
+		Label(label("step", n))
+		Comment("head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]")
+		MOVBLZX(slot(insnRegs), key.As32())
+		MOVL(key.As32(), op.As32())
+		SHRL(U8(4), key.As32())
+		ANDL(U8(15), op.As32())
+		ADDW(inRow(stepSrc), key.As16())
+		ADDW(inRow(stepDst), op.As16())
+		MOVQ(contributions, regs)
+		MOVQ(Mem{Base: regs, Index: key, Scale: 8}, key)
+		XORQ(Mem{Base: regs, Index: op, Scale: 8}, key)
+		XORQ(inRow(stepHead), key)
 		Comment("Three stores; each overwrites what was too much of the one before.")
-		MOVQ(head, Mem{Base: t})
-		MOVWLSX(slot(insns, i, insnOff), head.As32())
-		MOVBLZX(field(stepDisp), d.As32())
-		MOVL(head.As32(), Mem{Base: t, Index: d, Scale: 1})
-		MOVOU(slot(insns, i, 0), imm)
-		PSHUFD(U8(0x0d), imm, imm)
-		MOVBLZX(field(stepImm), d.As32())
-		MOVQ(imm, Mem{Base: t, Index: d, Scale: 1})
+		MOVQ(key, Mem{Base: at})
+		MOVWLSX(slot(insnOff), op.As32())
+		MOVBLZX(inRow(stepDisp), key.As32())
+		MOVL(op.As32(), Mem{Base: at, Index: key, Scale: 1})
+		VPSHUFD(U8(0x0d), Mem{Base: fields, Index: i, Scale: 8, Disp: 8 * n}, code)
+		MOVBLZX(inRow(stepImm), key.As32())
+		VMOVQ(code, Mem{Base: at, Index: key, Scale: 1})
+		MOVBLZX(inRow(stepLen), key.As32())
+		ADDQ(key, at)
+		MOVQ(next, row)
+		ADDQ(U8(stepSize), row)
+		MOVQ(row, next)
+		CMPQ(row, last)
+		JLE(LabelRef(label("step", n)))
+		MOVQ(kept, row)
+		JMP(LabelRef(label("written", n)))
 	}
 
-	Label("loop")
-	Comment("s = &Rows[rows[i]]")
-	MOVWLZX(Mem{Base: rows, Index: i, Scale: 2}, s.As32())
-	CMPQ(s, numRows)
-	JAE(LabelRef("unknown"))
-	SHLL(U8(rowShift), s.As32())
-	ADDQ(table, s)
-	CMPB(Mem{Base: s, Disp: rowMore}, U8(0))
-	JNE(LabelRef("many"))
-	step()
+	Comment("Two slots at a time; of an odd number the first is the second of two.")
+	MOVQ(stop, key)
+	SUBQ(i, key)
+	TESTB(U8(1), reg.AL)
+	JZ(LabelRef("slot0"))
+	DECQ(i)
+	JMP(LabelRef("slot1"))
+	Label("slot0")
+	slotAt(0)
+	Label("slot1")
+	slotAt(1)
+	ADDQ(U8(2), i)
+	CMPQ(i, stop)
+	JLT(LabelRef("slot0"))
 
-	Label("mark")
-	Comment("at += *gap if the row is a mark, and gap moves on")
-	MOVBLZX(Mem{Base: s, Disp: rowMarks}, t.As32())
-	MOVL(Mem{Base: gap}, d.As32())
-	IMULL(t.As32(), d.As32())
-	LEAQ(Mem{Base: gap, Index: t, Scale: 4}, gap)
-	ADDQ(d, at)
-	CMPQ(gap, gapEnd)
-	JEQ(LabelRef("spent"))
-	Label("ended")
-	MOVL(at.As32(), Mem{Base: ends, Index: i, Scale: 4})
-	INCQ(i)
-	CMPQ(i, end)
-	JLT(LabelRef("loop"))
-
-	Label("out")
-	job = Mem{Base: Load(Param("job"), GP64())}
-	MOVQ(field(job, jobStop), t)
-	CMPQ(i, t)
-	JGE(LabelRef("done"))
-	MOVQ(t, end)
-	peel(copied, insns, i, t)
-	JMP(LabelRef("loop"))
-
-	Label("many")
-	Comment("The steps from Steps[First] to Steps[First+More]")
-	MOVQ(s, row)
-	MOVBLZX(Mem{Base: s, Disp: rowMore}, t.As32())
-	MOVWLZX(Mem{Base: s, Disp: rowFirst}, s.As32())
-	ADDL(s.As32(), t.As32())
-	SHLL(U8(stepShift), s.As32())
-	SHLL(U8(stepShift), t.As32())
-	ADDQ(steps, s)
-	ADDQ(steps, t)
-	MOVQ(t, last)
-	Label("next")
-	step()
-	CMPQ(s, last)
-	LEAQ(Mem{Base: s, Disp: 1 << stepShift}, s)
-	JNE(LabelRef("next"))
-	MOVQ(row, s)
-	JMP(LabelRef("mark"))
-
-	Label("spent")
-	Comment("The last gap is used. Zeros follow; a mark that uses them is one too many.")
-	LEAQ(zeros.Offset(4), t)
-	CMPQ(gapEnd, t)
-	JEQ(LabelRef("gaps"))
-	MOVQ(t, gapEnd)
-	LEAQ(zeros, gap)
-	JMP(LabelRef("ended"))
-
-	Label("done")
-	MOVQ(i, field(job, jobNext))
-	MOVQ(at, field(job, emitAt))
-	Comment("mark = len(gaps) if zeros are read, else gap - gaps")
-	MOVQ(field(job, emitGaps), d)
-	LEAQ(zeros, t)
-	CMPQ(gap, t)
-	JEQ(LabelRef("counted"))
-	SUBQ(field(job, jobMarks), gap)
-	SHRQ(U8(2), gap)
-	MOVQ(gap, d)
-	Label("counted")
-	MOVQ(d, field(job, emitMark))
-	MOVQ(I32(0), wrong.Addr)
+	VZEROUPPER()
+	Load(Param("job"), key)
+	for _, l := range state[5:] {
+		MOVQ(l.r, job.Offset(l.at))
+	}
+	MOVB(U8(1), ok)
 	RET()
 
-	for _, w := range []struct {
-		label string
-		value int32
-	}{{"short", -1}, {"unknown", -2}, {"gaps", -3}} {
-		Label(w.label)
-		MOVQ(I32(w.value), wrong.Addr)
-		RET()
+	rareAt(0)
+	rareAt(1)
+
+	Label("bad")
+	VZEROUPPER()
+	MOVB(U8(0), ok)
+	RET()
+}
+
+func join() {
+	TEXT("joinAVO", NOSPLIT, "func(job *[11]uint64)")
+	Pragma("noescape")
+	Doc("joinAVO copies the draft up to each of the marks from job.next up to job.stop,",
+		"and its gap behind it.")
+	from, ends, marks, gaps, to, out := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	k, slot, end, shift := GP64(), GP64(), GP64(), GP64()
+	n, m, t := GP64(), GP64(), GP64()
+	stop := AllocLocal(8)
+	a, b, s := YMM(), YMM(), YMM()
+
+	job := Mem{Base: t}
+	Load(Param("job"), t)
+	state := []struct {
+		at int
+		r  reg.GPVirtual
+	}{
+		{joinEnds, ends}, {joinMarks, marks}, {joinGaps, gaps}, {joinOut, out},
+		{joinFrom, from}, {joinTo, to}, {joinNext, k}, {joinSlot, slot}, {joinEnd, end}, {joinShift, shift},
 	}
+	for _, l := range state {
+		MOVQ(job.Offset(l.at), l.r)
+	}
+	MOVQ(job.Offset(joinStop), t)
+	MOVQ(t, stop)
+
+	Label("mark")
+	Comment("m = slot of the mark; n = bytes up to the end of its steps")
+	MOVL(Mem{Base: marks, Index: k, Scale: 8, Disp: markSlot}, m.As32())
+	MOVL(Mem{Base: ends, Index: m, Scale: 4, Disp: 4}, t.As32())
+	MOVL(t.As32(), n.As32())
+	SUBL(end.As32(), n.As32())
+	MOVL(t.As32(), end.As32())
+	Comment("Copy 64 bytes at a time. The next piece overwrites what is too much.")
+	Label("copy")
+	VMOVDQU(Mem{Base: from}, a)
+	VMOVDQU(Mem{Base: from, Disp: 32}, b)
+	VMOVDQU(a, Mem{Base: to})
+	VMOVDQU(b, Mem{Base: to, Disp: 32})
+	CMPQ(n, U8(64))
+	JA(LabelRef("more"))
+	ADDQ(n, from)
+	ADDQ(n, to)
+
+	Comment("out[slot to m] = ends + shift, 16 at a time")
+	VMOVD(shift.As32(), s.AsX())
+	VPBROADCASTD(s.AsX(), s)
+	Label("ends")
+	VPADDD(Mem{Base: ends, Index: slot, Scale: 4, Disp: 4}, s, a)
+	VPADDD(Mem{Base: ends, Index: slot, Scale: 4, Disp: 36}, s, b)
+	VMOVDQU(a, Mem{Base: out, Index: slot, Scale: 4})
+	VMOVDQU(b, Mem{Base: out, Index: slot, Scale: 4, Disp: 32})
+	ADDQ(U8(16), slot)
+	CMPQ(slot, m)
+	JLE(LabelRef("ends"))
+	LEAQ(Mem{Base: m, Disp: 1}, slot)
+
+	Comment("The gap")
+	MOVQ(k, t)
+	SHLQ(U8(4), t)
+	ADDQ(gaps, t)
+	MOVQ(Mem{Base: t, Disp: gapBytes}, n)
+	MOVQ(n, Mem{Base: to})
+	MOVL(Mem{Base: t, Disp: gapLen}, t.As32())
+	ADDQ(t, to)
+	ADDL(t.As32(), shift.As32())
+	ADDL(t.As32(), Mem{Base: out, Index: m, Scale: 4})
+	INCQ(k)
+	CMPQ(k, stop)
+	JLT(LabelRef("mark"))
+
+	VZEROUPPER()
+	Load(Param("job"), t)
+	for _, l := range state[4:] {
+		MOVQ(l.r, job.Offset(l.at))
+	}
+	RET()
+
+	Label("more")
+	ADDQ(U8(64), from)
+	ADDQ(U8(64), to)
+	SUBQ(U8(64), n)
+	JMP(LabelRef("copy"))
 }

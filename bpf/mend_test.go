@@ -7,11 +7,12 @@ import (
 	"testing"
 
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// layOut makes what Expand wants: the instructions and the index of a program
+// layOut makes what Mend wants: the instructions and the index of a program
 // in which slot i became groups[i].
 func layOut(groups [][]bpf.Insn) (insns []bpf.Insn, index []int32) {
 	index = []int32{0}
@@ -22,10 +23,17 @@ func layOut(groups [][]bpf.Insn) (insns []bpf.Insn, index []int32) {
 	return insns, index
 }
 
-// TestExpandRandom compares with Apply, given the same as patches.
-func TestExpandRandom(t *testing.T) {
-	r := random(t)
-	np := &bpf.Program{} // used again
+// every lists all slots.
+func every(p *bpf.Program) (slots []int32) {
+	for i := range p.Insns {
+		slots = append(slots, int32(i))
+	}
+	return slots
+}
+
+// TestMendRandom compares with Apply, given the same as patches.
+func TestMendRandom(t *testing.T) {
+	r := testprog.Rand(testprog.Seed(t), 0)
 	for range 500 {
 		p := randomProgram(r, 1+r.IntN(40))
 		if r.IntN(2) == 0 {
@@ -52,21 +60,15 @@ func TestExpandRandom(t *testing.T) {
 			t.Fatal(err)
 		}
 		insns, index := layOut(groups)
-		np.Insns = make([]bpf.Insn, len(insns))
-		written := 0
-		if err := bpf.Expand(np, p, index, func(end int) error {
-			from, to := index[written], index[end]
-			copy(np.Insns[from:to], insns[from:to])
-			written = end
-			return nil
-		}); err != nil {
+		np := &bpf.Program{Insns: insns, Flags: want.Flags, Origin: want.Origin}
+		if err := bpf.Mend(np, p, index, every(p)); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Equal(index, wantIndex) {
 			t.Fatalf("index %v, want %v", index, wantIndex)
 		}
 		if d := cmp.Diff(want, np, cmpopts.EquateEmpty()); d != "" {
-			t.Fatalf("of\n%s(-Apply +Expand):\n%s", listing(p), d)
+			t.Fatalf("of\n%s(-Apply +Mend):\n%s", listing(p), d)
 		}
 		if d := cmp.Diff(before, p); d != "" {
 			t.Fatalf("the program handed in changed:\n%s", d)
@@ -74,51 +76,31 @@ func TestExpandRandom(t *testing.T) {
 	}
 }
 
-func TestExpandErrors(t *testing.T) {
+func TestMendErrors(t *testing.T) {
 	const text = "if r1 == 0 goto +1\nr1 += 1\nexit"
 	for _, tt := range []struct {
 		want  string
 		insns string
 		index []int32
 	}{
-		{"program: expand: the index doesn't fit 3 slots that became 3", text, []int32{0, 1, 2}},
-		{"program: expand: the index doesn't fit 3 slots that became 3", text, []int32{1, 1, 2, 3}},
-		{"program: expand: the index doesn't fit 3 slots that became 3", text, []int32{0, 1, 2, 4}},
-		{"slot 1 (r1 += 1): expand: becomes nothing", text, []int32{0, 1, 1, 3}},
-		{"slot 1 (r1 += 1): expand: becomes nothing", text, []int32{0, 2, 1, 3}},
-		{"slot 0 (if r1 == 0 goto +1): expand: r1 += 1 has no distance any more", "r1 += 1\nr1 += 1\nexit", []int32{0, 1, 2, 3}},
+		{"program: mend: the index doesn't fit 3 slots that became 3", text, []int32{0, 1, 2}},
+		{"program: mend: the index doesn't fit 3 slots that became 3", text, []int32{1, 1, 2, 3}},
+		{"program: mend: the index doesn't fit 3 slots that became 3", text, []int32{0, 1, 2, 4}},
+		{"slot 0 (if r1 == 0 goto +1): mend: becomes nothing", text, []int32{0, 0, 1, 3}},
+		{"slot 0 (if r1 == 0 goto +1): mend: becomes nothing", text, []int32{0, 4, 1, 3}},
+		{"slot 0 (if r1 == 0 goto +1): mend: r1 += 1 has no distance any more", "r1 += 1\nr1 += 1\nexit", []int32{0, 1, 2, 3}},
 	} {
-		np := program(t, tt.insns)
-		err := bpf.Expand(np, program(t, text), tt.index, nil)
+		np := testprog.Parse(t, tt.insns)
+		err := bpf.Mend(np, testprog.Parse(t, text), tt.index, []int32{0})
 		var e *bpf.Error
 		if err == nil || err.Error() != tt.want || !errors.As(err, &e) {
 			t.Errorf("index %v: error %v, want %s", tt.index, err, tt.want)
 		}
 	}
-	broken := errors.New("broken")
-	if err := bpf.Expand(program(t, text), program(t, text), []int32{0, 1, 2, 3}, func(int) error { return broken }); err != broken {
-		t.Errorf("error %v, want %v", err, broken)
-	}
-	// Faults anywhere in a long program, at the edges of blocks for certain.
-	p := &bpf.Program{Insns: slices.Repeat(program(t, "r1 += 1").Insns, 5000)}
-	for _, at := range []int{1, 1023, 1024, 1025, 2048, 4999} {
-		for _, to := range []int32{-1, 0, int32(at) - 1, 5000, 5001, 1 << 30} {
-			index := make([]int32, 5001)
-			for i := range index {
-				index[i] = int32(i)
-			}
-			index[at] = to
-			err := bpf.Expand(&bpf.Program{Insns: slices.Clone(p.Insns)}, p, index, nil)
-			var e *bpf.Error
-			if !errors.As(err, &e) || e.Slot != at-1 && e.Slot != at {
-				t.Errorf("index[%d] = %d: error %v", at, to, err)
-			}
-		}
-	}
 }
 
-// TestExpandRange pushes distances of each kind to their limit and over it.
-func TestExpandRange(t *testing.T) {
+// TestMendRange pushes distances of each kind to their limit and over it.
+func TestMendRange(t *testing.T) {
 	const between = 32760
 	for _, tt := range []struct {
 		jump string // over the slots between, forward
@@ -131,18 +113,18 @@ func TestExpandRange(t *testing.T) {
 		{"gotol +32760", 1000, ""},
 		{"call pc+32760", 1000, ""},
 	} {
-		mov := program(t, "r2 = 0").Insns
-		jump := program(t, tt.jump).Insns
+		mov := testprog.Parse(t, "r2 = 0").Insns
+		jump := testprog.Parse(t, tt.jump).Insns
 		groups := [][]bpf.Insn{jump}
 		for range between {
 			groups = append(groups, mov)
 		}
 		groups[between/2] = slices.Repeat(mov, 1+tt.grow)
-		groups = append(groups, program(t, "exit").Insns)
-		p := &bpf.Program{Insns: slices.Concat(jump, slices.Repeat(mov, between), program(t, "exit").Insns)}
+		groups = append(groups, testprog.Parse(t, "exit").Insns)
+		p := &bpf.Program{Insns: slices.Concat(jump, slices.Repeat(mov, between), testprog.Parse(t, "exit").Insns)}
 		insns, index := layOut(groups)
 		np := &bpf.Program{Insns: insns}
-		err := bpf.Expand(np, p, index, nil)
+		err := bpf.Mend(np, p, index, []int32{0})
 		if tt.want != "" {
 			if !errors.Is(err, bpf.ErrRange) || err.Error() != tt.want {
 				t.Errorf("%s: error %v, want %s", tt.jump, err, tt.want)
@@ -159,11 +141,11 @@ func TestExpandRange(t *testing.T) {
 	}
 }
 
-// BenchmarkExpand lays out a program in which every third slot became three.
-func BenchmarkExpand(b *testing.B) {
+// BenchmarkMend mends a program in which every third slot became three.
+func BenchmarkMend(b *testing.B) {
 	for _, n := range []int{1_000, 100_000} {
 		b.Run(fmt.Sprintf("insns=%d", n), func(b *testing.B) {
-			some := program(b, "r1 += 5\nif r1 == r2 goto +0\nr3 = r4").Insns
+			some := testprog.Parse(b, "r1 += 5\nif r1 == r2 goto +0\nr3 = r4").Insns
 			p := &bpf.Program{}
 			var groups [][]bpf.Insn
 			for i := range n {
@@ -176,10 +158,10 @@ func BenchmarkExpand(b *testing.B) {
 				}
 			}
 			insns, index := layOut(groups)
-			np := &bpf.Program{Insns: insns}
+			np, slots := &bpf.Program{Insns: insns}, every(p)
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := bpf.Expand(np, p, index, nil); err != nil {
+				if err := bpf.Mend(np, p, index, slots); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -1,0 +1,265 @@
+package encoder
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"slices"
+
+	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/tables"
+)
+
+// Slack is how many bytes behind the code Join may overwrite, and EndsSlack how
+// many elements behind the ends: it copies pieces of a fixed width.
+const (
+	Slack     = 72
+	EndsSlack = 16
+)
+
+// A Draft is the code of a program without that of its marks. A mark is an
+// instruction that depends on more than itself: its row isn't Plain. The steps
+// of a jump, which compare, are in the draft and the jump isn't; of Special and
+// Compiler rows nothing is.
+//
+//	slots   | mov | add | if == goto | ldx | exit | ...
+//	Code    mov add cmp              ldx            the steps
+//	Marks               0                  1
+//	Ends   0   3   7   11            15    15       behind each slot
+//	Ranks  0   0   0   1             1     2        marks up to each slot
+//
+// The zero value is ready to be written, and a Draft may be written again and
+// again: it keeps its memory.
+type Draft struct {
+	// Ends and Ranks have an element more than there are slots. They count from
+	// any number, that of slot 0.
+	Ends  []uint32 // bytes of steps before a slot
+	Ranks []uint32 // marks before a slot, times MarkSize
+	Marks []Mark
+	// Class has all class bits that any slot's registers have.
+	Class uint32
+
+	code    []byte
+	scratch *scratch
+}
+
+// Before returns how many bytes of steps and how many marks there are before a
+// slot; the slot may be the program's end.
+func (d *Draft) Before(slot uint32) (bytes, marks uint32) {
+	return d.Ends[slot] - d.Ends[0], (d.Ranks[slot] - d.Ranks[0]) / MarkSize
+}
+
+// A Mark is where the code of a slot is to be completed.
+type Mark struct {
+	Slot uint32
+	row  uint32 // times tables.RowSize
+}
+
+// MarkSize is the size of a Mark in bytes.
+const MarkSize = 8
+
+// Row returns the row of the mark's slot.
+func (m Mark) Row() *tables.Row { return &tables.Rows[m.row/tables.RowSize] }
+
+// A Gap is what Join puts in the place of a mark.
+type Gap struct {
+	// Bytes are the code, as a little-endian word. Where Len is more than 8,
+	// the rest is left for the caller to write.
+	Bytes uint64
+	Len   uint32
+}
+
+// Longest is the most bytes that the code of a slot can have.
+const Longest = 128
+
+// Write makes d the draft of a program. It reports whether every slot is an
+// instruction that the profile has code for and that is well-formed by itself:
+// reserved fields, registers, and 64-bit constants of two slots. Where jumps
+// lead is not looked at. If it reports false, d has no use but to be written
+// again.
+//
+// Registers are R0 to R10 and AX, with frame also tables.PrivateFrame; R10 is
+// never written.
+func (d *Draft) Write(profile tables.Profile, insns []abi.Insn, frame bool) bool {
+	n := len(insns)
+	d.Ends = slices.Grow(d.Ends[:0], n+1+EndsSlack)[:n+1]
+	d.Ranks = slices.Grow(d.Ranks[:0], n+1)[:n+1]
+	d.Marks = slices.Grow(d.Marks[:0], n+1)[:n+1]
+	d.Class, d.Ends[0], d.Ranks[0] = 0, 0, 0
+	if n == 0 {
+		d.Marks = d.Marks[:0]
+		return true
+	}
+	if insns[0].Op == 0 {
+		return false // the second half of nothing
+	}
+	if !d.write(profile, insns, frame) {
+		return false
+	}
+	_, marks := d.Before(uint32(n))
+	d.Marks = d.Marks[:marks]
+	return true
+}
+
+// Len returns the number of bytes of the draft.
+func (d *Draft) Len() int { return int(d.Ends[len(d.Ends)-1] - d.Ends[0]) }
+
+// Join puts the code together in code, from at on: behind the steps of mark k
+// come gaps[k].Len bytes. ends[i] becomes the offset in code behind slot i, its
+// gap included. Join returns where the code ends.
+//
+// code needs Slack bytes more than that, ends EndsSlack elements more than
+// there are slots; Join panics if they are shorter. gaps must have an element
+// for each mark, and room for one more.
+func (d *Draft) Join(code []byte, at int, gaps []Gap, ends []uint32) int {
+	n := len(d.Ends) - 1
+	size := d.Len()
+	size += sum(gaps[:len(d.Marks)])
+	if at < 0 || at+size+Slack > len(code) || n+EndsSlack > len(ends) {
+		panic("BUG: encoder: too little room for the code")
+	}
+	if n > 0 {
+		d.join(code, at, gaps, ends)
+	}
+	return at + size
+}
+
+// sum returns the bytes of gaps.
+func sum(gaps []Gap) (n int) {
+	for ; len(gaps) >= 4; gaps = gaps[4:] {
+		g := (*[4]Gap)(gaps)
+		n += int(g[0].Len) + int(g[1].Len) + int(g[2].Len) + int(g[3].Len)
+	}
+	for k := range gaps {
+		n += int(gaps[k].Len)
+	}
+	return n
+}
+
+// word returns a slot as the little-endian word that tables describe.
+func word(in abi.Insn) uint64 {
+	return uint64(in.Op) | uint64(in.Regs)<<8 | uint64(uint16(in.Off))<<16 | uint64(uint32(in.Imm))<<32
+}
+
+// Class returns the class bits of an instruction; high is the constant of the
+// next slot, 0 if there is none.
+func Class(in abi.Insn, high int32) uint32 {
+	c := tables.RegClass[in.Regs]
+	for _, p := range [...]struct {
+		holds bool
+		bit   uint32
+	}{
+		{in.Imm == int32(int8(in.Imm)), tables.ClassImm8},
+		{in.Imm < 0, tables.ClassImmNeg},
+		{in.Imm == 0, tables.ClassImmZero},
+		{in.Imm == 1, tables.ClassImmOne},
+		{high == 0, tables.ClassHighZero},
+		{high == -1, tables.ClassHighOnes},
+		{in.Off == int16(int8(in.Off)), tables.ClassOff8},
+		{in.Off == 0, tables.ClassOffZero},
+	} {
+		if p.holds {
+			c |= p.bit
+		}
+	}
+	return c
+}
+
+// find returns the row of an instruction.
+func find(f *tables.Finder, in abi.Insn, class uint32) uint16 {
+	key := word(in)<<tables.ClassBits | uint64(class)
+	return tables.RowIndex[f.Bases[in.Op]+pext(key, f.Masks[in.Op])]
+}
+
+// pext moves the bits of v that are in mask together.
+func pext(v, mask uint64) (r uint32) {
+	for n := 0; mask != 0; n, mask = n+1, mask&(mask-1) {
+		r |= uint32(v>>bits.TrailingZeros64(mask)&1) << n
+	}
+	return r
+}
+
+// frameClass returns what the class of a slot's registers is where
+// tables.PrivateFrame is a register.
+func frameClass(regs uint8) uint32 {
+	c := tables.RegClass[regs]
+	if max(regs&15, regs>>4) <= tables.PrivateFrame {
+		c &^= tables.ClassBad
+	}
+	return c
+}
+
+// writeGeneric is Write in Go.
+func (d *Draft) writeGeneric(profile tables.Profile, insns []abi.Insn, frame bool) bool {
+	f := &tables.Finders[profile]
+	d.code = d.code[:0]
+	rank := uint32(0)
+	for i, in := range insns {
+		var next abi.Insn
+		if i+1 < len(insns) {
+			next = insns[i+1]
+		}
+		if (in.Op == abi.OpLdImm64) != (i+1 < len(insns) && next.Op == 0) {
+			return false // half of a constant
+		}
+		class := Class(in, next.Imm)
+		id := find(f, in, class)
+		row := &tables.Rows[id]
+		if frame {
+			class = class&^tables.ClassBad | frameClass(in.Regs)
+		}
+		if class&row.Refuse != 0 || word(in)&row.Mask != row.Value {
+			return false
+		}
+		d.Class |= class
+		imm := int64(uint32(in.Imm)) | int64(next.Imm)<<32
+		for k := range int(row.More) + 1 {
+			s := &row.Step
+			if k > 0 {
+				s = &tables.Steps[int(row.First)+k]
+			}
+			d.code = appendStep(d.code, s, in, imm)
+		}
+		d.Marks[rank] = Mark{Slot: uint32(i), row: uint32(id) * tables.RowSize}
+		rank += uint32(row.Mark)
+		d.Ends[i+1], d.Ranks[i+1] = uint32(len(d.code)), rank*MarkSize
+	}
+	return true
+}
+
+// joinGeneric is Join in Go.
+func (d *Draft) joinGeneric(code []byte, at int, gaps []Gap, ends []uint32) {
+	shift := uint32(at) - d.Ends[0]
+	from, slot := uint32(0), 0
+	for k, m := range d.Marks {
+		to := d.Ends[m.Slot+1] - d.Ends[0]
+		at += copy(code[at:], d.code[from:to])
+		binary.LittleEndian.PutUint64(code[at:], gaps[k].Bytes)
+		at += int(gaps[k].Len)
+		for ; slot < int(m.Slot); slot++ {
+			ends[slot] = d.Ends[slot+1] + shift
+		}
+		shift += gaps[k].Len
+		from = to
+	}
+	copy(code[at:], d.code[from:d.Len()])
+	for ; slot < len(d.Ends)-1; slot++ {
+		ends[slot] = d.Ends[slot+1] + shift
+	}
+}
+
+// appendStep appends a step. Its three parts overlap: what one writes behind its
+// field, the next one or the next step overwrites. imm holds more bits than a
+// step takes.
+//
+//	head  hhhhhhhh           8 bytes from 0
+//	disp      dddd           4 bytes from s.Disp
+//	imm         iiiiiiii     8 bytes from s.Imm
+//	      hhhhdd iiii        s.Len bytes stay
+func appendStep(code []byte, s *tables.Step, in abi.Insn, imm int64) []byte {
+	var buf [32]byte
+	head := s.Head ^ tables.Bits[s.Dst+uint16(in.Dst())] ^ tables.Bits[s.Src+uint16(in.Src())]
+	binary.LittleEndian.PutUint64(buf[:], head)
+	binary.LittleEndian.PutUint32(buf[s.Disp:], uint32(in.Off))
+	binary.LittleEndian.PutUint64(buf[s.Imm:], uint64(imm))
+	return append(code, buf[:s.Len]...)
+}

@@ -1,0 +1,279 @@
+//go:build amd64 && !purego
+
+package encoder
+
+//go:generate go run -C=../gen ./asm/encoder -out ../encoder/encoder_amd64.s -stubs ../encoder/zencoder_amd64.go -pkg encoder
+
+import (
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+
+	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/tables"
+)
+
+// assembly tells whether the processor has what the assembly is made of: PEXT
+// and vectors of 32 bytes. Every one since 2013 has, but for some small ones.
+var assembly = cpu.X86.HasBMI2 && cpu.X86.HasAVX2
+
+// How much the assembly does at once. It can't be preempted, and the collector
+// should not have to wait for more than some microseconds.
+const (
+	batch     = 16  // instructions whose classes are found together
+	chunk     = 256 // instructions of a call, a multiple of batch
+	joinChunk = 512 // marks of a call
+)
+
+// scratch is what is known of the slots of a chunk before they are written.
+type scratch struct {
+	fields [chunk + 2*batch]uint64 // off with its sign, and above it imm
+	class  [chunk + batch]uint16   // class bits that don't come from registers
+}
+
+// writeJob is what writeAVO works on. gen/asm/encoder has the offsets.
+type writeJob struct {
+	insns   *abi.Insn
+	ends    *uint32
+	ranks   *uint32
+	marks   *Mark // the next one
+	finder  *finder
+	lookup  *lookup
+	scratch *scratch
+	rows    *tables.Row
+	steps   *tables.Step
+	bits    *uint64
+	at      *byte // where the next step is to be written
+
+	next, stop int // in slots
+	class      uint64
+}
+
+// joinJob is what joinAVO works on.
+type joinJob struct {
+	from  *byte   // the draft from where it isn't joined yet
+	ends  *uint32 // of the draft
+	marks *Mark
+	gaps  *Gap
+	to    *byte
+	out   *uint32 // ends of the result
+
+	next, stop int    // in marks
+	slot       int    // whose end comes next
+	end        uint64 // of the draft before the slot: an element of ends
+	shift      uint64 // from ends of the draft to those of the result
+}
+
+// finder is what finds the rows of a profile, in one piece.
+type finder struct {
+	tables.Finder
+	class [256]uint32
+}
+
+// lookup is what the rows of all profiles are made of, in one piece. Rows and
+// index have fixed places so that the generator of the assembly needn't know
+// how many rows there are.
+type lookup struct {
+	rows  [1 << 10]quickRow
+	index [1 << 13]uint32 // offsets of rows in bytes
+	pairs [256 * len(tables.Pairs)]uint64
+}
+
+// A quickRow is a row of one step in a shape that takes few instructions. It is
+// a cache line.
+type quickRow struct {
+	head [2]uint64
+	// place says for each byte of the step which of the fields it takes, from
+	// the slot's element on; 0x80 is none.
+	//
+	//	0123     4567  89ab     cdef
+	//	off      imm   next off next imm
+	place [16]uint8
+	// mask and value are a check of the key that finds the row: where key&mask
+	// == value, the slot is what the row is for. Rows of more steps and those
+	// whose check takes more bits than a key has let nothing pass.
+	mask, value uint64
+	length      uint64
+	pair        uint32
+	mark        uint32 // size of a Mark if it is one, or 0
+}
+
+// quick returns the quick row of a row.
+func quick(r *tables.Row) quickRow {
+	q := quickRow{
+		head: [2]uint64{r.Head}, length: uint64(r.Len), pair: uint32(r.Pair), mark: uint32(r.Mark) * MarkSize,
+		mask: uint64(r.Refuse), // no bit of it may be in the class
+	}
+	for i := range q.place {
+		switch p := i - int(r.Imm); {
+		case i >= int(r.Len) || i < int(r.Disp):
+			q.place[i] = 0x80
+		case p < 0:
+			q.place[i] = uint8(i) - r.Disp
+		case p < 4:
+			q.place[i] = 4 + uint8(p)
+		default:
+			q.place[i] = 8 + uint8(p)
+		}
+	}
+	// The registers and off are in the key; the opcode found it. Of imm the key
+	// knows in its class whether it is 0.
+	const low = 0xffffff00
+	q.mask |= r.Mask & low << tables.ClassBits
+	q.value |= r.Value & low << tables.ClassBits
+	rare := r.More > 0 || r.Kind == tables.None
+	if imm := r.Mask >> 32; imm != 0 {
+		q.mask |= tables.ClassImmZero
+		q.value |= tables.ClassImmZero
+		rare = rare || r.Value>>32 != 0
+	}
+	if rare {
+		q.mask |= tables.ClassNever
+		q.value |= tables.ClassNever
+	}
+	return q
+}
+
+// everything is the tables in the shape that the assembly wants. It takes some
+// 100 microseconds to build.
+var everything = sync.OnceValue(func() *tablesOfAll {
+	e := new(tablesOfAll)
+	for i := range tables.Rows {
+		e.rows[i] = quick(&tables.Rows[i])
+	}
+	for i, id := range tables.RowIndex {
+		e.index[i] = uint32(id) * tables.RowSize
+	}
+	for i, p := range tables.Pairs {
+		for regs := range uint16(256) {
+			e.pairs[256*i+int(regs)] = tables.Bits[p[0]+regs&15] ^ tables.Bits[p[1]+regs>>4]
+		}
+	}
+	for p := range e.finders {
+		for frame := range 2 {
+			f := &e.finders[p][frame]
+			f.Finder, f.class = tables.Finders[p], tables.RegClass
+			for regs := range 256 * frame {
+				f.class[regs] = frameClass(uint8(regs))
+			}
+		}
+	}
+	return e
+})
+
+type tablesOfAll struct {
+	lookup
+	finders [tables.NumProfiles][2]finder // without and with tables.PrivateFrame
+}
+
+func (d *Draft) write(profile tables.Profile, insns []abi.Insn, frame bool) bool {
+	if !assembly {
+		return d.writeGeneric(profile, insns, frame)
+	}
+	return d.writeASM(profile, insns, frame)
+}
+
+func (d *Draft) writeASM(profile tables.Profile, insns []abi.Insn, frame bool) bool {
+	e := everything()
+	if d.scratch == nil {
+		d.scratch = new(scratch)
+	}
+	s := d.scratch
+	job := writeJob{
+		insns: &insns[0], ends: &d.Ends[0], ranks: &d.Ranks[0], marks: &d.Marks[0],
+		finder: &e.finders[profile][0], lookup: &e.lookup, scratch: s,
+		rows: &tables.Rows[0], steps: &tables.Steps[0], bits: &tables.Bits[0],
+	}
+	if frame {
+		job.finder = &e.finders[profile][1]
+	}
+	d.Ranks[0] = uint32(uintptr(unsafe.Pointer(job.marks)))
+	d.code = d.code[:cap(d.code)]
+	for job.next < len(insns) {
+		job.stop = min(job.next+chunk, len(insns))
+		d.makeRoom(&job, len(insns))
+		if !classify(s, insns, job.next, job.stop) || !writeAVO((*[14]uint64)(unsafe.Pointer(&job))) {
+			return false
+		}
+	}
+	d.Class = uint32(job.class)
+	return true
+}
+
+// classify fills scratch for the slots from next up to stop. It reports whether
+// the halves of constants are together.
+func classify(s *scratch, insns []abi.Insn, next, stop int) bool {
+	// Whole batches are read where they are, with the slot behind them.
+	whole := min(stop-next, len(insns)-1-next) &^ (batch - 1)
+	if whole > 0 && !classifyAVO((*uint64)(unsafe.Pointer(&insns[next])), &s.fields[0], 0, whole) {
+		return false
+	}
+	if rest := stop - next - whole; rest > 0 {
+		// The rest is read from a copy with more behind it, which is no half of
+		// a constant.
+		var last [batch + 1]abi.Insn
+		for i := copy(last[:], insns[next+whole:]); i < len(last); i++ {
+			last[i].Op = abi.OpJa
+		}
+		if !classifyAVO((*uint64)(unsafe.Pointer(&last[0])), &s.fields[0], whole, whole+batch) {
+			return false
+		}
+	}
+	// The last slot's upper half of a constant is the imm behind it.
+	s.fields[stop-next] = 0
+	if stop < len(insns) {
+		s.fields[stop-next] = uint64(insns[stop].Imm) << 32
+	}
+	return true
+}
+
+// typical is what the steps of a slot have in bytes, rounded up.
+const typical = 6
+
+// makeRoom sees to it that the slots from next up to stop can't get longer than
+// the room there is. Ends count in addresses, so they move with the code.
+func (d *Draft) makeRoom(job *writeJob, n int) {
+	base := unsafe.Pointer(unsafe.SliceData(d.code))
+	used := 0
+	if job.at != nil {
+		used = int(uintptr(unsafe.Pointer(job.at)) - uintptr(base))
+	}
+	need := used + (job.stop-job.next)*Longest + Slack
+	if need > len(d.code) {
+		need = max(need, n*typical, used*3/2) + chunk*Longest
+		d.code = append(make([]byte, 0, need), d.code[:used]...)
+		d.code = d.code[:cap(d.code)]
+		moved := uint32(uintptr(unsafe.Pointer(&d.code[0]))) - uint32(uintptr(base))
+		for i := range d.Ends[:job.next+1] {
+			d.Ends[i] += moved
+		}
+	}
+	job.at = &d.code[used]
+	if job.next == 0 {
+		d.Ends[0] = uint32(uintptr(unsafe.Pointer(job.at)))
+	}
+}
+
+func (d *Draft) join(code []byte, at int, gaps []Gap, ends []uint32) {
+	if !assembly {
+		d.joinGeneric(code, at, gaps, ends)
+		return
+	}
+	d.joinASM(code, at, gaps, ends)
+}
+
+func (d *Draft) joinASM(code []byte, at int, gaps []Gap, ends []uint32) {
+	// What stands behind the last mark is joined as if there were one more.
+	n := len(d.Marks)
+	marks := append(d.Marks, Mark{Slot: uint32(len(d.Ends) - 2)})
+	gaps = append(gaps[:n], Gap{})
+	job := joinJob{
+		from: &d.code[0], ends: &d.Ends[0], marks: &marks[0], gaps: &gaps[0], to: &code[at], out: &ends[0],
+		end: uint64(d.Ends[0]), shift: uint64(uint32(at) - d.Ends[0]),
+	}
+	for job.next <= n {
+		job.stop = min(job.next+joinChunk, n+1)
+		joinAVO((*[11]uint64)(unsafe.Pointer(&job)))
+	}
+}

@@ -1,0 +1,314 @@
+// Command passes generates the assembly of package jit: the passes that size
+// jumps. Nothing in it branches on a program's data but where that is rare.
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// Offsets into jit.passJob. A test pins them, and those below, to the structs.
+const (
+	jobMarks     = 0
+	jobRows      = 8
+	jobInsns     = 16
+	jobEnds      = 24
+	jobRanks     = 32
+	jobJumps     = 40
+	jobSums      = 48
+	jobGaps      = 56
+	jobNext      = 64
+	jobCount     = 72
+	jobSlots     = 80
+	jobStart     = 88
+	jobReach     = 92
+	jobFirstRank = 96
+	jobSum       = 100
+	jobPlain     = 104
+	jobOthers    = 112
+	jobNoted     = 120
+)
+
+// Offsets into jit.jump, whose size is 1<<jumpShift.
+const (
+	jumpDist   = 0
+	jumpRank   = 4
+	jumpVanish = 8
+	jumpSize   = 12
+	jumpOp     = 13
+	jumpShift  = 4
+)
+
+// Offsets into encoder.Mark, encoder.Gap, tables.Row and abi.Insn.
+const (
+	markSlot = 0
+	markRow  = 4
+	gapBytes = 0
+	gapLen   = 8
+	gapShift = 4
+	rowKind  = 39
+	rowShort = 43
+	insnOp   = 0
+	insnOff  = 2
+	insnImm  = 4
+)
+
+// Numbers of tables, encoder and jit.
+const (
+	kindJcc       = 2
+	kindCompiler  = 7
+	opCall        = 0x85
+	callSize      = 5
+	callOp        = 0xea
+	farAway       = 0x40000000
+	isPlain       = 0x80000000
+	markShift     = 3 // of encoder.MarkSize
+	estimateShift = 6 // of the estimate
+	shortJump     = 2
+	longJa        = 5
+	longJcc       = 6
+	shortBack     = 128 // how far back short jumps go
+)
+
+func main() {
+	ConstraintExpr("amd64")
+	ConstraintExpr("!purego")
+	layOut()
+	pass()
+	lastPass()
+	Generate()
+}
+
+// load reads fields of the job.
+func load(job reg.Register, fields map[int]reg.GPVirtual) {
+	for at := 0; at <= jobOthers; at += 4 {
+		if r, ok := fields[at]; ok && (at < jobStart || at == jobOthers) {
+			MOVQ(Mem{Base: job, Disp: at}, r)
+		} else if ok {
+			MOVL(Mem{Base: job, Disp: at}, r.As32())
+		}
+	}
+}
+
+// constants are numbers that CMOV needs in memory.
+func constants() (two, zero Mem) {
+	two = GLOBL("two", RODATA|NOPTR)
+	DATA(0, U32(shortJump))
+	zero = GLOBL("zero", RODATA|NOPTR)
+	DATA(0, U32(0))
+	return two, zero
+}
+
+var two, zero Mem
+
+// length leaves in size how long a jump of a distance is; t is lost.
+func length(size, d, t reg.GPVirtual, vanish, reach Mem) {
+	LEAL(Mem{Base: d, Disp: shortBack}, t.As32())
+	CMPL(t.As32(), reach)
+	CMOVLLS(two, size.As32())
+	CMPL(d.As32(), vanish)
+	CMOVLEQ(zero, size.As32())
+}
+
+func layOut() {
+	two, zero = constants()
+	TEXT("layOutAVO", NOSPLIT, "func(job *uint64)")
+	Pragma("noescape")
+	Doc("layOutAVO lays out the marks from job.next on, and runs pass 0 on them. It stops",
+		"at the first that isn't a jump by off, nor a call by imm, or is a jump to nowhere",
+		"or to itself.")
+	job := GP64()
+	Load(Param("job"), job)
+	field := func(at int) Mem { return Mem{Base: job, Disp: at} }
+	marks, insns, ends, sums, j, k, sum := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	load(job, map[int]reg.GPVirtual{
+		jobMarks: marks, jobInsns: insns, jobEnds: ends, jobJumps: j, jobSums: sums, jobNext: k, jobSum: sum,
+	})
+	Comment("j = jumps[k]")
+	t := GP64()
+	MOVQ(k, t)
+	SHLQ(U8(jumpShift), t)
+	ADDQ(t, j)
+	CMPQ(k, field(jobCount))
+	JGE(LabelRef("out"))
+
+	Label("loop")
+	Comment("sums[k] = sum; the kind of the mark's row must be Jcc or Ja")
+	slot, row, to, target, size, d, kind := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	MOVL(sum.As32(), Mem{Base: sums, Index: k, Scale: 4})
+	MOVL(Mem{Base: marks, Index: k, Scale: 8, Disp: markRow}, row.As32())
+	ADDQ(field(jobRows), row)
+	MOVBLZX(Mem{Base: row, Disp: rowKind}, kind.As32())
+	SUBL(U8(kindJcc), kind.As32())
+	MOVL(Mem{Base: marks, Index: k, Scale: 8, Disp: markSlot}, slot.As32())
+	CMPL(kind.As32(), U8(1))
+	JA(LabelRef("call"))
+	Comment("to = slot+1+off must be the first slot of an instruction")
+	MOVWLSX(Mem{Base: insns, Index: slot, Scale: 8, Disp: insnOff}, d.As32())
+	LEAL(Mem{Base: slot, Index: d, Scale: 1, Disp: 1}, to.As32())
+	CMPL(to.As32(), field(jobSlots))
+	JAE(LabelRef("out"))
+	CMPB(Mem{Base: insns, Index: to, Scale: 8, Disp: insnOp}, U8(0))
+	JEQ(LabelRef("out"))
+	CMPL(to.As32(), slot.As32())
+	JEQ(LabelRef("out"))
+	Comment("*j = {dist, rank, vanish, size, op}; kind 0 is 6 bytes long and never vanishes,",
+		"kind 1 is 5 and does at distance 0")
+	MOVL(U32(longJcc), size.As32())
+	SUBL(kind.As32(), size.As32())
+	SUBL(U8(1), kind.As32())
+	ANDL(U32(farAway), kind.As32())
+	MOVL(kind.As32(), Mem{Base: j, Disp: jumpVanish})
+	MOVB(size.As8(), Mem{Base: j, Disp: jumpSize})
+	MOVBLZX(Mem{Base: row, Disp: rowShort}, kind.As32())
+	MOVB(kind.As8(), Mem{Base: j, Disp: jumpOp})
+	MOVL(Mem{Base: ends, Index: to, Scale: 4}, target.As32())
+	MOVQ(field(jobRanks), row)
+	MOVL(Mem{Base: row, Index: to, Scale: 4}, row.As32())
+	SUBL(field(jobFirstRank), row.As32())
+	SHRL(U8(markShift), row.As32())
+	MOVL(row.As32(), Mem{Base: j, Disp: jumpRank})
+	MOVL(target.As32(), kind.As32())
+	SUBL(Mem{Base: ends, Index: slot, Scale: 4, Disp: 4}, kind.As32())
+	MOVL(kind.As32(), Mem{Base: j, Disp: jumpDist})
+	Comment("d = 64*off ahead, and back start + target + sums[rank] - 64*(slot+2)")
+	ADDL(Mem{Base: sums, Index: row, Scale: 4}, target.As32())
+	ADDL(field(jobStart), target.As32())
+	ADDL(U8(2), slot.As32())
+	SHLL(U8(estimateShift), slot.As32())
+	SUBL(slot.As32(), target.As32())
+	SHLL(U8(estimateShift), d.As32())
+	TESTL(d.As32(), d.As32())
+	CMOVLMI(target.As32(), d.As32())
+	length(size, d, row, Mem{Base: j, Disp: jumpVanish}, field(jobReach))
+	ADDL(size.As32(), sum.As32())
+	Label("next")
+	ADDQ(U8(1<<jumpShift), j)
+	INCQ(k)
+	CMPQ(k, field(jobCount))
+	JLT(LabelRef("loop"))
+	JMP(LabelRef("out"))
+
+	Label("call")
+	Comment("A call that is E8 cd is one, too, with a number of its own among the others.")
+	CMPL(kind.As32(), U8(kindCompiler-kindJcc))
+	JNE(LabelRef("out"))
+	CMPB(Mem{Base: insns, Index: slot, Scale: 8, Disp: insnOp}, U8(opCall))
+	JNE(LabelRef("out"))
+	CMPL(field(jobPlain), U8(0))
+	JEQ(LabelRef("out"))
+	CMPL(Mem{Base: insns, Index: slot, Scale: 8, Disp: insnImm}, U8(0))
+	JEQ(LabelRef("out"))
+	MOVL(U32(farAway), Mem{Base: j, Disp: jumpDist})
+	LEAL(Mem{Base: k, Disp: 1}, to.As32())
+	MOVL(to.As32(), Mem{Base: j, Disp: jumpRank})
+	MOVL(U32(0), Mem{Base: j, Disp: jumpVanish})
+	MOVL(U32(callSize|callOp<<8), Mem{Base: j, Disp: jumpSize})
+	MOVL(k.As32(), to.As32())
+	ORL(U32(isPlain), to.As32())
+	MOVQ(field(jobOthers), row)
+	MOVQ(field(jobNoted), slot)
+	MOVL(to.As32(), Mem{Base: row, Index: slot, Scale: 4})
+	INCQ(field(jobNoted))
+	ADDL(U8(callSize), sum.As32())
+	JMP(LabelRef("next"))
+
+	Label("out")
+	MOVQ(k, field(jobNext))
+	MOVL(sum.As32(), field(jobSum))
+	RET()
+}
+
+func pass() {
+	TEXT("passAVO", NOSPLIT, "func(job *uint64)")
+	Pragma("noescape")
+	Doc("passAVO sizes every jump once.")
+	job := GP64()
+	Load(Param("job"), job)
+	sums, jumps, k, n, sum := GP64(), GP64(), GP64(), GP64(), GP64()
+	load(job, map[int]reg.GPVirtual{jobJumps: jumps, jobSums: sums, jobCount: n})
+	Comment("k and n count twice")
+	ADDQ(n, n)
+	XORL(sum.As32(), sum.As32())
+	XORL(k.As32(), k.As32())
+	TESTQ(n, n)
+	JEQ(LabelRef("none"))
+
+	Label("jump")
+	Comment("before = sums[k+1]; sums[k] = sum; d = dist + sums[rank] - before")
+	rank, d, before, size := GP64(), GP64(), GP64(), GP64()
+	j := func(at int) Mem { return Mem{Base: jumps, Index: k, Scale: 8, Disp: at} }
+	MOVL(j(jumpRank), rank.As32())
+	MOVL(j(jumpDist), d.As32())
+	MOVL(Mem{Base: sums, Index: k, Scale: 2, Disp: 4}, before.As32())
+	MOVL(sum.As32(), Mem{Base: sums, Index: k, Scale: 2})
+	ADDL(Mem{Base: sums, Index: rank, Scale: 4}, d.As32())
+	SUBL(before.As32(), d.As32())
+	MOVBLZX(j(jumpSize), size.As32())
+	length(size, d, rank, j(jumpVanish), Mem{Base: job, Disp: jobReach})
+	ADDL(size.As32(), sum.As32())
+	ADDQ(U8(2), k)
+	CMPQ(k, n)
+	JLT(LabelRef("jump"))
+	Label("none")
+	MOVL(sum.As32(), Mem{Base: sums, Index: k, Scale: 2})
+	RET()
+}
+
+func lastPass() {
+	TEXT("lastPassAVO", NOSPLIT, "func(job *uint64)")
+	Pragma("noescape")
+	Doc("lastPassAVO writes the jumps from job.next on into the gaps. It stops at the first",
+		"whose length isn't what the pass before left.")
+	job := GP64()
+	Load(Param("job"), job)
+	sums, j, k, n, g := GP64(), GP64(), GP64(), GP64(), GP64()
+	load(job, map[int]reg.GPVirtual{jobJumps: j, jobSums: sums, jobGaps: g, jobNext: k, jobCount: n})
+	t := GP64()
+	Comment("j = jumps[k], g = gaps[k]")
+	MOVQ(k, t)
+	SHLQ(U8(jumpShift), t)
+	ADDQ(t, j)
+	ADDQ(t, g) // gapShift is jumpShift
+	CMPQ(k, n)
+	JGE(LabelRef("finished"))
+
+	Label("write")
+	Comment("d = dist + sums[rank] - sums[k+1]; room = sums[k+1] - sums[k]")
+	d, room, size := GP64(), GP64(), GP64()
+	MOVL(Mem{Base: j, Disp: jumpRank}, t.As32())
+	MOVL(Mem{Base: j, Disp: jumpDist}, d.As32())
+	MOVL(Mem{Base: sums, Index: k, Scale: 4, Disp: 4}, room.As32())
+	ADDL(Mem{Base: sums, Index: t, Scale: 4}, d.As32())
+	SUBL(room.As32(), d.As32())
+	SUBL(Mem{Base: sums, Index: k, Scale: 4}, room.As32())
+	MOVBLZX(Mem{Base: j, Disp: jumpSize}, size.As32())
+	length(size, d, t, Mem{Base: j, Disp: jumpVanish}, Mem{Base: job, Disp: jobReach})
+	CMPL(size.As32(), room.As32())
+	JNE(LabelRef("finished"))
+	MOVL(size.As32(), Mem{Base: g, Disp: gapLen})
+	Comment("code = op | d<<8, and what encoder.Jump makes of it for each length")
+	code, long := GP64(), GP64()
+	MOVBLZX(Mem{Base: j, Disp: jumpOp}, code.As32())
+	SHLQ(U8(8), d)
+	ORQ(d, code)
+	MOVQ(code, long)
+	XORQ(U8(0xeb^0xe9), long)
+	CMPL(size.As32(), U8(longJa))
+	CMOVQEQ(long, code)
+	LEAQ(Mem{Base: code, Disp: 0x10}, long)
+	SHLQ(U8(8), long)
+	ORQ(U8(0x0f), long)
+	CMPL(size.As32(), U8(longJcc))
+	CMOVQEQ(long, code)
+	MOVQ(code, Mem{Base: g, Disp: gapBytes})
+	ADDQ(U8(1<<jumpShift), j)
+	ADDQ(U8(1<<gapShift), g)
+	INCQ(k)
+	CMPQ(k, n)
+	JLT(LabelRef("write"))
+	Label("finished")
+	MOVQ(k, Mem{Base: job, Disp: jobNext})
+	RET()
+}

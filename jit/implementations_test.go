@@ -1,0 +1,142 @@
+package jit
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/encoder"
+	"github.com/bpfjit/bpfjit/internal/testprog"
+)
+
+// An implementation of the passes, in assembly or in Go.
+type implementation struct {
+	name                   string
+	layOut, pass, lastPass func(*compiler)
+}
+
+// state is what an implementation leaves.
+type state struct {
+	Error  string
+	Jumps  []jump
+	Others []uint32
+	Sums   [][]uint32 // after pass 0, 1, ...
+	Gaps   []encoder.Gap
+}
+
+// run goes through the passes of a program until nothing changes.
+func (im implementation) run(t *testing.T, p *bpf.Program, profile *Profile, fn *Function) (s state) {
+	t.Helper()
+	c := &compiler{profile: profile, prog: p, fn: fn, insns: p.Insns}
+	if !c.draft.Write(profile.Rows, p.Insns, false) {
+		t.Fatalf("%s: no draft", im.name)
+	}
+	c.prologue = c.kernelPrologue(nil)
+	c.epilogue = c.kernelEpilogue(nil)
+	c.begin()
+	for {
+		im.layOut(c)
+		if c.job.next == c.job.count {
+			break
+		}
+		if err := c.layOutOther(); err != nil {
+			return state{Error: err.Error()}
+		}
+	}
+	if err := c.laidOut(); err != nil {
+		return state{Error: err.Error()}
+	}
+	s.Jumps, s.Others = append(s.Jumps, c.jumps...), append(s.Others, c.others...)
+	for pass := 0; ; pass++ {
+		s.Sums = append(s.Sums, append([]uint32(nil), c.sums...))
+		if pass > 0 && cmp.Equal(s.Sums[pass], s.Sums[pass-1]) || pass > 40 {
+			break
+		}
+		im.pass(c)
+	}
+	// It stops where a jump isn't as long as it was: change some lengths.
+	for k := 7; k < len(c.jumps); k += 11 {
+		for i := range c.sums[k+1:] {
+			c.sums[k+1+i] += uint32(k % 3)
+		}
+	}
+	for c.job.next = 0; ; c.job.next++ {
+		im.lastPass(c)
+		if c.job.next == len(c.jumps) {
+			break
+		}
+		c.gaps[c.job.next] = encoder.Gap{Bytes: 1, Len: 1}
+	}
+	for k, g := range c.gaps {
+		if g.Len > 0 && g.Len < 8 { // behind its length a gap has no meaning
+			g.Bytes &= 1<<(8*g.Len) - 1
+		}
+		if g.Len > 0 && c.jumps[k].dist != far {
+			s.Gaps = append(s.Gaps, g)
+		}
+	}
+	return s
+}
+
+// TestImplementations compares the implementations of the passes: programs
+// with jumps of all lengths, far and near, ahead, back and to themselves, some
+// to nowhere, and calls.
+func TestImplementations(t *testing.T) {
+	seed := testprog.Seed(t)
+	programs, refused := 0, 0
+	check := func(insns []abi.Insn, fn *Function) {
+		t.Helper()
+		p := &bpf.Program{Insns: insns}
+		for _, profile := range []*Profile{&Linux618, &Linux513} {
+			first := implementations[0].run(t, p, profile, fn)
+			for _, im := range implementations[1:] {
+				if diff := cmp.Diff(first, im.run(t, p, profile, fn), cmp.AllowUnexported(jump{})); diff != "" {
+					t.Fatalf("%s and %s differ (-%[1]s +%[2]s):\n%s", implementations[0].name, im.name, diff)
+				}
+			}
+			programs++
+			if first.Error != "" {
+				refused++
+			}
+		}
+	}
+	check(testprog.Restless(), new(Function))
+	check(testprog.Ladder(100), new(Function))
+	for i := range uint64(120) {
+		r := testprog.Rand(seed, i)
+		insns := make([]abi.Insn, 2+r.IntN(600))
+		for k := range insns {
+			off := int16(r.IntN(len(insns)+1) - k - 1)
+			if r.IntN(2) == 0 {
+				off = int16(max(-k-1, min(r.IntN(60)-30, len(insns)-k-2)))
+			}
+			if r.IntN(5000) == 0 {
+				off = int16(r.Uint32()) // perhaps to nowhere
+			}
+			switch r.IntN(12) {
+			case 0, 1:
+				insns[k] = abi.Insn{Op: 0x1d, Regs: uint8(r.IntN(10)), Off: off} // if == goto
+			case 2:
+				insns[k] = abi.Insn{Op: abi.OpJa, Off: off}
+			case 3:
+				insns[k] = abi.Insn{Op: abi.OpCall, Imm: 1 + r.Int32N(100)}
+			case 4:
+				insns[k] = abi.Insn{Op: abi.OpCall, Regs: 0x10, Imm: r.Int32N(2)}
+			case 5:
+				insns[k] = abi.Insn{Op: 0x15, Off: off, Imm: int32(r.Uint32())}
+			case 6:
+				insns[k] = abi.Insn{Op: []uint8{abi.OpExit, 0x07, 0x07, 0x07}[r.IntN(4)]}
+			default:
+				insns[k] = abi.Insn{Op: 0x07, Regs: uint8(r.IntN(10)), Imm: int32(r.Uint32())} // r += imm
+			}
+		}
+		insns[len(insns)-1] = abi.Insn{Op: abi.OpExit}
+		check(insns, &Function{TailCallReachable: i%4 == 0, StackDepth: int(i % 64)})
+	}
+	t.Logf("%d programs, %d refused", programs, refused)
+	if programs < 200 || refused == 0 || refused > programs/2 {
+		t.Error("too few of one kind")
+	}
+}

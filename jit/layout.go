@@ -1,0 +1,258 @@
+package jit
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/encoder"
+	"github.com/bpfjit/bpfjit/tables"
+)
+
+// A passJob is what the assembly of the passes works on; gen/asm/passes has the
+// offsets.
+type passJob struct {
+	marks *encoder.Mark
+	rows  *tables.Row
+	insns *abi.Insn
+	ends  *uint32
+	ranks *uint32
+	jumps *jump
+	sums  *uint32
+	gaps  *encoder.Gap
+
+	next, count int // in marks: where it goes on, and how many there are
+	slots       int
+
+	start     uint32 // what makes an address of an element of ends
+	reach     uint32 // number of distances that short jumps have
+	firstRank uint32 // ranks[0]
+	sum       uint32 // bytes of the marks before next, in pass 0
+	plain     uint32 // not 0: calls are E8 cd and nothing else
+
+	others *uint32 // the marks that aren't jumps
+	noted  int     // how many of them there are yet
+}
+
+// isPlain is added to the numbers of those others that are plain calls.
+const isPlain = 1 << 31
+
+// layOut finds out what the passes need to know of every mark, and runs pass 0
+// on the way.
+func (c *compiler) layOut() error {
+	c.begin()
+	j := &c.job
+	for {
+		c.layOutJumps()
+		if j.next == j.count {
+			break
+		}
+		if err := c.layOutOther(); err != nil {
+			return err
+		}
+	}
+	return c.laidOut()
+}
+
+// begin prepares the job of the passes.
+func (c *compiler) begin() {
+	d := &c.draft
+	n := len(d.Marks)
+	c.gaps = slices.Grow(c.gaps[:0], n+1)[:n]
+	c.jumps = slices.Grow(c.jumps[:0], n+1)[:n]
+	c.sums = slices.Grow(c.sums[:0], n+1)[:n+1]
+	c.others = slices.Grow(c.others[:0], n+1)[:n+1]
+	c.charges, c.exit = c.charges[:0], -1
+	j := &c.job
+	*j = passJob{
+		marks: &d.Marks[:n+1][0], rows: &tables.Rows[0], insns: &c.insns[0], ends: &d.Ends[0], ranks: &d.Ranks[0],
+		jumps: &c.jumps[:n+1][0], sums: &c.sums[0], gaps: &c.gaps[:n+1][0],
+		count: n, slots: len(c.insns),
+		start: uint32(len(c.prologue)) - d.Ends[0], reach: uint32(c.profile.ShortJumpMax - shortBack), firstRank: d.Ranks[0],
+		others: &c.others[0],
+	}
+	if !c.fn.TailCallReachable && c.fn.PrivateStack == 0 && !c.cage {
+		j.plain = 1
+	}
+}
+
+// laidOut ends what begin began.
+func (c *compiler) laidOut() error {
+	j := &c.job
+	c.sums[j.count] = j.sum
+	c.others = c.others[:j.noted]
+	if !c.ends() {
+		return c.refuse()
+	}
+	return nil
+}
+
+// layOutGeneric lays out the marks from c.job.next on, and runs pass 0 on them.
+// It stops at the first that isn't a jump by off, nor a call by imm, or is a
+// jump to nowhere or to itself.
+func (c *compiler) layOutGeneric() {
+	j := &c.job
+	for ; j.next < j.count; j.next++ {
+		k, m := j.next, c.draft.Marks[j.next]
+		c.sums[k] = j.sum
+		row := m.Row()
+		if in := c.insns[m.Slot]; row.Kind == tables.Compiler && in.Op == abi.OpCall && j.plain != 0 && in.Imm != 0 {
+			c.noteOther(uint32(k) | isPlain)
+			c.jumps[k] = notJump(k)
+			c.jumps[k].size, c.jumps[k].op = callSize, opCall
+			j.sum += callSize
+			continue
+		}
+		size := uint32(encoder.LongJcc)
+		if row.Kind == tables.Ja {
+			size = encoder.LongJa
+		} else if row.Kind != tables.Jcc {
+			return
+		}
+		to := m.Slot + 1 + uint32(int32(c.insns[m.Slot].Off))
+		if !c.leads(to) || to == m.Slot {
+			return
+		}
+		c.jumps[k] = c.jumpTo(to, m.Slot, size, row.Short)
+		d := estimate * (to - m.Slot - 1)
+		if to < m.Slot {
+			d = c.distanceBack(&c.jumps[k], m.Slot)
+		}
+		j.sum += c.jumps[k].length(d, j.reach)
+	}
+}
+
+// noteOther notes a mark that isn't a jump.
+func (c *compiler) noteOther(k uint32) {
+	c.others[c.job.noted] = k
+	c.job.noted++
+}
+
+// notJump describes mark k where it isn't a jump.
+func notJump(k int) jump { return jump{dist: far, rank: uint32(k + 1)} }
+
+// leads tells whether there is an instruction to jump to at a slot.
+func (c *compiler) leads(to uint32) bool {
+	return to < uint32(len(c.insns)) && c.insns[to].Op != 0
+}
+
+// jumpTo describes a jump of a slot.
+func (c *compiler) jumpTo(to, slot, size uint32, op uint8) jump {
+	d := &c.draft
+	j := jump{
+		dist: d.Ends[to] - d.Ends[slot+1], rank: (d.Ranks[to] - d.Ranks[0]) / encoder.MarkSize,
+		vanish: far, size: uint8(size), op: op,
+	}
+	if size == encoder.LongJa {
+		j.vanish = 0
+	}
+	return j
+}
+
+// distanceBack returns the distance of a jump back in pass 0: where the target
+// is, this pass knows; for the jump's end it has an estimate.
+func (c *compiler) distanceBack(j *jump, slot uint32) uint32 {
+	target := c.job.start + c.draft.Ends[slot+1] + j.dist
+	return target + c.sums[j.rank] - estimate*(slot+2)
+}
+
+// layOutOther lays out a mark that layOutJumps leaves.
+func (c *compiler) layOutOther() error {
+	k := c.job.next
+	m := c.draft.Marks[k]
+	in, row := &c.insns[m.Slot], m.Row()
+	c.sums[k] = c.job.sum
+	j := &c.jumps[k]
+	var d uint32
+	switch {
+	case row.Kind == tables.Jcc, row.Kind == tables.Ja, row.Kind == tables.Gotol:
+		to, size := m.Slot+1+uint32(int32(in.Off)), uint32(encoder.LongJa)
+		switch row.Kind {
+		case tables.Jcc:
+			size = encoder.LongJcc
+		case tables.Gotol:
+			to = m.Slot + 1 + uint32(in.Imm)
+		}
+		if !c.leads(to) {
+			return c.refuse()
+		}
+		*j = c.jumpTo(to, m.Slot, size, row.Short)
+		switch {
+		case to > m.Slot:
+			d = estimate * (to - m.Slot - 1)
+		case to == m.Slot && size == encoder.LongJa:
+			j.dist, j.rank, d = minusOneJa, uint32(k+1), minusOneJa
+		default:
+			d = c.distanceBack(j, m.Slot)
+		}
+	case in.Op == abi.OpExit && c.exit >= 0 && !c.inlineExit():
+		*j = c.jumpTo(uint32(c.exit), m.Slot, encoder.LongJa, opJmp8)
+		d = c.distanceBack(j, m.Slot)
+	default:
+		size, err := c.other(k, m)
+		if err != nil {
+			return err
+		}
+		*j = notJump(k)
+		j.size, j.op, d = uint8(size), opCall, far
+		if uint32(j.size) != size {
+			return &bpf.Error{Slot: c.start + int(m.Slot), Insn: *in, Reason: fmt.Sprintf("BUG: its code has %d bytes", size)}
+		}
+	}
+	c.job.sum += j.length(d, c.job.reach)
+	c.job.next++
+	return nil
+}
+
+// opJmp8 is the opcode of an unconditional jump of two bytes; opCall is such a
+// one that encoder.Jump makes E8, a call, of as it makes E9 of opJmp8.
+const (
+	opJmp8 = 0xeb
+	opCall = 0xe8 ^ 0xe9 ^ 0xeb
+)
+
+// ends tells whether the function ends in an instruction that nothing follows.
+func (c *compiler) ends() bool {
+	switch c.insns[len(c.insns)-1].Op {
+	case abi.OpExit, abi.OpJa, abi.OpGotol:
+		return true
+	case abi.OpCall, abi.OpTailCall:
+		return !c.cage
+	}
+	return c.cage // lower may put instructions behind the last one
+}
+
+// other sizes a mark that isn't a jump.
+func (c *compiler) other(k int, m encoder.Mark) (size uint32, err error) {
+	in, row := &c.insns[m.Slot], m.Row()
+	if c.plainCall(in) {
+		c.noteOther(uint32(k) | isPlain)
+		return callSize, nil
+	}
+	c.noteOther(uint32(k))
+	switch {
+	case row.Kind == tables.Noted:
+		return 0, nil
+	case row.Kind == tables.Charge:
+		c.charges = append(c.charges, uint32(c.start)+m.Slot)
+		return encoder.LongJcc, nil
+	case row.Kind == tables.Special:
+		return uint32(row.Size), nil
+	case in.Op == abi.OpExit:
+		if c.exit < 0 {
+			c.exit = int(m.Slot)
+		}
+		return uint32(len(c.epilogue)), nil
+	}
+	b, err := c.appendSpecial(c.special[:0], int(m.Slot), row, nil, 0)
+	c.special = b[:0]
+	return uint32(len(b)), err
+}
+
+// callSize is the length of E8 cd, a call, in bytes.
+const callSize = 5
+
+// inlineExit tells whether every EXIT is the whole epilogue: in the cage,
+// where that isn't longer than a jump to it.
+func (c *compiler) inlineExit() bool { return c.cage && len(c.epilogue) <= encoder.LongJa }

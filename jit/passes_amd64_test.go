@@ -1,0 +1,70 @@
+//go:build amd64 && !purego
+
+package jit
+
+import (
+	"testing"
+	"unsafe"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/encoder"
+	"github.com/bpfjit/bpfjit/internal/generated"
+	"github.com/bpfjit/bpfjit/tables"
+)
+
+// implementations are those of the passes; TestImplementations runs over all.
+var implementations = []implementation{
+	{"asm", (*compiler).layOutJumps, (*compiler).pass, (*compiler).writeJumps},
+	{"go", (*compiler).layOutGeneric, (*compiler).passGeneric, (*compiler).lastPassGeneric},
+}
+
+// TestOffsets pins the offsets in the generator of the assembly to the
+// structs.
+func TestOffsets(t *testing.T) {
+	var (
+		p passJob
+		j jump
+		m encoder.Mark
+		g encoder.Gap
+		r tables.Row
+		i abi.Insn
+	)
+	want := map[string]uintptr{
+		"jobMarks": unsafe.Offsetof(p.marks), "jobRows": unsafe.Offsetof(p.rows), "jobInsns": unsafe.Offsetof(p.insns),
+		"jobEnds": unsafe.Offsetof(p.ends), "jobRanks": unsafe.Offsetof(p.ranks), "jobJumps": unsafe.Offsetof(p.jumps),
+		"jobSums": unsafe.Offsetof(p.sums), "jobGaps": unsafe.Offsetof(p.gaps), "jobNext": unsafe.Offsetof(p.next),
+		"jobCount": unsafe.Offsetof(p.count), "jobSlots": unsafe.Offsetof(p.slots), "jobStart": unsafe.Offsetof(p.start),
+		"jobReach": unsafe.Offsetof(p.reach), "jobFirstRank": unsafe.Offsetof(p.firstRank), "jobSum": unsafe.Offsetof(p.sum),
+		"jobPlain": unsafe.Offsetof(p.plain), "jobOthers": unsafe.Offsetof(p.others), "jobNoted": unsafe.Offsetof(p.noted),
+
+		"jumpDist": unsafe.Offsetof(j.dist), "jumpRank": unsafe.Offsetof(j.rank), "jumpVanish": unsafe.Offsetof(j.vanish),
+		"jumpSize": unsafe.Offsetof(j.size), "jumpOp": unsafe.Offsetof(j.op), "jumpShift": 4,
+
+		"markSlot": unsafe.Offsetof(m.Slot), "markRow": 4,
+		"gapBytes": unsafe.Offsetof(g.Bytes), "gapLen": unsafe.Offsetof(g.Len), "gapShift": 4,
+		"rowKind": unsafe.Offsetof(r.Kind), "rowShort": unsafe.Offsetof(r.Short),
+		"insnOp": unsafe.Offsetof(i.Op), "insnOff": unsafe.Offsetof(i.Off), "insnImm": unsafe.Offsetof(i.Imm),
+
+		"kindJcc": uintptr(tables.Jcc), "kindCompiler": uintptr(tables.Compiler), "opCall": abi.OpCall,
+		"callSize": callSize, "callOp": opCall, "farAway": far, "isPlain": isPlain, "markShift": 3, "estimateShift": 6,
+		"shortJump": encoder.ShortJump, "longJa": encoder.LongJa, "longJcc": encoder.LongJcc, "shortBack": -shortBack,
+	}
+	got, err := generated.Constants("../gen/asm/passes/passes_asm.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what structs have and the generator has (-want +got):\n%s", diff)
+	}
+	for _, pair := range [][2]uintptr{
+		{unsafe.Sizeof(j), 1 << 4}, {unsafe.Sizeof(g), 1 << 4}, {unsafe.Sizeof(m), 1 << 3}, {encoder.MarkSize, 1 << 3},
+		{unsafe.Sizeof(r), tables.RowSize}, {unsafe.Sizeof(i), abi.InsnSize}, {estimate, 1 << 6},
+		{uintptr(tables.Ja), uintptr(tables.Jcc) + 1}, {encoder.LongJcc, encoder.LongJa + 1},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("offsets or sizes differ: %d", pair)
+		}
+	}
+}

@@ -1,0 +1,7 @@
+//go:build !amd64 || purego
+
+package jit
+
+func (c *compiler) layOutJumps() { c.layOutGeneric() }
+func (c *compiler) pass()        { c.passGeneric() }
+func (c *compiler) writeJumps()  { c.lastPassGeneric() }
