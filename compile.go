@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -50,6 +51,9 @@ func newSettings(opts *Options) settings {
 	return s
 }
 
+// programs counts the programs that were compiled.
+var programs atomic.Uint64
+
 // compile takes a program all the way: it checks it and makes an engine for
 // it. maps are those that the program may refer to, all of one space; without
 // a space the program gets one of its own.
@@ -67,7 +71,10 @@ func compile(src *Source, s settings, space *Space, maps map[string]*Map) (*Prog
 	if err := checkHelpers(resolved, &s); err != nil {
 		return fail(err)
 	}
-	p := &Program{src: src, settings: s, maps: used, space: space, gate: newGate(), writes: writes(resolved, &s)}
+	p := &Program{
+		src: src, settings: s, maps: used, space: space, writes: writes(resolved, &s),
+		key: uintptr(programs.Add(1)), gate: newGate(),
+	}
 	if space == nil {
 		p.space, p.ownSpace = NewSpace(), true
 	}
@@ -78,6 +85,7 @@ func compile(src *Source, s settings, space *Space, maps map[string]*Map) (*Prog
 	if err := p.choose(resolved); err != nil {
 		return fail(err)
 	}
+	p.kind = p.engine.kind()
 	return p, nil
 }
 

@@ -44,6 +44,6 @@
 // # Concurrency
 //
 // A [Program] may be used by several goroutines at once, Close included: each
-// run has an [Instance] of its own, taken from a pool. Maps and globals are
-// shared by the runs, as they are in the kernel.
+// run has an [Instance] to itself. Maps and globals are shared by the runs, as
+// they are in the kernel.
 package bpfjit

@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 )
 
-// gate counts the runs of a program that aren't in an instance of their own, and
-// lets Close wait for them. It is two atomic additions a run.
+// gate counts the runs of a program in instances out of its Space's pool, and lets
+// Close wait for them. It is two atomic additions a run.
 //
 // state is the number of runs inside; closing adds shut, which makes it
 // negative for good. Whoever brings it to shut, the last run to leave or the
@@ -46,16 +46,14 @@ func (g *gate) busy() bool {
 	return n > 0 || n < 0 && n > shut
 }
 
-// close closes the gate and waits until it is empty. first is true for the
-// first caller.
-func (g *gate) close() (first bool) {
+// close closes the gate and waits until it is empty.
+func (g *gate) close() {
 	for {
 		n := g.state.Load()
 		if n < 0 {
 			break
 		}
 		if g.state.CompareAndSwap(n, n+shut) {
-			first = true
 			if n == 0 {
 				g.signal()
 			}
@@ -63,7 +61,6 @@ func (g *gate) close() (first bool) {
 		}
 	}
 	<-g.empty
-	return first
 }
 
 // signal tells that the closed gate is empty.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"runtime/pprof"
-	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -16,91 +15,101 @@ import (
 
 // Instance is a Program together with memory of its own to run in: stack,
 // context, packet. It spares a run the way through the pools. One goroutine
-// at a time may use it; a second one gets ErrBusy. Maps and globals are shared
-// with all other instances of the Space.
+// at a time may use it; a second one gets ErrBusy. A goroutine that uses it over
+// and over gets in faster than several that take turns. Maps and globals are
+// shared with all other instances of the Space.
 type Instance struct {
-	p    *Program
-	mem  *cage.Instance
-	used int64
-	// writes are those of the program.
-	writes cage.Writes
-
+	// frame is bound if machine code is run. Its Turn is what keeps two users of
+	// the instance apart, and guards everything below.
+	frame machine.Frame
+	// p never changes in an instance of NewInstance. In others it is the program
+	// that ran last, or nil. A program's Close reads it without the Turn.
+	p      atomic.Pointer[Program]
+	mem    *cage.Instance
 	native bool // Run may enter frame at once: machine code, without labels
 	bound  bool // frame is bound: machine code is run
-	frame  machine.Frame
-	input  machine.Input
-	env    helpers.Env // what helper functions see of a run
+	tenure tenure
+	closed atomic.Bool // mem is gone
 
-	state atomic.Int32
-	over  chan struct{} // closed once there will be no more runs
-	once  sync.Once     // of over
+	used  int64 // by the interpreter
+	input machine.Input
+	env   helpers.Env // what helper functions see of a run
 
 	poll   func() error    // cancelled, made once
 	cancel context.Context // of the run under way, if it can be cancelled
 	ctx    []byte          // scratch: a context structure
 }
 
-// The state of an instance is 0 or a sum of these. A run adds running to 0 and
-// nothing else, which is one atomic operation to begin it and one to end it.
+// tenure is where an instance belongs.
+type tenure uint8
+
 const (
-	running = 1 << iota
-	shutOff // the program is closed
-	closed  // the instance is
+	own      tenure = iota // to the caller of NewInstance
+	resident               // to the Space, see residents
+	lent                   // to the pool of the Space's memory; the Turn doesn't matter
 )
 
-// newInstance returns an instance that has no memory yet.
-func newInstance(p *Program) *Instance {
-	in := &Instance{over: make(chan struct{})}
+// newInstance returns an instance of no program yet.
+func newInstance(m *cage.Instance, t tenure) *Instance {
+	in := &Instance{mem: m, tenure: t}
 	in.poll = in.cancelled
-	in.bind(p)
 	return in
 }
 
 // bind makes the instance one of a program.
 func (in *Instance) bind(p *Program) {
 	s := &p.settings
-	in.p, in.native, in.bound, in.writes = p, false, false, p.writes
+	in.p.Store(p)
+	in.native = false
 	in.env = helpers.Env{
-		Maps: p.space.maps(), Clock: s.Clock, Rand: s.Random, Processor: s.CPU, Printer: s.print,
+		Memory: in.mem, Maps: p.space.maps(), Clock: s.Clock, Rand: s.Random, Processor: s.CPU, Printer: s.print,
 	}
-}
-
-// use gives the instance its memory.
-func (in *Instance) use(m *cage.Instance) {
-	in.mem, in.env.Memory = m, m
-	if e, ok := in.p.engine.(*native); ok {
+	if e, ok := p.engine.(*native); ok {
 		in.input = machine.Input{
 			Budget: e.budget, Helpers: e.helpers, Env: &in.env, Arrays: in.env.Maps.Arrays(), CPU: in.env.Processor,
 		}
-		in.frame.Bind(m, e.image, &in.input)
-		in.native, in.bound = in.p.labels == nil, true
+		in.frame.Bind(in.mem, e.image, &in.input)
+		in.native, in.bound = p.labels == nil, true
 	}
 }
 
 // Run is [Program.Run] in this instance.
 func (in *Instance) Run(mem []byte) (r0 uint64, err error) {
-	if !in.state.CompareAndSwap(0, running) {
-		return 0, in.refuse()
+	p := in.p.Load()
+	if len(mem) == 0 {
+		r0, way := in.frame.Dash(p.key)
+		if way == machine.Over {
+			return r0, nil
+		}
+		return in.follow(p, r0, way)
 	}
-	if len(mem) != 0 || in.mem.HasMem() {
-		if err := in.load(mem); err != nil {
+	if err := in.begin(p, mem); err != nil {
+		return 0, err
+	}
+	return in.run(mem)
+}
+
+// follow does what remains to be done behind a Dash that isn't Over.
+func (in *Instance) follow(p *Program, r0 uint64, way machine.Way) (uint64, error) {
+	switch way {
+	case machine.Refused:
+		return 0, in.refuse(p)
+	case machine.Taken:
+		if err := in.settle(p, nil); err != nil {
 			return 0, err
 		}
+		return in.run(nil)
+	case machine.Left:
+		return in.rest(nil)
+	default: // Ended
+		in.end()
+		return r0, nil
 	}
-	if !in.native {
-		return in.whole(mem)
-	}
-	if !in.enter(mem) {
-		return in.rest(mem)
-	}
-	r0 = in.frame.R0()
-	in.end()
-	return r0, nil
 }
 
 // RunContext is [Program.RunContext] in this instance.
 func (in *Instance) RunContext(ctx context.Context, mem []byte) (r0 uint64, err error) {
-	if err := in.begin(mem); err != nil {
+	if err := in.begin(in.p.Load(), mem); err != nil {
 		return 0, err
 	}
 	defer in.end()
@@ -109,7 +118,7 @@ func (in *Instance) RunContext(ctx context.Context, mem []byte) (r0 uint64, err 
 
 // RunStruct is [Program.RunStruct] in this instance.
 func (in *Instance) RunStruct(data []byte) (r0 uint64, err error) {
-	if err := in.begin(nil); err != nil {
+	if err := in.begin(in.p.Load(), nil); err != nil {
 		return 0, err
 	}
 	defer in.end()
@@ -119,7 +128,7 @@ func (in *Instance) RunStruct(data []byte) (r0 uint64, err error) {
 // RunPacket is [Program.RunPacket] in this instance. out is the instance's
 // own memory: it is valid until the instance is used again.
 func (in *Instance) RunPacket(pkt []byte) (r0 uint64, out []byte, err error) {
-	if err := in.begin(pkt); err != nil {
+	if err := in.begin(in.p.Load(), pkt); err != nil {
 		return 0, nil, err
 	}
 	defer in.end()
@@ -128,82 +137,132 @@ func (in *Instance) RunPacket(pkt []byte) (r0 uint64, out []byte, err error) {
 
 // Used returns how much of its budget the last run used: an upper bound on the
 // instructions that it executed, the same in every engine.
-func (in *Instance) Used() int64 { return in.used }
+func (in *Instance) Used() int64 {
+	if in.bound {
+		return in.frame.Used()
+	}
+	return in.used
+}
 
 // Close gives the instance's memory back. Closing again does nothing; closing
-// it while it runs is an error that wraps ErrBusy.
+// it while it runs is an error that wraps ErrBusy, unless the program is being
+// closed, which waits for that run: then this does, too.
 func (in *Instance) Close() error {
-	for {
-		n := in.state.Load()
-		switch {
-		case n&running != 0:
-			return fmt.Errorf("%s: the instance runs: %w", in.p.Name(), ErrBusy)
-		case n&closed != 0:
-			return nil
+	p := in.p.Load()
+	if !in.frame.Try() {
+		if !p.closed.Load() || withinRun() {
+			return fmt.Errorf("%s: the instance runs: %w", p.Name(), ErrBusy)
 		}
-		if in.state.CompareAndSwap(n, n|running) {
-			break
-		}
+		in.frame.Wait()
 	}
-	in.p.forget(in)
-	err := in.mem.Close()
-	in.leave(closed)
-	return err
+	defer in.frame.End()
+	p.forget(in)
+	return in.discard()
 }
 
-// begin takes the instance and fills its memory.
-func (in *Instance) begin(mem []byte) error {
-	if !in.state.CompareAndSwap(0, running) {
-		return in.refuse()
+// discard gives the memory back. The caller has the Turn.
+func (in *Instance) discard() error {
+	if in.closed.Swap(true) {
+		return nil
 	}
-	return in.load(mem)
+	in.frame.SetKey(0, false)
+	return in.mem.Close()
 }
 
-// load fills the memory of an instance that is taken, and gives it back where
-// that fails.
-func (in *Instance) load(mem []byte) error {
-	if err := in.mem.LoadMem(mem); err != nil {
-		in.leave(0)
-		return in.p.memoryError(err)
+// begin takes the instance for a run of p and fills its memory.
+func (in *Instance) begin(p *Program, mem []byte) error {
+	if !in.frame.Try() {
+		return in.refuse(p)
+	}
+	return in.settle(p, mem)
+}
+
+// refuse says why the instance can't be taken.
+func (in *Instance) refuse(p *Program) error {
+	if p.closed.Load() || in.closed.Load() {
+		return p.closedError()
+	}
+	return fmt.Errorf("%s: the instance runs: %w", p.Name(), ErrBusy)
+}
+
+// settle makes an instance that is taken ready for a run of p, or gives it back.
+func (in *Instance) settle(p *Program, mem []byte) error {
+	if in.closed.Load() {
+		in.frame.End()
+		return p.closedError()
+	}
+	if in.p.Load() != p {
+		in.bind(p)
+	}
+	// The Close of p sets closed before it looks for instances that are p's. So
+	// it sees this one, or it is seen here.
+	if p.closed.Load() {
+		in.end()
+		return p.closedError()
+	}
+	if len(mem) != 0 || in.mem.HasMem() {
+		if err := in.mem.LoadMem(mem); err != nil {
+			in.end()
+			return p.memoryError(err)
+		}
+	}
+	if in.bound && in.tenure != lent {
+		key := p.key
+		if !in.native || in.mem.HasMem() { // which must go before a run without
+			key = 0
+		}
+		in.frame.SetKey(key, p.writes == cage.Writes{})
 	}
 	return nil
 }
 
-// refuse says why the instance can't be taken.
-func (in *Instance) refuse() error {
-	if in.state.Load()&(shutOff|closed) != 0 {
-		return in.p.closedError()
-	}
-	return fmt.Errorf("%s: the instance runs: %w", in.p.Name(), ErrBusy)
-}
-
-// end undoes begin.
+// end undoes settle, and gives the instance back.
 func (in *Instance) end() {
-	in.mem.Reset(in.writes)
-	if in.state.Add(-running) != 0 {
-		in.tell()
+	p := in.p.Load()
+	switch in.tenure {
+	case own:
+		in.mem.Reset(p.writes)
+		in.frame.End()
+	case resident:
+		in.mem.Idle(p.writes)
+		in.frame.End()
+	case lent:
+		p.space.mem.Put(in.mem, p.writes)
+		p.gate.leave()
 	}
 }
 
-// leave ends what took the instance, and changes its state.
-func (in *Instance) leave(add int32) {
-	if in.state.Add(add-running)&shutOff != 0 {
-		in.tell()
+// release makes the instance nobody's as soon as no run of p is under way in it.
+func (in *Instance) release(p *Program) {
+	if in.p.Load() != p {
+		return
+	}
+	in.frame.Wait()
+	defer in.frame.End()
+	if in.p.CompareAndSwap(p, nil) {
+		in.frame.SetKey(0, false)
 	}
 }
 
-// tell tells who waits that there won't be another run.
-func (in *Instance) tell() { in.once.Do(func() { close(in.over) }) }
+// shutOut returns when no run is under way in an instance of NewInstance whose
+// program is closed. Later ones will see that it is.
+func (in *Instance) shutOut() {
+	in.frame.Wait()
+	defer in.frame.End()
+	in.frame.SetKey(0, false)
+}
 
-// shutOut keeps new runs out.
-func (in *Instance) shutOut() { in.state.Or(shutOff) }
-
-// wait returns when the run under way, if there is one, is over. shutOut comes
-// first.
-func (in *Instance) wait() {
-	if in.state.Load()&running != 0 {
-		<-in.over
+// run runs on plain memory, which is loaded, and ends.
+func (in *Instance) run(mem []byte) (uint64, error) {
+	if !in.native {
+		return in.whole(mem)
 	}
+	if !in.enter(mem) {
+		return in.rest(mem)
+	}
+	r0 := in.frame.R0()
+	in.end()
+	return r0, nil
 }
 
 // enter runs machine code on plain memory, which is loaded, and reports whether
@@ -216,8 +275,7 @@ func (in *Instance) enter(mem []byte) bool {
 	if !in.frame.Enter(r1, uint64(len(mem))) {
 		return false
 	}
-	in.used = in.frame.Used()
-	if in.writes.Mem && len(mem) > 0 {
+	if in.p.Load().writes.Mem && len(mem) > 0 {
 		copy(mem, in.mem.Mem())
 	}
 	return true
@@ -231,7 +289,7 @@ func (in *Instance) rest(mem []byte) (uint64, error) {
 
 func (in *Instance) restMem(mem []byte) (uint64, error) {
 	r0, err := in.execute(context.Background(), 0, 0, true)
-	if in.writes.Mem {
+	if in.p.Load().writes.Mem {
 		copy(mem, in.mem.Mem())
 	}
 	return r0, err
@@ -250,7 +308,7 @@ func (in *Instance) runMem(ctx context.Context, mem []byte) (uint64, error) {
 		r1 = abi.MemBase
 	}
 	r0, err := in.execute(ctx, r1, uint64(len(mem)), false)
-	if in.writes.Mem {
+	if in.p.Load().writes.Mem {
 		copy(mem, in.mem.Mem())
 	}
 	return r0, err
@@ -259,10 +317,10 @@ func (in *Instance) runMem(ctx context.Context, mem []byte) (uint64, error) {
 // runStruct runs on a context structure.
 func (in *Instance) runStruct(ctx context.Context, data []byte) (uint64, error) {
 	if err := in.mem.LoadCtx(data); err != nil {
-		return 0, in.p.memoryError(err)
+		return 0, in.p.Load().memoryError(err)
 	}
 	r0, err := in.execute(ctx, abi.CtxBase, 0, false)
-	if in.writes.Ctx {
+	if in.p.Load().writes.Ctx {
 		copy(data, in.mem.Ctx())
 	}
 	return r0, err
@@ -271,11 +329,11 @@ func (in *Instance) runStruct(ctx context.Context, data []byte) (uint64, error) 
 // runPacket runs on a packet, which begin or borrow has loaded.
 func (in *Instance) runPacket(ctx context.Context, pkt []byte) (uint64, []byte, error) {
 	var err error
-	if in.ctx, err = packetContext(in.ctx[:0], in.p.Type(), pkt); err != nil {
-		return 0, nil, fmt.Errorf("%s: %w", in.p.Name(), err)
+	if in.ctx, err = packetContext(in.ctx[:0], in.p.Load().Type(), pkt); err != nil {
+		return 0, nil, fmt.Errorf("%s: %w", in.p.Load().Name(), err)
 	}
 	if err := in.mem.LoadCtx(in.ctx); err != nil {
-		return 0, nil, in.p.memoryError(err)
+		return 0, nil, in.p.Load().memoryError(err)
 	}
 	r0, err := in.execute(ctx, abi.CtxBase, 0, false)
 	return r0, in.mem.Mem(), err
@@ -290,7 +348,7 @@ func (in *Instance) cancelled() error { return in.cancel.Err() }
 //
 //go:noinline
 func (in *Instance) execute(ctx context.Context, r1, r2 uint64, entered bool) (uint64, error) {
-	if l := in.p.labels; l != nil {
+	if l := in.p.Load().labels; l != nil {
 		l.put(ctx)
 		defer pprof.SetGoroutineLabels(ctx)
 	}
@@ -307,11 +365,10 @@ func (in *Instance) execute(ctx context.Context, r1, r2 uint64, entered bool) (u
 			defer func() { in.input.Poll, in.cancel = nil, nil }()
 		}
 		if in.frame.Enter(r1, r2) {
-			in.used = in.frame.Used()
 			return in.frame.R0(), nil
 		}
 	}
-	r := in.p.engine.run(in, r1, r2, check)
+	r := in.p.Load().engine.run(in, r1, r2, check)
 	in.used = r.Used
 	if r.Stop == abi.StopExit {
 		return r.R0, nil
@@ -321,9 +378,10 @@ func (in *Instance) execute(ctx context.Context, r1, r2 uint64, entered bool) (u
 
 // runError translates the result of a run that ended early.
 func (in *Instance) runError(r *result) error {
-	src := in.p.src
+	p := in.p.Load()
+	src := p.src
 	e := &RunError{
-		Program: in.p.Name(), Offset: r.Slot, Addr: r.Addr, Signal: syscall.Signal(r.signal), Err: r.Cause(),
+		Program: p.Name(), Offset: r.Slot, Addr: r.Addr, Signal: syscall.Signal(r.signal), Err: r.Cause(),
 	}
 	if r.Slot >= 0 {
 		e.Line = src.Line(r.Slot)

@@ -29,11 +29,12 @@ type native struct {
 }
 
 // newNative makes machine code of a checked program whose maps are constants,
-// and notes in info how that went. src has its names and lines. It is the way that ARCHITECTURE.md draws:
+// and notes in info how that went. src has its names and lines. It is the way that
+// ARCHITECTURE.md draws:
 //
 //	lower -> blind, if asked for -> jit -> image
 func newNative(p *bpf.Program, src *Source, s *settings, info *Info) (*native, error) {
-	if err := machine.Check(); err != nil {
+	if err := machine.Recheck(); err != nil {
 		return nil, err
 	}
 	region, err := codeRegion(s)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -16,6 +17,7 @@ import (
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
+	"github.com/bpfjit/bpfjit/machine"
 )
 
 // Program is a program that can be run. Its methods may be called from
@@ -27,11 +29,14 @@ type Program struct {
 	space    *Space
 	ownSpace bool
 	engine   engine
+	kind     cage.Kind // of the memory that the engine needs
 	info     Info
 	writes   cage.Writes
 	labels   *labels // nil: none
 
-	gate *gate // counts the runs that aren't in an instance of their own
+	key    uintptr // what a Dash enters the machine code with: unique
+	closed atomic.Bool
+	gate   *gate // counts the runs in instances out of the Space's pool
 
 	mu        sync.Mutex
 	instances map[*Instance]struct{} // those of NewInstance
@@ -92,41 +97,32 @@ func (p *Program) Map(name string) *Map { return p.maps[name] }
 // writes there comes back in mem, also when the run ends with an error. At
 // most abi.MemMax bytes are possible; otherwise the error is a *RunError.
 func (p *Program) Run(mem []byte) (r0 uint64, err error) {
-	in, err := p.borrow(mem)
+	place := cage.Here()
+	if len(mem) == 0 {
+		if in := p.space.near(p.kind, place); in != nil {
+			r0, way := in.frame.Dash(p.key)
+			if way == machine.Over {
+				return r0, nil
+			} else if way != machine.Refused {
+				return in.follow(p, r0, way)
+			}
+		}
+	}
+	in, err := p.borrow(place, mem)
 	if err != nil {
 		return 0, err
 	}
-	if !in.native {
-		return p.whole(in, mem)
-	}
-	if !in.enter(mem) {
-		return p.rest(in, mem)
-	}
-	r0 = in.frame.R0()
-	p.giveBack(in)
-	return r0, nil
-}
-
-// rest ends a run that was entered in a borrowed instance.
-func (p *Program) rest(in *Instance, mem []byte) (uint64, error) {
-	defer p.giveBack(in)
-	return in.restMem(mem)
-}
-
-// whole is a run in a borrowed instance.
-func (p *Program) whole(in *Instance, mem []byte) (uint64, error) {
-	defer p.giveBack(in)
-	return in.runMem(context.Background(), mem)
+	return in.run(mem)
 }
 
 // RunContext is Run, ended early when ctx is done: then the error wraps
 // ctx.Err().
 func (p *Program) RunContext(ctx context.Context, mem []byte) (r0 uint64, err error) {
-	in, err := p.borrow(mem)
+	in, err := p.borrow(cage.Here(), mem)
 	if err != nil {
 		return 0, err
 	}
-	defer p.giveBack(in)
+	defer in.end()
 	return in.runMem(ctx, mem)
 }
 
@@ -135,11 +131,11 @@ func (p *Program) RunContext(ctx context.Context, mem []byte) (r0 uint64, err er
 // comes back in data, also when the run ends with an error. At most
 // abi.CtxSize bytes are possible.
 func (p *Program) RunStruct(data []byte) (r0 uint64, err error) {
-	in, err := p.borrow(nil)
+	in, err := p.borrow(cage.Here(), nil)
 	if err != nil {
 		return 0, err
 	}
-	defer p.giveBack(in)
+	defer in.end()
 	return in.runStruct(context.Background(), data)
 }
 
@@ -147,43 +143,49 @@ func (p *Program) RunStruct(data []byte) (r0 uint64, err error) {
 // structure of its type, see Options.Type. It returns R0 and the packet as the
 // program left it, in memory of its own; also when the run ends with an error.
 func (p *Program) RunPacket(pkt []byte) (r0 uint64, out []byte, err error) {
-	in, err := p.borrow(pkt)
+	in, err := p.borrow(cage.Here(), pkt)
 	if err != nil {
 		return 0, nil, err
 	}
-	defer p.giveBack(in)
+	defer in.end()
 	r0, view, err := in.runPacket(context.Background(), pkt)
 	return r0, append([]byte(nil), view...), err
 }
 
-// borrow lets a run in, and returns an instance for it whose memory holds a
-// copy of mem.
-func (p *Program) borrow(mem []byte) (*Instance, error) {
-	if !p.gate.enter() {
-		return nil, p.closedError()
-	}
-	m, err := p.space.mem.Get(p.engine.kind(), mem)
+// borrow returns an instance for a run whose memory holds a copy of mem. The end
+// of the instance gives it back.
+func (p *Program) borrow(place cage.Place, mem []byte) (*Instance, error) {
+	in, err := p.space.take(p.kind, place)
 	if err != nil {
-		p.gate.leave()
 		return nil, p.memoryError(err)
 	}
-	// The instance travels with the memory through the Space's pool.
-	in, ok := m.Owner.(*Instance)
-	if !ok {
-		in = newInstance(p)
-		m.Owner = in
-		in.use(m)
-	} else if in.p != p {
-		in.bind(p)
-		in.use(m)
+	if in == nil {
+		if in, err = p.lend(); err != nil {
+			return nil, err
+		}
+	}
+	if err := in.settle(p, mem); err != nil {
+		return nil, err
 	}
 	return in, nil
 }
 
-// giveBack undoes borrow.
-func (p *Program) giveBack(in *Instance) {
-	p.space.mem.Put(in.mem, p.writes)
-	p.gate.leave()
+// lend returns an instance out of the Space's pool, and lets a run in.
+func (p *Program) lend() (*Instance, error) {
+	if !p.gate.enter() {
+		return nil, p.closedError()
+	}
+	m, err := p.space.mem.Get(p.kind, nil)
+	if err != nil {
+		p.gate.leave()
+		return nil, p.memoryError(err)
+	}
+	in, ok := m.Owner.(*Instance)
+	if !ok {
+		in = newInstance(m, lent)
+		m.Owner = in
+	}
+	return in, nil
 }
 
 // NewInstance returns an Instance of its own for the program: the fastest way
@@ -193,12 +195,12 @@ func (p *Program) NewInstance() (*Instance, error) {
 		return nil, p.closedError()
 	}
 	defer p.gate.leave()
-	m, err := p.space.mem.NewInstance(p.engine.kind())
+	m, err := p.space.mem.NewInstance(p.kind)
 	if err != nil {
 		return nil, p.memoryError(err)
 	}
-	in := newInstance(p)
-	in.use(m)
+	in := newInstance(m, own)
+	in.bind(p)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.instances == nil {
@@ -215,23 +217,17 @@ func (p *Program) forget(in *Instance) {
 	delete(p.instances, in)
 }
 
-// shutOut keeps new runs out of the program's own instances, and returns them.
-func (p *Program) shutOut() (all []*Instance) {
+// own returns the instances of NewInstance.
+func (p *Program) own() []*Instance {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for in := range p.instances {
-		in.shutOut()
-		all = append(all, in)
-	}
-	return all
+	return slices.Collect(maps.Keys(p.instances))
 }
 
 // busy reports whether there are runs.
 func (p *Program) busy() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for in := range p.instances {
-		if in.state.Load()&running != 0 {
+	for _, in := range append(p.own(), p.space.all(p.kind)...) {
+		if in.p.Load() == p && in.frame.Had() {
 			return true
 		}
 	}
@@ -262,10 +258,13 @@ func (p *Program) Close() error {
 	if p.busy() && withinRun() {
 		return fmt.Errorf("%s: closed from within a run: %w", p.Name(), ErrBusy)
 	}
-	p.shutOut()
-	first := p.gate.close()
-	for _, in := range p.shutOut() { // those made meanwhile, too
-		in.wait()
+	first := !p.closed.Swap(true)
+	p.gate.close()
+	for _, in := range p.own() {
+		in.shutOut()
+	}
+	for _, in := range p.space.all(p.kind) {
+		in.release(p)
 	}
 	if !first {
 		return nil

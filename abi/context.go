@@ -30,7 +30,7 @@ type Context struct {
 	HelperStub uint64
 	SliceStub  uint64
 
-	// Busy is 1 while a run is under way here.
+	// Busy is 1 while machine.Run is under way here.
 	Busy uint64
 
 	// Native is where HelperStub goes on, by the helper's number: native

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -55,6 +56,22 @@ func BenchmarkCall(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { in.Close() })
+		b.Run("engine="+engine.String()+"/via=instance", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := in.Run(nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("engine="+engine.String()+"/via=program", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := p.Run(nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 		mem := make([]byte, 64)
 		ctx, cancel := context.WithCancel(b.Context())
 		b.Cleanup(cancel)
@@ -62,10 +79,8 @@ func BenchmarkCall(b *testing.B) {
 			name string
 			run  func() (uint64, error)
 		}{
-			{"via=instance", func() (uint64, error) { return in.Run(nil) }},
 			{"via=instance/mem=64", func() (uint64, error) { return in.Run(mem) }},
 			{"via=instance/context=cancel", func() (uint64, error) { return in.RunContext(ctx, nil) }},
-			{"via=program", func() (uint64, error) { return p.Run(nil) }},
 			{"via=program/mem=64", func() (uint64, error) { return p.Run(mem) }},
 		} {
 			b.Run("engine="+engine.String()+"/"+x.name, func(b *testing.B) {
@@ -80,6 +95,34 @@ func BenchmarkCall(b *testing.B) {
 				}
 			})
 		}
+		// A goroutine that finds another one before it each time.
+		b.Run("engine="+engine.String()+"/via=instance/by=two", func(b *testing.B) {
+			const rounds = 100 // by each
+			hand, back := make(chan bool), make(chan bool)
+			runs := func() {
+				for range rounds {
+					if _, err := in.Run(nil); err != nil {
+						b.Error(err)
+					}
+				}
+			}
+			go func() {
+				defer close(back)
+				for range hand {
+					runs()
+					back <- true
+				}
+			}()
+			b.ReportAllocs()
+			for b.Loop() {
+				runs()
+				hand <- true
+				<-back
+			}
+			close(hand)
+			<-back
+			b.ReportMetric(float64(b.Elapsed())/float64(b.N*2*rounds), "ns/run")
+		})
 	}
 }
 
@@ -142,44 +185,87 @@ func BenchmarkHelper(b *testing.B) {
 	}
 }
 
-// BenchmarkPublish places programs of a few instructions and frees them again: so
-// many are live at once. With one, looking at the clock counts too. The system
-// call that ends the quarantine counts as freeing.
+// tiny is the code of a program of a few instructions: xor eax, eax; ret.
+var tiny = []byte{0x31, 0xc0, 0xc3}
+
+// region is where programs are published.
+func region(b *testing.B) *image.Region {
+	r, err := image.Default()
+	if errors.Is(err, errors.ErrUnsupported) {
+		b.Skip(err)
+	} else if err != nil {
+		b.Fatal(err)
+	}
+	return r
+}
+
+// BenchmarkPublish places tiny programs and frees them again: so many are live at
+// once. The system call that ends the quarantine counts as freeing.
 func BenchmarkPublish(b *testing.B) {
-	code := []byte{0x31, 0xc0, 0xc3} // xor eax, eax; ret
 	for _, live := range []int{1, 100, 10_000} {
 		b.Run(fmt.Sprintf("live=%d", live), func(b *testing.B) {
-			region, err := image.Default()
-			if errors.Is(err, errors.ErrUnsupported) {
-				b.Skip(err)
-			} else if err != nil {
-				b.Fatal(err)
-			}
+			region := region(b)
 			images := make([]*image.Image, live)
-			var size int
+			clock := tick()
 			var publish, free time.Duration
+			var err error
 			b.ReportAllocs()
 			for b.Loop() {
 				began := time.Now()
 				for i := range images {
-					if images[i], err = region.Publish(code, nil, nil); err != nil {
+					if images[i], err = region.Publish(tiny, nil, nil); err != nil {
 						b.Fatal(err)
 					}
 				}
 				published := time.Now()
-				size = images[0].Size()
 				for _, im := range images {
 					im.Free()
 				}
-				publish += published.Sub(began)
-				free += time.Since(published)
+				publish += published.Sub(began) - clock
+				free += time.Since(published) - clock
 			}
 			n := float64(b.N * live)
 			b.ReportMetric(float64(publish)/n, "ns/publish")
 			b.ReportMetric(float64(free)/n, "ns/free")
-			b.ReportMetric(float64(size), "B/image")
+			b.ReportMetric(float64(images[0].Size()), "B/image")
 		})
 	}
+	// The same by all processors at once, and how long a pair of both takes each.
+	for _, live := range []int{1, 100} {
+		b.Run(fmt.Sprintf("live=%d/by=all", live), func(b *testing.B) {
+			region := region(b)
+			b.RunParallel(func(pb *testing.PB) {
+				images := make([]*image.Image, live)
+				for pb.Next() {
+					var err error
+					for i := range images {
+						if images[i], err = region.Publish(tiny, nil, nil); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+					for _, im := range images {
+						im.Free()
+					}
+				}
+			})
+			b.ReportMetric(float64(b.Elapsed())*float64(runtime.GOMAXPROCS(0))/float64(b.N*live), "ns/pair")
+		})
+	}
+}
+
+// tick returns what a look at the clock takes, at its least.
+func tick() time.Duration {
+	least := time.Hour
+	for range 100 {
+		began := time.Now()
+		end := began
+		for range 100 {
+			end = time.Now()
+		}
+		least = min(least, end.Sub(began)/100)
+	}
+	return least
 }
 
 func perCall(b *testing.B) {

@@ -16,6 +16,7 @@
 //	                                each stage of compiling by itself
 //	BenchmarkBlind/memory=M/insns=N constants hidden
 //	BenchmarkPublish/live=N         machine code to its place, and free
+//	BenchmarkPublish/live=N/by=all  the same by all processors at once
 //	BenchmarkLife/insns=N           compile, publish, run once, free
 //	BenchmarkParallel/work=W/goroutines=N
 //	                                many programs at once
@@ -23,6 +24,8 @@
 //	                                an object of many programs
 //	BenchmarkCall/engine=E          an empty program, from Go and back
 //	BenchmarkCall/engine=jit/via=V  by Instance.Run, by Program.Run
+//	BenchmarkCall/engine=jit/via=instance/by=two
+//	                                two goroutines in turns, 100 runs each
 //	BenchmarkHelper/engine=E        a Go function, from a program and back
 //	BenchmarkNative/helper=H/by=B   one of our own helpers: native code, by an exit
 //	BenchmarkKernels/program=P      the cage's code against the kernel's

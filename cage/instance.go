@@ -46,11 +46,10 @@ type Instance struct {
 	// comes out of the pool.
 	Owner any
 
-	base   unsafe.Pointer // of the window; nil for a plain instance
-	buf    []byte         // plain: holds mem; its capacity is whole pages
-	kind   Kind
-	state  uint8
-	number uint32 // in the pool, from 1; 0: from NewInstance
+	base  unsafe.Pointer // of the window; nil for a plain instance
+	buf   []byte         // plain: holds mem; its capacity is whole pages
+	kind  Kind
+	state uint8
 }
 
 // The states of an instance. They tell misuse; what keeps two users apart is
@@ -118,9 +117,6 @@ func (i *Instance) Close() error {
 	}
 	i.state = closed
 	s := i.space
-	if i.number > 0 {
-		s.pools[i.kind].remove(i)
-	}
 	var err error
 	if i.base != nil {
 		err = i.closeWindow()
@@ -289,6 +285,16 @@ func (i *Instance) Reset(w Writes) {
 	}
 	if !w.Mem {
 		i.memDirty = min(i.memDirty, i.memLen)
+	}
+}
+
+// Idle is Reset of an instance that may not be used for a while: large caller's
+// memory is given back to the system.
+func (i *Instance) Idle(w Writes) {
+	i.Reset(w)
+	if i.memDirty > keep {
+		i.zero(0, i.memDirty)
+		i.memDirty = 0
 	}
 }
 

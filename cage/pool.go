@@ -2,100 +2,45 @@ package cage
 
 import (
 	"sync"
-	"sync/atomic"
 	"unsafe"
 )
 
-// pool keeps idle instances of one kind: one in each of a few hot places, which
-// cost an atomic exchange to take from or put to, and the rest in a list. A
-// goroutine looks first at the place that its stack's address leads to, so that
-// goroutines on several processors hardly ever meet. (A sync.Pool takes three
-// times as long, and forgets.)
-//
-// Who takes an instance out of its place or the list has it.
-//
-// Places hold an instance's number rather than a pointer, since the exchange
-// of a pointer is a call into the runtime.
+// pool keeps idle instances of one kind.
 type pool struct {
-	hot [16]place
-
-	// all is the instances by number. It is replaced with mu held.
-	all atomic.Pointer[[]*Instance]
-
 	mu   sync.Mutex
-	list []*Instance // idle
-}
-
-type place struct {
-	number atomic.Uint32 // 0: empty
-	_      [124]byte     // two cache lines, which processors fetch in pairs
-}
-
-// here returns the place that the calling goroutine looks at first.
-func (p *pool) here() *place {
-	var local byte
-	at := uint64(uintptr(unsafe.Pointer(&local)) >> 11) // the smallest stack has 2 KiB
-	return &p.hot[at*0x9e3779b97f4a7c15>>60]
+	idle []*Instance
 }
 
 // take returns an idle instance, or nil.
 func (p *pool) take() *Instance {
-	if n := p.here().number.Swap(0); n != 0 {
-		return (*p.all.Load())[n-1]
-	}
-	return p.search()
-}
-
-// search is take behind a miss.
-func (p *pool) search() *Instance {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if last := len(p.list) - 1; last >= 0 {
-		i := p.list[last]
-		p.list[last] = nil
-		p.list = p.list[:last]
-		return i
+	last := len(p.idle) - 1
+	if last < 0 {
+		return nil
 	}
-	for k := range p.hot {
-		if n := p.hot[k].number.Swap(0); n != 0 {
-			return (*p.all.Load())[n-1]
-		}
-	}
-	return nil
+	i := p.idle[last]
+	p.idle[last] = nil
+	p.idle = p.idle[:last]
+	return i
 }
 
 // give makes an instance idle.
 func (p *pool) give(i *Instance) {
-	if !p.here().number.CompareAndSwap(0, i.number) {
-		p.append(i)
-	}
-}
-
-// append is give behind a miss.
-func (p *pool) append(i *Instance) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.list = append(p.list, i)
+	p.idle = append(p.idle, i)
 }
 
-// add gives an instance its number.
-func (p *pool) add(i *Instance) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var all []*Instance
-	if old := p.all.Load(); old != nil {
-		all = *old
-	}
-	all = append(all, i) // where readers of the old slice don't look
-	p.all.Store(&all)
-	i.number = uint32(len(all))
-}
+// Place is a number of 16 bits that tells goroutines apart, most of the time.
+type Place uint16
 
-// remove forgets an instance that is in use. Its number is not given again.
-func (p *pool) remove(i *Instance) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	(*p.all.Load())[i.number-1] = nil
+// Here returns the Place of the calling goroutine. It changes when the stack
+// does.
+func Here() Place {
+	var local byte
+	at := uint64(uintptr(unsafe.Pointer(&local)) >> 11) // the smallest stack has 2 KiB
+	return Place(at * 0x9e3779b97f4a7c15 >> 48)
 }
 
 // Get returns a clean instance whose caller's memory holds a copy of mem, as
@@ -112,7 +57,6 @@ func (s *Space) Get(kind Kind, mem []byte) (*Instance, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.pools[kind].add(fresh)
 		i = fresh
 	}
 	i.state = pooled
@@ -134,11 +78,7 @@ func (s *Space) Put(i *Instance, w Writes) {
 		panic("BUG: cage: Put of an instance that isn't from Get of this Space, or was Put already")
 	}
 	i.state = idle
-	i.Reset(w)
-	if i.memDirty > keep {
-		i.zero(0, i.memDirty)
-		i.memDirty = 0
-	}
+	i.Idle(w)
 	s.pools[i.kind].give(i)
 	// Close sets closed before it drains the pools: either it finds this
 	// instance, or we see closed.
@@ -151,7 +91,7 @@ func (s *Space) Put(i *Instance, w Writes) {
 func (s *Space) drain() (errs []error) {
 	for k := range s.pools {
 		for {
-			i := s.pools[k].search()
+			i := s.pools[k].take()
 			if i == nil {
 				break
 			}

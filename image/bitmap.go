@@ -27,6 +27,12 @@ func (b *bitmap) take(n int) int {
 	}
 	size := len(b.words) * 64
 	first := b.next(b.low, size, 0)
+	if n == 1 { // as for most programs, and there is one
+		b.words[first/64] |= 1 << (first & 63)
+		b.free--
+		b.low = first + 1
+		return first
+	}
 	b.low = first
 	for i := first; i+n <= size; {
 		end := b.next(i, i+n, 1)

@@ -19,6 +19,9 @@
 //	                    |          ret
 //	                    +-------------------------------> Run: done
 //
+// Dash is the shortest way: one piece of assembly that takes the [Turn] of a
+// [Frame], enters, and gives the Turn back.
+//
 // Helpers that need nothing of Go can be native code (Native): the call leads to
 // a table in the Context, and from there to code on the same native stack, or to
 // the exit. What native code can't do, it leaves to the exit as well.

@@ -4,16 +4,152 @@
 
 #include "textflag.h"
 
-// func enter(base uintptr, entry uintptr, r1 uint64, r2 uint64, slice int64)
-TEXT ·enter(SB), NOSPLIT|NOFRAME, $0-40
-	MOVQ base+0(FP), R12
-	MOVQ entry+8(FP), R11
-	MOVQ r1+16(FP), DI
-	MOVQ r2+24(FP), SI
-	MOVQ slice+32(FP), R9
+// func take(turn *uint64) (way uint8)
+TEXT ·take(SB), NOSPLIT|NOFRAME, $0-9
+	MOVQ  turn+0(FP), AX
+	MOVQ  (TLS), CX
+	MOVQ  (AX), DX
+	TESTQ DX, DX
+	JZ    foreign
+	CMPQ  CX, (DX)
+	JNE   foreign
+	CMPL  8(DX), $0x00
+	JNE   refused
+	MOVL  $0x00000001, 8(DX)
+	CMPQ  CX, (DX)
+	JNE   evicted
+	MOVL  $0x00000002, 8(DX)
+	MOVB  $0x02, way+8(FP)
+	RET
+
+evicted:
+	MOVL $0x00000000, 8(DX)
+
+foreign:
+	MOVQ     AX, BX
+	XORL     AX, AX
+	LOCK
+	CMPXCHGQ CX, 8(BX)
+	JNE      refused
+	MOVB     $0x01, way+8(FP)
+	RET
+
+refused:
+	MOVB $0x00, way+8(FP)
+	RET
+
+// func end(turn *uint64)
+TEXT ·end(SB), NOSPLIT|NOFRAME, $0-8
+	MOVQ  turn+0(FP), AX
+	MOVQ  (AX), DX
+	TESTQ DX, DX
+	JZ    lock
+	CMPL  8(DX), $0x02
+	JNE   lock
+	MOVL  $0x00000000, 8(DX)
+	RET
+
+lock:
+	MOVQ $0x00000000, 8(AX)
+	RET
+
+// func dash(frame *uint64, key uintptr) (r0 uint64, way uint8)
+TEXT ·dash(SB), NOSPLIT|NOFRAME, $0-25
+	MOVQ  frame+0(FP), AX
+	MOVQ  (TLS), CX
+	MOVQ  (AX), DX
+	TESTQ DX, DX
+	JZ    foreign
+	CMPQ  CX, (DX)
+	JNE   foreign
+	CMPL  8(DX), $0x00
+	JNE   refused
+	MOVL  $0x00000001, 8(DX)
+	CMPQ  CX, (DX)
+	JNE   evicted
+	MOVL  $0x00000002, 8(DX)
+	MOVQ  key+8(FP), DX
+	CMPQ  DX, 64(AX)
+	JNE   taken
+	MOVB  $0x03, way+24(FP)
+	XORL  DI, DI
+	XORL  SI, SI
+	MOVQ  32(AX), R12
+	MOVQ  $0x00000000, -131072(R12)
+	MOVQ  40(AX), R11
+	MOVQ  48(AX), R9
+	MOVQ  SP, -131064(R12)
+	MOVQ  BP, -131056(R12)
+	LEAQ  -131136(R12), SP
+	XORL  AX, AX
+	XORL  CX, CX
+	XORL  DX, DX
+	XORL  BX, BX
+	XORL  R8, R8
+	XORL  R10, R10
+	XORL  R13, R13
+	XORL  R14, R14
+	XORL  R15, R15
+	MOVL  $0x00012000, BP
+	CALL  R11
+	CMPQ  -131072(R12), $0x00
+	JNE   resumed
+	MOVQ  -131064(R12), SP
+	MOVQ  -131056(R12), BP
+	MOVQ  AX, r0+16(FP)
+	MOVQ  frame+0(FP), BX
+	MOVQ  48(BX), CX
+	SUBQ  R9, CX
+	MOVQ  CX, 56(BX)
+	CMPL  72(BX), $0x00
+	JNE   ended
+	MOVQ  (BX), DX
+	MOVL  $0x00000000, 8(DX)
+	MOVB  $0x05, way+24(FP)
+	RET
+
+ended:
+	MOVB $0x04, way+24(FP)
+	RET
+
+resumed:
+	MOVQ AX, -131048(R12)
+	MOVQ R9, -130976(R12)
+	MOVQ $0x00000000, -131072(R12)
+	MOVQ -131064(R12), SP
+	MOVQ -131056(R12), BP
+	RET
+
+taken:
+	MOVB $0x02, way+24(FP)
+	RET
+
+evicted:
+	MOVL $0x00000000, 8(DX)
+
+foreign:
+	MOVQ     AX, BX
+	XORL     AX, AX
+	LOCK
+	CMPXCHGQ CX, 8(BX)
+	JNE      refused
+	MOVB     $0x01, way+24(FP)
+	RET
+
+refused:
+	MOVB $0x00, way+24(FP)
+	RET
+
+// func enter(frame *uint64, r1 uint64, r2 uint64)
+TEXT ·enter(SB), NOSPLIT|NOFRAME, $0-24
+	MOVQ frame+0(FP), AX
+	MOVQ r1+8(FP), DI
+	MOVQ r2+16(FP), SI
+	MOVQ 32(AX), R12
+	MOVQ 40(AX), R11
+	MOVQ 48(AX), R9
 	MOVQ SP, -131064(R12)
 	MOVQ BP, -131056(R12)
-	MOVQ $0x00000001, -130856(R12)
 	LEAQ -131136(R12), SP
 	XORL AX, AX
 	XORL CX, CX
@@ -29,7 +165,6 @@ TEXT ·enter(SB), NOSPLIT|NOFRAME, $0-40
 	MOVQ AX, -131048(R12)
 	MOVQ R9, -130976(R12)
 	MOVQ $0x00000000, -131072(R12)
-	MOVQ $0x00000000, -130856(R12)
 	MOVQ -131064(R12), SP
 	MOVQ -131056(R12), BP
 	RET

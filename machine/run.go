@@ -5,6 +5,7 @@ package machine
 import (
 	"math"
 	"runtime"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -20,9 +21,13 @@ import (
 // The error is nil or ErrBusy; then nothing ran and out is as it was. A panic
 // of a helper passes through Run; the instance can be used again.
 func Run(i *cage.Instance, im *image.Image, in *Input, out *Result) error {
-	if i.Context().Busy != 0 {
+	c := i.Context()
+	if c.Busy != 0 {
 		return ErrBusy
 	}
+	c.Busy = 1
+	// A helper may panic, or end the goroutine.
+	defer func() { c.Busy = 0 }()
 	var f Frame
 	f.Bind(i, im, in)
 	if f.Enter(in.R1, in.R2) {
@@ -42,26 +47,34 @@ func Run(i *cage.Instance, im *image.Image, in *Input, out *Result) error {
 //		f.Finish(&result) // calls helpers, which may panic
 //	}
 //
-// The rules are those of Run. Busy must be false before Enter.
+// Its Turn is for who uses the instance from several goroutines. Of the methods
+// below only Dash looks at it. The other rules are those of Run.
 type Frame struct {
-	c     *abi.Context
+	Turn
+
+	// Assembly knows where these are.
 	base  uintptr
 	entry uintptr
 	slice int64 // the first one
-	later int64 // total - slice
+	used  int64
+	key   uintptr // for Dash
+	dirty uint32  // 1: the Turn doesn't end with a Dash
+
 	total int64
 	// undealt is what is left of total, beside the slice in R9.
 	//
 	// Invariant: total = used + slice + undealt.
 	undealt int64
 
+	c    *abi.Context
 	im   *image.Image
 	in   *Input
 	inst *cage.Instance
 }
 
-// Bind makes the Frame one of an image and an instance. in is read in each
-// run, but for Budget, Entry, Helpers, Arrays and CPU, which Bind reads.
+// Bind makes the Frame one of an image and an instance, without a key. in is
+// read in each run, but for Budget, Entry, Helpers, Arrays and CPU, which Bind
+// reads.
 func (f *Frame) Bind(i *cage.Instance, im *image.Image, in *Input) {
 	c := i.Context()
 	if c.HelperStub == 0 {
@@ -73,7 +86,7 @@ func (f *Frame) Bind(i *cage.Instance, im *image.Image, in *Input) {
 		f.total = unlimited(f.total)
 	}
 	f.slice = min(f.total, abi.Slice)
-	f.later = f.total - f.slice
+	f.key, f.dirty = 0, 0
 	f.im, f.in, f.inst = im, in, i
 	bindNative(c, in)
 }
@@ -92,28 +105,38 @@ func bindNative(c *abi.Context, in *Input) {
 	c.Maps = uint64(copy(c.Arrays[:], in.Arrays))
 }
 
-// Busy reports whether the instance is in a run: of a helper that runs a
-// program on the instance that called it.
-func (f *Frame) Busy() bool { return f.c.Busy != 0 }
+// SetKey says that a Dash with that key may enter the code, nothing more being
+// needed before it than a Turn; and whether nothing is needed behind it either. No
+// Dash may enter if key is 0.
+func (f *Frame) SetKey(key uintptr, clean bool) {
+	f.key, f.dirty = key, 1
+	if clean {
+		f.dirty = 0
+	}
+}
 
 // Enter starts a run and reports whether that is all: whether the program
 // ended well without a helper, within its first slice. If not, Finish must
 // follow.
 func (f *Frame) Enter(r1, r2 uint64) (done bool) {
-	f.undealt = f.later
-	enter(f.base, f.entry, r1, r2, f.slice)
-	return f.c.Exit == abi.ExitDone
+	enter((*uint64)(unsafe.Pointer(f)), r1, r2)
+	if f.c.Exit == abi.ExitDone {
+		f.used = f.slice - int64(f.c.Regs[abi.X86R9])
+		return true
+	}
+	return false
 }
 
 // R0 returns the program's result, after an Enter that returned true.
 func (f *Frame) R0() uint64 { return f.c.Regs[abi.RAX] }
 
-// Used returns what was taken of the budget.
-func (f *Frame) Used() int64 { return f.total - f.undealt - int64(f.c.Regs[abi.X86R9]) }
+// Used returns what the last run took of the budget.
+func (f *Frame) Used() int64 { return f.used }
 
 // Finish goes on behind an Enter that returned false until the run ends, and
-// reports that in out.
+// reports that in out. After a Dash that Left it does the same.
 func (f *Frame) Finish(out *Result) {
+	f.undealt = f.total - f.slice
 	f.drive(out)
 	// Until here the memory must not go.
 	runtime.KeepAlive(f.inst)
@@ -132,12 +155,11 @@ func unlimited(budget int64) int64 {
 // drive serves exits until the run ends.
 func (f *Frame) drive(out *Result) {
 	c := f.c
-	// A helper may panic, or end the goroutine.
-	defer func() { c.Busy = 0 }()
 	for {
 		switch c.Exit {
 		case abi.ExitDone:
-			out.Result = abi.Result{R0: c.Regs[abi.RAX], Used: f.Used(), Slot: -1}
+			f.count()
+			out.Result = abi.Result{R0: c.Regs[abi.RAX], Used: f.used, Slot: -1}
 			return
 
 		case abi.ExitHelper:
@@ -173,6 +195,9 @@ func (f *Frame) drive(out *Result) {
 		}
 	}
 }
+
+// count finds out what was used.
+func (f *Frame) count() { f.used = f.total - f.undealt - int64(f.c.Regs[abi.X86R9]) }
 
 // deal fills the slice for a charge that it fell short of, and returns
 // StopExit, or says how the run ends; then the charge isn't taken.
@@ -232,7 +257,8 @@ func (f *Frame) fixUp() bool {
 // stop reports where the run is.
 func (f *Frame) stop(out *Result, stop abi.Stop, err error) {
 	c := f.c
-	*out = Result{Result: abi.Result{Used: f.Used(), Stop: stop, Slot: -1, Err: err}}
+	f.count()
+	*out = Result{Result: abi.Result{Used: f.used, Stop: stop, Slot: -1, Err: err}}
 	for i := range out.R {
 		out.R[i] = c.Regs[abi.Native[i]]
 	}

@@ -22,16 +22,27 @@ func Available() error {
 // Check returns what Available returns.
 func Check() error { return Available() }
 
-// A Frame can't be used: Check fails.
-type Frame struct{}
+// Recheck returns what Available returns.
+func Recheck() error { return Available() }
+
+// A Frame can't be used, but for its Turn: Check fails.
+type Frame struct{ Turn }
 
 // Bind must not be called: Check fails.
 func (*Frame) Bind(*cage.Instance, *image.Image, *Input) {
 	panic("BUG: machine: Bind where nothing can run")
 }
 
-// Busy returns false.
-func (*Frame) Busy() bool { return false }
+// SetKey does nothing.
+func (*Frame) SetKey(uintptr, bool) {}
+
+// Dash is Try.
+func (f *Frame) Dash(uintptr) (uint64, Way) {
+	if f.Try() {
+		return 0, Taken
+	}
+	return 0, Refused
+}
 
 // Enter must not be called: Check fails.
 func (*Frame) Enter(r1, r2 uint64) bool { panic("BUG: machine: Enter where nothing can run") }

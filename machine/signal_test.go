@@ -128,6 +128,31 @@ func TestCheck(t *testing.T) {
 	stillAlive(t, g)
 }
 
+// TestRecheck: Recheck is a Check once some time has passed, or none has been made
+// that returned nil.
+func TestRecheck(t *testing.T) {
+	g := newRig(t)
+	const s = unix.SIGFPE
+	for _, x := range []struct {
+		what string
+		age  time.Duration
+		want bool
+	}{{"fresh", -time.Hour, false}, {"old", recheckAfter, true}} {
+		setHandler(t, s, previous[s])
+		hooks.checked.Store(int64(time.Since(epoch) - x.age))
+		if err := Recheck(); err != nil || hooked(t, s) != x.want {
+			t.Errorf("%s: %v, hooked: %v", x.what, err, hooked(t, s))
+		}
+	}
+	setHandler(t, s, 0)
+	err1, err2 := Check(), Recheck()
+	setHandler(t, s, faultAddr)
+	if err1 == nil || err2 == nil {
+		t.Errorf("a foreign handler: %v, %v", err1, err2)
+	}
+	stillAlive(t, g)
+}
+
 // TestShadowStacks: where threads have them, code can't be run.
 func TestShadowStacks(t *testing.T) {
 	defer func(f func() uint64) { threadFeatures = f }(threadFeatures)

@@ -5,9 +5,11 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -69,6 +71,7 @@ const shadowStack = 1 // ARCH_SHSTK_SHSTK
 var hooks struct {
 	sync.Mutex
 	installed bool
+	checked   atomic.Int64 // when Check returned nil last, in ns
 }
 
 // Check makes sure that faults of generated code lead here. It must return nil
@@ -82,6 +85,36 @@ var hooks struct {
 func Check() error {
 	hooks.Lock()
 	defer hooks.Unlock()
+	err := check()
+	if err == nil {
+		hooks.checked.Store(int64(time.Since(epoch)))
+	} else {
+		hooks.checked.Store(never)
+	}
+	return err
+}
+
+// Recheck is Check, unless that returned nil less than recheckAfter ago. It is for
+// those who publish many small programs: asking takes longer than compiling one.
+func Recheck() error {
+	if int64(time.Since(epoch)) < hooks.checked.Load()+int64(recheckAfter) {
+		return nil
+	}
+	return Check()
+}
+
+const recheckAfter = 10 * time.Millisecond
+
+// epoch is what hooks.checked counts from.
+var epoch = time.Now()
+
+// never is a time so long ago that a Check is due.
+const never = math.MinInt64 / 2
+
+func init() { hooks.checked.Store(never) }
+
+// check is Check with hooks locked.
+func check() error {
 	if !hooks.installed {
 		if err := Available(); err != nil {
 			return err
@@ -91,6 +124,9 @@ func Check() error {
 		if err := hookFault(s); err != nil {
 			return err
 		}
+	}
+	if !hooks.installed {
+		allowOwners()
 	}
 	hooks.installed = true
 	for _, s := range samples {

@@ -4,16 +4,34 @@
 
 package machine
 
-// enter calls generated code with empty registers on the native stack of the
-// window at base. It returns when that code returns or leaves by a stub or a
-// fault; Context.Exit says which. Context.Busy is 1 until the code returns.
+// take tries to take a Turn. The answer is Taken, Refused, or locked.
+//
+//go:noescape
+func take(turn *uint64) (way uint8)
+
+// end gives a Turn back that the caller has: by a plain store.
+//
+//go:noescape
+func end(turn *uint64)
+
+// dash takes the Turn of a Frame, enters code with R1 and R2 zero, and gives the
+// Turn back, as far as that goes: way says how far.
+//
+//go:noescape
+func dash(frame *uint64, key uintptr) (r0 uint64, way uint8)
+
+// enter calls generated code with empty registers on the native stack of a
+// window. It returns when that code returns or leaves by a stub or a fault;
+// Context.Exit says which.
 //
 //	goroutine stack          native stack
 //	+----------------+       +-----------------+
-//	| slice ... base |       | 64 bytes, free  |
+//	| r2  r1  frame  |       | 64 bytes, free  |
 //	| return address | GoSP  | return address  | of the CALL
 //	+----------------+       | ...generated... |
-func enter(base uintptr, entry uintptr, r1 uint64, r2 uint64, slice int64)
+//
+//go:noescape
+func enter(frame *uint64, r1 uint64, r2 uint64)
 
 // resume goes on behind the call of a helper, whose result is r0. R1 to R5 are
 // zero; what a function must keep is as the helper's stub found it.

@@ -99,7 +99,9 @@ func main() {
 	ConstraintExpr("linux")
 	ConstraintExpr("amd64")
 	ConstraintExpr("!purego")
-
+	take()
+	end()
+	dash()
 	enter()
 	resume()
 	resumeAll()
@@ -146,37 +148,91 @@ func ontoGoStack() {
 	raw("MOVQ", context(reg.R12, "OffGoBP"), reg.RBP)
 }
 
-func enter() {
-	TEXT("enter", flags, "func(base uintptr, entry uintptr, r1, r2 uint64, slice int64)")
-	Doc(
-		"enter calls generated code with empty registers on the native stack of the",
-		"window at base. It returns when that code returns or leaves by a stub or a",
-		"fault; Context.Exit says which. Context.Busy is 1 until the code returns.",
-		"",
-		"	goroutine stack          native stack",
-		"	+----------------+       +-----------------+",
-		"	| slice ... base |       | 64 bytes, free  |",
-		"	| return address | GoSP  | return address  | of the CALL",
-		"	+----------------+       | ...generated... |",
-	)
-	Load(Param("base"), reg.R12)
-	Load(Param("entry"), reg.R11)
-	Load(Param("r1"), reg.RDI)
-	Load(Param("r2"), reg.RSI)
-	Load(Param("slice"), reg.R9)
+// callCode calls the code of the Frame at AX, whose base is in R12, on the native
+// stack, with what DI and SI hold and otherwise empty registers. RAX and R9 are
+// what is left of it.
+func callCode() {
+	MOVQ(mem(reg.RAX, frameEntry), reg.R11)
+	MOVQ(mem(reg.RAX, frameSlice), reg.R9)
 	leaveGo()
-	MOVQ(operand.U32(1), context(reg.R12, "OffBusy"))
 	raw("LEAQ", mem(reg.R12, abi("ContextOffset")-stackHeadroom), reg.RSP)
 	for _, r := range []int{rax, rcx, rdx, rbx, r8, r10, r13, r14, r15} {
 		clearReg(r)
 	}
 	raw("MOVL", operand.U32(uint32(abi("StackTop"))), reg.RBP)
 	raw("CALL", reg.R11)
+}
+
+// done tells the driver that code returned. That is the caller of enter, or of
+// resume or resumeAll if code has left since.
+func done() {
 	MOVQ(reg.RAX, saved(reg.R12, rax))
 	MOVQ(reg.R9, saved(reg.R12, r9))
 	MOVQ(operand.U32(uint32(abi("ExitDone"))), context(reg.R12, "OffExit"))
-	MOVQ(operand.U32(0), context(reg.R12, "OffBusy"))
 	backToGo()
+}
+
+func enter() {
+	TEXT("enter", flags, "func(frame *uint64, r1, r2 uint64)")
+	Pragma("noescape")
+	Doc(
+		"enter calls generated code with empty registers on the native stack of a",
+		"window. It returns when that code returns or leaves by a stub or a fault;",
+		"Context.Exit says which.",
+		"",
+		"	goroutine stack          native stack",
+		"	+----------------+       +-----------------+",
+		"	| r2  r1  frame  |       | 64 bytes, free  |",
+		"	| return address | GoSP  | return address  | of the CALL",
+		"	+----------------+       | ...generated... |",
+	)
+	Load(Param("frame"), reg.RAX)
+	Load(Param("r1"), reg.RDI)
+	Load(Param("r2"), reg.RSI)
+	MOVQ(mem(reg.RAX, frameBase), reg.R12)
+	callCode()
+	done()
+}
+
+func dash() {
+	TEXT("dash", flags, "func(frame *uint64, key uintptr) (r0 uint64, way uint8)")
+	Pragma("noescape")
+	Doc(
+		"dash takes the Turn of a Frame, enters code with R1 and R2 zero, and gives the",
+		"Turn back, as far as that goes: way says how far.",
+	)
+	Load(Param("frame"), reg.RAX)
+	takeTurn()
+	Load(Param("key"), reg.RDX)
+	CMPQ(reg.RDX, mem(reg.RAX, frameKey))
+	JNE(operand.LabelRef("taken"))
+	setWay(wayLeft) // the stubs return to our caller
+	clearReg(rdi)
+	clearReg(rsi)
+	MOVQ(mem(reg.RAX, frameBase), reg.R12)
+	MOVQ(operand.U32(uint32(abi("ExitDone"))), context(reg.R12, "OffExit"))
+	callCode()
+	// If there was an exit, the caller of resume or resumeAll waits, not ours.
+	CMPQ(context(reg.R12, "OffExit"), operand.Imm(uint64(abi("ExitDone"))))
+	JNE(operand.LabelRef("resumed"))
+	ontoGoStack()
+	Store(reg.RAX, Return("r0"))
+	Load(Param("frame"), reg.RBX)
+	MOVQ(mem(reg.RBX, frameSlice), reg.RCX)
+	SUBQ(reg.R9, reg.RCX)
+	MOVQ(reg.RCX, mem(reg.RBX, frameUsed))
+	CMPL(mem(reg.RBX, frameDirty), operand.Imm(0))
+	JNE(operand.LabelRef("ended"))
+	MOVQ(mem(reg.RBX, turnOwner), reg.RDX)
+	MOVL(operand.U32(heldNot), mem(reg.RDX, ownerHeld))
+	answer(wayOver)
+	Label("ended")
+	answer(wayEnded)
+	Label("resumed")
+	done()
+	Label("taken")
+	answer(wayTaken)
+	otherTurn()
 }
 
 func clearReg(n int) {
