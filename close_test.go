@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,14 +63,12 @@ func TestCloseWaits(t *testing.T) {
 			<-leave
 			return 7, nil
 		}))
-		var over atomic.Bool
 		done := make(chan bool)
 		go func() {
 			r0, err := p.Run(nil)
 			if r0 != 7 || err != nil {
 				t.Errorf("r0 %d, %v", r0, err)
 			}
-			over.Store(true)
 			done <- true
 		}()
 		<-inside
@@ -85,8 +82,12 @@ func TestCloseWaits(t *testing.T) {
 			}()
 		}
 		for {
-			if _, err := p.NewInstance(); errors.Is(err, bpfjit.ErrClosed) {
+			in, err := p.NewInstance()
+			if errors.Is(err, bpfjit.ErrClosed) {
 				break // Close has begun
+			}
+			if err == nil {
+				in.Close()
 			}
 			time.Sleep(time.Millisecond)
 		}

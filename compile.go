@@ -71,6 +71,9 @@ func compile(src *Source, s settings, space *Space, maps map[string]*Map) (*Prog
 	if space == nil {
 		p.space, p.ownSpace = NewSpace(), true
 	}
+	if s.Labels {
+		p.labels = newLabels(s.Name)
+	}
 	p.info.Insns = len(src.Program.Insns)
 	if err := p.choose(resolved); err != nil {
 		return fail(err)
@@ -84,7 +87,7 @@ func (p *Program) choose(resolved *bpf.Program) error {
 		var e *native
 		err := p.space.mem.Windows()
 		if err == nil {
-			e, err = newNative(resolved, &p.settings, &p.info)
+			e, err = newNative(resolved, p.src, &p.settings, &p.info)
 		}
 		if err == nil {
 			p.engine, p.info.Engine = e, EngineJIT

@@ -1,7 +1,6 @@
 package bpfjit_test
 
 import (
-	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,33 +9,24 @@ import (
 	"testing"
 
 	"github.com/bpfjit/bpfjit"
+	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 )
 
 // TestConformance runs the public conformance vectors, with all 64 bits of r0.
 func TestConformance(t *testing.T) {
-	rows := shared[struct {
-		Name    string `json:"name"`
-		Program string `json:"program_hex"`
-		Mem     string `json:"mem_hex"`
-		Expect  string `json:"expect"`
-	}](t, "conformance", "open.jsonl")
+	rows := testprog.Open(t)
 	engines(t, func(t *testing.T, e bpfjit.Engine) {
 		right := 0
 		for _, r := range rows {
-			code, err1 := hex.DecodeString(r.Program)
-			mem, err2 := hex.DecodeString(r.Mem)
-			want, err3 := strconv.ParseUint(r.Expect, 0, 64)
-			if err := errors.Join(err1, err2, err3); err != nil {
-				t.Fatal(err)
-			}
-			p, err := bpfjit.CompileBytes(code, &bpfjit.Options{Name: r.Name, Engine: e})
+			p, err := bpfjit.CompileBytes(bpf.Encode(r.Insns), &bpfjit.Options{Name: r.Name, Engine: e})
 			if err != nil {
 				t.Error(err)
 				continue
 			}
-			got, err := p.Run(mem)
-			if err != nil || got != want {
-				t.Errorf("%s: %#x, %v; want %#x", r.Name, got, err, want)
+			got, err := p.Run(r.Memory)
+			if err != nil || got != r.Expect.Value {
+				t.Errorf("%s: %#x, %v; want %#x", r.Name, got, err, r.Expect.Value)
 			} else {
 				right++
 			}
@@ -53,17 +43,10 @@ func TestConformance(t *testing.T) {
 
 // TestNegative sees to it that reserved fields are refused, by name.
 func TestNegative(t *testing.T) {
-	rows := shared[struct {
-		Name    string `json:"name"`
-		Program string `json:"program_hex"`
-	}](t, "conformance", "negative.jsonl")
+	rows := testprog.Negative(t)
 	refused := 0
 	for _, r := range rows {
-		code, err := hex.DecodeString(r.Program)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = bpfjit.CompileBytes(code, &bpfjit.Options{Name: r.Name})
+		_, err := bpfjit.CompileBytes(bpf.Encode(r.Insns), &bpfjit.Options{Name: r.Name})
 		var ce *bpfjit.CompileError
 		if !errors.As(err, &ce) || ce.Offset < 0 || ce.Field == "" || !strings.Contains(err.Error(), ce.Field+" is ") {
 			t.Errorf("%s: %v doesn't name slot and field", r.Name, err)

@@ -2,7 +2,6 @@ package bpfjit_test
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -12,10 +11,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bpfjit/bpfjit"
+	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/cage"
+	"github.com/bpfjit/bpfjit/helpers"
 	"github.com/bpfjit/bpfjit/internal/testprog"
+	"github.com/bpfjit/bpfjit/interp"
 	"github.com/bpfjit/bpfjit/machine"
-	"github.com/bpfjit/bpfjit/tables"
 )
 
 // outcome is everything that a run leaves.
@@ -31,16 +33,15 @@ type outcome struct {
 // differ compiles a program for an engine and runs it in an environment that
 // is the same each time.
 func outcomeOf(prog *testprog.Program, engine bpfjit.Engine, blinding bool, budget int64) (outcome, error) {
-	var now uint64
-	random := uint32(1)
+	clock, random := newSources()
 	refused := func(err error) outcome { return outcome{Stop: "refused: " + err.Error()} }
 	p, err := bpfjit.CompileBytes(bpf.Encode(prog.Insns), &bpfjit.Options{
 		Name:     prog.Name,
 		Engine:   engine,
 		Blinding: blinding,
 		Budget:   budget,
-		Clock:    func() uint64 { now++; return now },
-		Random:   func() uint32 { random = random*1664525 + 1013904223; return random },
+		Clock:    clock,
+		Random:   random,
 	})
 	var ce *bpfjit.CompileError
 	if errors.As(err, &ce) {
@@ -99,9 +100,10 @@ func TestEnginesAgree(t *testing.T) {
 	const budget = 1 << 14
 	seed := testprog.Seed(t)
 	n := runs(t, 3000)
+	count := newCounter(t)
 	stops := map[string]int{}
-	reached := map[string]int{}
-	var used []int64
+	var reached testprog.Coverage
+	var executed []int
 	bad := 0
 	for i := range uint64(n) {
 		prog := testprog.Wild(seed, i, testprog.Limits{})
@@ -124,38 +126,62 @@ func TestEnginesAgree(t *testing.T) {
 			stop = "helper"
 		}
 		stops[stop]++
-		used = append(used, want.Used)
-		for _, in := range prog.Insns {
-			if f, ok := tables.FormOf(in.Op, in.Regs, in.Off, in.Imm); ok {
-				reached[f.String()]++
-			}
+		if stop != "refused" {
+			executed = append(executed, count.executed(&prog, budget, &want))
 		}
+		reached.Add(prog.Insns)
 	}
-	slices.Sort(used)
-	t.Logf("%d programs, %d differ; ended by %v: %.1f %% normally; budget used: median %d, 90th percentile %d",
-		n, bad, stops, 100*float64(stops["exit"])/float64(n), used[len(used)/2], used[len(used)*9/10])
-	logForms(t, reached)
+	slices.Sort(executed)
+	t.Logf("%d programs, %d differ; ended by %v: %.1f %% normally; instructions executed: median %d, 90th percentile %d",
+		n, bad, stops, 100*float64(stops["exit"])/float64(n), executed[len(executed)/2], executed[len(executed)*9/10])
+	t.Logf("forms of the programs:\n%s", reached.Table(testprog.SourceForms()))
 	if stops["exit"]*10 < n*4 {
 		t.Errorf("%d of %d programs end normally, want 40 %%", stops["exit"], n)
 	}
+	if missing := reached.Missing(testprog.SourceForms()); n >= 3000 && len(missing) > 0 {
+		t.Errorf("forms that no program had: %v", missing)
+	}
 }
 
-// logForms shows how often each form of the Source dialect occurs; none may be
-// missing.
-func logForms(t *testing.T, reached map[string]int) {
-	var lines, missing []string
-	for f := tables.Form(1); f < tables.NumForms; f++ {
-		info := &tables.Forms[f]
-		if info.Source != tables.Allowed {
-			continue
-		}
-		if reached[info.Name] == 0 {
-			missing = append(missing, info.Name)
-		}
-		lines = append(lines, fmt.Sprintf("%-20s %8d", info.Name, reached[info.Name]))
+// counter counts the instructions that programs execute.
+type counter struct {
+	t    *testing.T
+	inst *cage.Instance
+}
+
+func newCounter(t *testing.T) *counter {
+	inst, err := new(cage.Space).NewInstance(cage.Plain)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Logf("%d forms:\n%s", len(lines), strings.Join(lines, "\n"))
-	if len(missing) > 0 {
-		t.Errorf("forms that never occur: %v", missing)
+	t.Cleanup(func() { inst.Close() })
+	return &counter{t, inst}
+}
+
+// executed does the run that outcomeOf did once more, and counts.
+func (c *counter) executed(prog *testprog.Program, budget int64, want *outcome) (n int) {
+	p, err := interp.Prepare(&bpf.Program{Insns: prog.Insns})
+	if err != nil {
+		c.t.Fatal(err)
 	}
+	defer c.inst.Reset(cage.WritesAll)
+	if err := c.inst.LoadMem(prog.Packet); err != nil {
+		c.t.Fatal(err)
+	}
+	clock, random := newSources()
+	r := p.Traced(func(int) { n++ }).Run(c.inst, &interp.Config{
+		R1: abi.MemBase, R2: uint64(len(prog.Packet)), Budget: budget,
+		Helper: helpers.Standard().Lookup, Env: &helpers.Env{Memory: c.inst, Clock: clock, Rand: random},
+	})
+	if r.R0 != want.R0 || r.Used != want.Used || r.Slot != want.Slot || int64(n) > r.Used {
+		c.t.Errorf("%s: %d instructions and %+v when counted, want %+v", prog.Name, n, r, want)
+	}
+	return n
+}
+
+// newSources returns a clock and random numbers that are the same each time.
+func newSources() (clock func() uint64, random func() uint32) {
+	now, next := uint64(0), uint32(1)
+	return func() uint64 { now++; return now },
+		func() uint32 { next = next*1664525 + 1013904223; return next }
 }

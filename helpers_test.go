@@ -1,10 +1,7 @@
 package bpfjit_test
 
 import (
-	"bufio"
-	"encoding/json"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -81,32 +78,4 @@ func spec(t testing.TB, path string) *ebpf.CollectionSpec {
 		t.Fatal(err)
 	}
 	return s
-}
-
-// shared reads the rows of a file of the data beside the module.
-func shared[Row any](t *testing.T, path ...string) []Row {
-	t.Helper()
-	name := filepath.Join(append([]string{"..", "shared"}, path...)...)
-	f, err := os.Open(name)
-	if err != nil {
-		if os.Getenv("BPFJIT_REQUIRE_SHARED") == "1" {
-			t.Fatal(err)
-		}
-		t.Skipf("no shared data beside the module: %v", err)
-	}
-	defer f.Close()
-	var rows []Row
-	s := bufio.NewScanner(f)
-	s.Buffer(nil, 1<<24)
-	for s.Scan() {
-		var r Row
-		if err := json.Unmarshal(s.Bytes(), &r); err != nil {
-			t.Fatal(err)
-		}
-		rows = append(rows, r)
-	}
-	if err := s.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return rows
 }

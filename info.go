@@ -16,9 +16,15 @@ type Info struct {
 	// nil.
 	Reason error
 	// Fallback is why executable memory has one view instead of two, which
-	// takes pages and system calls for each program: what the system refuses.
-	// It is nil if nothing is refused.
+	// takes pages and system calls for each program: what the system refuses,
+	// or that PerfMap needs it. Otherwise it is nil.
 	Fallback error
+	// Kept is why the executable memory of programs that were closed isn't
+	// used again: the system refuses membarrier(2). Otherwise it is nil.
+	Kept error
+	// Perf is why perf(1) doesn't know the program although Options.Perf asked
+	// for it, or nil.
+	Perf error
 	// Insns is the number of slots of the source program.
 	Insns int
 	// Lowered is the number of slots that machine code was made of: with what

@@ -3,6 +3,7 @@ package bpfjit
 import (
 	"context"
 	"fmt"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,7 +25,8 @@ type Instance struct {
 	// writes are those of the program.
 	writes cage.Writes
 
-	native bool // frame is bound: machine code is run
+	native bool // Run may enter frame at once: machine code, without labels
+	bound  bool // frame is bound: machine code is run
 	frame  machine.Frame
 	input  machine.Input
 	env    helpers.Env // what helper functions see of a run
@@ -57,7 +59,7 @@ func newInstance(p *Program) *Instance {
 // bind makes the instance one of a program.
 func (in *Instance) bind(p *Program) {
 	s := &p.settings
-	in.p, in.native, in.writes = p, false, p.writes
+	in.p, in.native, in.bound, in.writes = p, false, false, p.writes
 	in.env = helpers.Env{
 		Maps: p.space.maps(), Clock: s.Clock, Rand: s.Random, Processor: s.CPU, Printer: s.print,
 	}
@@ -67,9 +69,11 @@ func (in *Instance) bind(p *Program) {
 func (in *Instance) use(m *cage.Instance) {
 	in.mem, in.env.Memory = m, m
 	if e, ok := in.p.engine.(*native); ok {
-		in.input = machine.Input{Budget: e.budget, Helpers: e.helpers, Env: &in.env}
+		in.input = machine.Input{
+			Budget: e.budget, Helpers: e.helpers, Env: &in.env, Arrays: in.env.Maps.Arrays(), CPU: in.env.Processor,
+		}
 		in.frame.Bind(m, e.image, &in.input)
-		in.native = true
+		in.native, in.bound = in.p.labels == nil, true
 	}
 }
 
@@ -286,6 +290,10 @@ func (in *Instance) cancelled() error { return in.cancel.Err() }
 //
 //go:noinline
 func (in *Instance) execute(ctx context.Context, r1, r2 uint64, entered bool) (uint64, error) {
+	if l := in.p.labels; l != nil {
+		l.put(ctx)
+		defer pprof.SetGoroutineLabels(ctx)
+	}
 	var check func() error
 	if ctx.Done() != nil {
 		if err := ctx.Err(); err != nil {
@@ -293,7 +301,7 @@ func (in *Instance) execute(ctx context.Context, r1, r2 uint64, entered bool) (u
 		}
 		in.cancel, check = ctx, in.poll
 	}
-	if in.native && !entered {
+	if in.bound && !entered {
 		if check != nil {
 			in.input.Poll = check
 			defer func() { in.input.Poll, in.cancel = nil, nil }()

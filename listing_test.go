@@ -3,38 +3,15 @@ package bpfjit_test
 import (
 	"bytes"
 	"errors"
-	"flag"
-	"os"
-	"path/filepath"
 	"regexp"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bpfjit/bpfjit"
+	"github.com/bpfjit/bpfjit/internal/golden"
 	"github.com/bpfjit/bpfjit/jit"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-// golden compares with a file of testdata.
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", "listings", name)
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got), -update rewrites it:\n%s", path, diff)
-	}
-}
 
 // TestDisassemble lists a program with two functions, globals, a map and a
 // loop as it runs here, interpreted, and in a kernel.
@@ -49,7 +26,7 @@ func TestDisassemble(t *testing.T) {
 	if err := p.Disassemble(&b); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "add.interp.txt", b.Bytes())
+	golden.Compare(t, "testdata/listings/add.interp.txt", b.String())
 	if p.Code() != nil {
 		t.Error("an interpreted program has code")
 	}
@@ -69,7 +46,7 @@ func TestDisassemble(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	golden(t, "add.kernel.txt", b.Bytes())
+	golden.Compare(t, "testdata/listings/add.kernel.txt", b.String())
 }
 
 func TestDisassembleJIT(t *testing.T) {
@@ -83,7 +60,7 @@ func TestDisassembleJIT(t *testing.T) {
 	if err := p.Disassemble(&b); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "add.jit.txt", b.Bytes())
+	golden.Compare(t, "testdata/listings/add.jit.txt", b.String())
 }
 
 // TestInfo checks what is told of a compilation, and the engines' choice.

@@ -3,7 +3,10 @@ package bpfjit
 import (
 	"errors"
 	"maps"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 )
@@ -52,7 +55,9 @@ type Collection struct {
 // LoadCollection makes all programs of an object, on maps that they share. One
 // that can't be compiled fails the whole; delete it from spec.Programs to do
 // without it. Maps of unsupported kinds are left out if no program refers to
-// them. Options.Name and Options.Type are not used. See Load for the rest.
+// them. Options.Name and Options.Type are not used. Programs are compiled on all
+// processors, but one after the other, in the order of their names, where
+// Options.Rand or Options.Dump is set. See Load for the rest.
 func LoadCollection(spec *ebpf.CollectionSpec, opts *Options) (*Collection, error) {
 	if len(spec.Programs) == 0 {
 		return nil, errNoPrograms
@@ -64,18 +69,61 @@ func LoadCollection(spec *ebpf.CollectionSpec, opts *Options) (*Collection, erro
 		c.space, c.ownSpace = NewSpace(), true
 	}
 	c.Maps = makeMaps(c.space, spec, nil)
-	for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
-		src, err := SourceOf(spec, name)
-		if err == nil {
-			c.Programs[name], err = compile(src, s, c.space, c.Maps)
-		}
+	names := slices.Sorted(maps.Keys(spec.Programs))
+	programs, err := compileAll(len(names), s, func(k int) (*Program, error) {
+		src, err := SourceOf(spec, names[k])
 		if err != nil {
-			delete(c.Programs, name)
-			return nil, also(err, c.Close())
+			return nil, err
 		}
+		return compile(src, s, c.space, c.Maps)
+	})
+	for k, p := range programs {
+		if p != nil {
+			c.Programs[names[k]] = p
+		}
+	}
+	if err != nil {
+		return nil, also(err, c.Close())
 	}
 	maps.DeleteFunc(c.Maps, func(_ string, m *Map) bool { return m.err != nil })
 	return c, nil
+}
+
+// compileAll makes n programs, on all processors, unless the caller's reader or
+// writer is to see them one after the other. The error is that of the first
+// program that fails, in their order: programs are begun in that order, so all
+// before it are made. Those are returned too.
+func compileAll(n int, s settings, one func(k int) (*Program, error)) ([]*Program, error) {
+	programs, errs := make([]*Program, n), make([]error, n)
+	workers := min(n, runtime.GOMAXPROCS(0))
+	if s.Rand != nil || s.Dump != nil {
+		workers = 1
+	}
+	var next atomic.Int64
+	var failed atomic.Bool
+	work := func() {
+		for !failed.Load() {
+			k := int(next.Add(1)) - 1
+			if k >= n {
+				return
+			}
+			if programs[k], errs[k] = one(k); errs[k] != nil {
+				failed.Store(true)
+			}
+		}
+	}
+	var wg sync.WaitGroup
+	for range workers - 1 {
+		wg.Go(work)
+	}
+	work()
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return programs, err
+		}
+	}
+	return programs, nil
 }
 
 // Close closes the programs, and the Space if it isn't the caller's. It waits

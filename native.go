@@ -10,10 +10,12 @@ import (
 	"github.com/bpfjit/bpfjit/blind"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
+	"github.com/bpfjit/bpfjit/helpers"
 	"github.com/bpfjit/bpfjit/image"
 	"github.com/bpfjit/bpfjit/jit"
 	"github.com/bpfjit/bpfjit/lower"
 	"github.com/bpfjit/bpfjit/machine"
+	"github.com/bpfjit/bpfjit/perf"
 )
 
 // native is the engine that runs machine code.
@@ -23,17 +25,18 @@ type native struct {
 	image   *image.Image
 	helpers *machine.Helpers
 	budget  int64
+	perf    *perf.Log // nil: perf(1) isn't told
 }
 
 // newNative makes machine code of a checked program whose maps are constants,
-// and notes in info how that went. It is the way that ARCHITECTURE.md draws:
+// and notes in info how that went. src has its names and lines. It is the way that ARCHITECTURE.md draws:
 //
 //	lower -> blind, if asked for -> jit -> image
-func newNative(p *bpf.Program, s *settings, info *Info) (*native, error) {
+func newNative(p *bpf.Program, src *Source, s *settings, info *Info) (*native, error) {
 	if err := machine.Check(); err != nil {
 		return nil, err
 	}
-	region, err := image.Default()
+	region, err := codeRegion(s)
 	if err != nil {
 		return nil, err
 	}
@@ -60,9 +63,10 @@ func newNative(p *bpf.Program, s *settings, info *Info) (*native, error) {
 		return nil, err
 	}
 	info.Lowered, info.Blinded, info.Passes = len(lowered.Insns), s.Blinding, passes(code)
-	info.Fallback = region.Stats().SingleView
+	stats := region.Stats()
+	info.Fallback, info.Kept = stats.SingleView, stats.Kept
 	info.Code, info.Image, info.Start = im.Len(), im.Size(), im.Start()
-	e := &native{lowered, code, im, nativeHelpers(s), s.Budget}
+	e := &native{lowered: lowered, code: code, image: im, helpers: nativeHelpers(s), budget: s.Budget}
 	if s.Dump != nil {
 		err := WriteRaw(s.Dump, len(lowered.Insns), uint64(im.Addr()), info.Passes, code.Bytes)
 		if err != nil {
@@ -70,20 +74,32 @@ func newNative(p *bpf.Program, s *settings, info *Info) (*native, error) {
 			return nil, fmt.Errorf("Options.Dump: %w", err)
 		}
 	}
+	if s.Perf != 0 {
+		e.perf, info.Perf = tellPerf(s.Perf, perfFuncs(s.Name, src, e))
+	}
 	return e, nil
 }
 
 // standardNative are standardHelpers for machine code.
-var standardNative = sync.OnceValue(func() *machine.Helpers {
-	return machine.NewHelpers(maps.Collect(standardHelpers().All()))
-})
+var standardNative = sync.OnceValue(func() *machine.Helpers { return nativeTable(standardHelpers(), nil) })
 
 // nativeHelpers are the helper functions for machine code.
 func nativeHelpers(s *settings) *machine.Helpers {
 	if s.foreign == nil {
 		return standardNative()
 	}
-	return machine.NewHelpers(maps.Collect(s.helpers.All()))
+	return nativeTable(s.helpers, s.foreign)
+}
+
+// nativeTable takes native code for our own helpers where there is some. It
+// must not stand for a function of the caller's.
+func nativeTable(table *helpers.Table, foreign map[uint32]bool) *machine.Helpers {
+	code := map[uint32]machine.Native{
+		helpers.MapLookupElem:     machine.NativeLookup,
+		helpers.GetSmpProcessorID: machine.NativeCPU,
+	}
+	maps.DeleteFunc(code, func(number uint32, _ machine.Native) bool { return foreign[number] })
+	return machine.NewHelpers(maps.Collect(table.All())).WithNative(code)
 }
 
 // atSource makes an error about a slot of p one about the source.
@@ -198,5 +214,8 @@ func effective(in bpf.Insn, r *[11]uint64) int64 {
 // close frees the executable memory.
 func (e *native) close() error {
 	e.image.Free()
-	return nil
+	if e.perf == nil {
+		return nil
+	}
+	return e.perf.Close()
 }

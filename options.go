@@ -7,6 +7,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/perf"
 )
 
 // DefaultBudget is how many instructions a run may execute where
@@ -22,6 +23,14 @@ type (
 	// Env is a helper function's view of the run that calls it: the guest's
 	// memory, its maps, its clock. It is valid until the helper returns.
 	Env = abi.Env
+	// PerfFiles selects files for perf(1).
+	PerfFiles = perf.Files
+)
+
+// Files for perf(1), see [Options.Perf].
+const (
+	PerfMap  = perf.Map  // /tmp/perf-PID.map: names and addresses
+	PerfDump = perf.Dump // /tmp/jit-PID.dump: code, lines and times as well
 )
 
 // Options say how a program is compiled and what it sees of the world. The
@@ -86,6 +95,23 @@ type Options struct {
 	// time, without prefixes. nil discards it. A run that can't write goes
 	// on.
 	Trace io.Writer
+
+	// Perf selects files that tell Linux's perf(1) the names of the program's
+	// functions in machine code, so that samples in them are told apart:
+	// PerfMap, PerfDump, or both. All programs of the process share them,
+	// and they stay behind when it ends: see package perf, which says how to
+	// use them, too. The main function is called bpf_prog_NAME, others
+	// bpf_prog_NAME.FUNCTION. Where the files can't be written the program
+	// runs all the same, and [Info.Perf] says why. An interpreted program has
+	// nothing to tell. 0 means none.
+	Perf PerfFiles
+
+	// Labels has samples of CPU profiles, and goroutines in goroutine
+	// profiles, carry the label bpf_program with the program's name while it
+	// runs (see runtime/pprof). RunContext keeps the labels of its context
+	// beside it. The other methods have no context: behind them the goroutine
+	// has no labels. It costs a run some 50 ns.
+	Labels bool
 
 	// Dump receives the machine code, in the format of the kernel's
 	// bpf_jit_enable=2. nil means none.

@@ -29,6 +29,7 @@ type Program struct {
 	engine   engine
 	info     Info
 	writes   cage.Writes
+	labels   *labels // nil: none
 
 	gate *gate // counts the runs that aren't in an instance of their own
 

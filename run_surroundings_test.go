@@ -8,11 +8,14 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfjit/bpfjit"
+	"github.com/bpfjit/bpfjit/internal/seccomp"
 	"github.com/bpfjit/bpfjit/machine"
 )
 
@@ -28,19 +31,29 @@ func TestSurroundings(t *testing.T) {
 		p := program(t, bpfjit.EngineAuto, "r0 = r2\nr0 += 40\nexit")
 		r0, err := p.Run(make([]byte, 2))
 		info := p.Info()
-		fmt.Printf("\nfound: %d %v; engine %v because of %v; fallback because of %v.\n", r0, err, info.Engine, info.Reason, info.Fallback)
+		fmt.Printf("\nfound: %d %v; engine %v because of %v; fallback because of %v, kept because of %v.\n",
+			r0, err, info.Engine, info.Reason, info.Fallback, info.Kept)
 		return
 	}
 	if err := machine.Available(); err != nil {
 		t.Skip(err)
 	}
+	const (
+		noWindow = "engine interp because of no memory windows: unsupported operation: "
+		plain    = "; fallback because of <nil>, kept because of <nil>."
+		refused  = "operation not permitted"
+	)
 	for name, want := range map[string]string{
-		"nothing":       "42 <nil>; engine jit because of <nil>; fallback because of <nil>.",
-		"memfd_noexec":  "42 <nil>; engine jit because of <nil>; fallback because of memfd_create: permission denied.",
-		"file size":     "42 <nil>; engine jit because of <nil>; fallback because of RLIMIT_FSIZE is 4096.",
-		"files":         "42 <nil>; engine interp because of no memory windows: unsupported operation: memfd_create: too many open files; fallback because of <nil>.",
-		"address space": "42 <nil>; engine interp because of no memory windows: unsupported operation: mapping shared memory: cannot allocate memory; fallback because of <nil>.",
+		"nothing":       "engine jit because of <nil>" + plain,
+		"memfd_noexec":  "engine jit because of <nil>; fallback because of memfd_create: permission denied, kept because of <nil>.",
+		"file size":     "engine jit because of <nil>; fallback because of RLIMIT_FSIZE is 4096, kept because of <nil>.",
+		"files":         noWindow + "memfd_create: too many open files" + plain,
+		"address space": noWindow + "mapping shared memory: cannot allocate memory" + plain,
+		"no memfd":      noWindow + "memfd_create: " + refused + plain,
+		"no membarrier": "engine jit because of <nil>; fallback because of <nil>, kept because of membarrier: " + refused + ".",
+		"no mprotect":   "engine interp because of image: 4096 bytes: mprotect: " + refused + plain,
 	} {
+		want = "42 <nil>; " + want
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			cmd := exec.Command(os.Args[0], "-test.run=^TestSurroundings$")
 			cmd.Env = append(os.Environ(), child+"="+name)
@@ -69,6 +82,12 @@ func restrict(name string) error {
 		return unix.Setrlimit(which, &unix.Rlimit{Cur: n, Max: n})
 	}
 	switch name {
+	case "no memfd":
+		return seccomp.Deny(unix.SYS_MEMFD_CREATE, seccomp.Always)
+	case "no membarrier":
+		return seccomp.Deny(unix.SYS_MEMBARRIER, seccomp.Always)
+	case "no mprotect":
+		return seccomp.Deny(unix.SYS_MPROTECT, unix.PROT_EXEC)
 	case "memfd_noexec":
 		return os.WriteFile("/proc/sys/vm/memfd_noexec", []byte("2"), 0)
 	case "file size":
@@ -84,4 +103,56 @@ func restrict(name string) error {
 		return limit(unix.RLIMIT_AS, pages*4096+1<<30)
 	}
 	return nil
+}
+
+// TestNeverWritableAndExecutable looks at the mappings of the process while
+// programs are loaded, run and closed, with one view of their memory and with
+// two, and perf(1) told of them.
+func TestNeverWritableAndExecutable(t *testing.T) {
+	needJIT(t)
+	perfPaths(t)
+	var done atomic.Bool
+	var looks, executable int
+	var watch sync.WaitGroup
+	ready := make(chan bool)
+	watch.Go(func() {
+		for last := false; !last; { // the last look begins after the last load
+			last = done.Load()
+			maps, err := os.ReadFile("/proc/self/maps")
+			if err != nil {
+				t.Error(err)
+			}
+			for line := range strings.Lines(string(maps)) {
+				protection := strings.Fields(line)[1]
+				if protection[1] == 'w' && protection[2] == 'x' {
+					t.Errorf("writable and executable: %s", line)
+				}
+				if protection[2] == 'x' && strings.Contains(line, "bpfjit") && strings.Contains(line, "memfd") {
+					executable++
+				}
+			}
+			if looks++; looks == 1 {
+				close(ready)
+			}
+		}
+	})
+	<-ready
+	for n := range 60 {
+		p := program(t, bpfjit.EngineJIT, "r0 = 1\n"+strings.Repeat("r0 += r0\n", 100*n)+"exit", func(o *bpfjit.Options) {
+			o.Perf = []bpfjit.PerfFiles{0, bpfjit.PerfMap, bpfjit.PerfDump}[n%3]
+		})
+		if _, err := p.Run(nil); err != nil {
+			t.Error(err)
+		}
+		if n%4 == 0 {
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	done.Store(true)
+	watch.Wait()
+	if executable == 0 {
+		t.Error("saw no code")
+	}
 }

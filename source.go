@@ -103,12 +103,12 @@ func find(spec *ebpf.CollectionSpec, name string) (*ebpf.ProgramSpec, error) {
 	if spec.ByteOrder != nil && spec.ByteOrder.Uint16([]byte{1, 0}) != 1 {
 		return nil, fmt.Errorf("the object is for big-endian machines: %w", ErrUnsupported)
 	}
-	names := slices.Sorted(maps.Keys(spec.Programs))
-	if name == "" && len(names) == 1 {
-		name = names[0]
-	}
 	if p := spec.Programs[name]; p != nil {
 		return p, nil
+	}
+	names := slices.Sorted(maps.Keys(spec.Programs))
+	if name == "" && len(names) == 1 {
+		return spec.Programs[names[0]], nil
 	}
 	list := strings.Join(names, ", ")
 	if name == "" {

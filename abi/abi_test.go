@@ -26,6 +26,14 @@ func TestContextOffsets(t *testing.T) {
 		{"HelperStub", OffHelperStub, unsafe.Offsetof(c.HelperStub)},
 		{"SliceStub", OffSliceStub, unsafe.Offsetof(c.SliceStub)},
 		{"Busy", OffBusy, unsafe.Offsetof(c.Busy)},
+		{"Native", OffNative, unsafe.Offsetof(c.Native)},
+		{"CPU", OffCPU, unsafe.Offsetof(c.CPU)},
+		{"Maps", OffMaps, unsafe.Offsetof(c.Maps)},
+		{"Arrays", OffArrays, unsafe.Offsetof(c.Arrays)},
+		{"Arrays[].Limit", OffLimit, unsafe.Offsetof(c.Arrays[0].Limit)},
+		{"Arrays[].Base", OffBase, unsafe.Offsetof(c.Arrays[0].Base)},
+		{"Arrays[].Step", OffStep, unsafe.Offsetof(c.Arrays[0].Step)},
+		{"Arrays[1]", ArraySize, unsafe.Sizeof(c.Arrays[0])},
 	} {
 		if f.got != f.want {
 			t.Errorf("Context.%s is at %d, the constant says %d", f.name, f.want, f.got)
@@ -36,6 +44,12 @@ func TestContextOffsets(t *testing.T) {
 	}
 	if unsafe.Sizeof(c) > PageSize {
 		t.Error("Context must fit a page")
+	}
+	// Indices are masked, sizes shifted.
+	for _, n := range []int{NativeMaps, ArraySize, HandleStep} {
+		if n&(n-1) != 0 {
+			t.Errorf("%d must be a power of two", n)
+		}
 	}
 }
 

@@ -32,6 +32,32 @@ type Context struct {
 
 	// Busy is 1 while a run is under way here.
 	Busy uint64
+
+	// Native is where HelperStub goes on, by the helper's number: native
+	// code, or the exit to the driver. The last one is the exit, for all
+	// numbers from there on.
+	Native [NativeHelpers + 1]uint64
+
+	// What native helpers know.
+	CPU    uint64 // the number of the processor
+	Maps   uint64 // how many of Arrays are filled
+	Arrays [NativeMaps]Array
+}
+
+const (
+	// NativeHelpers bounds the numbers of helpers that can be native code.
+	NativeHelpers = 15
+	// NativeMaps bounds the indices of the maps that native code knows: a
+	// power of two.
+	NativeMaps = 128
+)
+
+// Array is what native code knows of a map: how many values it has, the guest
+// address of the first one, and how far the next one is, in bytes. Limit is 0
+// for what isn't an array.
+type Array struct {
+	Limit, Base, Step uint32
+	_                 uint32 // 16 bytes, to be found by a shift
 }
 
 // Offsets of the fields of Context, in bytes.
@@ -49,6 +75,16 @@ const (
 	OffHelperStub = 200
 	OffSliceStub  = 208
 	OffBusy       = 216
+	OffNative     = 224
+	OffCPU        = 352
+	OffMaps       = 360
+	OffArrays     = 368
+
+	// Of an Array.
+	OffLimit  = 0
+	OffBase   = 4
+	OffStep   = 8
+	ArraySize = 16
 
 	// ContextOffset is where a Context begins, from the window's base. It
 	// is below the lower guard.

@@ -16,6 +16,7 @@ import (
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
 	"github.com/bpfjit/bpfjit/image"
+	"github.com/bpfjit/bpfjit/internal/stages"
 	"github.com/bpfjit/bpfjit/jit"
 	"github.com/bpfjit/bpfjit/lower"
 	"github.com/bpfjit/bpfjit/machine"
@@ -89,7 +90,7 @@ func linkKernel(p *bpf.Program) ([]byte, error) {
 	at := uint64(0)
 	for i, f := range funcs {
 		fn := &jit.Function{StackDepth: 512, Subprogram: i > 0}
-		codes[i], err = jit.Compile(&bpf.Program{Insns: p.Insns[f.Start:f.End]}, plain, fn)
+		codes[i], err = jit.Compile(&bpf.Program{Insns: p.Insns[f.Start:f.End]}, stages.Kernel, fn)
 		if err != nil {
 			return nil, err
 		}

@@ -5,103 +5,112 @@ import (
 	"testing"
 
 	"github.com/bpfjit/bpfjit/bench/internal/corpus"
+	"github.com/bpfjit/bpfjit/bench/internal/reemit"
 	"github.com/bpfjit/bpfjit/blind"
 	"github.com/bpfjit/bpfjit/bpf"
-	"github.com/bpfjit/bpfjit/jit"
+	"github.com/bpfjit/bpfjit/internal/stages"
 )
 
-// plain is the kernel profile with plain returns, which needs no addresses.
-var plain = func() *jit.Profile {
-	p := jit.Linux618
-	p.ReturnThunk = false
-	return &p
-}()
-
-// mainFunc compiles as a main program with a whole frame.
-var mainFunc = &jit.Function{StackDepth: 512}
-
-// compilable returns the programs that the profile has code for; how many it
-// hasn't is logged.
-func compilable(b *testing.B, programs []corpus.Program) (all []*bpf.Program, slots int) {
-	for _, p := range programs {
-		prog := &bpf.Program{Insns: p.Insns}
-		if _, err := jit.Compile(prog, plain, mainFunc); err != nil {
-			b.Logf("left out: %s: %v", p.Name, err)
-			continue
+// compile compiles all programs, each several times before the next, and adds
+// up the bytes of one time.
+func (s set) compile(c *stages.Compiler, times int, bytes *int) error {
+	total := 0
+	for i := range s.programs {
+		for range times {
+			if err := c.Compile(s.programs[i].slots); err != nil {
+				return err
+			}
 		}
-		all = append(all, prog)
-		slots += len(p.Insns)
+		total += len(c.Code().Bytes)
 	}
-	return all, slots
+	if bytes != nil {
+		*bytes = total
+	}
+	return nil
 }
 
-// BenchmarkEmit compiles every program of a corpus once a sweep, into
-// memory of its own: decoded slots in, bytes out; sizing, passes and emission
-// counted, with blind=on blinding too. Slots are those before blinding.
+// BenchmarkEmit compiles programs: bytes of slots in, bytes of code out, into
+// memory of its own. Decoding, checking, lowering in the cage, blinding where
+// it is on, sizes, passes and emission count; publishing does not. Slots are
+// those of the program as it was, before lowering and blinding.
+//
+//	heat=cold   every program once a sweep
+//	heat=hot    each several times before the next
+//
+// ns/insn is that of the least disturbed sweep; of corpora there are at least
+// 20. The figure that counts is corpus=shared/…/heat=cold.
 func BenchmarkEmit(b *testing.B) {
 	corpora(b, func(b *testing.B, programs []corpus.Program) {
-		for _, on := range []bool{false, true} {
-			b.Run("blind="+onOff(on), func(b *testing.B) {
-				all, slots := compilable(b, programs)
-				emit(b, all, slots, on)
-			})
-		}
+		eachWay(b, func(b *testing.B, o stages.Options) {
+			set := newSet(b, o, programs)
+			emit(b, minSweeps, o, set, "cold", 1)
+			emit(b, minSweeps, o, set, "hot", 10)
+		})
 	})
-	for _, on := range []bool{false, true} {
-		for _, n := range []int{20, 100, 1_000, 10_000, 100_000, 1_000_000} {
-			b.Run(fmt.Sprintf("corpus=generated/blind=%s/insns=%d", onOff(on), n), func(b *testing.B) {
-				programs, err := generated(1, n)
+	for _, n := range sizes {
+		programs := generated(n)
+		for _, blind := range []bool{false, true} {
+			for _, cage := range []bool{false, true} {
+				o := stages.Options{Cage: cage, Blind: blind}
+				b.Run(fmt.Sprintf("corpus=generated/insns=%d/%s", n, way(o)), func(b *testing.B) {
+					set := newSet(b, o, programs)
+					emit(b, fewSweeps, o, set, "cold", 1)
+					if times := hotSlots / n; times > 1 {
+						set.programs, set.slots = set.programs[:1], n
+						emit(b, fewSweeps, o, set, "hot", times)
+					}
+				})
+			}
+		}
+	}
+}
+
+func emit(b *testing.B, atLeast int, o stages.Options, set set, heat string, times int) {
+	b.Run("heat="+heat, func(b *testing.B) {
+		c := &stages.Compiler{Options: o}
+		bytes := 0
+		s := sweep(b, atLeast, func() error { return set.compile(c, times, &bytes) })
+		s[0].report(b, len(set.programs)*times, set.slots*times, bytes*times)
+	})
+}
+
+// BenchmarkEmitReemit compiles programs the plain way: every pass translates
+// every instruction again (package reemit). Decoding counts, checking does
+// not. Its sweeps take turns with sweeps of BenchmarkEmit, which does check;
+// reemit/emit is the ratio of the least disturbed ones.
+func BenchmarkEmitReemit(b *testing.B) {
+	corpora(b, func(b *testing.B, programs []corpus.Program) {
+		set := newSet(b, stages.Options{}, programs)
+		var plain reemit.Compiler
+		bytes := 0
+		reemitSweep := func() error {
+			bytes = 0
+			for i := range set.programs {
+				insns, err := bpf.Decode(set.programs[i].slots)
 				if err != nil {
-					b.Fatal(err)
+					return err
 				}
-				all, slots := compilable(b, programs)
-				emit(b, all, slots, on)
-			})
-		}
-	}
-}
-
-func onOff(on bool) string {
-	if on {
-		return "on"
-	}
-	return "off"
-}
-
-func emit(b *testing.B, programs []*bpf.Program, slots int, blinding bool) {
-	b.ReportAllocs()
-	total, bytes := 0, 0
-	var code jit.Code
-	var hidden blind.Result
-	for b.Loop() {
-		for _, p := range programs {
-			if blinding {
-				if err := hidden.Rewrite(p, nil); err != nil {
-					b.Fatal(err)
+				if err := plain.Compile(insns); err != nil {
+					return err
 				}
-				p = &hidden.Program
+				bytes += len(plain.Code)
 			}
-			if err := code.Compile(p, plain, mainFunc); err != nil {
-				b.Fatal(err)
-			}
-			bytes += len(code.Bytes)
+			return nil
 		}
-		total += slots
-	}
-	report(b, total, bytes)
+		var c stages.Compiler
+		s := sweep(b, minSweeps, reemitSweep, func() error { return set.compile(&c, 1, nil) })
+		s[0].report(b, len(set.programs), set.slots, bytes)
+		b.ReportMetric(float64(s[0].least)/float64(s[1].least), "reemit/emit")
+	})
 }
 
 // BenchmarkBlind hides the constants of programs. memory=new gives every
 // result its own, memory=kept uses one again.
 func BenchmarkBlind(b *testing.B) {
 	for _, memory := range []string{"kept", "new"} {
-		for _, n := range []int{20, 1_000, 10_000, 100_000, 1_000_000} {
+		for _, n := range sizes {
 			b.Run(fmt.Sprintf("memory=%s/insns=%d", memory, n), func(b *testing.B) {
-				programs, err := generated(1, n)
-				if err != nil {
-					b.Fatal(err)
-				}
-				p := &bpf.Program{Insns: programs[0].Insns}
+				p := &bpf.Program{Insns: corpus.Generated(1, n)[0].Insns}
 				b.ReportAllocs()
 				var kept blind.Result
 				for b.Loop() {

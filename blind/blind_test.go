@@ -13,6 +13,7 @@ import (
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/golden"
 	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/lower"
 	"github.com/bpfjit/bpfjit/tables"
@@ -60,7 +61,7 @@ func TestRules(t *testing.T) {
 		}
 	}
 	fmt.Fprintf(&got, "\nKept:\n%s\n", strings.Join(kept, "\n"))
-	golden(t, "rules.txt", got.String())
+	golden.Compare(t, "testdata/rules.txt", got.String())
 }
 
 // TestRewrite shows what a rewrite does to a program as a whole.
@@ -77,7 +78,7 @@ func TestRewrite(t *testing.T) {
 		{"far jumps", "gotol +1\nr0 = 1\ngotol -3"},
 		{"what stays", "r1 <<= 5\nw1 s>>= 5\nr1 = -r1\nr1 = be16 r1\nr2 = *(u8 *)(r1 + 77)\nlock *(u64 *)(r1 + 8) += r2\nmay_goto +0\nexit"},
 	} {
-		p := program(t, tt.text)
+		p := testprog.Parse(t, tt.text)
 		var r Result
 		random := rand.New(rand.NewPCG(1, 2))
 		if err := r.Rewrite(p, &words{next: func() uint32 { return random.Uint32N(1 << 16) }}); err != nil {
@@ -89,7 +90,7 @@ func TestRewrite(t *testing.T) {
 		r.Program.List(&got, bpf.ListOptions{Numbers: true, Marks: true})
 		got.WriteString("\n----\n")
 	}
-	golden(t, "rewrite.txt", got.String())
+	golden.Compare(t, "testdata/rewrite.txt", got.String())
 }
 
 // TestRandom compares random programs of both dialects, some of them patched
@@ -152,8 +153,8 @@ func TestRandom(t *testing.T) {
 // TestPairAcrossBlocks puts 64-bit constants wherever a block may end.
 func TestPairAcrossBlocks(t *testing.T) {
 	for shift := range 4 {
-		p := &bpf.Program{Insns: slices.Repeat(program(t, "r1 += 1").Insns, shift)}
-		p.Insns = append(p.Insns, slices.Repeat(program(t, "r1 = 0x0102030405060708 ll").Insns, 2*block)...)
+		p := &bpf.Program{Insns: slices.Repeat(testprog.Parse(t, "r1 += 1").Insns, shift)}
+		p.Insns = append(p.Insns, slices.Repeat(testprog.Parse(t, "r1 = 0x0102030405060708 ll").Insns, 2*block)...)
 		a, b := rand.New(rand.NewPCG(3, 4)), rand.New(rand.NewPCG(3, 4))
 		got, err := Rewrite(p, &words{next: a.Uint32})
 		if err != nil {
@@ -169,7 +170,7 @@ func TestPairAcrossBlocks(t *testing.T) {
 // TestReaders wants readers to be read to the byte, in whatever portions they
 // give, and their errors to come through.
 func TestReaders(t *testing.T) {
-	p := &bpf.Program{Insns: slices.Repeat(program(t, "r1 += 5\nr2 = 0\nr3 = r1").Insns, 3000)}
+	p := &bpf.Program{Insns: slices.Repeat(testprog.Parse(t, "r1 += 5\nr2 = 0\nr3 = r1").Insns, 3000)}
 	numbers := make([]uint32, 3000)
 	for i := range numbers {
 		numbers[i] = uint32(i) * 0x01000193
@@ -206,7 +207,7 @@ func TestReaders(t *testing.T) {
 			t.Errorf("error %v, want %v; program %v", err, tt.want, np != nil)
 		}
 	}
-	if _, err := Rewrite(program(t, "r1 = 0\nexit"), iotest.ErrReader(broken)); err != nil {
+	if _, err := Rewrite(testprog.Parse(t, "r1 = 0\nexit"), iotest.ErrReader(broken)); err != nil {
 		t.Errorf("a program without constants: %v", err)
 	}
 }
@@ -214,7 +215,7 @@ func TestReaders(t *testing.T) {
 // TestOwnRandomness asks for numbers that differ: between runs, and within
 // one. Among 8,000 numbers of 32 bits four come twice once in 10^10 runs.
 func TestOwnRandomness(t *testing.T) {
-	p := &bpf.Program{Insns: slices.Repeat(program(t, "r1 += 5").Insns, 4000)}
+	p := &bpf.Program{Insns: slices.Repeat(testprog.Parse(t, "r1 += 5").Insns, 4000)}
 	seen, twice := map[uint32]bool{}, 0
 	for range 2 {
 		np, err := Rewrite(p, nil)
@@ -298,7 +299,7 @@ func liveAX(p *bpf.Program) []bool {
 // memory is in a sync.Pool, which drops some of it under the race detector, so
 // a few allocations are let through; a program's own would be four more.
 func TestAllocations(t *testing.T) {
-	p := &bpf.Program{Insns: slices.Repeat(program(t, "r1 += 5\nr2 = r1\nif r1 > 3 goto +0").Insns, 1000)}
+	p := &bpf.Program{Insns: slices.Repeat(testprog.Parse(t, "r1 += 5\nr2 = r1\nif r1 > 3 goto +0").Insns, 1000)}
 	var r Result
 	rewrite := func() {
 		if err := r.Rewrite(p, nil); err != nil {

@@ -9,13 +9,14 @@ import (
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/jit"
 	"golang.org/x/arch/x86/x86asm"
 )
 
 // repeat makes a program of n times the same instructions.
 func repeat(t *testing.T, n int, text string) []bpf.Insn {
-	return slices.Repeat(program(t, text).Insns, n)
+	return slices.Repeat(testprog.Parse(t, text).Insns, n)
 }
 
 // TestCVE2026_98816 pushes backward jumps to the lower end of their 16 bits.
@@ -42,7 +43,7 @@ func TestCVE2026_98816(t *testing.T) {
 	} {
 		text := fmt.Sprintf("%s %+d", tt.jump, tt.off)
 		slot := -tt.off - 1
-		p := &bpf.Program{Insns: slices.Concat(repeat(t, slot, "r3 = r4"), program(t, text).Insns, program(t, "exit").Insns)}
+		p := &bpf.Program{Insns: slices.Concat(repeat(t, slot, "r3 = r4"), testprog.Parse(t, text).Insns, testprog.Parse(t, "exit").Insns)}
 		if err := bpf.Check(p, bpf.Translated); err != nil {
 			t.Fatal(err)
 		}
@@ -111,8 +112,8 @@ func TestCVE2018_25020(t *testing.T) {
 			space = ""
 		}
 		text := fmt.Sprintf("%s%s%+d", tt.jump, space, d)
-		p := &bpf.Program{Insns: slices.Insert(way, slot, program(t, text).Insns...)}
-		p.Insns = append(p.Insns, program(t, "exit").Insns...)
+		p := &bpf.Program{Insns: slices.Insert(way, slot, testprog.Parse(t, text).Insns...)}
+		p.Insns = append(p.Insns, testprog.Parse(t, "exit").Insns...)
 		var r Result
 		err := r.Rewrite(p, nil)
 		if tt.error != "" {
@@ -162,7 +163,7 @@ func TestCVE2021_29154(t *testing.T) {
 
 // jumpy makes a program of jumps, of which many are about 123 bytes long.
 func jumpy(t *testing.T, r *rand.Rand) *bpf.Program {
-	some := program(t, "r1 += 5\nif r1 > 9 goto +0\nr2 = r3\nif w4 s<= 3 goto +0\ngoto +0\nr5 = *(u64 *)(r6 + 8)\nif r1 == r2 goto +0").Insns
+	some := testprog.Parse(t, "r1 += 5\nif r1 > 9 goto +0\nr2 = r3\nif w4 s<= 3 goto +0\ngoto +0\nr5 = *(u64 *)(r6 + 8)\nif r1 == r2 goto +0").Insns
 	p := &bpf.Program{}
 	for range 150 {
 		p.Insns = append(p.Insns, some[r.IntN(len(some))])

@@ -2,47 +2,12 @@ package blind
 
 import (
 	"encoding/binary"
-	"flag"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
-	"testing"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
-	"github.com/google/go-cmp/cmp"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-// golden compares got with a file in testdata.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(string(want), got); d != "" {
-		t.Errorf("%s differs; go test -update rewrites it (-want +got):\n%s", path, d)
-	}
-}
-
-// program parses a listing.
-func program(t testing.TB, text string) *bpf.Program {
-	t.Helper()
-	insns, err := bpf.Parse(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &bpf.Program{Insns: insns}
-}
 
 func clone(p *bpf.Program) *bpf.Program {
 	return &bpf.Program{Insns: slices.Clone(p.Insns), Flags: slices.Clone(p.Flags), Origin: slices.Clone(p.Origin)}

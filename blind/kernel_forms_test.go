@@ -48,7 +48,7 @@ func TestKernelForms(t *testing.T) {
 	var specs []*kernel.Spec
 	var both []pairs
 	for _, p := range programs {
-		specs = append(specs, &kernel.Spec{Type: kernel.XDP, Insns: append(program(t, p.text).Insns, p.insns...), Debug: p.debug})
+		specs = append(specs, &kernel.Spec{Type: kernel.XDP, Insns: append(testprog.Parse(t, p.text).Insns, p.insns...), Debug: p.debug})
 		plain, err := functions(specs[len(both)])
 		if err != nil {
 			t.Fatalf("%s: %+v", p.name, err)
@@ -110,7 +110,7 @@ func functions(spec *kernel.Spec) ([]kernel.Function, error) {
 
 // everyConstant makes a program of one form with constants of all lengths.
 func everyConstant(t *testing.T, form *tables.FormInfo) []bpf.Insn {
-	out := program(t, "call 7\nr6 = r0\ncall 7\nr7 = r0\n").Insns
+	out := testprog.Parse(t, "call 7\nr6 = r0\ncall 7\nr7 = r0\n").Insns
 	for _, imm := range []int32{0, 1, -1, 127, 128, -128, -129, 0x12345678, -0x12345678, 1<<31 - 1, -1 << 31} {
 		op := form.Op & abi.OpMask
 		alu := form.Op&abi.ClassMask == abi.ClassALU || form.Op&abi.ClassMask == abi.ClassALU64
@@ -121,7 +121,7 @@ func everyConstant(t *testing.T, form *tables.FormInfo) []bpf.Insn {
 		switch form.Op & abi.ClassMask {
 		case abi.ClassJMP, abi.ClassJMP32:
 			in.Regs, in.Off = 6, 1
-			out = append(out, in, program(t, "r7 = r6").Insns[0])
+			out = append(out, in, testprog.Parse(t, "r7 = r6").Insns[0])
 			continue
 		case abi.ClassST:
 			in.Regs, in.Off = abi.R10, -16
@@ -131,7 +131,7 @@ func everyConstant(t *testing.T, form *tables.FormInfo) []bpf.Insn {
 		}
 		out = append(out, in)
 	}
-	return append(out, program(t, "r0 = 0\nexit").Insns...)
+	return append(out, testprog.Parse(t, "r0 = 0\nexit").Insns...)
 }
 
 // TestKernelRange leads a jump over constants: with as many as fit the kernel
@@ -149,10 +149,10 @@ func TestKernelRange(t *testing.T) {
 		{"doesn't fit", 2, false},
 	} {
 		insns := slices.Concat(
-			program(t, "call 7\nr6 = r0\ncall 7").Insns,
-			program(t, fmt.Sprintf("if r0 == r6 goto %+d", 10922+tt.stay)).Insns,
+			testprog.Parse(t, "call 7\nr6 = r0\ncall 7").Insns,
+			testprog.Parse(t, fmt.Sprintf("if r0 == r6 goto %+d", 10922+tt.stay)).Insns,
 			repeat(t, tt.stay, "r0 = r6"), repeat(t, 10922, "r0 += 5"),
-			program(t, "r0 = 0\nexit").Insns)
+			testprog.Parse(t, "r0 = 0\nexit").Insns)
 		spec := &kernel.Spec{Type: kernel.XDP, Insns: insns}
 		both := pairs{program: testprog.Program{Name: tt.name}}
 		var err error

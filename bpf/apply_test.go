@@ -10,6 +10,8 @@ import (
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/golden"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/tables"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -56,7 +58,7 @@ func TestApply(t *testing.T) {
 			Insns: parse1("r11 = *(u64 *)(r10 - 520)\nif r11 == 0 goto +0\nr11 -= 1\n*(u64 *)(r10 - 520) = r11")}}},
 		{"a call by number stays", "call 5\nr1 = func pc+70\nexit", []bpf.Patch{{Slot: 0, Own: bpf.Before, Insns: parse1("r1 = 0")}}},
 	} {
-		p := program(t, tt.text)
+		p := testprog.Parse(t, tt.text)
 		if tt.name == "a call by number stays" {
 			p.Insns[0] = bpf.Insn{Op: abi.OpCall, Regs: 0x10, Off: 7, Imm: 1}
 		}
@@ -74,7 +76,7 @@ func TestApply(t *testing.T) {
 		np.List(&got, bpf.ListOptions{Numbers: true, Marks: true})
 		got.WriteString("\n----\n")
 	}
-	golden(t, "apply.txt", got.String())
+	golden.Compare(t, "testdata/apply.txt", got.String())
 }
 
 func clone(p *bpf.Program) *bpf.Program {
@@ -84,7 +86,7 @@ func clone(p *bpf.Program) *bpf.Program {
 // TestApplyFlags keeps the marks of own instructions, and origins of a
 // program patched before.
 func TestApplyFlags(t *testing.T) {
-	p := program(t, "r0 = *(u8 *)(r1 + 0)\nr0 += 1\nexit")
+	p := testprog.Parse(t, "r0 = *(u8 *)(r1 + 0)\nr0 += 1\nexit")
 	p.Flags = []bpf.Flag{bpf.Probe, bpf.Inserted, 0}
 	p.Origin = []int32{0, 0, 1}
 	np, _, err := bpf.Apply(p, []bpf.Patch{
@@ -126,7 +128,7 @@ func TestApplyErrors(t *testing.T) {
 		{"slot 1 (r1 = ...00000001 ll): patch: replaces one half of a 64-bit constant", []bpf.Patch{{Slot: 1, Insns: mov}}},
 		{"slot 1 (r1 = ...00000001 ll): patch: replaces one half of a 64-bit constant", []bpf.Patch{{Slot: 1, Insns: mov}, {Slot: 3, Insns: mov}}},
 	} {
-		p := program(t, text)
+		p := testprog.Parse(t, text)
 		p.Insns[2].Imm = 5 // or its text is empty
 		_, _, err := bpf.Apply(p, tt.patches)
 		if err == nil || err.Error() != tt.want {
@@ -279,7 +281,7 @@ func onePatch(nodes []node, t bpf.Patch) []node {
 
 // TestApplyRandom compares with the same changes made one by one.
 func TestApplyRandom(t *testing.T) {
-	r := random(t)
+	r := testprog.Rand(testprog.Seed(t), 0)
 	for range 500 {
 		p := randomProgram(r, 1+r.IntN(40))
 		if r.IntN(2) == 0 {
@@ -313,7 +315,7 @@ func TestApplyRandom(t *testing.T) {
 // at slot p adds n-1 to what leads over p, and a branch in its last place
 // keeps off if that is not negative, else off - (n-1).
 func TestApplyKernel(t *testing.T) {
-	r := random(t)
+	r := testprog.Rand(testprog.Seed(t), 0)
 	for range 200 {
 		p := randomProgram(r, 1+r.IntN(30))
 		var patches []bpf.Patch

@@ -1,9 +1,6 @@
 package bpf_test
 
 import (
-	"bufio"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,6 +9,7 @@ import (
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/tables"
 )
 
@@ -123,7 +121,7 @@ func TestCheck(t *testing.T) {
 		{"callx", "callx r1\nexit", "", "slot 0 (callx r1): opcode is jmp.callx, which is no instruction of a translated program"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := program(t, tt.text)
+			p := testprog.Parse(t, tt.text)
 			if tt.translated == "=" {
 				tt.translated = tt.source
 			}
@@ -189,7 +187,7 @@ func TestCheckRaw(t *testing.T) {
 
 func TestCheckProgram(t *testing.T) {
 	exit := []bpf.Insn{{Op: abi.OpExit}}
-	load := program(t, "r1 = *(s8 *)(r2 + 0)\nr1 = r2\nexit").Insns
+	load := testprog.Parse(t, "r1 = *(s8 *)(r2 + 0)\nr1 = r2\nexit").Insns
 	big := make([]bpf.Insn, bpf.MaxSlots+1)
 	for i := range big {
 		big[i] = exit[0]
@@ -248,54 +246,13 @@ func TestReservedFields(t *testing.T) {
 	t.Logf("%d wrong fields refused", tried)
 }
 
-// vector is a line of the conformance files.
-type vector struct {
-	Name       string
-	ProgramHex string `json:"program_hex"`
-	JITIn      string `json:"jit_in_hex"`
-	Groups     []string
-}
-
-func vectors(t *testing.T, name string) []vector {
-	var list []vector
-	s := bufio.NewScanner(shared(t, name))
-	s.Buffer(nil, 1<<20)
-	for s.Scan() {
-		var v vector
-		if err := json.Unmarshal(s.Bytes(), &v); err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, v)
-	}
-	if err := s.Err(); err != nil || len(list) == 0 {
-		t.Fatalf("%d lines: %v", len(list), err)
-	}
-	return list
-}
-
-func decodeHex(t *testing.T, s string) *bpf.Program {
-	code, err := hex.DecodeString(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	insns, err := bpf.Decode(code)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &bpf.Program{Insns: insns}
-}
-
 // TestConformanceNegative refuses the public programs whose reserved fields
 // aren't 0, and names slot and field.
 func TestConformanceNegative(t *testing.T) {
-	for _, v := range vectors(t, "conformance/negative.jsonl") {
-		field := v.Name[strings.LastIndex(v.Name, "-")+1:]
-		if field == "offset" {
-			field = "off"
-		}
+	for _, r := range testprog.Negative(t) {
 		var e *bpf.Error
-		if err := bpf.Check(decodeHex(t, v.ProgramHex), bpf.Source); !errors.As(err, &e) || e.Slot != 0 || e.Field != field {
-			t.Errorf("%s: %v", v.Name, err)
+		if err := bpf.Check(&bpf.Program{Insns: r.Insns}, bpf.Source); !errors.As(err, &e) || e.Slot != 0 || e.Field != r.Field() {
+			t.Errorf("%s: %v", r.Name, err)
 		}
 	}
 }
@@ -304,15 +261,14 @@ func TestConformanceNegative(t *testing.T) {
 // that is of another group than the suite says. The suite counts neg64 as
 // base32, though RFC 9669 puts all of ALU64 into base64.
 func TestConformanceOpen(t *testing.T) {
-	for _, v := range vectors(t, "conformance/open.jsonl") {
-		p := decodeHex(t, v.ProgramHex)
-		if err := bpf.Check(p, bpf.Source); err != nil {
-			t.Errorf("%s: %v", v.Name, err)
+	for _, r := range testprog.Open(t) {
+		if err := bpf.Check(&bpf.Program{Insns: r.Insns}, bpf.Source); err != nil {
+			t.Errorf("%s: %v", r.Name, err)
 		}
-		for _, i := range p.Insns {
+		for _, i := range r.Insns {
 			f, _ := tables.FormOf(i.Op, i.Regs, i.Off, i.Imm)
-			if g := tables.Forms[f].Group; g != "" && f != tables.FormAlu64Neg && !slices.Contains(v.Groups, g) {
-				t.Errorf("%s has %v of group %s, the suite says %v", v.Name, f, g, v.Groups)
+			if g := tables.Forms[f].Group; g != "" && f != tables.FormAlu64Neg && !slices.Contains(r.Groups, g) {
+				t.Errorf("%s has %v of group %s, the suite says %v", r.Name, f, g, r.Groups)
 			}
 		}
 	}
@@ -321,12 +277,11 @@ func TestConformanceOpen(t *testing.T) {
 // TestGoldenTranslated accepts what a kernel gave its JIT.
 func TestGoldenTranslated(t *testing.T) {
 	forms := map[tables.Form]bool{}
-	for _, v := range vectors(t, "spec/golden-6.18.jsonl") {
-		p := decodeHex(t, v.JITIn)
-		if err := bpf.Check(p, bpf.Translated); err != nil {
+	for _, r := range testprog.Golden(t) {
+		if err := bpf.Check(&bpf.Program{Insns: r.Insns}, bpf.Translated); err != nil {
 			t.Error(err)
 		}
-		for _, i := range p.Insns {
+		for _, i := range r.Insns {
 			f, _ := tables.FormOf(i.Op, i.Regs, i.Off, i.Imm)
 			forms[f] = true
 		}
@@ -342,7 +297,7 @@ func TestGoldenTranslated(t *testing.T) {
 
 // TestRandomAccepted accepts programs that are well formed by construction.
 func TestRandomAccepted(t *testing.T) {
-	r := random(t)
+	r := testprog.Rand(testprog.Seed(t), 0)
 	for range 2000 {
 		p := randomProgram(r, 1+r.IntN(40))
 		if err := bpf.Check(p, bpf.Source); err != nil {

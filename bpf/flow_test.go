@@ -8,6 +8,7 @@ import (
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/tables"
 	"github.com/google/go-cmp/cmp"
 )
@@ -34,7 +35,7 @@ func TestFunctions(t *testing.T) {
 			{8, 10, []bpf.Call{{8, 1}}, nil},
 		}},
 	} {
-		got, err := bpf.Functions(program(t, tt.text))
+		got, err := bpf.Functions(testprog.Parse(t, tt.text))
 		if err != nil {
 			t.Error(err)
 		}
@@ -49,12 +50,12 @@ func TestDistance(t *testing.T) {
 	for text, want := range map[string]int32{
 		"goto -3": -3, "gotol +70000": 70000, "if r1 == r2 goto +4": 4, "may_goto +5": 5, "call pc+6": 6, "r1 = func pc-7": -7,
 	} {
-		if d, ok := bpf.Distance(program(t, text).Insns[0]); d != want || !ok {
+		if d, ok := bpf.Distance(testprog.Parse(t, text).Insns[0]); d != want || !ok {
 			t.Errorf("%s: %d, %v", text, d, ok)
 		}
 	}
 	for _, text := range []string{"exit", "call 6", "call kfunc 6", "callx r1", "r1 = 6 ll", "r1 += 6", "r1 = *(u8 *)(r2 + 6)", "charge 6", "tail_call 6"} {
-		if d, ok := bpf.Distance(program(t, text).Insns[0]); ok {
+		if d, ok := bpf.Distance(testprog.Parse(t, text).Insns[0]); ok {
 			t.Errorf("%s has distance %d", text, d)
 		}
 	}
@@ -125,7 +126,7 @@ func TestCharges(t *testing.T) {
 			}
 			source.WriteString(insn + "\n")
 		}
-		p := program(t, source.String())
+		p := testprog.Parse(t, source.String())
 		if err := bpf.Check(p, bpf.Source); err != nil {
 			t.Fatal(err)
 		}
@@ -139,7 +140,7 @@ func TestCharges(t *testing.T) {
 // random: what is charged is never less than what is executed, and no more
 // than what some way would have used.
 func TestChargesRandom(t *testing.T) {
-	r := random(t)
+	r := testprog.Rand(testprog.Seed(t), 0)
 	for range 300 {
 		p := randomProgram(r, 1+r.IntN(25))
 		charges := bpf.Charges(p)

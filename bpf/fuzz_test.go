@@ -8,6 +8,7 @@ import (
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/tables"
 )
 
@@ -18,12 +19,12 @@ import (
 //   - Functions and Charges work and agree with each other
 //   - putting something in front of every instruction leaves it acceptable
 func FuzzCheck(f *testing.F) {
-	r := random(f)
+	r := testprog.Rand(1, 0)
 	for range 20 {
 		f.Add(bpf.Encode(randomProgram(r, 10).Insns))
 	}
 	for _, text := range []string{"exit", "goto -1", "r1 = 1 ll\nexit", "call pc+1\nexit\nexit", "may_goto +0\nexit", "tail_call 1\ncall 7"} {
-		f.Add(bpf.Encode(program(f, text).Insns))
+		f.Add(bpf.Encode(testprog.Parse(f, text).Insns))
 	}
 	f.Fuzz(func(t *testing.T, code []byte) {
 		insns, err := bpf.Decode(code)

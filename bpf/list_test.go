@@ -7,6 +7,8 @@ import (
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/golden"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/tables"
 	"github.com/google/go-cmp/cmp"
 )
@@ -55,7 +57,7 @@ func TestTextGolden(t *testing.T) {
 		p := &bpf.Program{Insns: insns}
 		fmt.Fprintf(&got, "% x  %-20v %s\n", bpf.Encode(insns[:1]), f, p.Text(0))
 	}
-	golden(t, "forms.txt", got.String())
+	golden.Compare(t, "testdata/forms.txt", got.String())
 }
 
 // TestTextParse reads every form back from its text.
@@ -105,7 +107,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestList(t *testing.T) {
-	p := program(t, `
+	p := testprog.Parse(t, `
 r1 = 0x1122334455667788 ll
 if r1 s> 5 goto +3
 r0 = *(u32 *)(r1 + 4)
@@ -125,7 +127,7 @@ gotol -7`)
 		}
 		got.WriteByte('\n')
 	}
-	golden(t, "list.txt", got.String())
+	golden.Compare(t, "testdata/list.txt", got.String())
 }
 
 func TestDecode(t *testing.T) {

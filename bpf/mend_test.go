@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
@@ -32,7 +33,7 @@ func every(p *bpf.Program) (slots []int32) {
 
 // TestMendRandom compares with Apply, given the same as patches.
 func TestMendRandom(t *testing.T) {
-	r := random(t)
+	r := testprog.Rand(testprog.Seed(t), 0)
 	for range 500 {
 		p := randomProgram(r, 1+r.IntN(40))
 		if r.IntN(2) == 0 {
@@ -89,8 +90,8 @@ func TestMendErrors(t *testing.T) {
 		{"slot 0 (if r1 == 0 goto +1): mend: becomes nothing", text, []int32{0, 4, 1, 3}},
 		{"slot 0 (if r1 == 0 goto +1): mend: r1 += 1 has no distance any more", "r1 += 1\nr1 += 1\nexit", []int32{0, 1, 2, 3}},
 	} {
-		np := program(t, tt.insns)
-		err := bpf.Mend(np, program(t, text), tt.index, []int32{0})
+		np := testprog.Parse(t, tt.insns)
+		err := bpf.Mend(np, testprog.Parse(t, text), tt.index, []int32{0})
 		var e *bpf.Error
 		if err == nil || err.Error() != tt.want || !errors.As(err, &e) {
 			t.Errorf("index %v: error %v, want %s", tt.index, err, tt.want)
@@ -112,15 +113,15 @@ func TestMendRange(t *testing.T) {
 		{"gotol +32760", 1000, ""},
 		{"call pc+32760", 1000, ""},
 	} {
-		mov := program(t, "r2 = 0").Insns
-		jump := program(t, tt.jump).Insns
+		mov := testprog.Parse(t, "r2 = 0").Insns
+		jump := testprog.Parse(t, tt.jump).Insns
 		groups := [][]bpf.Insn{jump}
 		for range between {
 			groups = append(groups, mov)
 		}
 		groups[between/2] = slices.Repeat(mov, 1+tt.grow)
-		groups = append(groups, program(t, "exit").Insns)
-		p := &bpf.Program{Insns: slices.Concat(jump, slices.Repeat(mov, between), program(t, "exit").Insns)}
+		groups = append(groups, testprog.Parse(t, "exit").Insns)
+		p := &bpf.Program{Insns: slices.Concat(jump, slices.Repeat(mov, between), testprog.Parse(t, "exit").Insns)}
 		insns, index := layOut(groups)
 		np := &bpf.Program{Insns: insns}
 		err := bpf.Mend(np, p, index, []int32{0})
@@ -144,7 +145,7 @@ func TestMendRange(t *testing.T) {
 func BenchmarkMend(b *testing.B) {
 	for _, n := range []int{1_000, 100_000} {
 		b.Run(fmt.Sprintf("insns=%d", n), func(b *testing.B) {
-			some := program(b, "r1 += 5\nif r1 == r2 goto +0\nr3 = r4").Insns
+			some := testprog.Parse(b, "r1 += 5\nif r1 == r2 goto +0\nr3 = r4").Insns
 			p := &bpf.Program{}
 			var groups [][]bpf.Insn
 			for i := range n {

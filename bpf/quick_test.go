@@ -1,12 +1,14 @@
 package bpf_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"testing"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/tables"
 )
 
@@ -112,7 +114,7 @@ func TestQuickFunctions(t *testing.T) {
 	for _, jump := range []int{4, 7} {
 		passed := 0
 		for to := -2; to <= 11; to++ {
-			p := program(t, text)
+			p := testprog.Parse(t, text)
 			p.Insns[jump].Off = int16(to - jump - 1)
 			if agree(t, p); bpf.Quick(p, bpf.Source) {
 				passed++
@@ -127,7 +129,7 @@ func TestQuickFunctions(t *testing.T) {
 // TestQuickRandom compares on programs that are in order, and on such with a
 // few slots changed, some of them longer than a block.
 func TestQuickRandom(t *testing.T) {
-	r := random(t)
+	r := testprog.Rand(testprog.Seed(t), 0)
 	for i := range 3000 {
 		p := randomProgram(r, 1+r.IntN(1+i/4))
 		if err := bpf.Exact(p, bpf.Source); err != nil {
@@ -144,7 +146,7 @@ func TestQuickRandom(t *testing.T) {
 // FuzzQuick: the two halves of Check agree, and Check returns what the exact
 // one does. The last byte marks a slot as a fault-tolerant load.
 func FuzzQuick(f *testing.F) {
-	r := random(f)
+	r := testprog.Rand(testprog.Seed(f), 0)
 	for range 20 {
 		p := randomProgram(r, 10)
 		f.Add(bpf.Encode(p.Insns))
@@ -197,5 +199,22 @@ func TestCheckMemory(t *testing.T) {
 	insns := make([]bpf.Insn, 0, len(p.Insns))
 	if n := testing.AllocsPerRun(10, func() { insns, _ = bpf.AppendDecode(insns[:0], code) }); n != 0 {
 		t.Errorf("AppendDecode: %v allocations", n)
+	}
+}
+
+// TestReservedBits sets each bit of a constant that must be 0: none may look
+// like anything that the tables know.
+func TestReservedBits(t *testing.T) {
+	for _, text := range []string{"r1 = *(s8 *)(r2 + 44)", "*(u64 *)(r10 - 16) = r1", "r1 += r2", "if r1 == r2 goto +0", "goto +0", "exit"} {
+		for bit := range 32 {
+			p := testprog.Parse(t, text+"\nexit")
+			p.Insns[0].Imm = 1 << bit
+			for _, d := range []bpf.Dialect{bpf.Source, bpf.Translated} {
+				var e *bpf.Error
+				if err := bpf.Check(p, d); !errors.As(err, &e) || e.Slot != 0 || e.Field != "imm" {
+					t.Errorf("%v: %s with imm %#x: %v", d, text, uint32(p.Insns[0].Imm), err)
+				}
+			}
+		}
 	}
 }

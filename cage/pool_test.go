@@ -3,36 +3,21 @@ package cage
 import (
 	"bytes"
 	"encoding/binary"
-	"math/rand/v2"
-	"os"
 	"runtime"
-	"strconv"
 	"sync"
 	"testing"
-	"time"
 	"unsafe"
 
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 )
-
-// seed returns the seed of a random test: BPFJIT_SEED, or one from the clock.
-func seed(t testing.TB) uint64 {
-	n := uint64(time.Now().UnixNano())
-	if v := os.Getenv("BPFJIT_SEED"); v != "" {
-		var err error
-		n, err = strconv.ParseUint(v, 0, 64)
-		check(t, err)
-	}
-	t.Logf("BPFJIT_SEED=%d", n)
-	return n
-}
 
 // TestHistoryNeverShows uses pooled instances in random ways and looks at all
 // private memory before each run: it holds what this run was given and zeroes,
 // and exactly that much is accessible.
 func TestHistoryNeverShows(t *testing.T) {
 	each(t, func(t *testing.T, s *Space, kind Kind) {
-		rnd := rand.New(rand.NewPCG(seed(t), 0))
+		rnd := testprog.Rand(testprog.Seed(t), 0)
 		sizes := []int{0, 1, 64, 1500, 4095, 4096, 4097, 9000, 3 << 19, keep + 1, 3 * keep}
 		for round := range 100 {
 			mem := bytes.Repeat([]byte{1, 2, 3}, sizes[rnd.IntN(len(sizes))]/3)

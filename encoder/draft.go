@@ -68,8 +68,8 @@ type Gap struct {
 	Len   uint32
 }
 
-// longest is the most bytes that the steps of a slot can have.
-const longest = 128
+// Longest is the most bytes that the code of a slot can have.
+const Longest = 128
 
 // Write makes d the draft of a program. It reports whether every slot is an
 // instruction that the profile has code for and that is well-formed by itself:
@@ -113,10 +113,7 @@ func (d *Draft) Len() int { return int(d.Ends[len(d.Ends)-1] - d.Ends[0]) }
 func (d *Draft) Join(code []byte, at int, gaps []Gap, ends []uint32) int {
 	n := len(d.Ends) - 1
 	size := d.Len()
-	gaps = gaps[:len(d.Marks)]
-	for k := range gaps {
-		size += int(gaps[k].Len)
-	}
+	size += sum(gaps[:len(d.Marks)])
 	if at < 0 || at+size+Slack > len(code) || n+EndsSlack > len(ends) {
 		panic("BUG: encoder: too little room for the code")
 	}
@@ -124,6 +121,18 @@ func (d *Draft) Join(code []byte, at int, gaps []Gap, ends []uint32) int {
 		d.join(code, at, gaps, ends)
 	}
 	return at + size
+}
+
+// sum returns the bytes of gaps.
+func sum(gaps []Gap) (n int) {
+	for ; len(gaps) >= 4; gaps = gaps[4:] {
+		g := (*[4]Gap)(gaps)
+		n += int(g[0].Len) + int(g[1].Len) + int(g[2].Len) + int(g[3].Len)
+	}
+	for k := range gaps {
+		n += int(gaps[k].Len)
+	}
+	return n
 }
 
 // word returns a slot as the little-endian word that tables describe.

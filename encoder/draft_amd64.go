@@ -239,9 +239,9 @@ func (d *Draft) makeRoom(job *writeJob, n int) {
 	if job.at != nil {
 		used = int(uintptr(unsafe.Pointer(job.at)) - uintptr(base))
 	}
-	need := used + (job.stop-job.next)*longest + Slack
+	need := used + (job.stop-job.next)*Longest + Slack
 	if need > len(d.code) {
-		need = max(need, n*typical, used*3/2) + chunk*longest
+		need = max(need, n*typical, used*3/2) + chunk*Longest
 		d.code = append(make([]byte, 0, need), d.code[:used]...)
 		d.code = d.code[:cap(d.code)]
 		moved := uint32(uintptr(unsafe.Pointer(&d.code[0]))) - uint32(uintptr(base))

@@ -16,6 +16,7 @@ import (
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/tables"
 )
 
@@ -121,7 +122,7 @@ func rowAt(p tables.Profile, prog []abi.Insn, i int) int {
 // TestRandomPrograms compares the implementations on programs of all forms,
 // in buffers that nothing may be read or written around.
 func TestRandomPrograms(t *testing.T) {
-	r := random(t)
+	r := testprog.Rand(testprog.Seed(t), 0)
 	for _, p := range profiles {
 		t.Run(p.name, func(t *testing.T) {
 			forms := coded(p.profile)
@@ -191,7 +192,7 @@ func same(t *testing.T, p tables.Profile, prog []abi.Insn, gap func(int) uint32,
 // TestRefused: what is well-formed by itself has a draft, and nothing else.
 // The other opinion is that of package bpf, which doesn't look at rows.
 func TestRefused(t *testing.T) {
-	r := random(t)
+	r := testprog.Rand(testprog.Seed(t), 0)
 	refused, taken := 0, 0
 	for range 20_000 {
 		f := tables.Form(1 + r.IntN(tables.NumForms-1))
@@ -333,7 +334,7 @@ func TestJoinPanics(t *testing.T) {
 // TestDecode reads every form's code with a disassembler: whole instructions,
 // all the bytes and no more.
 func TestDecode(t *testing.T) {
-	r := random(t)
+	r := testprog.Rand(testprog.Seed(t), 0)
 	for _, p := range profiles {
 		t.Run(p.name, func(t *testing.T) {
 			count := 0

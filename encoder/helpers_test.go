@@ -2,8 +2,6 @@ package encoder
 
 import (
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"testing"
 
 	"github.com/bpfjit/bpfjit/abi"
@@ -23,20 +21,6 @@ var profiles = []struct {
 }{
 	{"kernel", tables.Kernel}, {"kernel.nobmi2", tables.KernelNoBMI2}, {"v5.13", tables.V513},
 	{"cage", tables.Cage}, {"cage.nobmi2", tables.CageNoBMI2},
-}
-
-// random returns a generator whose seed it prints; BPFJIT_SEED sets it.
-func random(t testing.TB) *rand.Rand {
-	t.Helper()
-	seed := rand.Uint64()
-	if s := os.Getenv("BPFJIT_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 0, 64); err != nil {
-			t.Fatalf("BPFJIT_SEED: %v", err)
-		}
-	}
-	t.Logf("BPFJIT_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
 }
 
 // pick returns an element of a list.
@@ -114,7 +98,7 @@ func encode(t testing.TB, im impl, p tables.Profile, prog []abi.Insn, gap func(k
 	copy(insns, prog)
 	d := Draft{
 		Ends: guarded[uint32](t, n+1+EndsSlack, atEnd)[:n+1], Ranks: guarded[uint32](t, n+1, atEnd),
-		Marks: guarded[Mark](t, n+1, atEnd), code: guarded[byte](t, n*longest+Slack, atEnd),
+		Marks: guarded[Mark](t, n+1, atEnd), code: guarded[byte](t, n*Longest+Slack, atEnd),
 	}
 	if insns[0].Op == 0 || !im.write(&d, p, insns, true) {
 		return result{}

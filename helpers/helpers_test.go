@@ -4,11 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -61,19 +58,6 @@ func (w *world) call(number uint32, r ...uint64) (uint64, error) {
 	var a [5]uint64
 	copy(a[:], r)
 	return Standard().Lookup(number)(w.env, a[0], a[1], a[2], a[3], a[4])
-}
-
-// seed returns the seed of a random test: BPFJIT_SEED, or one from the clock.
-func seed(t testing.TB) uint64 {
-	n := uint64(time.Now().UnixNano())
-	if v := os.Getenv("BPFJIT_SEED"); v != "" {
-		var err error
-		if n, err = strconv.ParseUint(v, 0, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("BPFJIT_SEED=%d", n)
-	return n
 }
 
 func TestMapHelpers(t *testing.T) {

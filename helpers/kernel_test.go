@@ -3,7 +3,6 @@ package helpers
 import (
 	"encoding/binary"
 	"errors"
-	"math/rand/v2"
 	"regexp"
 	"strings"
 	"testing"
@@ -12,6 +11,7 @@ import (
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
 	"github.com/bpfjit/bpfjit/internal/kernel"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/interp"
 	"github.com/bpfjit/bpfjit/maps"
 )
@@ -49,7 +49,7 @@ func (w *world) on(t *testing.T, insns []bpf.Insn, fill func(insns []bpf.Insn, o
 // ours, and compares what the helpers return and what the values become.
 func TestKernelMaps(t *testing.T) {
 	kernel.Require(t)
-	rnd := rand.New(rand.NewPCG(seed(t), 0))
+	rnd := testprog.Rand(testprog.Seed(t), 0)
 	const entries = 4
 	for _, typ := range []maps.Type{maps.Array, maps.Hash} {
 		w := newWorld(t, "")
@@ -100,7 +100,7 @@ var hashed = regexp.MustCompile(`[0-9]p`)
 // formats. The text goes to the kernel's trace buffer.
 func TestKernelPrintk(t *testing.T) {
 	kernel.Require(t)
-	rnd := rand.New(rand.NewPCG(seed(t), 0))
+	rnd := testprog.Rand(testprog.Seed(t), 0)
 	pieces := []string{"%", "%", "%", "d", "u", "x", "X", "i", "l", "ll", "c", "s", "p", "px", "pK", "pI4", "pi4", "pi6", "pI6", "pks",
 		"5", "-", "0", "+", " ", "12", "|", "a", "\n", "%%", "\x80", "h", ".", "%s|", "%lx", "%5d"}
 	accepted := 0

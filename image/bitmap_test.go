@@ -1,31 +1,15 @@
 package image
 
 import (
-	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
-	"time"
-)
 
-// seeded returns a generator whose seed is printed, and can be given in
-// BPFJIT_SEED.
-func seeded(t testing.TB) *rand.Rand {
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("BPFJIT_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 0, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("BPFJIT_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
-}
+	"github.com/bpfjit/bpfjit/internal/testprog"
+)
 
 // TestBitmap compares with a search that looks at every unit.
 func TestBitmap(t *testing.T) {
-	r := seeded(t)
+	r := testprog.Rand(testprog.Seed(t), 0)
 	const size = 256
 	for range 200 {
 		b := newBitmap(size)

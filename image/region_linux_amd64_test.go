@@ -16,6 +16,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfjit/bpfjit/internal/testprog"
 )
 
 // regions are the ways in which a region can work.
@@ -485,8 +487,9 @@ func TestConcurrent(t *testing.T) {
 	forAll(t, func(t *testing.T, r *Region) {
 		var all sync.WaitGroup
 		end := time.Now().Add(200 * time.Millisecond)
+		seed := testprog.Seed(t)
 		for g := range 4 {
-			rnd := seeded(t)
+			rnd := testprog.Rand(seed, uint64(g))
 			all.Go(func() {
 				type own struct {
 					im   *Image

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"math"
 	"math/big"
-	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/tables"
 )
 
@@ -336,7 +336,7 @@ func memoryOracle(m *machine, name []string, size, at int, imm int32) {
 func testMemory(t *testing.T, form *tables.FormInfo, name []string) {
 	const base, off = abi.MemBase, 24
 	size := abi.AccessSize(form.Op)
-	rnd := rand.New(rand.NewPCG(seed(t), 0))
+	rnd := testprog.Rand(testprog.Seed(t), 0)
 	load := form.Src.Use == tables.UseAddress
 	for round := range 200 {
 		m := machine{}
@@ -393,11 +393,11 @@ func testMemory(t *testing.T, form *tables.FormInfo, name []string) {
 // before it changes.
 func TestSameRegister(t *testing.T) {
 	inst := newInstance(t, cage.Plain, make([]byte, 8))
-	prog := prepare(t, parse(t, "r1 = atomic_fetch_add((u64 *)(r1 + 0), r1)\nr0 = r1\nexit"))
+	prog := prepare(t, testprog.Parse(t, "r1 = atomic_fetch_add((u64 *)(r1 + 0), r1)\nr0 = r1\nexit"))
 	compare(t, prog.Run(inst, &Config{R1: abi.MemBase}), exit(0, 3))
 	if v := binary.LittleEndian.Uint64(inst.Mem()); v != abi.MemBase {
 		t.Errorf("memory is %#x", v)
 	}
-	compare(t, prepare(t, parse(t, "r1 = *(u64 *)(r1 + 0)\nr0 = r1\nexit")).Run(inst, &Config{R1: abi.MemBase}), exit(abi.MemBase, 3))
-	compare(t, prepare(t, parse(t, "r0 = r1\nr0 = cmpxchg_64(r1 + 0, r0, r0)\nexit")).Run(inst, &Config{R1: abi.MemBase}), exit(abi.MemBase, 3))
+	compare(t, prepare(t, testprog.Parse(t, "r1 = *(u64 *)(r1 + 0)\nr0 = r1\nexit")).Run(inst, &Config{R1: abi.MemBase}), exit(abi.MemBase, 3))
+	compare(t, prepare(t, testprog.Parse(t, "r0 = r1\nr0 = cmpxchg_64(r1 + 0, r0, r0)\nexit")).Run(inst, &Config{R1: abi.MemBase}), exit(abi.MemBase, 3))
 }

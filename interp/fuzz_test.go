@@ -13,6 +13,7 @@ import (
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/tables"
 )
 
@@ -77,7 +78,7 @@ func (w *world) run(t testing.TB, prog *Prog, kind cage.Kind, mem []byte, budget
 
 // invariants are what holds for every program: a run stays within its budget,
 // ends in one of the known ways, at an instruction of the program, and does
-// the same again, on memory of either kind.
+// the same again, on memory of either kind, traced or not.
 func (w *world) invariants(t testing.TB, p *bpf.Program, mem []byte) abi.Result {
 	const budget = 5000
 	prog, err := Prepare(p)
@@ -102,6 +103,14 @@ func (w *world) invariants(t testing.TB, p *bpf.Program, mem []byte) abi.Result 
 		if second := w.run(t, prog, kind, mem, budget); !reflect.DeepEqual(first, second) {
 			t.Fatalf("the second run differs: (-first +second)\n%s", cmp.Diff(first, second))
 		}
+	}
+	var executed []int
+	traced := prog.Traced(func(slot int) { executed = append(executed, slot) })
+	if again := w.run(t, traced, cage.Plain, mem, budget); !reflect.DeepEqual(first, again) {
+		t.Fatalf("traced, it differs: (-first +traced)\n%s", cmp.Diff(first, again))
+	}
+	if n := len(executed); int64(n) > r.Used || (r.Stop == abi.StopFault || r.Stop == abi.StopHelper) && executed[n-1] != r.Slot {
+		t.Fatalf("%+v, but the slots %v were executed", r, executed)
 	}
 	// With less budget than it used, it ends sooner.
 	if r.Used > 1 { // a budget of 0 is the default
@@ -146,7 +155,7 @@ func FuzzRun(f *testing.F) {
 // TestRandom does the same with programs that pass the check, most of them
 // wild.
 func TestRandom(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(seed(t), 0))
+	rnd := testprog.Rand(testprog.Seed(t), 0)
 	w := newWorld(t)
 	ends := map[abi.Stop]int{}
 	for range 2000 {

@@ -3,10 +3,7 @@ package interp
 import (
 	"errors"
 	"math"
-	"os"
-	"strconv"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -14,17 +11,8 @@ import (
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 )
-
-// parse reads a program in the notation of bpf.Parse.
-func parse(t testing.TB, text string) *bpf.Program {
-	t.Helper()
-	insns, err := bpf.Parse(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &bpf.Program{Insns: insns}
-}
 
 func prepare(t testing.TB, p *bpf.Program) *Prog {
 	t.Helper()
@@ -59,19 +47,6 @@ func compare(t testing.TB, got, want abi.Result) {
 	if d := cmp.Diff(want, got, cmpopts.EquateErrors()); d != "" {
 		t.Errorf("result (-want +got):\n%s", d)
 	}
-}
-
-// seed returns the seed of a random test: BPFJIT_SEED, or one from the clock.
-func seed(t testing.TB) uint64 {
-	n := uint64(time.Now().UnixNano())
-	if v := os.Getenv("BPFJIT_SEED"); v != "" {
-		var err error
-		if n, err = strconv.ParseUint(v, 0, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("BPFJIT_SEED=%d", n)
-	return n
 }
 
 var errOwn = errors.New("own")
@@ -211,7 +186,7 @@ func TestPrograms(t *testing.T) {
 			t.Run(c.name+"/"+name, func(t *testing.T) {
 				inst := newInstance(t, kind, make([]byte, 16))
 				cfg := &Config{R1: mem, R2: 16, Budget: c.budget, Helper: helpers}
-				compare(t, prepare(t, parse(t, c.text)).Run(inst, cfg), c.want)
+				compare(t, prepare(t, testprog.Parse(t, c.text)).Run(inst, cfg), c.want)
 			})
 		}
 	}
@@ -236,7 +211,7 @@ func TestFaultChangesNothing(t *testing.T) {
 		"r0 = cmpxchg_64(r1 + 4, r0, r2)\nexit",
 	} {
 		inst := newInstance(t, cage.Plain, make([]byte, 4096))
-		got := prepare(t, parse(t, text)).Run(inst, &Config{R1: abi.MemBase, R2: math.MaxUint64})
+		got := prepare(t, testprog.Parse(t, text)).Run(inst, &Config{R1: abi.MemBase, R2: math.MaxUint64})
 		if got.Stop != abi.StopFault || got.R0 != 0 {
 			t.Errorf("%q: %+v", text, got)
 		}
@@ -250,12 +225,12 @@ func TestFaultChangesNothing(t *testing.T) {
 
 // TestProbe: a load that a loader marked gives 0 where it would fault.
 func TestProbe(t *testing.T) {
-	p := parse(t, "r0 = 7\nr0 = *(u64 *)(r3 + 0)\nexit")
+	p := testprog.Parse(t, "r0 = 7\nr0 = *(u64 *)(r3 + 0)\nexit")
 	p.Flags = []bpf.Flag{0, bpf.Probe, 0}
 	prog := prepare(t, p)
 	inst := newInstance(t, cage.Plain, []byte{5, 0, 0, 0, 0, 0, 0, 0})
 	compare(t, prog.Run(inst, &Config{}), exit(0, 3))
-	p = parse(t, "r0 = *(s8 *)(r1 + 0)\nexit")
+	p = testprog.Parse(t, "r0 = *(s8 *)(r1 + 0)\nexit")
 	p.Flags = []bpf.Flag{bpf.Probe, 0}
 	compare(t, prepare(t, p).Run(inst, &Config{R1: abi.MemBase}), exit(5, 2))
 }
@@ -267,7 +242,7 @@ func TestMayGoto(t *testing.T) {
 		goto -3
 		exit`
 	inst := newInstance(t, cage.Plain, nil)
-	got := prepare(t, parse(t, text)).Run(inst, &Config{})
+	got := prepare(t, testprog.Parse(t, text)).Run(inst, &Config{})
 	if want := uint64(abi.MayGotoCount + 1); got.R0 != want || got.Stop != abi.StopExit {
 		t.Errorf("%+v, want R0 = %d", got, want)
 	}
@@ -296,7 +271,7 @@ func TestMayGotoCounter(t *testing.T) {
 		goto -10`
 	inst := newInstance(t, cage.Plain, nil)
 	// Each call: six rounds, the last of which jumps out.
-	compare(t, prepare(t, parse(t, text)).Run(inst, &Config{}), abi.Result{R0: 12, Slot: -1, Used: 6 + 2*7*8})
+	compare(t, prepare(t, testprog.Parse(t, text)).Run(inst, &Config{}), abi.Result{R0: 12, Slot: -1, Used: 6 + 2*7*8})
 	// What the main program has left is in its frame.
 	if v, ok := inst.Load(abi.StackTop+abi.MayGotoOffset, 8); v != abi.MayGotoCount-1 || !ok {
 		t.Errorf("the counter of the main program is %d", v)
@@ -304,7 +279,7 @@ func TestMayGotoCounter(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	prog := prepare(t, parse(t, "goto -1"))
+	prog := prepare(t, testprog.Parse(t, "goto -1"))
 	inst := newInstance(t, cage.Plain, nil)
 	calls := 0
 	cfg := &Config{Budget: -1, Check: func() error {
@@ -326,6 +301,31 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestTraced: a trace has each executed instruction, those of callees and
+// fetches from two slots included, and nothing that a jump passed by.
+func TestTraced(t *testing.T) {
+	var got []int
+	prog := prepare(t, testprog.Parse(t, `
+		r6 = 5 ll
+		r6 += -3
+		if r6 != 0 goto +1
+		r7 = 1
+		call pc+1
+		exit
+		r6 = 2
+		r6 += -1
+		if r6 != 0 goto -2
+		exit`)).Traced(func(slot int) { got = append(got, slot) })
+	compare(t, prog.Run(newInstance(t, cage.Plain, nil), &Config{}), exit(0, 13))
+	if d := cmp.Diff([]int{0, 2, 3, 5, 7, 8, 9, 8, 9, 10, 6}, got); d != "" {
+		t.Errorf("slots (-want +got):\n%s", d)
+	}
+	got = nil
+	if r := prog.Run(newInstance(t, cage.Plain, nil), &Config{Budget: 5}); r.Stop != abi.StopBudget || got != nil {
+		t.Errorf("%+v: %v", r, got)
+	}
+}
+
 func TestDefaultBudget(t *testing.T) {
 	if testing.Short() {
 		t.Skip("executes 2^30 instructions")
@@ -343,7 +343,7 @@ func TestDefaultBudget(t *testing.T) {
 }
 
 func TestHelperPanics(t *testing.T) {
-	prog := prepare(t, parse(t, "*(u64 *)(r10 - 8) = 1\ncall 1\nexit"))
+	prog := prepare(t, testprog.Parse(t, "*(u64 *)(r10 - 8) = 1\ncall 1\nexit"))
 	inst := newInstance(t, cage.Plain, nil)
 	func() {
 		defer func() {
@@ -396,7 +396,7 @@ func TestTooManyFunctions(t *testing.T) {
 }
 
 func TestRunAllocs(t *testing.T) {
-	prog := prepare(t, parse(t, `
+	prog := prepare(t, testprog.Parse(t, `
 		call pc+3
 		*(u64 *)(r1 + 0) = r0
 		call 1
@@ -421,7 +421,7 @@ func BenchmarkRun(b *testing.B) {
 		{"memory", "r2 = 10000\n*(u64 *)(r10 - 8) = r2\nr3 = *(u32 *)(r1 + 4)\nr0 += r3\nr2 -= 1\nif r2 != 0 goto -5\nexit", 50002},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			prog := prepare(b, parse(b, c.text))
+			prog := prepare(b, testprog.Parse(b, c.text))
 			inst := newInstance(b, cage.Plain, make([]byte, 16))
 			cfg := &Config{R1: abi.MemBase}
 			b.ReportAllocs()

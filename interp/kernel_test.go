@@ -15,6 +15,7 @@ import (
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
 	"github.com/bpfjit/bpfjit/internal/kernel"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/tables"
 )
 
@@ -33,7 +34,7 @@ import (
 // that are needed.
 func TestKernel(t *testing.T) {
 	kernel.Require(t)
-	rnd := rand.New(rand.NewPCG(seed(t), 0))
+	rnd := testprog.Rand(testprog.Seed(t), 0)
 	m, err := kernel.NewMap(kernel.MapSpec{Type: kernel.ArrayMap, KeySize: 4, ValueSize: numbersSize, MaxEntries: 1})
 	if err != nil {
 		t.Fatal(err)

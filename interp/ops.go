@@ -8,11 +8,14 @@ type op struct {
 	src    uint8
 	size   uint8 // of an access, in bytes
 	off    int32 // displacement of an access, or the slot that a jump or a call leads to
-	charge int32 // to be taken from the budget before the operation
+	charge int32 // to be taken from the budget before the operation; or traced
 	probe  bool  // a load that gives 0 instead of a fault
 	count  bool  // a call of a function that counts may_goto
 	imm    uint64
 }
+
+// traced is the charge of an operation that has none, in a traced program.
+const traced = -1
 
 // zeroReg is the index of a register that no instruction can name and that is
 // always 0.

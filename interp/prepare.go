@@ -2,6 +2,7 @@ package interp
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
@@ -11,6 +12,19 @@ import (
 type Prog struct {
 	ops   []op
 	count bool // the main program counts may_goto
+	trace func(slot int)
+}
+
+// Traced returns a program that does the same, and calls f with the slot of
+// each instruction right before it is executed. The budget stays what it is.
+func (p *Prog) Traced(f func(slot int)) *Prog {
+	t := &Prog{ops: slices.Clone(p.ops), count: p.count, trace: f}
+	for slot := range t.ops {
+		if o := &t.ops[slot]; o.charge == 0 {
+			o.charge = traced
+		}
+	}
+	return t
 }
 
 // Prepare checks a source program and decodes it. It takes time in proportion

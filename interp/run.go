@@ -85,13 +85,16 @@ func (p *Prog) Run(inst *cage.Instance, cfg *Config) abi.Result {
 	}
 	for pc := 0; ; {
 		o := &p.ops[pc]
-		if o.charge > 0 {
-			if ok, err := b.take(int64(o.charge)); !ok {
+		if o.charge != 0 {
+			if ok, err := b.take(int64(max(o.charge, 0))); !ok {
 				return b.end(abi.StopBudget, pc)
 			} else if err != nil {
 				end := b.end(abi.StopCancel, pc)
 				end.Err = err
 				return end
+			}
+			if p.trace != nil {
+				p.trace(pc)
 			}
 		}
 		slot := pc

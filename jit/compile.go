@@ -1,7 +1,7 @@
 package jit
 
 import (
-	"encoding/binary"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -64,6 +64,11 @@ func Compile(p *bpf.Program, profile *Profile, fn *Function) (*Code, error) {
 	return code, nil
 }
 
+// maxSlots is the largest number of slots whose code is surely shorter than
+// what the passes take for infinite. It leaves room for blinding programs of
+// bpf.MaxSlots.
+const maxSlots = far / encoder.Longest
+
 // Compile does the same in the memory of an older Code, whose contents it
 // replaces. After an error the Code has no use but to be compiled again.
 func (c *Code) Compile(p *bpf.Program, profile *Profile, fn *Function) error {
@@ -71,7 +76,10 @@ func (c *Code) Compile(p *bpf.Program, profile *Profile, fn *Function) error {
 	defer comp.release()
 	comp.profile, comp.prog, comp.fn, comp.cage = profile, p, fn, false
 	n := len(p.Insns)
-	if n == 0 || n > bpf.MaxSlots || p.Flags != nil && len(p.Flags) != n || p.Origin != nil && len(p.Origin) != n || fn.PrivateStack != 0 {
+	if n > maxSlots {
+		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, more than %d", n, maxSlots)}
+	}
+	if n == 0 || p.Flags != nil && len(p.Flags) != n || p.Origin != nil && len(p.Origin) != n || fn.PrivateStack != 0 {
 		if err := bpf.Check(p, bpf.Translated); err != nil {
 			return err
 		}
@@ -179,7 +187,6 @@ func keep[T any](arena *[]T, v []T) []T {
 // writeOthers writes the marks that aren't jumps.
 func (c *compiler) writeOthers(code *Code) error {
 	marks, ends, insns := c.draft.Marks, code.Ends[c.start:], c.insns
-	code.Relocs = slices.Grow(code.Relocs, len(c.others))
 	for _, k := range c.others {
 		slot := int(marks[k&^isPlain].Slot)
 		end := ends[slot]
@@ -189,9 +196,7 @@ func (c *compiler) writeOthers(code *Code) error {
 			}
 			continue
 		}
-		room := code.Bytes[end-callSize : end : end]
-		binary.LittleEndian.PutUint32(room, 0xe8)
-		room[4] = 0
+		code.Bytes[end-1] = 0 // the rest of E8 cd is written, with what is far away for cd
 		code.Relocs = append(code.Relocs, Reloc{Slot: c.start + slot, Offset: end - 4, Kind: callRelocs[insns[slot].Regs>>4&3]})
 	}
 	return nil

@@ -107,15 +107,17 @@ func (c *compiler) kernelPrologue(b []byte) []byte {
 		b = le32(b, fn.stack())
 	}
 	if fn.TailCallReachable {
-		if !fn.Subprogram {
+		if !fn.Subprogram && !p.OldPrologue {
 			b = append(b, 0x48, 0x83, 0xf8, abi.MaxTailCalls, // cmp rax, 33
 				0x77, 0x06, // ja pointer: rax is one already
 				0x50,             // push rax
 				0x48, 0x89, 0xe0, // mov rax, rsp
 				0xeb, 0x01) // jmp over the next push
 		}
-		b = append(b, 0x50, // pointer: push rax
-			0x50) // push rax
+		b = append(b, 0x50) // pointer: push rax, which in 5.13 is the counter itself
+		if !p.OldPrologue {
+			b = append(b, 0x50) // push rax
+		}
 	}
 	if fn.ExceptionBoundary {
 		b = append(b, pushR12...)

@@ -100,7 +100,7 @@ func (c *compiler) layOutGeneric() {
 		if in := c.insns[m.Slot]; row.Kind == tables.Compiler && in.Op == abi.OpCall && j.plain != 0 && in.Imm != 0 {
 			c.noteOther(uint32(k) | isPlain)
 			c.jumps[k] = notJump(k)
-			c.jumps[k].size = callSize
+			c.jumps[k].size, c.jumps[k].op = callSize, opCall
 			j.sum += callSize
 			continue
 		}
@@ -195,7 +195,7 @@ func (c *compiler) layOutOther() error {
 			return err
 		}
 		*j = notJump(k)
-		j.size, d = uint8(size), far
+		j.size, j.op, d = uint8(size), opCall, far
 		if uint32(j.size) != size {
 			return &bpf.Error{Slot: c.start + int(m.Slot), Insn: *in, Reason: fmt.Sprintf("BUG: its code has %d bytes", size)}
 		}
@@ -205,8 +205,12 @@ func (c *compiler) layOutOther() error {
 	return nil
 }
 
-// opJmp8 is the opcode of an unconditional jump of two bytes.
-const opJmp8 = 0xeb
+// opJmp8 is the opcode of an unconditional jump of two bytes; opCall is such a
+// one that encoder.Jump makes E8, a call, of as it makes E9 of opJmp8.
+const (
+	opJmp8 = 0xeb
+	opCall = 0xe8 ^ 0xe9 ^ 0xeb
+)
 
 // ends tells whether the function ends in an instruction that nothing follows.
 func (c *compiler) ends() bool {

@@ -1,21 +1,18 @@
 package jit
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/arch/x86/x86asm"
 
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/golden"
 	"github.com/bpfjit/bpfjit/lower"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata")
 
 // listing writes bytecode and code one below the other.
 func listing(p *bpf.Program, code *Code) string {
@@ -90,20 +87,7 @@ func TestListings(t *testing.T) {
 			}
 			got.WriteString(listing(q, code))
 		}
-		golden := strings.TrimSuffix(file, ".bpf") + ".x86"
-		if *update {
-			if err := os.WriteFile(golden, []byte(got.String()), 0o666); err != nil {
-				t.Fatal(err)
-			}
-			continue
-		}
-		want, err := os.ReadFile(golden)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(string(want), got.String()); diff != "" {
-			t.Errorf("%s (-want +got), -update rewrites it:\n%s", golden, diff)
-		}
+		golden.Compare(t, strings.TrimSuffix(file, ".bpf")+".x86", got.String())
 	}
 }
 

@@ -65,6 +65,7 @@ type jump struct {
 }
 
 // far is the dist of what isn't a jump: no code is so long.
+// Its lower 24 bits are 0, which are what a call has of it.
 const far = 1 << 30
 
 // converge runs the passes over c.jumps, of which layOut has run the first. It

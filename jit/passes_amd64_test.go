@@ -48,7 +48,7 @@ func TestOffsets(t *testing.T) {
 		"insnOp": unsafe.Offsetof(i.Op), "insnOff": unsafe.Offsetof(i.Off), "insnImm": unsafe.Offsetof(i.Imm),
 
 		"kindJcc": uintptr(tables.Jcc), "kindCompiler": uintptr(tables.Compiler), "opCall": abi.OpCall,
-		"callSize": callSize, "farAway": far, "isPlain": isPlain, "markShift": 3, "estimateShift": 6,
+		"callSize": callSize, "callOp": opCall, "farAway": far, "isPlain": isPlain, "markShift": 3, "estimateShift": 6,
 		"shortJump": encoder.ShortJump, "longJa": encoder.LongJa, "longJcc": encoder.LongJcc, "shortBack": -shortBack,
 	}
 	got, err := generated.Constants("../gen/asm/passes/passes_asm.go")

@@ -2,7 +2,6 @@ package lower_test
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,11 +11,10 @@ import (
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/golden"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/lower"
-	"github.com/google/go-cmp/cmp"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // before is what the golden files have in front of the lowered program.
 const before = "; lowered: + is inserted, the second number is the source slot\n"
@@ -34,7 +32,7 @@ func TestGolden(t *testing.T) {
 			t.Fatal(err)
 		}
 		source, _, _ := strings.Cut(string(text), before)
-		p := parse(t, source)
+		p := testprog.Parse(t, source)
 		if err := bpf.Check(p, bpf.Source); err != nil {
 			t.Fatalf("%s: %v", path, err)
 		}
@@ -45,23 +43,8 @@ func TestGolden(t *testing.T) {
 		var got strings.Builder
 		got.WriteString(source + before)
 		np.List(&got, bpf.ListOptions{Numbers: true, Marks: true})
-		if *update {
-			if err := os.WriteFile(path, []byte(got.String()), 0o666); err != nil {
-				t.Fatal(err)
-			}
-		} else if d := cmp.Diff(string(text), got.String()); d != "" {
-			t.Errorf("%s differs; go test -update rewrites it (-want +got):\n%s", path, d)
-		}
+		golden.Compare(t, path, got.String())
 	}
-}
-
-func parse(t testing.TB, text string) *bpf.Program {
-	t.Helper()
-	insns, err := bpf.Parse(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &bpf.Program{Insns: insns}
 }
 
 // TestDivision runs every kind of division with the numbers that matter, by
@@ -78,14 +61,14 @@ func TestDivision(t *testing.T) {
 			for _, a := range numbers {
 				for _, b := range numbers {
 					want := divide(op, width, a, b)
-					p := parse(t, fmt.Sprintf("%s1 %s %s2\nexit", name, op, name))
+					p := testprog.Parse(t, fmt.Sprintf("%s1 %s %s2\nexit", name, op, name))
 					checkRun(t, p, map[int]uint64{1: a, 2: b}, want)
 					if a == b { // the same register twice
-						p := parse(t, fmt.Sprintf("%s1 %s %s1\nexit", name, op, name))
+						p := testprog.Parse(t, fmt.Sprintf("%s1 %s %s1\nexit", name, op, name))
 						checkRun(t, p, map[int]uint64{1: a}, want)
 					}
 					if uint64(int64(int32(b))) == b {
-						p := parse(t, fmt.Sprintf("%s1 %s %d\nexit", name, op, int32(b)))
+						p := testprog.Parse(t, fmt.Sprintf("%s1 %s %d\nexit", name, op, int32(b)))
 						checkRun(t, p, map[int]uint64{1: a}, want)
 					}
 					count++
@@ -153,7 +136,7 @@ func checkRun(t *testing.T, p *bpf.Program, regs map[int]uint64, want uint64) {
 // TestMayGoto counts how often may_goto falls through. The counter's first
 // value is made smaller for that.
 func TestMayGoto(t *testing.T) {
-	p := parse(t, `
+	p := testprog.Parse(t, `
 		r0 += 1
 		may_goto +1
 		goto -3
@@ -174,7 +157,7 @@ func TestMayGoto(t *testing.T) {
 
 // TestLowerPure doesn't change its input.
 func TestLowerPure(t *testing.T) {
-	p := parse(t, "r1 s%= r2\nmay_goto -2\nif r1 == 0 goto -3\nexit")
+	p := testprog.Parse(t, "r1 s%= r2\nmay_goto -2\nif r1 == 0 goto -3\nexit")
 	insns := slices.Clone(p.Insns)
 	np, err := lower.Lower(p)
 	if err != nil {
@@ -190,13 +173,13 @@ func TestLowerPure(t *testing.T) {
 
 // TestLowerRange has a branch over so many divisions that it no longer fits.
 func TestLowerRange(t *testing.T) {
-	p := parse(t, "if r1 == 0 goto +7000\n"+strings.Repeat("r1 s/= r2\n", 7000)+"exit")
+	p := testprog.Parse(t, "if r1 == 0 goto +7000\n"+strings.Repeat("r1 s/= r2\n", 7000)+"exit")
 	_, err := lower.Lower(p)
 	var e *bpf.Error
 	if !errors.Is(err, bpf.ErrRange) || !errors.As(err, &e) || e.Slot != 0 || e.Field != "off" {
 		t.Errorf("error %v", err)
 	}
-	p = parse(t, "r1 s/= r2\ncall pc+99\nexit")
+	p = testprog.Parse(t, "r1 s/= r2\ncall pc+99\nexit")
 	if _, err = lower.Lower(p); !errors.As(err, &e) || e.Slot != 1 {
 		t.Errorf("error %v", err)
 	}

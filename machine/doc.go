@@ -19,6 +19,10 @@
 //	                    |          ret
 //	                    +-------------------------------> Run: done
 //
+// Helpers that need nothing of Go can be native code (Native): the call leads to
+// a table in the Context, and from there to code on the same native stack, or to
+// the exit. What native code can't do, it leaves to the exit as well.
+//
 // # Registers of generated code
 //
 //	RDI RSI    R1 and R2 at entry; every other BPF register is 0
@@ -28,7 +32,7 @@
 //	R10 R11    scratch
 //	RSP        the native stack
 //
-// At a helper's exit EAX is its number; afterwards RAX is the result and R1 to
+// At a helper's call EAX is its number; afterwards RAX is the result and R1 to
 // R5 are 0. At a slice's exit R11 is the charge n and R9 is the slice less n,
 // below zero.
 //

@@ -79,7 +79,15 @@ TEXT ·resumeAll(SB), NOSPLIT|NOFRAME, $0-8
 	JMP   -130920(R12)
 
 // func helperStub()
+// Requires: CMOV
 TEXT ·helperStub(SB), NOSPLIT|NOFRAME, $0
+	MOVL    $0x0000000f, R10
+	CMPL    AX, R10
+	CMOVLCS AX, R10
+	JMP     -130848(R12)(R10*8)
+
+// func helperExit()
+TEXT ·helperExit(SB), NOSPLIT|NOFRAME, $0
 	MOVQ AX, -130904(R12)
 	MOVQ (SP), R10
 	MOVQ R10, -130920(R12)
@@ -102,6 +110,54 @@ TEXT ·helperStub(SB), NOSPLIT|NOFRAME, $0
 	MOVQ (SP), R11
 	ADDQ $0x08, SP
 	JMP  R11
+
+// func nativeLookup()
+TEXT ·nativeLookup(SB), NOSPLIT|NOFRAME, $0
+	LEAQ  -1879048192(DI), R11
+	RORQ  $0x0c, R11
+	CMPQ  R11, -130712(R12)
+	JAE   exit
+	ANDL  $0x0000007f, R11
+	LEAL  -65536(SI), R10
+	CMPL  R10, $0x00001ffc
+	JA    exit
+	MOVL  65536(R12)(R10*1), R10
+	SHLQ  $0x04, R11
+	CMPL  R10, -130704(R12)(R11*1)
+	JAE   absent
+	IMULL -130696(R12)(R11*1), R10
+	ADDL  -130700(R12)(R11*1), R10
+	MOVL  R10, AX
+	XORL  CX, CX
+	XORL  DX, DX
+	XORL  SI, SI
+	XORL  DI, DI
+	XORL  R8, R8
+	RET
+
+absent:
+	CMPL -130704(R12)(R11*1), $0x00
+	JEQ  exit
+	XORL AX, AX
+	XORL CX, CX
+	XORL DX, DX
+	XORL SI, SI
+	XORL DI, DI
+	XORL R8, R8
+	RET
+
+exit:
+	JMP ·helperExit(SB)
+
+// func nativeCPU()
+TEXT ·nativeCPU(SB), NOSPLIT|NOFRAME, $0
+	MOVQ -130720(R12), AX
+	XORL CX, CX
+	XORL DX, DX
+	XORL SI, SI
+	XORL DI, DI
+	XORL R8, R8
+	RET
 
 // func sliceStub()
 TEXT ·sliceStub(SB), NOSPLIT|NOFRAME, $0
@@ -247,8 +303,8 @@ chain:
 	MOVQ (AX)(DI*8), AX
 	JMP  AX
 
-// func addresses() (helper uintptr, slice uintptr, fault uintptr, sample uintptr)
-TEXT ·addresses(SB), NOSPLIT|NOFRAME, $0-32
+// func addresses() (helper uintptr, slice uintptr, fault uintptr, sample uintptr, exit uintptr, lookup uintptr, cpu uintptr)
+TEXT ·addresses(SB), NOSPLIT|NOFRAME, $0-56
 	LEAQ ·helperStub+0(SB), AX
 	MOVQ AX, helper+0(FP)
 	LEAQ ·sliceStub+0(SB), AX
@@ -257,4 +313,10 @@ TEXT ·addresses(SB), NOSPLIT|NOFRAME, $0-32
 	MOVQ AX, fault+16(FP)
 	LEAQ ·onSample+0(SB), AX
 	MOVQ AX, sample+24(FP)
+	LEAQ ·helperExit+0(SB), AX
+	MOVQ AX, exit+32(FP)
+	LEAQ ·nativeLookup+0(SB), AX
+	MOVQ AX, lookup+40(FP)
+	LEAQ ·nativeCPU+0(SB), AX
+	MOVQ AX, cpu+48(FP)
 	RET

@@ -2,7 +2,6 @@ package machine
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/bpfjit/bpfjit/abi"
 )
@@ -23,6 +22,11 @@ type Input struct {
 	Helpers *Helpers
 	// Env is what helpers are called with.
 	Env abi.Env
+	// Arrays are the maps that native helpers know, by the index of their
+	// handles, as far as Env.Map finds them to be arrays. CPU is what
+	// Env.CPU returns. Both are read by Frame.Bind.
+	Arrays []abi.Array
+	CPU    uint32
 }
 
 // Result is how a run ended and where it was. After StopExit the fields
@@ -53,45 +57,3 @@ type Result struct {
 // ErrBusy reports a run on an instance that is in a run: of a helper that
 // runs a program on the instance that called it.
 var ErrBusy = errors.New("machine: instance is in a run")
-
-// Helpers is a set of helper functions by number. It doesn't change.
-type Helpers struct {
-	low  []abi.HelperFunc          // by number
-	high map[uint32]abi.HelperFunc // the rest
-}
-
-// maxLow bounds the table; Linux has some 210 helpers.
-const maxLow = 1024
-
-// NewHelpers returns a set of functions, none of which is nil.
-func NewHelpers(funcs map[uint32]abi.HelperFunc) *Helpers {
-	h := &Helpers{}
-	for n, f := range funcs {
-		if f == nil {
-			panic(fmt.Sprintf("machine: helper %d is nil", n))
-		}
-		if n >= maxLow {
-			if h.high == nil {
-				h.high = map[uint32]abi.HelperFunc{}
-			}
-			h.high[n] = f
-			continue
-		}
-		for int(n) >= len(h.low) {
-			h.low = append(h.low, nil)
-		}
-		h.low[n] = f
-	}
-	return h
-}
-
-// Lookup returns the helper with a number, or nil.
-func (h *Helpers) Lookup(n uint32) abi.HelperFunc {
-	if h == nil {
-		return nil
-	}
-	if int(n) < len(h.low) {
-		return h.low[n]
-	}
-	return h.high[n]
-}

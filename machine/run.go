@@ -61,7 +61,7 @@ type Frame struct {
 }
 
 // Bind makes the Frame one of an image and an instance. in is read in each
-// run, but for Budget and Entry, which Bind reads.
+// run, but for Budget, Entry, Helpers, Arrays and CPU, which Bind reads.
 func (f *Frame) Bind(i *cage.Instance, im *image.Image, in *Input) {
 	c := i.Context()
 	if c.HelperStub == 0 {
@@ -75,6 +75,21 @@ func (f *Frame) Bind(i *cage.Instance, im *image.Image, in *Input) {
 	f.slice = min(f.total, abi.Slice)
 	f.later = f.total - f.slice
 	f.im, f.in, f.inst = im, in, i
+	bindNative(c, in)
+}
+
+// bindNative tells native helpers what the run has.
+func bindNative(c *abi.Context, in *Input) {
+	var native [abi.NativeHelpers]Native // none
+	if in.Helpers != nil {
+		native = in.Helpers.native
+	}
+	for n, code := range native {
+		c.Native[n] = uint64(nativeAddrs[code])
+	}
+	c.Native[abi.NativeHelpers] = uint64(nativeAddrs[0])
+	c.CPU = uint64(in.CPU)
+	c.Maps = uint64(copy(c.Arrays[:], in.Arrays))
 }
 
 // Busy reports whether the instance is in a run: of a helper that runs a

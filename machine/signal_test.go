@@ -4,13 +4,11 @@ package machine
 
 import (
 	"bytes"
-	"compress/gzip"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
-	"runtime/pprof"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -21,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/internal/profile"
 )
 
 func handler(t *testing.T, s unix.Signal) uintptr {
@@ -68,18 +67,17 @@ func TestOSSignal(t *testing.T) {
 	}
 	check("at first", true, all...)
 
-	ch := make(chan os.Signal, 10)
+	ch, quit := make(chan os.Signal, 10), make(chan os.Signal, 1)
 	signal.Notify(ch)
+	// On a channel of its own: SIGURG comes by itself, as often as it likes.
+	signal.Notify(quit, unix.SIGQUIT)
 	check("after Notify", true, all...)
 	if err := unix.Kill(os.Getpid(), unix.SIGQUIT); err != nil {
 		t.Fatal(err)
 	}
-	for s := range ch { // SIGURG comes by itself
-		if s == unix.SIGQUIT {
-			break
-		}
-	}
+	<-quit
 	signal.Stop(ch)
+	signal.Stop(quit)
 	check("after Stop", true, all...)
 
 	signal.Ignore(unix.SIGQUIT, unix.SIGSEGV, unix.SIGFPE, unix.SIGPROF)
@@ -130,6 +128,17 @@ func TestCheck(t *testing.T) {
 	stillAlive(t, g)
 }
 
+// TestShadowStacks: where threads have them, code can't be run.
+func TestShadowStacks(t *testing.T) {
+	defer func(f func() uint64) { threadFeatures = f }(threadFeatures)
+	for features, want := range map[uint64]error{0: nil, shadowStack: errShadowStack, 3: errShadowStack, 2: nil} {
+		threadFeatures = func() uint64 { return features }
+		if err := Available(); err != want {
+			t.Errorf("features %d: %v", features, err)
+		}
+	}
+}
+
 // runAWhile runs an endless loop until stop is closed. Its name is looked for
 // in profiles and dumps.
 //
@@ -144,51 +153,58 @@ func runAWhile(g *rig, code []byte, stop *atomic.Bool) Result {
 	}}, load(g.t, code))
 }
 
+// profiled takes profiles of f, which runs code for a while, until there are
+// samples of it. Nothing is said of how many. All of them must have whole
+// stacks: machine.Run, f's function called name, and the test.
+func profiled(t *testing.T, name string, f func(stop *atomic.Bool)) {
+	t.Helper()
+	position := func(s profile.Sample, part string) int {
+		return slices.IndexFunc(s.Stack, func(f string) bool { return strings.Contains(f, part) })
+	}
+	for range 20 {
+		samples, err := profile.Take(func() {
+			var stop atomic.Bool
+			time.AfterFunc(200*time.Millisecond, func() { stop.Store(true) })
+			f(&stop)
+		})
+		if err != nil {
+			t.Skip("another profile is being taken:", err)
+		}
+		whole := false
+		for _, s := range samples {
+			for _, part := range []string{"_ExternalCode", "machine.nativeLookup", "machine.helperStub"} {
+				if position(s, part) >= 0 {
+					t.Errorf("a sample is %q", s.Stack)
+				}
+			}
+			enter, run, caller, test := position(s, "machine.(*Frame)."), position(s, "machine.Run"), position(s, name), position(s, t.Name())
+			if enter < 0 {
+				continue
+			}
+			if whole = enter < run && run < caller && caller < test; !whole {
+				t.Errorf("a sample is %q", s.Stack)
+			}
+		}
+		if whole || t.Failed() {
+			return
+		}
+	}
+	t.Error("no sample has machine.Run")
+}
+
 // TestProfile: the profiler finds the time spent in generated code at Run and
 // its callers.
 func TestProfile(t *testing.T) {
 	g := newRig(t)
 	code := assemble(t, endless(1))
-	var buf bytes.Buffer
-	var text string
-	for range 20 { // until there are samples; nothing is said of how many
-		buf.Reset()
-		if err := pprof.StartCPUProfile(&buf); err != nil {
-			t.Skip("another profile is being taken:", err)
-		}
-		var stop atomic.Bool
-		time.AfterFunc(200*time.Millisecond, func() { stop.Store(true) })
-		runAWhile(g, code, &stop)
-		pprof.StopCPUProfile()
-		z, err := gzip.NewReader(&buf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := io.ReadAll(z)
-		if err != nil {
-			t.Fatal(err)
-		}
-		// The names of all functions that were seen are in the profile as
-		// they are.
-		if text = string(b); strings.Contains(text, "machine.runAWhile") {
-			break
-		}
-	}
-	for _, name := range []string{"machine.Run", "machine.runAWhile", "machine.TestProfile"} {
-		if !strings.Contains(text, name) {
-			t.Errorf("the profile has no %s", name)
-		}
-	}
-	if strings.Contains(text, "runtime._ExternalCode") {
-		t.Error("the profile has time in external code")
-	}
+	profiled(t, "machine.runAWhile", func(stop *atomic.Bool) { runAWhile(g, code, stop) })
 }
 
-// TestDump: a signal that ends the process while a thread is in generated code
-// leaves a complete dump of all goroutines.
+// TestDump: a signal that ends the process while a thread is in generated code,
+// or in native helpers, leaves a complete dump of all goroutines.
 func TestDump(t *testing.T) {
 	const child = "BPFJIT_TEST_DUMP"
-	if name := os.Getenv(child); name != "" {
+	if name, where, _ := strings.Cut(os.Getenv(child), " in "); name != "" {
 		g := newRig(t)
 		waiting := make(chan bool)
 		go func() { dumpedToo(waiting) }()
@@ -198,26 +214,34 @@ func TestDump(t *testing.T) {
 			thread := <-tid
 			time.Sleep(50 * time.Millisecond) // the helper has returned
 			unix.Tgkill(os.Getpid(), thread, unix.SignalNum(name))
-			time.Sleep(20 * time.Second)
+			time.Sleep(5 * time.Minute) // the signal ends it long before
 			os.Exit(0)
 		}()
 		sent := false
 		// Without slices: the thread stays in the loop for good.
-		helpers := NewHelpers(map[uint32]abi.HelperFunc{1: func(abi.Env, uint64, uint64, uint64, uint64, uint64) (uint64, error) {
+		loop := "eb fe ; (jmp to itself)"
+		if where == "helpers" {
+			loop = lookups(1, false)
+		}
+		helpers := NewHelpers(map[uint32]abi.HelperFunc{2: func(abi.Env, uint64, uint64, uint64, uint64, uint64) (uint64, error) {
 			if !sent {
 				sent = true
 				tid <- unix.Gettid()
 			}
 			return 0, nil
-		}})
-		g.run(Input{Helpers: helpers}, callHelper(1), "eb fe ; (jmp to itself)")
+		}, 1: notCalled}).WithNative(map[uint32]Native{1: NativeLookup})
+		g.run(Input{Helpers: helpers, Arrays: arrays}, callHelper(2), loop)
 		return
 	}
-	for _, s := range []string{"SIGQUIT", "SIGABRT", "SIGSEGV", "SIGTRAP", "SIGILL"} {
-		t.Run(s, func(t *testing.T) {
+	for _, test := range []string{
+		"SIGQUIT in code", "SIGABRT in code", "SIGSEGV in code", "SIGTRAP in code", "SIGILL in code",
+		"SIGQUIT in helpers", "SIGABRT in helpers", "SIGSEGV in helpers",
+	} {
+		t.Run(test, func(t *testing.T) {
 			t.Parallel()
+			s, _, _ := strings.Cut(test, " ")
 			cmd := exec.Command(os.Args[0], "-test.run=^TestDump$")
-			cmd.Env = append(os.Environ(), child+"="+s, "GOTRACEBACK=all")
+			cmd.Env = append(os.Environ(), child+"="+test, "GOTRACEBACK=all")
 			var out bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &out
 			err := cmd.Run()
@@ -241,6 +265,10 @@ func TestDump(t *testing.T) {
 			}
 		})
 	}
+}
+
+func notCalled(abi.Env, uint64, uint64, uint64, uint64, uint64) (uint64, error) {
+	panic("the native helper left a call to Go")
 }
 
 //go:noinline

@@ -13,7 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var helperAddr, sliceAddr, faultAddr, sampleAddr = addresses()
+var helperAddr, sliceAddr, faultAddr, sampleAddr, exitAddr, lookupAddr, cpuAddr = addresses()
+
+// nativeAddrs are where helperStub goes on, by the native code.
+var nativeAddrs = [...]uintptr{0: exitAddr, NativeLookup: lookupAddr, NativeCPU: cpuAddr}
 
 // previous are the handlers that ours chain to, by signal. Assembly reads it.
 var previous [65]uintptr
@@ -40,16 +43,28 @@ func (e *HookError) Error() string {
 // Available returns nil if generated code can run in this process, or why it
 // can't. It changes nothing.
 func Available() error {
-	// A shadow stack knows only one stack a thread. Kernels without
-	// ARCH_SHSTK_STATUS have none.
-	const archShadowStackStatus, shadowStack = 0x5005, 1
-	var features uint64
-	_, _, e := unix.RawSyscall(unix.SYS_ARCH_PRCTL, archShadowStackStatus, uintptr(unsafe.Pointer(&features)), 0)
-	if e == 0 && features&shadowStack != 0 {
-		return errors.New("machine: threads have shadow stacks")
+	if threadFeatures()&shadowStack != 0 {
+		return errShadowStack
 	}
 	return nil
 }
+
+// A shadow stack knows only one stack a thread.
+var errShadowStack = errors.New("machine: threads have shadow stacks")
+
+// threadFeatures returns the features of control-flow enforcement that threads
+// have, as ARCH_SHSTK_STATUS of arch_prctl(2) tells. Kernels that don't know it
+// have none. It is a variable for the test, as few machines have any.
+var threadFeatures = func() (features uint64) {
+	const archShadowStackStatus = 0x5005
+	_, _, e := unix.RawSyscall(unix.SYS_ARCH_PRCTL, archShadowStackStatus, uintptr(unsafe.Pointer(&features)), 0)
+	if e != 0 {
+		return 0
+	}
+	return features
+}
+
+const shadowStack = 1 // ARCH_SHSTK_SHSTK
 
 var hooks struct {
 	sync.Mutex

@@ -28,7 +28,7 @@ import (
 )
 
 // TestStress does everything at once: programs that end, call helpers that
-// allocate, recurse and panic, fault, are fixed up, or loop until cancelled
+// allocate, recurse and panic or are native code, fault, are fixed up, or loop until cancelled
 // with a constant in every register; images and instances that come and go
 // beside them; Go code that dereferences nil and divides by zero; and around it
 // the collector, all profiles, the execution tracer, dumps of stacks, signals,
@@ -78,7 +78,8 @@ func TestStress(t *testing.T) {
 			defer func() { recover() }()
 			return uint64(deref(nil)), nil
 		},
-	})
+		5: notCalled,
+	}).WithNative(map[uint32]Native{5: NativeLookup})
 	code := map[string]*image.Image{
 		"allocate": load(t, assemble(t, keeps(1))),
 		"recurse":  load(t, assemble(t, keeps(2))),
@@ -86,6 +87,7 @@ func TestStress(t *testing.T) {
 		"nil":      load(t, assemble(t, keeps(4))),
 		"loop":     load(t, assemble(t, endless(3))),
 		"keep":     load(t, assemble(t, setAll, countOnStack)),
+		"native":   load(t, assemble(t, lookups(5, true))),
 		"fault":    load(t, assemble(t, load64(0))),
 		"fix up":   load(t, assemble(t, load64(0), "48 83 c0 05 ; add rax, 0x5", "c3 ; ret"), image.NewEntry(3, 8, abi.RAX)),
 	}
@@ -95,7 +97,7 @@ func TestStress(t *testing.T) {
 
 	space := &cage.Space{}
 	defer space.Close()
-	const kinds = 9
+	const kinds = 10
 	var runs [kinds]atomic.Uint64
 	enough := errors.New("enough")
 	var workers sync.WaitGroup
@@ -107,8 +109,9 @@ func TestStress(t *testing.T) {
 				return
 			}
 			defer func() { i.Close() }()
-			for n := uint64(k); ctx.Err() == nil; n++ {
-				in, out := Input{R1: n, Helpers: helpers}, Result{}
+			// Every kind at least once, whatever time is left by now.
+			for n := uint64(k); n < uint64(k)+kinds || ctx.Err() == nil; n++ {
+				in, out := Input{R1: n, Helpers: helpers, Arrays: arrays}, Result{}
 				run := func(name string) {
 					if err := Run(i, code[name], &in, &out); err != nil {
 						t.Errorf("%s: %v", name, err)
@@ -146,7 +149,7 @@ func TestStress(t *testing.T) {
 					if run("fix up"); out.Stop != abi.StopExit || out.R0 != 5 {
 						bad("fix up")
 					}
-				case 5, 8:
+				case 5, 8, 9:
 					polls := 0
 					in.Budget = -1
 					in.Poll = func() error {
@@ -158,6 +161,12 @@ func TestStress(t *testing.T) {
 					if n%kinds == 5 {
 						if run("loop"); out.Stop != abi.StopCancel || out.R[0] != uint64(out.Used)/3 {
 							bad("loop")
+						}
+						break
+					}
+					if n%kinds == 9 {
+						if run("native"); out.Stop != abi.StopCancel {
+							bad("native")
 						}
 						break
 					}

@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -22,6 +21,7 @@ import (
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/cage"
 	"github.com/bpfjit/bpfjit/image"
+	"github.com/bpfjit/bpfjit/internal/seccomp"
 )
 
 // surroundings is what a process finds: how far it comes with generated code,
@@ -216,11 +216,11 @@ func restrict(name string) error {
 	case "memfd_noexec":
 		return os.WriteFile("/proc/sys/vm/memfd_noexec", []byte("2"), 0)
 	case "no memfd":
-		return refuse(unix.SYS_MEMFD_CREATE, -1)
+		return seccomp.Deny(unix.SYS_MEMFD_CREATE, seccomp.Always)
 	case "no membarrier":
-		return refuse(unix.SYS_MEMBARRIER, -1)
+		return seccomp.Deny(unix.SYS_MEMBARRIER, seccomp.Always)
 	case "no mprotect for code":
-		return refuse(unix.SYS_MPROTECT, unix.PROT_EXEC)
+		return seccomp.Deny(unix.SYS_MPROTECT, unix.PROT_EXEC)
 	case "address space":
 		return limit(unix.RLIMIT_AS, vmSize()+1<<30)
 	case "little address space":
@@ -245,34 +245,4 @@ func vmSize() uint64 {
 	}
 	n, _ := strconv.ParseUint(strings.Fields(string(b))[0], 10, 64)
 	return n * abi.PageSize
-}
-
-// refuse has a system call fail with EPERM, on all threads: always, or where
-// its third argument has bits of a mask.
-func refuse(number, mask int) error {
-	const (
-		load, and, equal, isSet, ret = 0x20, 0x54, 0x15, 0x45, 0x06
-		deny, allow                  = 0x50000 | uint32(unix.EPERM), 0x7fff0000
-		numberAt, thirdAt            = 0, 16 + 2*8
-	)
-	filter := []unix.SockFilter{
-		{Code: load, K: numberAt},
-		{Code: equal, K: uint32(number), Jf: 3},
-		{Code: load, K: thirdAt},
-		{Code: isSet, K: uint32(mask), Jf: 1},
-		{Code: ret, K: deny},
-		{Code: ret, K: allow},
-	}
-	if mask < 0 {
-		filter[3] = unix.SockFilter{Code: equal, K: 0, Jt: 0, Jf: 0}
-	}
-	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return err
-	}
-	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
-	if e != 0 {
-		return e
-	}
-	return nil
 }

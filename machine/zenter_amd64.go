@@ -23,8 +23,25 @@ func resume(base uintptr, r0 uint64)
 func resumeAll(base uintptr)
 
 // helperStub is where generated code calls for a helper, its number in EAX. It
-// saves the arguments and what a function must keep.
+// goes on by the table Context.Native: to native code, or to helperExit. A number
+// beyond the table becomes the last one by a conditional move, so that no branch
+// can be predicted past its bound.
 func helperStub()
+
+// helperExit leaves for a helper in Go, its number in EAX. It saves the arguments
+// and what a function must keep.
+func helperExit()
+
+// nativeLookup is map_lookup_elem for arrays, the map's handle in RDI and the
+// address of the key in RSI. What is no array, and a key outside of the BPF
+// stack, is left to Go.
+//
+//	handle = HandleBase + index * HandleStep
+//	value  = Base + key * Step, if key < Limit
+func nativeLookup()
+
+// nativeCPU is get_smp_processor_id.
+func nativeCPU()
 
 // sliceStub is where generated code calls when its slice is spent. It saves all
 // registers. The flags are free there.
@@ -46,5 +63,5 @@ func onFault()
 // It gets signal, siginfo and ucontext in DI, SI and DX.
 func onSample()
 
-// addresses returns where the stubs and the signal handlers are.
-func addresses() (helper uintptr, slice uintptr, fault uintptr, sample uintptr)
+// addresses returns where the stubs, the signal handlers and the native helpers are.
+func addresses() (helper uintptr, slice uintptr, fault uintptr, sample uintptr, exit uintptr, lookup uintptr, cpu uintptr)

@@ -57,6 +57,11 @@ func (a *array) Lookup(key []byte) (addr uint64, ok bool) {
 	return a.addr(i), true
 }
 
+// native describes the array to native code, which does what Lookup does.
+func (a *array) native() abi.Array {
+	return abi.Array{Limit: a.spec.MaxEntries, Base: uint32(a.base), Step: uint32(a.step)}
+}
+
 func (a *array) Value(key []byte) []byte {
 	if i, ok := a.index(key); ok {
 		return a.bytes(i)

@@ -67,13 +67,20 @@ func Put(m Map, key, value []byte, flags uint64) error {
 type Set struct {
 	space *cage.Space
 	mu    sync.Mutex
-	maps  atomic.Pointer[[]Map] // by the index of their handles; only grows
+	list  atomic.Pointer[list]
+}
+
+// list is what a Set has, by the index of handles. It only grows: a newer list
+// may share memory with an older one, which doesn't look behind its end.
+type list struct {
+	maps   []Map
+	arrays []abi.Array
 }
 
 // NewSet returns a Set without maps.
 func NewSet(space *cage.Space) *Set {
 	s := &Set{space: space}
-	s.maps.Store(new([]Map))
+	s.list.Store(new(list))
 	return s
 }
 
@@ -82,32 +89,40 @@ func NewSet(space *cage.Space) *Set {
 func (s *Set) New(spec Spec) (m Map, handle uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := *s.maps.Load()
-	if len(old) == abi.MaxHandles {
-		return nil, 0, fmt.Errorf("map %q: there are %d maps already: %w", spec.Name, len(old), abi.E2BIG)
+	old := s.list.Load()
+	n := len(old.maps)
+	if n == abi.MaxHandles {
+		return nil, 0, fmt.Errorf("map %q: there are %d maps already: %w", spec.Name, n, abi.E2BIG)
 	}
 	if m, err = New(s.space, spec); err != nil {
 		return nil, 0, err
 	}
-	maps := append(old, m) // where readers of the old slice don't look
-	s.maps.Store(&maps)
-	return m, abi.MapHandle(len(old)), nil
+	var native abi.Array
+	if a, ok := m.(*array); ok {
+		native = a.native()
+	}
+	s.list.Store(&list{append(old.maps, m), append(old.arrays, native)})
+	return m, abi.MapHandle(n), nil
 }
 
 // Map returns the map of a handle, or nil. It is meant for abi.Env.
 func (s *Set) Map(handle uint64) abi.Map {
 	if i, ok := abi.MapIndex(handle); ok {
-		if maps := *s.maps.Load(); i < len(maps) {
+		if maps := s.list.Load().maps; i < len(maps) {
 			return maps[i]
 		}
 	}
 	return nil
 }
 
+// Arrays returns what native code may know of the maps, by the index of their
+// handles. It must not be changed.
+func (s *Set) Arrays() []abi.Array { return s.list.Load().arrays }
+
 // All returns the maps by their handles, in the order in which they were made.
 func (s *Set) All() iter.Seq2[uint64, Map] {
 	return func(yield func(uint64, Map) bool) {
-		for i, m := range *s.maps.Load() {
+		for i, m := range s.list.Load().maps {
 			if !yield(abi.MapHandle(i), m) {
 				return
 			}

@@ -5,17 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
-	"math/rand/v2"
-	"os"
-	"strconv"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/cage"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 )
 
 func newSpace(t testing.TB) *cage.Space {
@@ -34,19 +31,6 @@ func newMap(t testing.TB, s *cage.Space, spec Spec) Map {
 }
 
 func key(i uint32) []byte { return binary.LittleEndian.AppendUint32(nil, i) }
-
-// seed returns the seed of a random test: BPFJIT_SEED, or one from the clock.
-func seed(t testing.TB) uint64 {
-	n := uint64(time.Now().UnixNano())
-	if v := os.Getenv("BPFJIT_SEED"); v != "" {
-		var err error
-		if n, err = strconv.ParseUint(v, 0, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("BPFJIT_SEED=%d", n)
-	return n
-}
 
 func TestSpecs(t *testing.T) {
 	for _, c := range []struct {
@@ -194,7 +178,7 @@ func TestErrnos(t *testing.T) {
 // TestHashModel compares a hash map with a Go map over random operations, and
 // sees to it that values stay where they are.
 func TestHashModel(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(seed(t), 0))
+	rnd := testprog.Rand(testprog.Seed(t), 0)
 	s := newSpace(t)
 	const entries = 20
 	m := newMap(t, s, Spec{Type: Hash, KeySize: 4, ValueSize: 4, MaxEntries: entries})
@@ -325,8 +309,7 @@ func TestSet(t *testing.T) {
 
 func TestSetFull(t *testing.T) {
 	set := NewSet(newSpace(t))
-	all := make([]Map, abi.MaxHandles)
-	set.maps.Store(&all)
+	set.list.Store(&list{maps: make([]Map, abi.MaxHandles)})
 	if _, _, err := set.New(Spec{Type: Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}); !errors.Is(err, abi.E2BIG) {
 		t.Error(err)
 	}

@@ -16,9 +16,9 @@ const dumpText = `Shows a program beside the machine code it becomes, under its 
 
 An object with several programs needs -prog. Without an object, the embedded
 example is shown. Profiles: cage is what bpfjit runs; kernel is what Linux 6.18
-emits for these instructions, v5.13 what Linux 5.13 did. Of what a kernel's
-verifier rewrites before, and of its addresses, these two know nothing; "bpfjit
-diff" does.
+emits for these instructions, v5.13 the form that they had in Linux 5.13. Of what
+a kernel's verifier rewrites before, and of its addresses, these two know
+nothing; "bpfjit diff" does.
 
 With -gadgets it shows instead what the author's constants are to a processor
 that is sent into the midst of them (JIT spraying): the instructions at offsets

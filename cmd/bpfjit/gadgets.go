@@ -167,16 +167,21 @@ func (g *gadgetDump) find(src *bpfjit.Source, p *bpf.Program, hidden *blind.Resu
 }
 
 // codeOf returns the code of slots, from one up to, not including, another.
+// Slots that have no code of their own are part of an instruction before.
 func codeOf(code *jit.Code, slot, end int, value []byte) *gadgetCode {
-	var start int
+	start, stop := 0, int(code.Ends[end-1])
 	for i := range code.Funcs {
-		if f := &code.Funcs[i]; slot == f.Start {
-			start = int(f.Body)
-		} else if slot > f.Start && slot < f.End {
+		f := &code.Funcs[i]
+		if slot < f.Start || slot >= f.End {
+			continue
+		}
+		for start = stop; start == stop && slot > f.Start; slot-- {
 			start = int(code.Ends[slot-1])
 		}
+		if start == stop {
+			start = int(f.Body)
+		}
 	}
-	stop := int(code.Ends[end-1])
 	b := code.Bytes[start:stop]
 	c := &gadgetCode{Offset: start, Bytes: hex.EncodeToString(b), Found: bytes.Contains(b, value), Text: decode(code.Bytes, start, stop)}
 	for k := gadgetFirst; k <= gadgetLast && start+k < stop; k++ {

@@ -31,6 +31,7 @@ var commands = []command{
 	{"dump", "show bytecode beside machine code beside C", runDump},
 	{"predict", "tell what a kernel's JIT will do with an object, plain and hardened", runPredict},
 	{"diff", "compare with what the running kernel makes of a program", runDiff},
+	{"bench", "time how long compiling an object takes, stage by stage", runBench},
 	{"vectors", "compile and run test vectors, JSON lines in and out", runVectors},
 	{"plugin", "be a plugin of the bpf_conformance suite", runPlugin},
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/bpfjit/bpfjit"
 	"github.com/bpfjit/bpfjit/internal/kernel"
+	"github.com/bpfjit/bpfjit/jit"
 )
 
 const predictText = `Tells what the JIT of Linux 6.18 makes of the programs of objects, and whether
@@ -38,6 +39,7 @@ type predictor struct {
 	optmemMax sysctl
 	jitLimit  sysctl
 
+	profile  *jit.Profile // of the kernel that is foreseen, unless it is asked
 	progress progress
 }
 
@@ -45,6 +47,7 @@ func runPredict(stdin io.Reader, stdout, stderr io.Writer, args []string) int {
 	p := predictor{
 		optmemMax: sysctl{path: "/proc/sys/net/core/optmem_max"},
 		jitLimit:  sysctl{path: "/proc/sys/net/core/bpf_jit_limit"},
+		profile:   &jit.Linux618,
 	}
 	set := flags(stderr, "predict", "[object...]", predictText)
 	set.StringVar(&p.program, "prog", "", "only the program of this `name`")

@@ -12,6 +12,7 @@ import (
 	"github.com/bpfjit/bpfjit"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/internal/testprog"
+	"github.com/bpfjit/bpfjit/jit"
 )
 
 // hardenObject has programs at the limits of blinding.
@@ -35,7 +36,7 @@ func predicted(t *testing.T, args ...string) (*predictReport, int) {
 // fateOf predicts instructions that are no object.
 func fateOf(t *testing.T, insns []bpf.Insn) *predictProgram {
 	t.Helper()
-	p := predictor{seeds: 2}
+	p := predictor{seeds: 2, profile: &jit.Linux618}
 	src := &bpfjit.Source{Name: "test", Program: &bpf.Program{Insns: insns}}
 	return p.predict(nil, "SocketFilter", "test", func() (*bpfjit.Source, error) { return src, nil })
 }

@@ -30,7 +30,7 @@ var (
 
 // estimated returns the functions of a program as far as they can be told
 // without a kernel.
-func estimated(src *bpfjit.Source) ([]*function, error) {
+func estimated(src *bpfjit.Source, profile *jit.Profile) ([]*function, error) {
 	list, err := src.Translate()
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func estimated(src *bpfjit.Source) ([]*function, error) {
 		}
 		funcs = append(funcs, &function{name: f.Name, source: src, plain: f.Program, toHide: f.Program,
 			stack: f.Function.StackDepth, compile: func(p *bpf.Program) (*jit.Code, error) {
-				return jit.Compile(p, &jit.Linux618, &f.Function)
+				return jit.Compile(p, profile, &f.Function)
 			}})
 	}
 	return funcs, nil

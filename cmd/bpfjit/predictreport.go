@@ -85,7 +85,7 @@ func (p *predictor) predict(o *object, kind, name string, source func() (*bpfjit
 		}
 	}
 	if funcs == nil {
-		if funcs, err = estimated(src); err != nil {
+		if funcs, err = estimated(src, p.profile); err != nil {
 			r.add(verdictUnknown, err.Error())
 			return r
 		}

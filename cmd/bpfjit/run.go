@@ -37,6 +37,7 @@ func runRun(stdin io.Reader, stdout, stderr io.Writer, args []string) int {
 	set.Int64Var(&r.opts.Budget, "budget", bpfjit.DefaultBudget, "instructions that a run may execute; < 0: without end")
 	set.BoolVar(&r.opts.Blinding, "blind", false, "hide the program's constants in its code")
 	set.IntVar(&r.repeat, "repeat", 1000, "runs to measure the time of one, on maps of their own; 0: don't")
+	set.TextVar(&r.opts.Perf, "perf", bpfjit.PerfFiles(0), "tell perf(1) of the code: map (/tmp/perf-PID.map), dump (/tmp/jit-PID.dump) or map,dump")
 	packet := set.String("hex", "", "a packet in `hex`, blanks allowed, or @file")
 	mem := set.String("mem", "", "run on memory instead of packets: `hex`, or @file")
 	asJSON := set.Bool("json", false, "one JSON object")
@@ -127,6 +128,9 @@ func (r *runner) run(inputs []input) (*runReport, error) {
 		return nil, err
 	}
 	defer prog.Close()
+	if err := r.perfError(prog.Info()); err != nil {
+		return nil, fmt.Errorf("-perf: %w", err)
+	}
 	in, err := prog.NewInstance()
 	if err != nil {
 		return nil, err
@@ -153,6 +157,14 @@ func (r *runner) run(inputs []input) (*runReport, error) {
 	}
 	report.maps(prog)
 	return report, r.measure(inputs, report)
+}
+
+// perfError says why perf(1) isn't told what it was to be told.
+func (r *runner) perfError(info bpfjit.Info) error {
+	if r.opts.Perf != 0 && info.Engine != bpfjit.EngineJIT {
+		return errors.New("an interpreted program has no code to tell of")
+	}
+	return info.Perf
 }
 
 // once makes one run, and returns what became of the input.

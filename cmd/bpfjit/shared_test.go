@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/machine"
 )
 
@@ -31,10 +32,8 @@ type sharedRow struct {
 
 // sharedRows reads a file beside the module.
 func sharedRows(t *testing.T, path ...string) (rows []sharedRow) {
-	b, err := os.ReadFile(filepath.Join(append([]string{"..", "..", "..", "shared"}, path...)...))
-	if os.IsNotExist(err) && os.Getenv("BPFJIT_REQUIRE_SHARED") != "1" {
-		t.Skipf("the shared vectors aren't beside the module: %v", err)
-	} else if err != nil {
+	b, err := os.ReadFile(filepath.Join(append([]string{testprog.Shared(t)}, path...)...))
+	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range bytes.Lines(b) {

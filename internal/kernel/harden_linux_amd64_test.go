@@ -94,7 +94,7 @@ func TestWithHarden2(t *testing.T) {
 			t.Errorf("a dangerous program: %v, %v", p, err)
 		}
 		// Nobody else holds the lock, shared or not.
-		if f, err := os.OpenFile(LockFile(), os.O_RDWR, 0); err != nil {
+		if f, err := os.OpenFile(LockFile, os.O_RDWR, 0); err != nil {
 			t.Error(err)
 		} else {
 			if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != unix.EWOULDBLOCK {

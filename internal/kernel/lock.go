@@ -1,13 +1,11 @@
 package kernel
 
-import (
-	"os"
-	"path/filepath"
-)
+import "os"
 
 // LockFile is the file that everybody locks who loads programs: shared, or
-// exclusively while bpf_jit_harden is changed.
-func LockFile() string { return filepath.Join(os.TempDir(), "bpfjit-harden.lock") }
+// exclusively while bpf_jit_harden is changed. It is one for the machine, and
+// so not in os.TempDir, of which a process can have its own.
+const LockFile = "/tmp/bpfjit-harden.lock"
 
 // EnvRequire makes Require and WithHarden2 fail where they would skip, if it
 // is set to 1.
@@ -31,9 +29,9 @@ func unavailable(t TB, err error) {
 	t.Skipf("needs a live kernel: %v", err)
 }
 
-// Require skips the test if the kernel can't be asked (with
-// BPFJIT_REQUIRE_KERNEL=1 it fails), and holds the lock, shared, until the
-// test ends.
+// Require skips the test if the kernel can't be asked, or blinds everything
+// already (with BPFJIT_REQUIRE_KERNEL=1 it fails), and holds the lock, shared,
+// until the test ends.
 func Require(t TB) {
 	t.Helper()
 	if err := Available(); err != nil {

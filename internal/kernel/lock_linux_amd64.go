@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -27,7 +28,7 @@ var held struct {
 // acquire locks the file. The lock belongs to the open file, so that a child
 // that inherits it keeps it.
 func acquire(how int) (*os.File, error) {
-	f, err := os.OpenFile(LockFile(), os.O_CREATE|os.O_RDWR, 0o666)
+	f, err := os.OpenFile(LockFile, os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("kernel: lock: %w", err)
 	}
@@ -39,7 +40,7 @@ func acquire(how int) (*os.File, error) {
 		}
 		if err != unix.EWOULDBLOCK && err != unix.EINTR || time.Now().After(deadline) {
 			f.Close()
-			return nil, fmt.Errorf("kernel: lock %s: %w", LockFile(), err)
+			return nil, fmt.Errorf("kernel: lock %s: %w", LockFile, err)
 		}
 		time.Sleep(wait)
 	}
@@ -66,6 +67,10 @@ func requireLock(t TB) {
 	f, err := acquire(unix.LOCK_SH)
 	if err != nil {
 		t.Fatalf("%v", err)
+	}
+	if now, err := readSysctl(hardenPath); err == nil && now == "2" {
+		f.Close()
+		unavailable(t, errors.New("net.core.bpf_jit_harden is 2: every program would be blinded"))
 	}
 	held.Lock()
 	if held.shared == nil {

@@ -42,14 +42,20 @@ interp             | abi bpf cage               |                               
 machine            | abi image cage             | golang.org/x/sys               | unsafe
 maps               | abi cage                   |                                |
 helpers            | abi cage maps              |                                |
-.                  | tables abi bpf encoder lower blind jit image cage interp machine maps helpers | github.com/cilium/ebpf golang.org/x/arch |
+perf               |                            | golang.org/x/sys               |
+.                  | tables abi bpf encoder lower blind jit image cage interp machine maps helpers perf | github.com/cilium/ebpf golang.org/x/arch |
 bpftest            | .                          |                                | testing
 internal/kernel    | abi bpf                    | golang.org/x/sys               | unsafe
-internal/testprog  | tables abi bpf             |                                | testing
+internal/seccomp   |                            | golang.org/x/sys               | unsafe
+internal/profile   |                            |                                |
+internal/mixed     | abi                        |                                | pure
+internal/testprog  | tables abi bpf internal/mixed |                             | testing
 internal/oracle    | abi bpf tables jit internal/kernel |                        |
+internal/stages    | bpf encoder abi lower blind jit |                            |
+internal/golden    |                            | github.com/google/go-cmp       | testing
 internal/layering  |                            |                                |
 internal/generated |                            |                                |
-cmd/bpfjit         | . bpf jit blind internal/kernel internal/oracle | github.com/gopacket/gopacket/pcapgo |
+cmd/bpfjit         | . abi bpf jit blind image internal/kernel internal/oracle internal/mixed internal/stages | github.com/gopacket/gopacket/pcapgo |
 gen/...            | gen/... abi                | github.com/mmcloughlin/avo golang.org/x/tools golang.org/x/arch |
 bench/internal/cgocall |                        |                                | cgo
 bench/...          | * bench/...                | github.com/tetratelabs/wazero  |

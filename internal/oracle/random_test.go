@@ -2,20 +2,20 @@ package oracle
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"os"
 	"strconv"
 	"testing"
 	"time"
 
-	"github.com/bpfjit/bpfjit/abi"
+	"github.com/cilium/ebpf"
+
+	"github.com/bpfjit/bpfjit"
 	"github.com/bpfjit/bpfjit/bpf"
-	"github.com/bpfjit/bpfjit/cage"
 	"github.com/bpfjit/bpfjit/internal/kernel"
 	"github.com/bpfjit/bpfjit/internal/testprog"
-	"github.com/bpfjit/bpfjit/interp"
 	"github.com/bpfjit/bpfjit/jit"
+	"github.com/bpfjit/bpfjit/machine"
 	"github.com/bpfjit/bpfjit/tables"
 )
 
@@ -24,7 +24,7 @@ const EnvPrograms = "BPFJIT_PROGRAMS"
 
 // TestRandom compares random programs that the verifier accepts: the bytes of
 // each function, every displacement included, and what a run gives, R0 and
-// the packet, with the interpreter's result.
+// the packet, with both engines.
 //
 // BPFJIT_PROGRAMS sets the number, BPFJIT_SEED replays.
 func TestRandom(t *testing.T) {
@@ -43,9 +43,8 @@ func TestRandom(t *testing.T) {
 		n = min(n, 50)
 	}
 	seed := testprog.Seed(t)
-	guest := newGuest(t)
 	var source, translated testprog.Coverage
-	var accepted, functions, slots, size, maxPasses int
+	var accepted, folded, functions, slots, size, maxPasses int
 	passes, edges := map[int]int{}, map[int]int{}
 	start := time.Now()
 	for i := range uint64(n) {
@@ -63,6 +62,9 @@ func TestRandom(t *testing.T) {
 			continue
 		}
 		accepted++
+		if p.Folded {
+			folded++
+		}
 		slots += len(p.Insns)
 		source.Add(p.Insns)
 		funcs, err := loaded.Functions()
@@ -84,11 +86,11 @@ func TestRandom(t *testing.T) {
 				countEdges(edges, funcs[f].Insns, code)
 			}
 		}
-		compareRun(t, guest, loaded, p)
+		compareRun(t, loaded, p)
 		loaded.Close()
 	}
-	t.Logf("%d of %d programs accepted: %d functions, %d slots, %d bytes equal, in %v",
-		accepted, n, functions, slots, size, time.Since(start).Round(time.Millisecond))
+	t.Logf("%d of %d programs accepted, %d with all registers and the stack in the packet: %d functions, %d slots, %d bytes equal, in %v",
+		accepted, n, folded, functions, slots, size, time.Since(start).Round(time.Millisecond))
 	for np := 1; np <= maxPasses; np++ {
 		if passes[np] > 0 {
 			t.Logf("%5d functions took %d passes", passes[np], np)
@@ -98,7 +100,7 @@ func TestRandom(t *testing.T) {
 		t.Logf("%5d jumps over %d bytes", edges[d], d)
 	}
 	t.Logf("forms of the source programs:\n%s", source.Table(testprog.VerifiedForms()))
-	t.Logf("forms of the translated ones:\n%s", translated.Table(nil))
+	t.Logf("forms of the translated ones:\n%s", translated.Table(testprog.TranslatedForms()))
 	if accepted*10 < n*9 {
 		t.Errorf("the verifier accepted %d of %d programs only", accepted, n)
 	}
@@ -112,7 +114,6 @@ func TestRandom(t *testing.T) {
 // these have one.
 func TestRandomBlinded(t *testing.T) {
 	seed := testprog.Seed(t)
-	guest := newGuest(t)
 	kernel.WithHarden2(t, func() {
 		k, err := kernel.ReadConstants()
 		if err != nil {
@@ -138,7 +139,7 @@ func TestRandomBlinded(t *testing.T) {
 			if _, err := Compare(k, funcs); err != nil {
 				t.Errorf("%s: %v", p.Name, err)
 			}
-			compareRun(t, guest, loaded, p)
+			compareRun(t, loaded, p)
 			loaded.Close()
 		}
 		t.Logf("%d programs accepted, %d too dangerous to load", accepted, dangerous)
@@ -148,72 +149,55 @@ func TestRandomBlinded(t *testing.T) {
 	})
 }
 
-// guest runs programs with the interpreter.
-type guest struct {
-	inst *cage.Instance
-}
-
-func newGuest(t *testing.T) *guest {
-	inst, err := new(cage.Space).NewInstance(cage.Plain)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { inst.Close() })
-	return &guest{inst}
-}
-
-// run gives the program the context that the kernel would give it.
-func (g *guest) run(p testprog.Program) (r0 uint64, packet []byte, err error) {
-	prog, err := interp.Prepare(&bpf.Program{Insns: p.Insns})
-	if err != nil {
-		return 0, nil, err
-	}
-	defer g.inst.Reset(cage.WritesAll)
-	if err := g.inst.LoadMem(p.Packet); err != nil {
-		return 0, nil, err
-	}
-	at := 0 // of struct xdp_md: data, data_end
-	if p.Kind == testprog.SchedCLS {
-		at = 76 // of struct __sk_buff
-	}
-	ctx := make([]byte, at+8)
-	binary.LittleEndian.PutUint32(ctx[at:], abi.MemBase)
-	binary.LittleEndian.PutUint32(ctx[at+4:], uint32(abi.MemBase+len(p.Packet)))
-	if err := g.inst.LoadCtx(ctx); err != nil {
-		return 0, nil, err
-	}
-	res := prog.Run(g.inst, &interp.Config{R1: abi.CtxBase, Helper: func(uint32) abi.HelperFunc {
-		return func(abi.Env, uint64, uint64, uint64, uint64, uint64) (uint64, error) { return 1, nil }
-	}})
-	return res.R0, bytes.Clone(g.inst.Mem()), res.Cause()
-}
-
-// compareRun runs a program twice in the kernel and once in the interpreter,
-// on the same packet.
-func compareRun(t *testing.T, g *guest, loaded *kernel.Program, p testprog.Program) {
+// compareRun runs a program twice in the kernel and once in each engine, on the
+// same packet: R0, of which the kernel tells 32 bits, and the packet, into which
+// most programs fold all registers and the stack, must be the same.
+func compareRun(t *testing.T, loaded *kernel.Program, p testprog.Program) {
 	t.Helper()
-	r0, packet, err := g.run(p)
-	if err != nil {
-		t.Errorf("%s: %v", p.Name, err)
-		return
-	}
-	for range 2 {
-		got, err := loaded.Run(kernel.RunOptions{Data: p.Packet})
-		if err != nil {
+	var kernels [2]*kernel.Result
+	for i := range kernels {
+		var err error
+		if kernels[i], err = loaded.Run(kernel.RunOptions{Data: p.Packet}); err != nil {
 			t.Fatalf("%s: %v", p.Name, err)
 		}
-		if uint32(r0) != got.Return {
-			t.Errorf("%s: r0 is %#x, the kernel has %#x", p.Name, uint32(r0), got.Return)
+	}
+	engines := []bpfjit.Engine{bpfjit.EngineInterpreter}
+	if machine.Available() == nil {
+		engines = append(engines, bpfjit.EngineJIT)
+	}
+	for _, engine := range engines {
+		r0, packet, err := runHere(&p, engine)
+		if err != nil {
+			t.Errorf("%s: %v: %v", p.Name, engine, err)
+			continue
 		}
-		// A socket filter has no access to the packet; what comes back for
-		// it lacks the link header.
-		if p.Kind != testprog.SocketFilter && !bytes.Equal(packet, got.Data) {
-			t.Errorf("%s: the packet differs:\n%x, the kernel has\n%x", p.Name, packet, got.Data)
+		for _, want := range kernels {
+			if uint32(r0) != want.Return {
+				t.Errorf("%s: %v: R0 is %#x, the kernel has %#x", p.Name, engine, uint32(r0), want.Return)
+			}
+			// A socket filter has no access to the packet; what comes back for
+			// it lacks the link header.
+			if p.Kind != testprog.SocketFilter && !bytes.Equal(packet, want.Data) {
+				t.Errorf("%s: %v: the packet differs:\n%x, the kernel has\n%x", p.Name, engine, packet, want.Data)
+			}
+		}
+		if p.Folded && bytes.Equal(packet, p.Packet) {
+			t.Errorf("%s: the packet is as it was", p.Name)
 		}
 	}
-	if p.Folded && bytes.Equal(packet, p.Packet) {
-		t.Errorf("%s: the packet is as it was", p.Name)
+}
+
+// runHere runs a program in an engine of ours.
+func runHere(p *testprog.Program, engine bpfjit.Engine) (r0 uint64, packet []byte, err error) {
+	types := map[testprog.Kind]ebpf.ProgramType{
+		testprog.XDP: ebpf.XDP, testprog.SchedCLS: ebpf.SchedCLS, testprog.SocketFilter: ebpf.SocketFilter,
 	}
+	prog, err := bpfjit.CompileBytes(bpf.Encode(p.Insns), &bpfjit.Options{Engine: engine, Type: types[p.Kind], Budget: -1})
+	if err != nil {
+		return 0, nil, err
+	}
+	defer prog.Close()
+	return prog.RunPacket(p.Packet)
 }
 
 // countEdges counts the displacements of a function's jumps, in bytes.

@@ -3,8 +3,10 @@ package testprog
 import (
 	"fmt"
 	"math"
+	"testing"
 
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/bpf"
 )
 
 // Reg is a BPF register.
@@ -47,6 +49,16 @@ const (
 	inOff
 	inImm
 )
+
+// Parse reads a program in the notation of bpf.Parse.
+func Parse(t testing.TB, text string) *bpf.Program {
+	t.Helper()
+	insns, err := bpf.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &bpf.Program{Insns: insns}
+}
 
 // Assemble lays out the items and resolves the labels. It fails for a label
 // that is missing, is defined twice, or is too far away.

@@ -46,16 +46,23 @@ func (c *Coverage) Table(of []tables.Form) string {
 			s.WriteString("   ")
 		}
 	}
-	fmt.Fprintf(&s, "\n%d forms reached", n)
-	if of != nil {
-		fmt.Fprintf(&s, ", of %d wanted not reached: %v", len(of), c.Missing(of))
-	}
+	fmt.Fprintf(&s, "\n%d forms reached, of %d wanted not reached: %v", n, len(of), c.Missing(of))
 	return s.String()
 }
 
 // SourceForms returns the forms that a source program may have.
 func SourceForms() []tables.Form {
 	return formsWhere(func(*tables.FormInfo) bool { return true })
+}
+
+// TranslatedForms returns the forms that a translated program may have.
+func TranslatedForms() (forms []tables.Form) {
+	for f := tables.Form(1); f < tables.NumForms; f++ {
+		if tables.Forms[f].Translated == tables.Allowed {
+			forms = append(forms, f)
+		}
+	}
+	return forms
 }
 
 // VerifiedForms returns the forms that programs of Verified have: those of

@@ -130,6 +130,7 @@ const (
 	opMov64K = 0xb7
 	opMov64X = 0xbf
 	opMov32K = 0xb4
+	opMov32X = 0xbc
 	opXor64X = 0xaf
 	opXor32X = 0xac
 	opLdxW   = 0x61

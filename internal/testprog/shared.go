@@ -169,6 +169,19 @@ type GoldenRow struct {
 	ProgLens []int `json:"proglens"` // of each pass
 }
 
+// Equal reports whether code is what the kernel emitted, but for addresses.
+func (r *GoldenRow) Equal(code []byte) bool {
+	if len(code) != len(r.Jited) || len(code) != len(r.Mask) {
+		return false
+	}
+	for i, m := range r.Mask {
+		if (code[i]^r.Jited[i])&m != 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // Corpus reads the real programs. Like the readers below it skips or fails the
 // test as Shared does.
 func Corpus(t testing.TB) []CorpusRow {

@@ -383,6 +383,12 @@ func (f *vfunc) atomic() {
 		f.setScalar(0)
 	}
 	f.emit(build(form, base, src, off, 0))
+	if info.Imm.Value == AtomicCmpXch && abi.AccessSize(info.Op) == 4 && !f.v.free {
+		// RFC 9669 wants R0 zero-extended. The verifier of Linux 6.18 leaves
+		// that out where it believes that nobody reads the upper half, and is
+		// sometimes wrong. So it is extended here, or read at once.
+		f.emit(pick(f.r, insn(opMov32X, 0, 0, 0, 0), insn(opAdd64K, 0, 0, 0, 0)))
+	}
 }
 
 // helper emits a call of a helper. Its result depends on the machine, so it

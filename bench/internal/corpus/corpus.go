@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/mixed"
 )
 
 // Program is a program to compile.
@@ -101,7 +103,7 @@ func object(file string) ([]abi.Insn, error) {
 	if err != nil {
 		return nil, err
 	}
-	insns, err := Decode(append(code[:len(code):len(code)], functions...))
+	insns, err := bpf.Decode(append(code[:len(code):len(code)], functions...))
 	if err != nil {
 		return nil, err
 	}
@@ -128,35 +130,22 @@ func object(file string) ([]abi.Insn, error) {
 	return insns, nil
 }
 
-// Decode reads slots as they lie on the wire, little-endian.
-func Decode(code []byte) ([]abi.Insn, error) {
-	if len(code)%abi.InsnSize != 0 {
-		return nil, fmt.Errorf("%d bytes are no whole number of slots", len(code))
-	}
-	insns := make([]abi.Insn, len(code)/abi.InsnSize)
-	for i := range insns {
-		b := code[i*abi.InsnSize:]
-		insns[i] = abi.Insn{Op: b[0], Regs: b[1], Off: int16(binary.LittleEndian.Uint16(b[2:])), Imm: int32(binary.LittleEndian.Uint32(b[4:]))}
-	}
-	return insns, nil
-}
-
 // Shared returns the real programs of ../shared beside the repository. The
 // error wraps fs.ErrNotExist where they are missing. Programs with the packet
-// loads of classic BPF are left out and counted.
-func Shared() (programs []Program, left int, err error) {
+// loads of classic BPF, LD_ABS and LD_IND, are left out and named.
+func Shared() (programs []Program, left []string, err error) {
 	dir, err := root()
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	f, err := os.Open(filepath.Join(filepath.Dir(dir), "shared", "bench", "corpus.jsonl.gz"))
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	defer f.Close()
 	z, err := gzip.NewReader(f)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	lines := bufio.NewScanner(z)
 	lines.Buffer(nil, 16<<20)
@@ -166,18 +155,18 @@ func Shared() (programs []Program, left int, err error) {
 			Hex  string `json:"insns_hex"`
 		}
 		if err := json.Unmarshal(lines.Bytes(), &row); err != nil {
-			return nil, 0, err
+			return nil, nil, err
 		}
 		code, err := hex.DecodeString(row.Hex)
 		if err != nil {
-			return nil, 0, fmt.Errorf("%s: %w", row.Name, err)
+			return nil, nil, fmt.Errorf("%s: %w", row.Name, err)
 		}
-		insns, err := Decode(code)
+		insns, err := bpf.Decode(code)
 		if err != nil {
-			return nil, 0, fmt.Errorf("%s: %w", row.Name, err)
+			return nil, nil, fmt.Errorf("%s: %w", row.Name, err)
 		}
 		if packetLoads(insns) {
-			left++
+			left = append(left, row.Name)
 			continue
 		}
 		programs = append(programs, Program{row.Name, insns})
@@ -196,4 +185,15 @@ func packetLoads(insns []abi.Insn) bool {
 		}
 	}
 	return false
+}
+
+// Generated returns n programs of a number of slots each, with the opcode
+// frequencies of real programs.
+func Generated(n, slots int) []Program {
+	mix := mixed.Real()
+	programs := make([]Program, n)
+	for i := range programs {
+		programs[i] = Program{fmt.Sprintf("generated %d", i), mix.Program(uint64(i), slots)}
+	}
+	return programs
 }

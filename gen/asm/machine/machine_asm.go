@@ -4,6 +4,7 @@ package main
 
 import (
 	"log"
+	"math/bits"
 
 	"github.com/mmcloughlin/avo/attr"
 	. "github.com/mmcloughlin/avo/build"
@@ -103,6 +104,9 @@ func main() {
 	resume()
 	resumeAll()
 	helperStub()
+	helperExit()
+	nativeLookup()
+	nativeCPU()
 	sliceStub()
 	faultExit()
 	onFault()
@@ -232,7 +236,23 @@ func helperStub() {
 	TEXT("helperStub", flags, "func()")
 	Doc(
 		"helperStub is where generated code calls for a helper, its number in EAX. It",
-		"saves the arguments and what a function must keep.",
+		"goes on by the table Context.Native: to native code, or to helperExit. A number",
+		"beyond the table becomes the last one by a conditional move, so that no branch",
+		"can be predicted past its bound.",
+	)
+	MOVL(operand.U32(uint32(abi("NativeHelpers"))), reg.R10L)
+	CMPL(reg.EAX, reg.R10L)
+	CMOVLCS(reg.EAX, reg.R10L)
+	table := context(reg.R12, "OffNative")
+	table.Index, table.Scale = reg.R10, 8
+	jump(table)
+}
+
+func helperExit() {
+	TEXT("helperExit", flags, "func()")
+	Doc(
+		"helperExit leaves for a helper in Go, its number in EAX. It saves the arguments",
+		"and what a function must keep.",
 	)
 	MOVQ(reg.RAX, context(reg.R12, "OffHelper"))
 	saveCaller(reg.R10)
@@ -240,6 +260,73 @@ func helperStub() {
 		MOVQ(x86[r], saved(reg.R12, r))
 	}
 	exitToGo("ExitHelper")
+}
+
+// Native helpers are helpers that stay on the native stack. R10 and R11 are
+// free; whatever else they change they change behind the last jump to
+// helperExit, which takes the call over as if it had come there. They touch
+// nothing that could fault.
+
+// endNative is the end of a native helper, its result in RAX: R1 to R5 are 0
+// behind every call.
+func endNative() {
+	for _, r := range []int{rcx, rdx, rsi, rdi, r8} {
+		clearReg(r)
+	}
+	RET()
+}
+
+func nativeLookup() {
+	TEXT("nativeLookup", flags, "func()")
+	Doc(
+		"nativeLookup is map_lookup_elem for arrays, the map's handle in RDI and the",
+		"address of the key in RSI. What is no array, and a key outside of the BPF",
+		"stack, is left to Go.",
+		"",
+		"	handle = HandleBase + index * HandleStep",
+		"	value  = Base + key * Step, if key < Limit",
+	)
+	// Rotated, what is no multiple of HandleStep is large.
+	LEAQ(mem(reg.RDI, -abi("HandleBase")), reg.R11)
+	RORQ(operand.Imm(uint64(bits.TrailingZeros(uint(abi("HandleStep"))))), reg.R11)
+	CMPQ(reg.R11, context(reg.R12, "OffMaps"))
+	JAE(operand.LabelRef("exit"))
+	// Where that is mispredicted, nothing outside of the table may be read:
+	// all else that a program can make the processor read lies in its window.
+	ANDL(operand.U32(uint32(abi("NativeMaps")-1)), reg.R11L)
+	LEAL(mem(reg.RSI, -abi("StackBase")), reg.R10L)
+	CMPL(reg.R10L, operand.U32(uint32(abi("StackSize")-4)))
+	JA(operand.LabelRef("exit"))
+	key := mem(reg.R12, abi("StackBase"))
+	key.Index, key.Scale = reg.R10, 1
+	MOVL(key, reg.R10L)
+	SHLQ(operand.Imm(uint64(bits.TrailingZeros(uint(abi("ArraySize"))))), reg.R11)
+	field := func(name string) operand.Mem {
+		m := context(reg.R12, "OffArrays")
+		m.Disp += abi(name)
+		m.Index, m.Scale = reg.R11, 1
+		return m
+	}
+	CMPL(reg.R10L, field("OffLimit"))
+	JAE(operand.LabelRef("absent"))
+	IMULL(field("OffStep"), reg.R10L)
+	ADDL(field("OffBase"), reg.R10L)
+	MOVL(reg.R10L, reg.EAX)
+	endNative()
+	Label("absent")
+	CMPL(field("OffLimit"), operand.Imm(0))
+	JEQ(operand.LabelRef("exit"))
+	clearReg(rax)
+	endNative()
+	Label("exit")
+	jump(operand.LabelRef("·helperExit(SB)"))
+}
+
+func nativeCPU() {
+	TEXT("nativeCPU", flags, "func()")
+	Doc("nativeCPU is get_smp_processor_id.")
+	MOVQ(context(reg.R12, "OffCPU"), reg.RAX)
+	endNative()
 }
 
 func sliceStub() {
@@ -375,9 +462,9 @@ func onSample() {
 }
 
 func addresses() {
-	TEXT("addresses", flags, "func() (helper, slice, fault, sample uintptr)")
-	Doc("addresses returns where the stubs and the signal handlers are.")
-	for i, f := range []string{"helperStub", "sliceStub", "onFault", "onSample"} {
+	TEXT("addresses", flags, "func() (helper, slice, fault, sample, exit, lookup, cpu uintptr)")
+	Doc("addresses returns where the stubs, the signal handlers and the native helpers are.")
+	for i, f := range []string{"helperStub", "sliceStub", "onFault", "onSample", "helperExit", "nativeLookup", "nativeCPU"} {
 		LEAQ(symbol(f), reg.RAX)
 		Store(reg.RAX, ReturnIndex(i))
 	}

@@ -60,6 +60,7 @@ const (
 	kindCompiler  = 7
 	opCall        = 0x85
 	callSize      = 5
+	callOp        = 0xea
 	farAway       = 0x40000000
 	isPlain       = 0x80000000
 	markShift     = 3 // of encoder.MarkSize
@@ -203,7 +204,7 @@ func layOut() {
 	LEAL(Mem{Base: k, Disp: 1}, to.As32())
 	MOVL(to.As32(), Mem{Base: j, Disp: jumpRank})
 	MOVL(U32(0), Mem{Base: j, Disp: jumpVanish})
-	MOVL(U32(callSize), Mem{Base: j, Disp: jumpSize})
+	MOVL(U32(callSize|callOp<<8), Mem{Base: j, Disp: jumpSize})
 	MOVL(k.As32(), to.As32())
 	ORL(U32(isPlain), to.As32())
 	MOVQ(field(jobOthers), row)
