@@ -77,9 +77,10 @@ type quickWalk struct {
 // refusal says what a slot of a dialect must not have. Of each opcode it knows
 // one form, the one whose numbers that select are 0.
 //
-// A slot is in order if of these bits none is left:
+// A slot is in order if of these two words no bit is left:
 //
-//	in.Imm & imm[op] | (in.Off ^ flip[op]) & rest[op] & classes[row[op]+in.Regs]
+//	in.Imm & imm[op]
+//	(in.Off ^ flip[op]) & rest[op] & classes[row[op]+in.Regs]
 //
 // The lower half of the second word is about off, where flip has the bits that
 // must be 1. The upper half, of which flip sets all bits, is about classes of
@@ -125,11 +126,16 @@ const (
 	kindSecond   // its second half
 )
 
-// of returns the bits that are left.
-func (t *refusal) of(in *Insn) uint32 {
+// ofImm and ofRest return the bits that are left of the two words.
+func (t *refusal) ofImm(in *Insn) uint32 { return uint32(in.Imm) & t.imm[in.Op] }
+
+func (t *refusal) ofRest(in *Insn) uint32 {
 	op := in.Op
-	return uint32(in.Imm)&t.imm[op] | (uint32(uint16(in.Off))^t.flip[op])&t.rest[op]&t.classes[(t.row[op]+uint32(in.Regs))%uint32(len(t.classes))]
+	return (uint32(uint16(in.Off)) ^ t.flip[op]) & t.rest[op] & t.classes[(t.row[op]+uint32(in.Regs))%uint32(len(t.classes))]
 }
+
+// known reports whether a slot is in order, if on second look it is.
+func (t *refusal) known(in *Insn) bool { return t.ofImm(in) == 0 && t.ofRest(in) == always }
 
 // block checks the slots from start up to end.
 func (w *quickWalk) block(start, end int) bool {
@@ -138,7 +144,7 @@ func (w *quickWalk) block(start, end int) bool {
 	t := w.t
 	add := func(i int, in *Insn) {
 		list[uint8(n)] = uint8(i)
-		if t.of(in) != 0 {
+		if t.ofImm(in)|t.ofRest(in) != 0 {
 			n++
 		}
 	}
@@ -160,7 +166,7 @@ func (w *quickWalk) block(start, end int) bool {
 		if rest = rest[done:]; len(rest) == 0 {
 			return true
 		}
-		if i := start + int(rest[0]); t.of(&w.c.p.Insns[i]) == always || !w.odd(i) {
+		if i := start + int(rest[0]); t.known(&w.c.p.Insns[i]) || !w.odd(i) {
 			return false
 		}
 	}
@@ -173,8 +179,7 @@ func (w *quickWalk) fine(list []uint8, start int) int {
 		i := start + int(list[k])
 		in := &insns[i]
 		to := i + int(t.steps[in.Op]) + int(in.Off&t.jumps[in.Op])
-		// A constant may have the bit of always, too.
-		if t.of(in) != always || uint32(in.Imm)&t.imm[in.Op] != 0 || uint(to) >= uint(len(insns)) || t.kinds[insns[to].Op]&t.refuse[in.Op] != 0 {
+		if !t.known(in) || uint(to) >= uint(len(insns)) || t.kinds[insns[to].Op]&t.refuse[in.Op] != 0 {
 			return k
 		}
 	}

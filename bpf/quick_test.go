@@ -33,9 +33,17 @@ func TestQuickForms(t *testing.T) {
 	for f := tables.Form(1); f < tables.NumForms; f++ {
 		imms = append(imms, tables.Forms[f].Imm.Value)
 	}
+	for bit := range 32 { // whatever the quick half keeps in bits of its own
+		imms = append(imms, 1<<bit)
+	}
 	slices.Sort(imms)
 	imms = slices.Compact(imms)
 	regs := []uint8{0, 1, 4, abi.R10, abi.AX, 12}
+	for bit := range 16 {
+		offs = append(offs, 1<<bit)
+	}
+	slices.Sort(offs)
+	offs = slices.Compact(offs)
 	exit := bpf.Insn{Op: abi.OpExit}
 	p := &bpf.Program{}
 	try := func(in bpf.Insn) {
