@@ -34,8 +34,10 @@ type Result struct {
 
 // Rewrite sets r to p with its constants hidden. p is a source program as
 // lower.Lower left it, with all its functions, or one function of a
-// translated program; it must have passed bpf.Check, and is not changed. Time
-// goes with the number of slots. The memory that r has is used again.
+// translated program; it is not changed. A source program must have passed
+// bpf.Check. A translated one that wouldn't pass is refused, or becomes one that
+// wouldn't either, which jit.Compile sees. Time goes with the number of slots.
+// The memory that r has is used again.
 //
 // With R a new random number and AX the internal register:
 //
@@ -64,7 +66,7 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 	}
 	w := walks.Get().(*walk)
 	defer func() {
-		w.out, w.flags, w.origin, w.index = nil, nil, nil, nil
+		w.out, w.flags, w.origin, w.index, w.job = nil, nil, nil, nil, blockJob{}
 		walks.Put(w)
 	}()
 	if err := w.source.start(rand); err != nil {
@@ -108,8 +110,13 @@ type walk struct {
 	constants int
 	// jumps are the slots that may have a distance.
 	jumps []int32
-	// Of a block: the rule of each slot, the slots with a constant to hide,
-	// and those about which something else is to be done.
+	lists
+	job blockJob
+}
+
+// lists are of a block: the rule of each slot, the slots with a constant to
+// hide, and those about which something else is to be done.
+type lists struct {
 	rules         [block]uint8
 	hidden, other [block]uint8
 }
@@ -154,37 +161,37 @@ var (
 // stay as they are.
 func (w *walk) rewrite(p *bpf.Program, start, end int) error {
 	insns, flags := p.Insns[start:end], noFlags[:end-start]
-	if insns[0].Op == opSecond {
-		return unchecked(p, start)
-	}
 	if p.Flags != nil {
 		flags = p.Flags[start:end]
 	}
-	hidden, other := w.layOut(w.index[start:end+1], insns, flags)
-	numbers, err := w.source.take(len(hidden))
-	if err != nil {
-		return err
-	}
-	w.constants += len(hidden)
-
 	origin, from := counted[:end-start], int32(start)
 	if p.Origin != nil {
 		origin, from = p.Origin[start:end], 0
 	}
 	index := w.index[start : end+1]
-	w.copy(insns, flags, origin, from, index)
-	w.hide(insns, hidden, numbers, index)
+	hidden, other := w.layOut(insns, flags, origin, from, index)
+	numbers, err := w.source.take(len(hidden))
+	if err != nil {
+		return err
+	}
+	w.constants += len(hidden)
+	if w.hide(insns, hidden, numbers, index) != 0 {
+		return unchecked(p, start)
+	}
 	jumps := len(w.jumps)
 	w.jumps = slices.Grow(w.jumps, len(other)+1)[:jumps+len(other)+1]
 	for _, i := range other {
 		in := &insns[i]
 		switch w.rules[i] {
 		case upperHalf:
-			if int(i)+1 == len(insns) || insns[i+1].Op != opSecond {
+			if int(i)+1 == len(insns) || !halves(in, &insns[i+1]) {
 				return unchecked(p, start+int(i))
 			}
 			w.hidePair(in, &insns[i+1], int(index[i]))
 		case zero:
+			if in.Off != 0 {
+				return unchecked(p, start+int(i))
+			}
 			w.out[index[i]] = bpf.Insn{Op: xorReg, Regs: abi.Registers(in.Dst(), in.Dst())}
 		default:
 			w.jumps[jumps] = int32(start) + int32(i)
@@ -197,60 +204,58 @@ func (w *walk) rewrite(p *bpf.Program, start, end int) error {
 	return nil
 }
 
-// unchecked is the error about half a constant, with which no program passes
-// bpf.Check.
+// halves tells whether two slots are a 64-bit constant, whose reserved fields
+// are 0.
+func halves(lo, hi *bpf.Insn) bool { return lo.Off == 0 && *hi == bpf.Insn{Imm: hi.Imm} }
+
+// unchecked is the error about a slot that is no instruction, and would become
+// one.
 func unchecked(p *bpf.Program, slot int) error {
-	return &bpf.Error{Slot: slot, Insn: p.Insns[slot], Reason: "is half of a 64-bit constant, without the other"}
+	if err := bpf.Check(p, bpf.Translated); err != nil {
+		return err
+	}
+	return &bpf.Error{Slot: slot, Insn: p.Insns[slot], Reason: "BUG: is not well-formed"}
 }
 
-// layOut chooses the rule of each slot and fills in the index. It lists the
-// slots with a constant to hide, and those that are left for something else.
-func (w *walk) layOut(index []int32, insns []bpf.Insn, flags []bpf.Flag) (hidden, other []uint8) {
-	c, at, starts := w.choices, index[0], index[:len(insns)]
-	flags = flags[:len(insns)]
+// layOutGeneric chooses the rule of each slot and fills in the index, whose
+// first element is set. It lists the slots with a constant to hide, and those
+// that are left for something else.
+func (w *walk) layOutGeneric(insns []bpf.Insn, flags []bpf.Flag, index []int32) (hidden, other []uint8) {
+	c, at := w.choices, index[0]
 	h, o := 0, 0
 	for i := range insns {
 		in := &insns[i]
-		var isZero uint32
+		key := uint32(in.Op)
 		if in.Imm == 0 {
-			isZero = 1
+			key += zeroKey
 		}
-		key := (uint32(in.Op) | isZero<<8) % uint32(len(c.rule))
 		// The second half of a constant does as the first.
 		first := i - int(c.back[in.Op])
 		regs := uint32(insns[first].Regs)
-		n := c.rule[key] & c.usable[(c.row[key]+regs)%uint32(len(c.usable))] & (uint8(flags[first]&bpf.Inserted) - 1)
-		w.rules[uint8(i)] = n
-		w.hidden[uint8(h)] = uint8(i)
-		w.other[uint8(o)] = uint8(i)
+		n := c.rule[key] & c.usable[c.row[key]+regs] & (uint8(flags[first]&bpf.Inserted) - 1)
+		w.rules[i] = n
+		w.hidden[h], w.other[o] = uint8(i), uint8(i)
 		h += int(c.hides[n])
 		o += int(c.other[key])
-		starts[i] = at
+		index[i] = at
 		at += int32(c.slots[n])
 	}
 	index[len(insns)] = at
 	return w.hidden[:h], w.other[:o]
 }
 
-// copy puts every instruction where it is in the new program. Within rewrite
-// its loop would not have the registers that it needs.
-//
-//go:noinline
-func (w *walk) copy(insns []bpf.Insn, flags []bpf.Flag, origin []int32, from int32, index []int32) {
-	flags, origin, ends := flags[:len(insns)], origin[:len(insns)], index[1:][:len(insns)]
-	out := w.out
-	newFlags, newOrigin := w.flags[:len(out)], w.origin[:len(out)]
+// copyGeneric puts every instruction where it is in the new program.
+func (w *walk) copyGeneric(insns []bpf.Insn, flags []bpf.Flag, origin []int32, from int32, index []int32) {
 	for i := range insns {
-		at := ends[i] - 1
-		out[at] = insns[i]
-		newFlags[at] = flags[i]
-		newOrigin[at] = from + origin[i]
+		at := index[i+1] - 1
+		w.out[at], w.flags[at], w.origin[at] = insns[i], flags[i], from+origin[i]
 	}
 }
 
 // hide hides the constants of the listed slots, of each half of a 64-bit
-// constant as if the half stood for itself.
-func (w *walk) hide(insns []bpf.Insn, list []uint8, numbers []uint32, index []int32) {
+// constant as if the half stood for itself. It returns 0, unless there is an off
+// that is reserved and would be none in what the slot becomes.
+func (w *walk) hide(insns []bpf.Insn, list []uint8, numbers []uint32, index []int32) (reserved int16) {
 	numbers = numbers[:len(list)]
 	out := w.out
 	flags, origin := w.flags[:len(out)], w.origin[:len(out)]
@@ -262,10 +267,12 @@ func (w *walk) hide(insns []bpf.Insn, list []uint8, numbers []uint32, index []in
 		set(&out[at], uint64(t.mov)|r^uint64(uint32(insns[i].Imm))<<32)
 		set(&out[at+1], uint64(t.xor)|r)
 		o := &out[own]
+		reserved |= o.Off & t.reserved
 		o.Op, o.Regs, o.Imm = t.op, o.Regs&15|abi.AX<<4, 0
 		flags[at], flags[at+1] = bpf.Inserted, bpf.Inserted
 		origin[at], origin[at+1] = origin[own], origin[own]
 	}
+	return reserved
 }
 
 // hidePair hides a 64-bit constant. Its random numbers are where hide has

@@ -100,3 +100,37 @@ func restore(t *testing.T, p *bpf.Program, r *Result) (insns []bpf.Insn) {
 	}
 	return insns
 }
+
+// FuzzMalformed rewrites whatever bpf.Check refuses as a translated program. It
+// must be refused, or be refused by Check when it has been rewritten.
+func FuzzMalformed(f *testing.F) {
+	for _, text := range []string{
+		"r1 += 5\nif r1 == 7 goto +2\nr2 = 0x1122334455667788 ll\nexit",
+		"*(u32 *)(r10 - 4) = 7\nw1 = 0\ngotol +1\nr3 = 5\ngoto -3",
+	} {
+		insns, err := bpf.Parse(text)
+		if err != nil {
+			f.Fatal(err)
+		}
+		code := bpf.Encode(insns)
+		for i := range 8 * len(code) { // any bit may be wrong
+			bad := slices.Clone(code)
+			bad[i/8] ^= 1 << (i % 8)
+			f.Add(bad)
+		}
+	}
+	f.Fuzz(func(t *testing.T, code []byte) {
+		insns, err := bpf.Decode(code)
+		p := &bpf.Program{Insns: insns}
+		if err != nil || bpf.Check(p, bpf.Translated) == nil {
+			return
+		}
+		np, err := Rewrite(p, nil)
+		if err != nil {
+			return
+		}
+		if bpf.Check(np, bpf.Translated) == nil {
+			t.Errorf("%v\nis refused, but not what became of it:\n%v", p.Insns, np.Insns)
+		}
+	})
+}

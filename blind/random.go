@@ -11,9 +11,9 @@ import (
 // source deals out random numbers. It reads no more from its reader than are
 // taken.
 type source struct {
-	reader  io.Reader
+	reader  io.Reader // nil: own
 	own     *rand.ChaCha8
-	numbers [block]uint32
+	numbers [block]uint32 // an even number of them
 	bytes   [4 * block]byte
 }
 
@@ -31,12 +31,18 @@ func (s *source) start(r io.Reader) error {
 		}
 		s.own = rand.NewChaCha8(key)
 	}
-	s.reader = s.own
 	return nil
 }
 
 // take returns n numbers, at most a block. They are good up to the next call.
 func (s *source) take(n int) ([]uint32, error) {
+	if s.reader == nil {
+		for i := 0; i < n; i += 2 {
+			v := s.own.Uint64()
+			s.numbers[i], s.numbers[i+1] = uint32(v), uint32(v>>32)
+		}
+		return s.numbers[:n], nil
+	}
 	b := s.bytes[:4*n]
 	if _, err := io.ReadFull(s.reader, b); err != nil {
 		return nil, fmt.Errorf("blind: random numbers: %w", err)

@@ -16,6 +16,9 @@ import (
 type rule struct {
 	mov, xor uint32
 	own      uint32
+	// reserved has ones where off is 0 in the instruction, but may be something
+	// else in the one of opcode op: a move becomes one with a sign.
+	reserved int16
 	op       uint8
 }
 
@@ -45,8 +48,8 @@ var choices choiceTable
 type choiceTable struct {
 	rule [512]uint8
 	// usable has ones for register fields for which that holds, else 0, which
-	// is keep. Which ones, the row says: those that leave AX alone, and with
-	// ldimm64 those that are a constant to hide.
+	// is keep. Which ones, the row says: those that leave AX alone and have no
+	// src, which is reserved, and with ldimm64 those that are a constant to hide.
 	row    [512]uint32
 	usable [2 * 256]uint8
 	// other is 1 where something is to be done besides: a jump, a 64-bit
@@ -63,7 +66,10 @@ type choiceTable struct {
 	distance, distanceRegs [256]uint8
 }
 
-const constantRow = 256 // of choices.usable
+const (
+	constantRow = 256 // of choices.usable
+	zeroKey     = 256 // added to the key where imm is 0
+)
 
 // Opcodes that rewrites are made of.
 var (
@@ -76,8 +82,6 @@ var (
 	orReg  = tables.Forms[tables.FormAlu64OrX].Op
 	xorReg = tables.Forms[tables.FormAlu64XorX].Op
 )
-
-var opSecond = tables.Forms[tables.FormLdSecond].Op
 
 // The rules come from the blind column of gen/bpf.txt.
 func init() {
@@ -121,6 +125,9 @@ func init() {
 		case tables.BlindStore:
 			r.op = form.Op | abi.ClassSTX
 		}
+		if form.Blind == tables.BlindMov32 || form.Blind == tables.BlindMov64 {
+			r.reserved = -1
+		}
 		if c.rule[op] != keep {
 			continue // another form of the opcode had the same rule
 		}
@@ -149,7 +156,9 @@ func init() {
 		if in.Dst() == abi.AX || in.Src() == abi.AX {
 			continue
 		}
-		c.usable[regs] = 0xff
+		if in.Src() == 0 {
+			c.usable[regs] = 0xff
+		}
 		if f, _ := tables.FormOf(in.Op, in.Regs, 0, 0); tables.Forms[f].Blind == tables.BlindImm64 {
 			c.usable[constantRow+regs] = 0xff
 		}

@@ -21,9 +21,12 @@ import (
 // Slots without a distance may be listed, too. Time goes with their number.
 //
 // The error is an *Error about a slot of p, and wraps ErrRange if a distance
-// doesn't fit its field any more. np is of no use then.
+// doesn't fit its field any more. np is of no use then. Of a program that was
+// not checked, jumps are refused that lead to no instruction and might in np;
+// one to its end leads to the end again.
 func Mend(np, p *Program, index, slots []int32) error {
-	if n := len(p.Insns); len(index) != n+1 || index[0] != 0 || int(index[n]) != len(np.Insns) {
+	n := len(p.Insns)
+	if len(index) != n+1 || index[0] != 0 || int(index[n]) != len(np.Insns) {
 		return &Error{Slot: -1, Reason: fmt.Sprintf("mend: the index doesn't fit %d slots that became %d", n, len(np.Insns))}
 	}
 	m := mover{old: p, index: index}
@@ -34,11 +37,14 @@ func Mend(np, p *Program, index, slots []int32) error {
 		}
 		own := &np.Insns[at]
 		to := int(slot) + 1 + int(insn.Off)
-		if reaches[insn.Op] != reachOff || reaches[own.Op] != reachOff || uint(to) >= uint(len(index)) {
+		if reaches[insn.Op] != reachOff || reaches[own.Op] != reachOff || uint(to) > uint(n) {
 			if err := m.mendOther(np, int(slot)); err != nil {
 				return err
 			}
 			continue
+		}
+		if to < n && p.Insns[to].Op == 0 {
+			return nowhere(p, int(slot), to)
 		}
 		// What mover.mend does, in the usual case.
 		d := int(index[to]) - at - 1
@@ -54,8 +60,13 @@ func Mend(np, p *Program, index, slots []int32) error {
 func (m *mover) mendOther(np *Program, slot int) error {
 	insn, at := m.old.Insns[slot], int(m.index[slot+1])-1
 	own := &np.Insns[at]
-	if _, ok := Distance(insn); !ok {
+	d, form, ok := distance(insn)
+	if !ok {
 		return nil
+	}
+	old := m.old.Insns
+	if to := slot + 1 + int(d); !toFunction(form) && (uint(to) > uint(len(old)) || to < len(old) && old[to].Op == 0) {
+		return nowhere(m.old, slot, to)
 	}
 	if _, ok := Distance(*own); !ok {
 		return &Error{Slot: slot, Insn: insn, Reason: fmt.Sprintf("mend: %s has no distance any more", Text(*own))}
@@ -63,6 +74,12 @@ func (m *mover) mendOther(np *Program, slot int) error {
 	mended, err := m.mend(slot, *own, at)
 	*own = mended
 	return err
+}
+
+// nowhere is the error about a jump that leads to no instruction, but might in
+// the new program.
+func nowhere(p *Program, slot, to int) error {
+	return &Error{Slot: slot, Insn: p.Insns[slot], Reason: fmt.Sprintf("leads to slot %d, where no instruction is", to)}
 }
 
 // reach says where the instructions of an opcode keep a distance.

@@ -38,7 +38,8 @@ type Draft struct {
 	// Class has all class bits that any slot's registers have.
 	Class uint32
 
-	code    []byte
+	code []byte
+	//lint:ignore U1000 of the assembly
 	scratch *scratch
 }
 

@@ -16,4 +16,6 @@ func (d *Draft) join(code []byte, at int, gaps []Gap, ends []uint32) {
 }
 
 // scratch is for assembly.
+//
+//lint:ignore U1000 of the assembly
 type scratch struct{}

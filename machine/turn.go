@@ -43,12 +43,15 @@ import (
 type Turn struct {
 	owner  atomic.Pointer[owner] // the last one, maybe evicted; or nil
 	holder atomic.Uintptr        // the goroutine that has locked, or 0
-	last   uintptr               // the one that did so last
-	streak uint32                // how often in a row it did
+	//lint:ignore U1000 where there are owners
+	last uintptr // the one that did so last
+	//lint:ignore U1000 where there are owners
+	streak uint32 // how often in a row it did
 }
 
 // owner is a goroutine that owns, or has owned, a Turn.
 type owner struct {
+	//lint:ignore U1000 where there are owners
 	g    atomic.Uintptr // 0 when it is evicted
 	held atomic.Uint32  // whether it has the Turn
 }

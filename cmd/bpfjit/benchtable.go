@@ -17,7 +17,7 @@ func (r *benchReport) shown() []stages.Stage {
 	if r.Profile == "cage" {
 		return []stages.Stage{stages.Decode, stages.Check, stages.Lower, stages.Blind, stages.JIT}
 	}
-	return []stages.Stage{stages.Decode, stages.Check, stages.Blind, stages.Draft, stages.Jumps, stages.Join}
+	return []stages.Stage{stages.Decode, stages.Blind, stages.Draft, stages.Jumps, stages.Join}
 }
 
 // tables writes what was measured for people.

@@ -34,8 +34,7 @@ func (s Stage) String() string { return names[s] }
 
 // Options say which way a Compiler goes:
 //
-//	kernel   decode, jit.Compile, which checks by the way
-//	         decode, check as translated, blind, jit.Compile
+//	kernel   decode, [blind,] jit.Compile, which checks by the way
 //	cage     decode, check as source, lower, [blind,] jit.CompileCage
 type Options struct {
 	Cage  bool
@@ -46,11 +45,12 @@ type Options struct {
 // again.
 type Compiler struct {
 	Options
-	prog   bpf.Program
-	input  *bpf.Program // of the stage Blind
-	final  *bpf.Program // of the stage JIT
-	hidden blind.Result
-	code   jit.Code
+	prog    bpf.Program
+	input   *bpf.Program // of the stage Blind
+	final   *bpf.Program // of the stage JIT
+	lowered lower.Result
+	hidden  blind.Result
+	code    jit.Code
 }
 
 // Kernel is the profile of the kernel's code: Linux 6.18 with plain returns,
@@ -106,25 +106,20 @@ func (c *Compiler) compile(slots []byte) error {
 func (c *Compiler) Code() *jit.Code { return &c.code }
 
 func (c *Compiler) decode(slots []byte) (err error) {
-	c.prog.Insns, err = bpf.Decode(slots)
+	c.prog.Insns, err = bpf.AppendDecode(c.prog.Insns[:0], slots)
 	c.input, c.final = &c.prog, &c.prog
 	return err
 }
 
-// checks tells whether a program has to be checked before it is compiled.
-func (c *Compiler) checks() bool { return c.Cage || c.Blind }
+// checks tells whether a program has to be checked before it is compiled. For
+// the kernel profile jit.Compile checks, and blinding lets nothing pass.
+func (c *Compiler) checks() bool { return c.Cage }
 
-func (c *Compiler) check() error {
-	if c.Cage {
-		return bpf.Check(&c.prog, bpf.Source)
-	}
-	return bpf.Check(&c.prog, bpf.Translated)
-}
+func (c *Compiler) check() error { return bpf.Check(&c.prog, bpf.Source) }
 
-func (c *Compiler) lower() (err error) {
-	c.input, err = lower.Lower(&c.prog)
-	c.final = c.input
-	return err
+func (c *Compiler) lower() error {
+	c.input, c.final = &c.lowered.Program, &c.lowered.Program
+	return c.lowered.Lower(&c.prog)
 }
 
 func (c *Compiler) blind() error {
