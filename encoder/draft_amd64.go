@@ -118,15 +118,19 @@ func quick(r *tables.Row) quickRow {
 		}
 	}
 	// The registers and off are in the key; the opcode found it. Of imm the key
-	// knows in its class whether it is 0.
+	// knows in its class whether it is 0 or 1.
 	const low = 0xffffff00
 	q.mask |= r.Mask & low << tables.ClassBits
 	q.value |= r.Value & low << tables.ClassBits
 	rare := r.More > 0 || r.Kind == tables.None
 	if imm := r.Mask >> 32; imm != 0 {
-		q.mask |= tables.ClassImmZero
-		q.value |= tables.ClassImmZero
-		rare = rare || r.Value>>32 != 0
+		bit := uint64(tables.ClassImmZero)
+		if r.Value>>32 == 1 {
+			bit = tables.ClassImmOne
+		}
+		q.mask |= bit
+		q.value |= bit
+		rare = rare || r.Value>>32 > 1
 	}
 	if rare {
 		q.mask |= tables.ClassNever

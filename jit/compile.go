@@ -34,7 +34,8 @@ type compiler struct {
 
 	private  []abi.Insn // the instructions with R10 replaced, or fused
 	targets  []bool     // of jumps, by slot
-	fusable  []int32    // slots
+	fusable  []int32    // slots of moves
+	again    []int32    // slots of accesses whose address r11 has
 	prologue []byte
 	epilogue []byte
 	special  []byte

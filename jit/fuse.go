@@ -31,9 +31,11 @@ const (
 var nothing = abi.Insn{Op: opMoveX}
 
 // fuse replaces the function's instructions by a copy with moves and additions
-// fused, if there are any to be fused.
+// fused, and with accesses marked whose address r11 has already; see again.go.
+// If there is nothing of that, nothing is copied.
 func (c *compiler) fuse() {
-	if !c.findFusable() {
+	c.survey()
+	if len(c.fusable)+len(c.again) == 0 {
 		return
 	}
 	insns := append(c.private[:0], c.insns...)
@@ -42,27 +44,50 @@ func (c *compiler) fuse() {
 	for _, i := range c.fusable {
 		c.fuseAt(int(i))
 	}
+	for _, i := range c.again {
+		markAgain(&insns[i])
+	}
 }
 
-// findFusable lists the moves that an addition to the same register follows,
-// and marks the targets of jumps. It reports whether there are such moves.
-func (c *compiler) findFusable() bool {
-	c.fusable = c.fusable[:0]
+// survey lists the moves that an addition to the same register follows, and
+// the accesses whose address r11 has already. It marks the targets of jumps.
+func (c *compiler) survey() {
 	n := len(c.insns)
+	c.fusable = slices.Grow(c.fusable[:0], n)[:n]
+	c.again = slices.Grow(c.again[:0], n)[:n]
 	c.targets = slices.Grow(c.targets[:0], n+2)[:n+2]
 	clear(c.targets)
-	targets := c.targets
+	targets, fusable, again := c.targets, c.fusable, c.again
+	numFusable, numAgain := 0, 0
 	before, dst := uint8(0), uint8(0)
+	held := uint8(nothingHeld) // the register that r11 has the lower half of
 	for i := range c.insns {
 		in := &c.insns[i]
-		what := fusing[in.Op]
-		if before&(what/(isAdd/isMove)) != 0 && (in.Regs^dst)&15 == 0 {
-			c.fusable = append(c.fusable, int32(i-1))
+		what := &opcodes[in.Op]
+		if before&what.add != 0 && (in.Regs^dst)&15 == 0 {
+			fusable[numFusable] = int32(i - 1)
+			numFusable++
 		}
-		before, dst = what&(isMove|isMove32), in.Regs
+		before, dst = what.move, in.Regs
+
+		// Jumps back lead to a CHARGE, which forgets; those ahead are marked.
+		if targets[i] {
+			held = nothingHeld
+		}
+		if base := in.Regs >> (what.base & 7) & 15; what.base != noBase && base != abi.R10 {
+			again[numAgain] = int32(i)
+			if base == held {
+				numAgain++
+			}
+			held = base
+		}
+		if what.forgets || what.writes && in.Regs&15 == held {
+			held = nothingHeld
+		}
+
 		// What is no jump has its target behind the function's end.
 		to := n + 1
-		if what&isJump != 0 {
+		if what.jumps {
 			to = i + 1 + int(in.Off)
 		}
 		if in.Op == abi.OpGotol {
@@ -70,34 +95,8 @@ func (c *compiler) findFusable() bool {
 		}
 		targets[to] = true
 	}
-	return len(c.fusable) > 0
+	c.fusable, c.again = fusable[:numFusable], again[:numAgain]
 }
-
-// What an opcode is to findFusable.
-const (
-	isMove = 1 << iota
-	isMove32
-	isAdd
-	isAdd32
-	isJump
-)
-
-// fusing says what each opcode is.
-var fusing = func() (t [256]uint8) {
-	for op := range t {
-		switch class := uint8(op) & abi.ClassMask; class {
-		case abi.ClassJMP, abi.ClassJMP32:
-			t[op] = isJump
-		}
-	}
-	for _, op := range []uint8{abi.OpCall, abi.OpCallx, abi.OpExit, abi.OpCharge, abi.OpGotol} {
-		t[op] = 0
-	}
-	t[opMoveX], t[opMoveX-narrow] = isMove, isMove32
-	t[opAddK], t[opAddK-narrow] = isAdd, isAdd32
-	t[opAddX], t[opAddX-narrow] = isAdd, isAdd32
-	return t
-}()
 
 // fuseAt fuses the move of a slot with what follows, if that is possible.
 func (c *compiler) fuseAt(i int) {

@@ -189,6 +189,21 @@ const (
 	FormStxProbe32H                  // stx.probe32.h
 	FormStxProbe32W                  // stx.probe32.w
 	FormStxProbe32Dw                 // stx.probe32.dw
+	FormLdxAgainB                    // ldx.again.b
+	FormLdxAgainH                    // ldx.again.h
+	FormLdxAgainW                    // ldx.again.w
+	FormLdxAgainDw                   // ldx.again.dw
+	FormLdxAgainSb                   // ldx.again.sb
+	FormLdxAgainSh                   // ldx.again.sh
+	FormLdxAgainSw                   // ldx.again.sw
+	FormStAgainB                     // st.again.b
+	FormStAgainH                     // st.again.h
+	FormStAgainW                     // st.again.w
+	FormStAgainDw                    // st.again.dw
+	FormStxAgainB                    // stx.again.b
+	FormStxAgainH                    // stx.again.h
+	FormStxAgainW                    // stx.again.w
+	FormStxAgainDw                   // stx.again.dw
 	FormAtomic32Add                  // atomic32.add
 	FormAtomic32Or                   // atomic32.or
 	FormAtomic32And                  // atomic32.and
@@ -392,13 +407,13 @@ var Forms = [NumForms]FormInfo{
 	FormLdIndB:           {Name: "ld.ind.b", Op: 0x50, Src: Operand{Use: UseRead}, Imm: Operand{Use: UseConstant}, Group: "packet", Source: Later, Text: "r0 = *(u8 *)skb[{src} + {imm}]"},
 	FormLdIndH:           {Name: "ld.ind.h", Op: 0x48, Src: Operand{Use: UseRead}, Imm: Operand{Use: UseConstant}, Group: "packet", Source: Later, Text: "r0 = *(u16 *)skb[{src} + {imm}]"},
 	FormLdIndW:           {Name: "ld.ind.w", Op: 0x40, Src: Operand{Use: UseRead}, Imm: Operand{Use: UseConstant}, Group: "packet", Source: Later, Text: "r0 = *(u32 *)skb[{src} + {imm}]"},
-	FormLdxMemB:          {Name: "ldx.mem.b", Op: 0x71, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "{dst} = *(u8 *)({src}{off})"},
-	FormLdxMemH:          {Name: "ldx.mem.h", Op: 0x69, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "{dst} = *(u16 *)({src}{off})"},
-	FormLdxMemW:          {Name: "ldx.mem.w", Op: 0x61, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "{dst} = *(u32 *)({src}{off})"},
-	FormLdxMemDw:         {Name: "ldx.mem.dw", Op: 0x79, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Group: "base64", Source: Allowed, Translated: Allowed, Text: "{dst} = *(u64 *)({src}{off})"},
-	FormLdxMemsxB:        {Name: "ldx.memsx.b", Op: 0x91, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "{dst} = *(s8 *)({src}{off})"},
-	FormLdxMemsxH:        {Name: "ldx.memsx.h", Op: 0x89, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "{dst} = *(s16 *)({src}{off})"},
-	FormLdxMemsxW:        {Name: "ldx.memsx.w", Op: 0x81, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "{dst} = *(s32 *)({src}{off})"},
+	FormLdxMemB:          {Name: "ldx.mem.b", Op: 0x71, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseNumber}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "{dst} = *(u8 *)({src}{off})"},
+	FormLdxMemH:          {Name: "ldx.mem.h", Op: 0x69, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseNumber}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "{dst} = *(u16 *)({src}{off})"},
+	FormLdxMemW:          {Name: "ldx.mem.w", Op: 0x61, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseNumber}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "{dst} = *(u32 *)({src}{off})"},
+	FormLdxMemDw:         {Name: "ldx.mem.dw", Op: 0x79, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseNumber}, Group: "base64", Source: Allowed, Translated: Allowed, Text: "{dst} = *(u64 *)({src}{off})"},
+	FormLdxMemsxB:        {Name: "ldx.memsx.b", Op: 0x91, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseNumber}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "{dst} = *(s8 *)({src}{off})"},
+	FormLdxMemsxH:        {Name: "ldx.memsx.h", Op: 0x89, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseNumber}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "{dst} = *(s16 *)({src}{off})"},
+	FormLdxMemsxW:        {Name: "ldx.memsx.w", Op: 0x81, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseNumber}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "{dst} = *(s32 *)({src}{off})"},
 	FormLdxProbeB:        {Name: "ldx.probe.b", Op: 0x31, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Translated: Allowed, Text: "{dst} = *(u8 *)({src}{off}) probe"},
 	FormLdxProbeH:        {Name: "ldx.probe.h", Op: 0x29, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Translated: Allowed, Text: "{dst} = *(u16 *)({src}{off}) probe"},
 	FormLdxProbeW:        {Name: "ldx.probe.w", Op: 0x21, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Translated: Allowed, Text: "{dst} = *(u32 *)({src}{off}) probe"},
@@ -413,23 +428,38 @@ var Forms = [NumForms]FormInfo{
 	FormLdxProbe32sxB:    {Name: "ldx.probe32sx.b", Op: 0xd1, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Translated: Allowed, Text: "{dst} = *(s8 *)({src}{off}) arena"},
 	FormLdxProbe32sxH:    {Name: "ldx.probe32sx.h", Op: 0xc9, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Translated: Allowed, Text: "{dst} = *(s16 *)({src}{off}) arena"},
 	FormLdxProbe32sxW:    {Name: "ldx.probe32sx.w", Op: 0xc1, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Translated: Allowed, Text: "{dst} = *(s32 *)({src}{off}) arena"},
-	FormStMemB:           {Name: "st.mem.b", Op: 0x72, Dst: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseConstant}, Group: "base32", Source: Allowed, Translated: Allowed, Blind: BlindStore, Text: "*(u8 *)({dst}{off}) = {imm}"},
-	FormStMemH:           {Name: "st.mem.h", Op: 0x6a, Dst: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseConstant}, Group: "base32", Source: Allowed, Translated: Allowed, Blind: BlindStore, Text: "*(u16 *)({dst}{off}) = {imm}"},
-	FormStMemW:           {Name: "st.mem.w", Op: 0x62, Dst: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseConstant}, Group: "base32", Source: Allowed, Translated: Allowed, Blind: BlindStore, Text: "*(u32 *)({dst}{off}) = {imm}"},
-	FormStMemDw:          {Name: "st.mem.dw", Op: 0x7a, Dst: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseConstant}, Group: "base64", Source: Allowed, Translated: Allowed, Blind: BlindStore, Text: "*(u64 *)({dst}{off}) = {imm}"},
+	FormStMemB:           {Name: "st.mem.b", Op: 0x72, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseNumber}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseConstant}, Group: "base32", Source: Allowed, Translated: Allowed, Blind: BlindStore, Text: "*(u8 *)({dst}{off}) = {imm}"},
+	FormStMemH:           {Name: "st.mem.h", Op: 0x6a, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseNumber}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseConstant}, Group: "base32", Source: Allowed, Translated: Allowed, Blind: BlindStore, Text: "*(u16 *)({dst}{off}) = {imm}"},
+	FormStMemW:           {Name: "st.mem.w", Op: 0x62, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseNumber}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseConstant}, Group: "base32", Source: Allowed, Translated: Allowed, Blind: BlindStore, Text: "*(u32 *)({dst}{off}) = {imm}"},
+	FormStMemDw:          {Name: "st.mem.dw", Op: 0x7a, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseNumber}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseConstant}, Group: "base64", Source: Allowed, Translated: Allowed, Blind: BlindStore, Text: "*(u64 *)({dst}{off}) = {imm}"},
 	FormStProbe32B:       {Name: "st.probe32.b", Op: 0xb2, Dst: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseConstant}, Translated: Allowed, Blind: BlindStore, Text: "*(u8 *)({dst}{off}) = {imm} arena"},
 	FormStProbe32H:       {Name: "st.probe32.h", Op: 0xaa, Dst: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseConstant}, Translated: Allowed, Blind: BlindStore, Text: "*(u16 *)({dst}{off}) = {imm} arena"},
 	FormStProbe32W:       {Name: "st.probe32.w", Op: 0xa2, Dst: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseConstant}, Translated: Allowed, Blind: BlindStore, Text: "*(u32 *)({dst}{off}) = {imm} arena"},
 	FormStProbe32Dw:      {Name: "st.probe32.dw", Op: 0xba, Dst: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseConstant}, Translated: Allowed, Blind: BlindStore, Text: "*(u64 *)({dst}{off}) = {imm} arena"},
 	FormNospec:           {Name: "nospec", Op: 0xc2, Translated: Allowed, Text: "nospec"},
-	FormStxMemB:          {Name: "stx.mem.b", Op: 0x73, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "*(u8 *)({dst}{off}) = {src}"},
-	FormStxMemH:          {Name: "stx.mem.h", Op: 0x6b, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "*(u16 *)({dst}{off}) = {src}"},
-	FormStxMemW:          {Name: "stx.mem.w", Op: 0x63, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "*(u32 *)({dst}{off}) = {src}"},
-	FormStxMemDw:         {Name: "stx.mem.dw", Op: 0x7b, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Group: "base64", Source: Allowed, Translated: Allowed, Text: "*(u64 *)({dst}{off}) = {src}"},
+	FormStxMemB:          {Name: "stx.mem.b", Op: 0x73, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseNumber}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "*(u8 *)({dst}{off}) = {src}"},
+	FormStxMemH:          {Name: "stx.mem.h", Op: 0x6b, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseNumber}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "*(u16 *)({dst}{off}) = {src}"},
+	FormStxMemW:          {Name: "stx.mem.w", Op: 0x63, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseNumber}, Group: "base32", Source: Allowed, Translated: Allowed, Text: "*(u32 *)({dst}{off}) = {src}"},
+	FormStxMemDw:         {Name: "stx.mem.dw", Op: 0x7b, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseNumber}, Group: "base64", Source: Allowed, Translated: Allowed, Text: "*(u64 *)({dst}{off}) = {src}"},
 	FormStxProbe32B:      {Name: "stx.probe32.b", Op: 0xb3, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Translated: Allowed, Text: "*(u8 *)({dst}{off}) = {src} arena"},
 	FormStxProbe32H:      {Name: "stx.probe32.h", Op: 0xab, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Translated: Allowed, Text: "*(u16 *)({dst}{off}) = {src} arena"},
 	FormStxProbe32W:      {Name: "stx.probe32.w", Op: 0xa3, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Translated: Allowed, Text: "*(u32 *)({dst}{off}) = {src} arena"},
 	FormStxProbe32Dw:     {Name: "stx.probe32.dw", Op: 0xbb, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Translated: Allowed, Text: "*(u64 *)({dst}{off}) = {src} arena"},
+	FormLdxAgainB:        {Name: "ldx.again.b", Op: 0x71, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{UseNumber, 1}, Text: "{dst} = *(u8 *)({src}{off}) again"},
+	FormLdxAgainH:        {Name: "ldx.again.h", Op: 0x69, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{UseNumber, 1}, Text: "{dst} = *(u16 *)({src}{off}) again"},
+	FormLdxAgainW:        {Name: "ldx.again.w", Op: 0x61, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{UseNumber, 1}, Text: "{dst} = *(u32 *)({src}{off}) again"},
+	FormLdxAgainDw:       {Name: "ldx.again.dw", Op: 0x79, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{UseNumber, 1}, Text: "{dst} = *(u64 *)({src}{off}) again"},
+	FormLdxAgainSb:       {Name: "ldx.again.sb", Op: 0x91, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{UseNumber, 1}, Text: "{dst} = *(s8 *)({src}{off}) again"},
+	FormLdxAgainSh:       {Name: "ldx.again.sh", Op: 0x89, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{UseNumber, 1}, Text: "{dst} = *(s16 *)({src}{off}) again"},
+	FormLdxAgainSw:       {Name: "ldx.again.sw", Op: 0x81, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Imm: Operand{UseNumber, 1}, Text: "{dst} = *(s32 *)({src}{off}) again"},
+	FormStAgainB:         {Name: "st.again.b", Op: 0x72, Dst: Operand{Use: UseAddress}, Src: Operand{UseNumber, 1}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseConstant}, Text: "*(u8 *)({dst}{off}) = {imm} again"},
+	FormStAgainH:         {Name: "st.again.h", Op: 0x6a, Dst: Operand{Use: UseAddress}, Src: Operand{UseNumber, 1}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseConstant}, Text: "*(u16 *)({dst}{off}) = {imm} again"},
+	FormStAgainW:         {Name: "st.again.w", Op: 0x62, Dst: Operand{Use: UseAddress}, Src: Operand{UseNumber, 1}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseConstant}, Text: "*(u32 *)({dst}{off}) = {imm} again"},
+	FormStAgainDw:        {Name: "st.again.dw", Op: 0x7a, Dst: Operand{Use: UseAddress}, Src: Operand{UseNumber, 1}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseConstant}, Text: "*(u64 *)({dst}{off}) = {imm} again"},
+	FormStxAgainB:        {Name: "stx.again.b", Op: 0x73, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Imm: Operand{UseNumber, 1}, Text: "*(u8 *)({dst}{off}) = {src} again"},
+	FormStxAgainH:        {Name: "stx.again.h", Op: 0x6b, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Imm: Operand{UseNumber, 1}, Text: "*(u16 *)({dst}{off}) = {src} again"},
+	FormStxAgainW:        {Name: "stx.again.w", Op: 0x63, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Imm: Operand{UseNumber, 1}, Text: "*(u32 *)({dst}{off}) = {src} again"},
+	FormStxAgainDw:       {Name: "stx.again.dw", Op: 0x7b, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Imm: Operand{UseNumber, 1}, Text: "*(u64 *)({dst}{off}) = {src} again"},
 	FormAtomic32Add:      {Name: "atomic32.add", Op: 0xc3, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Imm: Operand{Use: UseNumber}, Group: "atomic32", Source: Allowed, Translated: Allowed, Text: "lock *(u32 *)({dst}{off}) += {wsrc}"},
 	FormAtomic32Or:       {Name: "atomic32.or", Op: 0xc3, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Imm: Operand{UseNumber, 64}, Group: "atomic32", Source: Allowed, Translated: Allowed, Text: "lock *(u32 *)({dst}{off}) |= {wsrc}"},
 	FormAtomic32And:      {Name: "atomic32.and", Op: 0xc3, Dst: Operand{Use: UseAddress}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseDisplacement}, Imm: Operand{UseNumber, 80}, Group: "atomic32", Source: Allowed, Translated: Allowed, Text: "lock *(u32 *)({dst}{off}) &= {wsrc}"},
@@ -545,106 +575,106 @@ var Selectors = [256]Selector{
 	0x5d: {Base: 70},
 	0x5e: {Base: 71},
 	0x5f: {Base: 72},
-	0x61: {Base: 73},
-	0x62: {Base: 74},
-	0x63: {Base: 75},
-	0x64: {Base: 76},
-	0x65: {Base: 77},
-	0x66: {Base: 78},
-	0x67: {Base: 79},
-	0x69: {Base: 80},
-	0x6a: {Base: 81},
-	0x6b: {Base: 82},
-	0x6c: {Base: 83},
-	0x6d: {Base: 84},
-	0x6e: {Base: 85},
-	0x6f: {Base: 86},
-	0x71: {Base: 87},
-	0x72: {Base: 88},
-	0x73: {Base: 89},
-	0x74: {Base: 90},
-	0x75: {Base: 91},
-	0x76: {Base: 92},
-	0x77: {Base: 93},
-	0x79: {Base: 94},
-	0x7a: {Base: 95},
-	0x7b: {Base: 96},
-	0x7c: {Base: 97},
-	0x7d: {Base: 98},
-	0x7e: {Base: 99},
-	0x7f: {Base: 100},
-	0x81: {Base: 101},
-	0x84: {Base: 102},
-	0x85: {Base: 103, Shift: 12, Mask: 0x0, LowShift: 12, Low: 0x3},
-	0x87: {Base: 107},
-	0x89: {Base: 108},
-	0x8d: {Base: 109},
-	0x91: {Base: 110},
-	0x94: {Base: 111, Shift: 16, Mask: 0x0, LowShift: 16, Low: 0x1},
-	0x95: {Base: 113},
-	0x97: {Base: 114, Shift: 16, Mask: 0x0, LowShift: 16, Low: 0x1},
-	0x9c: {Base: 116, Shift: 16, Mask: 0x0, LowShift: 16, Low: 0x1},
-	0x9f: {Base: 118, Shift: 16, Mask: 0x0, LowShift: 16, Low: 0x1},
-	0xa1: {Base: 120},
-	0xa2: {Base: 121},
-	0xa3: {Base: 122},
-	0xa4: {Base: 123},
-	0xa5: {Base: 124},
-	0xa6: {Base: 125},
-	0xa7: {Base: 126},
-	0xa9: {Base: 127},
-	0xaa: {Base: 128},
-	0xab: {Base: 129},
-	0xac: {Base: 130},
-	0xad: {Base: 131},
-	0xae: {Base: 132},
-	0xaf: {Base: 133},
-	0xb1: {Base: 134},
-	0xb2: {Base: 135},
-	0xb3: {Base: 136},
-	0xb4: {Base: 137},
-	0xb5: {Base: 138},
-	0xb6: {Base: 139},
-	0xb7: {Base: 140},
-	0xb9: {Base: 141},
-	0xba: {Base: 142},
-	0xbb: {Base: 143},
-	0xbc: {Base: 144, Shift: 18, Mask: 0x6, LowShift: 16, Low: 0x0},
-	0xbd: {Base: 151},
-	0xbe: {Base: 152},
-	0xbf: {Base: 153, Shift: 18, Mask: 0xe, LowShift: 16, Low: 0x1},
-	0xc1: {Base: 169},
-	0xc2: {Base: 170},
-	0xc3: {Base: 171, Shift: 35, Mask: 0x2e, LowShift: 32, Low: 0x1},
-	0xc4: {Base: 219},
-	0xc5: {Base: 220},
-	0xc6: {Base: 221},
-	0xc7: {Base: 222},
-	0xc9: {Base: 223},
-	0xcb: {Base: 224, Shift: 35, Mask: 0x2, LowShift: 32, Low: 0x0},
-	0xcc: {Base: 227},
-	0xcd: {Base: 228},
-	0xce: {Base: 229},
-	0xcf: {Base: 230},
-	0xd1: {Base: 231},
-	0xd3: {Base: 232, Shift: 35, Mask: 0x2, LowShift: 32, Low: 0x0},
-	0xd4: {Base: 235, Shift: 35, Mask: 0x6, LowShift: 32, Low: 0x0},
-	0xd5: {Base: 242},
-	0xd6: {Base: 243},
-	0xd7: {Base: 244, Shift: 35, Mask: 0x6, LowShift: 32, Low: 0x0},
-	0xdb: {Base: 251, Shift: 35, Mask: 0x2e, LowShift: 32, Low: 0x1},
-	0xdc: {Base: 299, Shift: 35, Mask: 0x6, LowShift: 32, Low: 0x0},
-	0xdd: {Base: 306},
-	0xde: {Base: 307},
-	0xe3: {Base: 308, Shift: 35, Mask: 0x2e, LowShift: 32, Low: 0x1},
-	0xe4: {Base: 356},
-	0xe5: {Base: 357},
-	0xe7: {Base: 358},
-	0xeb: {Base: 359, Shift: 35, Mask: 0x2, LowShift: 32, Low: 0x0},
-	0xf3: {Base: 362, Shift: 35, Mask: 0x2, LowShift: 32, Low: 0x0},
-	0xf5: {Base: 365},
-	0xf6: {Base: 366},
-	0xfb: {Base: 367, Shift: 35, Mask: 0x2e, LowShift: 32, Low: 0x1},
+	0x61: {Base: 73, Shift: 32, Mask: 0x0, LowShift: 32, Low: 0x1},
+	0x62: {Base: 75, Shift: 12, Mask: 0x0, LowShift: 12, Low: 0x1},
+	0x63: {Base: 77, Shift: 32, Mask: 0x0, LowShift: 32, Low: 0x1},
+	0x64: {Base: 79},
+	0x65: {Base: 80},
+	0x66: {Base: 81},
+	0x67: {Base: 82},
+	0x69: {Base: 83, Shift: 32, Mask: 0x0, LowShift: 32, Low: 0x1},
+	0x6a: {Base: 85, Shift: 12, Mask: 0x0, LowShift: 12, Low: 0x1},
+	0x6b: {Base: 87, Shift: 32, Mask: 0x0, LowShift: 32, Low: 0x1},
+	0x6c: {Base: 89},
+	0x6d: {Base: 90},
+	0x6e: {Base: 91},
+	0x6f: {Base: 92},
+	0x71: {Base: 93, Shift: 32, Mask: 0x0, LowShift: 32, Low: 0x1},
+	0x72: {Base: 95, Shift: 12, Mask: 0x0, LowShift: 12, Low: 0x1},
+	0x73: {Base: 97, Shift: 32, Mask: 0x0, LowShift: 32, Low: 0x1},
+	0x74: {Base: 99},
+	0x75: {Base: 100},
+	0x76: {Base: 101},
+	0x77: {Base: 102},
+	0x79: {Base: 103, Shift: 32, Mask: 0x0, LowShift: 32, Low: 0x1},
+	0x7a: {Base: 105, Shift: 12, Mask: 0x0, LowShift: 12, Low: 0x1},
+	0x7b: {Base: 107, Shift: 32, Mask: 0x0, LowShift: 32, Low: 0x1},
+	0x7c: {Base: 109},
+	0x7d: {Base: 110},
+	0x7e: {Base: 111},
+	0x7f: {Base: 112},
+	0x81: {Base: 113, Shift: 32, Mask: 0x0, LowShift: 32, Low: 0x1},
+	0x84: {Base: 115},
+	0x85: {Base: 116, Shift: 12, Mask: 0x0, LowShift: 12, Low: 0x3},
+	0x87: {Base: 120},
+	0x89: {Base: 121, Shift: 32, Mask: 0x0, LowShift: 32, Low: 0x1},
+	0x8d: {Base: 123},
+	0x91: {Base: 124, Shift: 32, Mask: 0x0, LowShift: 32, Low: 0x1},
+	0x94: {Base: 126, Shift: 16, Mask: 0x0, LowShift: 16, Low: 0x1},
+	0x95: {Base: 128},
+	0x97: {Base: 129, Shift: 16, Mask: 0x0, LowShift: 16, Low: 0x1},
+	0x9c: {Base: 131, Shift: 16, Mask: 0x0, LowShift: 16, Low: 0x1},
+	0x9f: {Base: 133, Shift: 16, Mask: 0x0, LowShift: 16, Low: 0x1},
+	0xa1: {Base: 135},
+	0xa2: {Base: 136},
+	0xa3: {Base: 137},
+	0xa4: {Base: 138},
+	0xa5: {Base: 139},
+	0xa6: {Base: 140},
+	0xa7: {Base: 141},
+	0xa9: {Base: 142},
+	0xaa: {Base: 143},
+	0xab: {Base: 144},
+	0xac: {Base: 145},
+	0xad: {Base: 146},
+	0xae: {Base: 147},
+	0xaf: {Base: 148},
+	0xb1: {Base: 149},
+	0xb2: {Base: 150},
+	0xb3: {Base: 151},
+	0xb4: {Base: 152},
+	0xb5: {Base: 153},
+	0xb6: {Base: 154},
+	0xb7: {Base: 155},
+	0xb9: {Base: 156},
+	0xba: {Base: 157},
+	0xbb: {Base: 158},
+	0xbc: {Base: 159, Shift: 18, Mask: 0x6, LowShift: 16, Low: 0x0},
+	0xbd: {Base: 166},
+	0xbe: {Base: 167},
+	0xbf: {Base: 168, Shift: 18, Mask: 0xe, LowShift: 16, Low: 0x1},
+	0xc1: {Base: 184},
+	0xc2: {Base: 185},
+	0xc3: {Base: 186, Shift: 35, Mask: 0x2e, LowShift: 32, Low: 0x1},
+	0xc4: {Base: 234},
+	0xc5: {Base: 235},
+	0xc6: {Base: 236},
+	0xc7: {Base: 237},
+	0xc9: {Base: 238},
+	0xcb: {Base: 239, Shift: 35, Mask: 0x2, LowShift: 32, Low: 0x0},
+	0xcc: {Base: 242},
+	0xcd: {Base: 243},
+	0xce: {Base: 244},
+	0xcf: {Base: 245},
+	0xd1: {Base: 246},
+	0xd3: {Base: 247, Shift: 35, Mask: 0x2, LowShift: 32, Low: 0x0},
+	0xd4: {Base: 250, Shift: 35, Mask: 0x6, LowShift: 32, Low: 0x0},
+	0xd5: {Base: 257},
+	0xd6: {Base: 258},
+	0xd7: {Base: 259, Shift: 35, Mask: 0x6, LowShift: 32, Low: 0x0},
+	0xdb: {Base: 266, Shift: 35, Mask: 0x2e, LowShift: 32, Low: 0x1},
+	0xdc: {Base: 314, Shift: 35, Mask: 0x6, LowShift: 32, Low: 0x0},
+	0xdd: {Base: 321},
+	0xde: {Base: 322},
+	0xe3: {Base: 323, Shift: 35, Mask: 0x2e, LowShift: 32, Low: 0x1},
+	0xe4: {Base: 371},
+	0xe5: {Base: 372},
+	0xe7: {Base: 373},
+	0xeb: {Base: 374, Shift: 35, Mask: 0x2, LowShift: 32, Low: 0x0},
+	0xf3: {Base: 377, Shift: 35, Mask: 0x2, LowShift: 32, Low: 0x0},
+	0xf5: {Base: 380},
+	0xf6: {Base: 381},
+	0xfb: {Base: 382, Shift: 35, Mask: 0x2e, LowShift: 32, Low: 0x1},
 }
 
 // FormIndex holds, from each selector's Base on, the form of each key.
@@ -688,128 +718,128 @@ var FormIndex = [...]Form{
 	47: FormJmpJgeX,                   // 3d
 	48: FormJmp32JgeX,                 // 3e
 	49: FormAlu64DivX, FormAlu64SdivX, // 3f
-	51:  FormLdIndW,                                         // 40
-	52:  FormLdxProbesxW,                                    // 41
-	53:  FormAlu32OrK,                                       // 44
-	54:  FormJmpJsetK,                                       // 45
-	55:  FormJmp32JsetK,                                     // 46
-	56:  FormAlu64OrK,                                       // 47
-	57:  FormLdIndH,                                         // 48
-	58:  FormLdxProbesxH,                                    // 49
-	59:  FormAlu32OrX,                                       // 4c
-	60:  FormJmpJsetX,                                       // 4d
-	61:  FormJmp32JsetX,                                     // 4e
-	62:  FormAlu64OrX,                                       // 4f
-	63:  FormLdIndB,                                         // 50
-	64:  FormLdxProbesxB,                                    // 51
-	65:  FormAlu32AndK,                                      // 54
-	66:  FormJmpJneK,                                        // 55
-	67:  FormJmp32JneK,                                      // 56
-	68:  FormAlu64AndK,                                      // 57
-	69:  FormAlu32AndX,                                      // 5c
-	70:  FormJmpJneX,                                        // 5d
-	71:  FormJmp32JneX,                                      // 5e
-	72:  FormAlu64AndX,                                      // 5f
-	73:  FormLdxMemW,                                        // 61
-	74:  FormStMemW,                                         // 62
-	75:  FormStxMemW,                                        // 63
-	76:  FormAlu32LshK,                                      // 64
-	77:  FormJmpJsgtK,                                       // 65
-	78:  FormJmp32JsgtK,                                     // 66
-	79:  FormAlu64LshK,                                      // 67
-	80:  FormLdxMemH,                                        // 69
-	81:  FormStMemH,                                         // 6a
-	82:  FormStxMemH,                                        // 6b
-	83:  FormAlu32LshX,                                      // 6c
-	84:  FormJmpJsgtX,                                       // 6d
-	85:  FormJmp32JsgtX,                                     // 6e
-	86:  FormAlu64LshX,                                      // 6f
-	87:  FormLdxMemB,                                        // 71
-	88:  FormStMemB,                                         // 72
-	89:  FormStxMemB,                                        // 73
-	90:  FormAlu32RshK,                                      // 74
-	91:  FormJmpJsgeK,                                       // 75
-	92:  FormJmp32JsgeK,                                     // 76
-	93:  FormAlu64RshK,                                      // 77
-	94:  FormLdxMemDw,                                       // 79
-	95:  FormStMemDw,                                        // 7a
-	96:  FormStxMemDw,                                       // 7b
-	97:  FormAlu32RshX,                                      // 7c
-	98:  FormJmpJsgeX,                                       // 7d
-	99:  FormJmp32JsgeX,                                     // 7e
-	100: FormAlu64RshX,                                      // 7f
-	101: FormLdxMemsxW,                                      // 81
-	102: FormAlu32Neg,                                       // 84
-	103: FormJmpCall, FormJmpCallLocal, FormJmpCallKfunc, 0, // 85
-	107: FormAlu64Neg,                  // 87
-	108: FormLdxMemsxH,                 // 89
-	109: FormJmpCallx,                  // 8d
-	110: FormLdxMemsxB,                 // 91
-	111: FormAlu32ModK, FormAlu32SmodK, // 94
-	113: FormJmpExit,                   // 95
-	114: FormAlu64ModK, FormAlu64SmodK, // 97
-	116: FormAlu32ModX, FormAlu32SmodX, // 9c
-	118: FormAlu64ModX, FormAlu64SmodX, // 9f
-	120: FormLdxProbe32W,                                              // a1
-	121: FormStProbe32W,                                               // a2
-	122: FormStxProbe32W,                                              // a3
-	123: FormAlu32XorK,                                                // a4
-	124: FormJmpJltK,                                                  // a5
-	125: FormJmp32JltK,                                                // a6
-	126: FormAlu64XorK,                                                // a7
-	127: FormLdxProbe32H,                                              // a9
-	128: FormStProbe32H,                                               // aa
-	129: FormStxProbe32H,                                              // ab
-	130: FormAlu32XorX,                                                // ac
-	131: FormJmpJltX,                                                  // ad
-	132: FormJmp32JltX,                                                // ae
-	133: FormAlu64XorX,                                                // af
-	134: FormLdxProbe32B,                                              // b1
-	135: FormStProbe32B,                                               // b2
-	136: FormStxProbe32B,                                              // b3
-	137: FormAlu32MovK,                                                // b4
-	138: FormJmpJleK,                                                  // b5
-	139: FormJmp32JleK,                                                // b6
-	140: FormAlu64MovK,                                                // b7
-	141: FormLdxProbe32Dw,                                             // b9
-	142: FormStProbe32Dw,                                              // ba
-	143: FormStxProbe32Dw,                                             // bb
-	144: FormAlu32MovX, 0, FormAlu32Movsx8, 0, FormAlu32Movsx16, 0, 0, // bc
-	151: FormJmpJleX,                                                                                                                          // bd
-	152: FormJmp32JleX,                                                                                                                        // be
-	153: FormAlu64MovX, FormAlu64CastUser, FormAlu64Movsx8, 0, FormAlu64Movsx16, 0, 0, 0, FormAlu64Movsx32, 0, 0, 0, 0, 0, 0, FormAlu64Percpu, // bf
-	169: FormLdxProbe32sxW,                                                                                                                                                                                                                                                                                                                        // c1
-	170: FormNospec,                                                                                                                                                                                                                                                                                                                               // c2
-	171: FormAtomic32Add, FormAtomic32FetchAdd, 0, 0, FormAtomic32Xor, FormAtomic32FetchXor, 0, 0, FormAtomic32Or, FormAtomic32FetchOr, FormAtomic32And, FormAtomic32FetchAnd, 0, FormAtomic32Xchg, 0, FormAtomic32Cmpxchg, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, FormLoadAcqW, 0, FormStoreRelW, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // c3
-	219: FormAlu32ArshK,                 // c4
-	220: FormJmpJsltK,                   // c5
-	221: FormJmp32JsltK,                 // c6
-	222: FormAlu64ArshK,                 // c7
-	223: FormLdxProbe32sxH,              // c9
-	224: FormLoadAcqH, 0, FormStoreRelH, // cb
-	227: FormAlu32ArshX,                 // cc
-	228: FormJmpJsltX,                   // cd
-	229: FormJmp32JsltX,                 // ce
-	230: FormAlu64ArshX,                 // cf
-	231: FormLdxProbe32sxB,              // d1
-	232: FormLoadAcqB, 0, FormStoreRelB, // d3
-	235: FormEndLe64, 0, FormEndLe16, 0, FormEndLe32, 0, 0, // d4
-	242: FormJmpJsleK,                                            // d5
-	243: FormJmp32JsleK,                                          // d6
-	244: FormEndSwap64, 0, FormEndSwap16, 0, FormEndSwap32, 0, 0, // d7
-	251: FormAtomic64Add, FormAtomic64FetchAdd, 0, 0, FormAtomic64Xor, FormAtomic64FetchXor, 0, 0, FormAtomic64Or, FormAtomic64FetchOr, FormAtomic64And, FormAtomic64FetchAnd, 0, FormAtomic64Xchg, 0, FormAtomic64Cmpxchg, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, FormLoadAcqDw, 0, FormStoreRelDw, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // db
-	299: FormEndBe64, 0, FormEndBe16, 0, FormEndBe32, 0, 0, // dc
-	306: FormJmpJsleX,                                                                                                                                                                                                                                                                        // dd
-	307: FormJmp32JsleX,                                                                                                                                                                                                                                                                      // de
-	308: FormArena32Add, FormArena32FetchAdd, 0, 0, FormArena32Xor, 0, 0, 0, FormArena32Or, 0, FormArena32And, 0, 0, FormArena32Xchg, 0, FormArena32Cmpxchg, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, FormArenaLoadAcqW, 0, FormArenaStoreRelW, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // e3
-	356: FormAlu32Lea,                             // e4
-	357: FormJmpMayGoto,                           // e5
-	358: FormAlu64Lea,                             // e7
-	359: FormArenaLoadAcqH, 0, FormArenaStoreRelH, // eb
-	362: FormArenaLoadAcqB, 0, FormArenaStoreRelB, // f3
-	365: FormJmpTailCall,                                                                                                                                                                                                                                                                       // f5
-	366: FormJmpCharge,                                                                                                                                                                                                                                                                         // f6
-	367: FormArena64Add, FormArena64FetchAdd, 0, 0, FormArena64Xor, 0, 0, 0, FormArena64Or, 0, FormArena64And, 0, 0, FormArena64Xchg, 0, FormArena64Cmpxchg, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, FormArenaLoadAcqDw, 0, FormArenaStoreRelDw, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // fb
+	51: FormLdIndW,                 // 40
+	52: FormLdxProbesxW,            // 41
+	53: FormAlu32OrK,               // 44
+	54: FormJmpJsetK,               // 45
+	55: FormJmp32JsetK,             // 46
+	56: FormAlu64OrK,               // 47
+	57: FormLdIndH,                 // 48
+	58: FormLdxProbesxH,            // 49
+	59: FormAlu32OrX,               // 4c
+	60: FormJmpJsetX,               // 4d
+	61: FormJmp32JsetX,             // 4e
+	62: FormAlu64OrX,               // 4f
+	63: FormLdIndB,                 // 50
+	64: FormLdxProbesxB,            // 51
+	65: FormAlu32AndK,              // 54
+	66: FormJmpJneK,                // 55
+	67: FormJmp32JneK,              // 56
+	68: FormAlu64AndK,              // 57
+	69: FormAlu32AndX,              // 5c
+	70: FormJmpJneX,                // 5d
+	71: FormJmp32JneX,              // 5e
+	72: FormAlu64AndX,              // 5f
+	73: FormLdxMemW, FormLdxAgainW, // 61
+	75: FormStMemW, FormStAgainW, // 62
+	77: FormStxMemW, FormStxAgainW, // 63
+	79: FormAlu32LshK,              // 64
+	80: FormJmpJsgtK,               // 65
+	81: FormJmp32JsgtK,             // 66
+	82: FormAlu64LshK,              // 67
+	83: FormLdxMemH, FormLdxAgainH, // 69
+	85: FormStMemH, FormStAgainH, // 6a
+	87: FormStxMemH, FormStxAgainH, // 6b
+	89: FormAlu32LshX,              // 6c
+	90: FormJmpJsgtX,               // 6d
+	91: FormJmp32JsgtX,             // 6e
+	92: FormAlu64LshX,              // 6f
+	93: FormLdxMemB, FormLdxAgainB, // 71
+	95: FormStMemB, FormStAgainB, // 72
+	97: FormStxMemB, FormStxAgainB, // 73
+	99:  FormAlu32RshK,                // 74
+	100: FormJmpJsgeK,                 // 75
+	101: FormJmp32JsgeK,               // 76
+	102: FormAlu64RshK,                // 77
+	103: FormLdxMemDw, FormLdxAgainDw, // 79
+	105: FormStMemDw, FormStAgainDw, // 7a
+	107: FormStxMemDw, FormStxAgainDw, // 7b
+	109: FormAlu32RshX,                 // 7c
+	110: FormJmpJsgeX,                  // 7d
+	111: FormJmp32JsgeX,                // 7e
+	112: FormAlu64RshX,                 // 7f
+	113: FormLdxMemsxW, FormLdxAgainSw, // 81
+	115: FormAlu32Neg,                                       // 84
+	116: FormJmpCall, FormJmpCallLocal, FormJmpCallKfunc, 0, // 85
+	120: FormAlu64Neg,                  // 87
+	121: FormLdxMemsxH, FormLdxAgainSh, // 89
+	123: FormJmpCallx,                  // 8d
+	124: FormLdxMemsxB, FormLdxAgainSb, // 91
+	126: FormAlu32ModK, FormAlu32SmodK, // 94
+	128: FormJmpExit,                   // 95
+	129: FormAlu64ModK, FormAlu64SmodK, // 97
+	131: FormAlu32ModX, FormAlu32SmodX, // 9c
+	133: FormAlu64ModX, FormAlu64SmodX, // 9f
+	135: FormLdxProbe32W,                                              // a1
+	136: FormStProbe32W,                                               // a2
+	137: FormStxProbe32W,                                              // a3
+	138: FormAlu32XorK,                                                // a4
+	139: FormJmpJltK,                                                  // a5
+	140: FormJmp32JltK,                                                // a6
+	141: FormAlu64XorK,                                                // a7
+	142: FormLdxProbe32H,                                              // a9
+	143: FormStProbe32H,                                               // aa
+	144: FormStxProbe32H,                                              // ab
+	145: FormAlu32XorX,                                                // ac
+	146: FormJmpJltX,                                                  // ad
+	147: FormJmp32JltX,                                                // ae
+	148: FormAlu64XorX,                                                // af
+	149: FormLdxProbe32B,                                              // b1
+	150: FormStProbe32B,                                               // b2
+	151: FormStxProbe32B,                                              // b3
+	152: FormAlu32MovK,                                                // b4
+	153: FormJmpJleK,                                                  // b5
+	154: FormJmp32JleK,                                                // b6
+	155: FormAlu64MovK,                                                // b7
+	156: FormLdxProbe32Dw,                                             // b9
+	157: FormStProbe32Dw,                                              // ba
+	158: FormStxProbe32Dw,                                             // bb
+	159: FormAlu32MovX, 0, FormAlu32Movsx8, 0, FormAlu32Movsx16, 0, 0, // bc
+	166: FormJmpJleX,                                                                                                                          // bd
+	167: FormJmp32JleX,                                                                                                                        // be
+	168: FormAlu64MovX, FormAlu64CastUser, FormAlu64Movsx8, 0, FormAlu64Movsx16, 0, 0, 0, FormAlu64Movsx32, 0, 0, 0, 0, 0, 0, FormAlu64Percpu, // bf
+	184: FormLdxProbe32sxW,                                                                                                                                                                                                                                                                                                                        // c1
+	185: FormNospec,                                                                                                                                                                                                                                                                                                                               // c2
+	186: FormAtomic32Add, FormAtomic32FetchAdd, 0, 0, FormAtomic32Xor, FormAtomic32FetchXor, 0, 0, FormAtomic32Or, FormAtomic32FetchOr, FormAtomic32And, FormAtomic32FetchAnd, 0, FormAtomic32Xchg, 0, FormAtomic32Cmpxchg, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, FormLoadAcqW, 0, FormStoreRelW, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // c3
+	234: FormAlu32ArshK,                 // c4
+	235: FormJmpJsltK,                   // c5
+	236: FormJmp32JsltK,                 // c6
+	237: FormAlu64ArshK,                 // c7
+	238: FormLdxProbe32sxH,              // c9
+	239: FormLoadAcqH, 0, FormStoreRelH, // cb
+	242: FormAlu32ArshX,                 // cc
+	243: FormJmpJsltX,                   // cd
+	244: FormJmp32JsltX,                 // ce
+	245: FormAlu64ArshX,                 // cf
+	246: FormLdxProbe32sxB,              // d1
+	247: FormLoadAcqB, 0, FormStoreRelB, // d3
+	250: FormEndLe64, 0, FormEndLe16, 0, FormEndLe32, 0, 0, // d4
+	257: FormJmpJsleK,                                            // d5
+	258: FormJmp32JsleK,                                          // d6
+	259: FormEndSwap64, 0, FormEndSwap16, 0, FormEndSwap32, 0, 0, // d7
+	266: FormAtomic64Add, FormAtomic64FetchAdd, 0, 0, FormAtomic64Xor, FormAtomic64FetchXor, 0, 0, FormAtomic64Or, FormAtomic64FetchOr, FormAtomic64And, FormAtomic64FetchAnd, 0, FormAtomic64Xchg, 0, FormAtomic64Cmpxchg, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, FormLoadAcqDw, 0, FormStoreRelDw, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // db
+	314: FormEndBe64, 0, FormEndBe16, 0, FormEndBe32, 0, 0, // dc
+	321: FormJmpJsleX,                                                                                                                                                                                                                                                                        // dd
+	322: FormJmp32JsleX,                                                                                                                                                                                                                                                                      // de
+	323: FormArena32Add, FormArena32FetchAdd, 0, 0, FormArena32Xor, 0, 0, 0, FormArena32Or, 0, FormArena32And, 0, 0, FormArena32Xchg, 0, FormArena32Cmpxchg, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, FormArenaLoadAcqW, 0, FormArenaStoreRelW, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // e3
+	371: FormAlu32Lea,                             // e4
+	372: FormJmpMayGoto,                           // e5
+	373: FormAlu64Lea,                             // e7
+	374: FormArenaLoadAcqH, 0, FormArenaStoreRelH, // eb
+	377: FormArenaLoadAcqB, 0, FormArenaStoreRelB, // f3
+	380: FormJmpTailCall,                                                                                                                                                                                                                                                                       // f5
+	381: FormJmpCharge,                                                                                                                                                                                                                                                                         // f6
+	382: FormArena64Add, FormArena64FetchAdd, 0, 0, FormArena64Xor, 0, 0, 0, FormArena64Or, 0, FormArena64And, 0, 0, FormArena64Xchg, 0, FormArena64Cmpxchg, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, FormArenaLoadAcqDw, 0, FormArenaStoreRelDw, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // fb
 }
 
 // Matches verifies forms.
@@ -998,6 +1028,21 @@ var Matches = [NumForms]Match{
 	FormStxProbe32H:      {Mask: 0xffffffff000000ff, Value: 0xab},
 	FormStxProbe32W:      {Mask: 0xffffffff000000ff, Value: 0xa3},
 	FormStxProbe32Dw:     {Mask: 0xffffffff000000ff, Value: 0xbb},
+	FormLdxAgainB:        {Mask: 0xffffffff000000ff, Value: 0x100000071},
+	FormLdxAgainH:        {Mask: 0xffffffff000000ff, Value: 0x100000069},
+	FormLdxAgainW:        {Mask: 0xffffffff000000ff, Value: 0x100000061},
+	FormLdxAgainDw:       {Mask: 0xffffffff000000ff, Value: 0x100000079},
+	FormLdxAgainSb:       {Mask: 0xffffffff000000ff, Value: 0x100000091},
+	FormLdxAgainSh:       {Mask: 0xffffffff000000ff, Value: 0x100000089},
+	FormLdxAgainSw:       {Mask: 0xffffffff000000ff, Value: 0x100000081},
+	FormStAgainB:         {Mask: 0x000000000000f0ff, Value: 0x1072},
+	FormStAgainH:         {Mask: 0x000000000000f0ff, Value: 0x106a},
+	FormStAgainW:         {Mask: 0x000000000000f0ff, Value: 0x1062},
+	FormStAgainDw:        {Mask: 0x000000000000f0ff, Value: 0x107a},
+	FormStxAgainB:        {Mask: 0xffffffff000000ff, Value: 0x100000073},
+	FormStxAgainH:        {Mask: 0xffffffff000000ff, Value: 0x10000006b},
+	FormStxAgainW:        {Mask: 0xffffffff000000ff, Value: 0x100000063},
+	FormStxAgainDw:       {Mask: 0xffffffff000000ff, Value: 0x10000007b},
 	FormAtomic32Add:      {Mask: 0xffffffff000000ff, Value: 0xc3},
 	FormAtomic32Or:       {Mask: 0xffffffff000000ff, Value: 0x40000000c3},
 	FormAtomic32And:      {Mask: 0xffffffff000000ff, Value: 0x50000000c3},

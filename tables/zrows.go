@@ -51,7 +51,7 @@ var Bits = [688]uint64{
 }
 
 // Steps are the x86 instructions of all rows.
-var Steps = [1985]Step{
+var Steps = [2030]Step{
 	{Head: 0xc083, Dst: 16, Disp: 2, Imm: 2, Len: 3},                         // add dst.d, imm
 	{Head: 0x5, Disp: 1, Imm: 1, Len: 5},                                     // add eax, imm
 	{Head: 0xc081, Dst: 16, Disp: 2, Imm: 2, Len: 6},                         // add dst.d, imm
@@ -1361,66 +1361,105 @@ var Steps = [1985]Step{
 	{Head: 0x1c848b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11},   // mov r11d, src.d; mov dst.d, dword ptr [r12+r11+off]
 	{Head: 0x25448b42, Dst: 64, Disp: 4, Imm: 5, Len: 5},                     // mov dst.d, dword ptr [rbp+r12+off]
 	{Head: 0x25848b42, Dst: 64, Disp: 4, Imm: 8, Len: 8},                     // mov dst.d, dword ptr [rbp+r12+off]
+	{Head: 0x1c048b43, Dst: 64, Disp: 4, Imm: 4, Len: 4},                     // mov dst.d, dword ptr [r12+r11]
+	{Head: 0x1c448b43, Dst: 64, Disp: 4, Imm: 5, Len: 5},                     // mov dst.d, dword ptr [r12+r11+off]
+	{Head: 0x1c848b43, Dst: 64, Disp: 4, Imm: 8, Len: 8},                     // mov dst.d, dword ptr [r12+r11+off]
 	{Head: 0x1c04c743c38941, Dst: 64, Disp: 7, Imm: 7, Len: 11},              // mov r11d, dst.d; mov dword ptr [r12+r11], imm
 	{Head: 0x1c44c743c38941, Dst: 64, Disp: 7, Imm: 8, Len: 12},              // mov r11d, dst.d; mov dword ptr [r12+r11+off], imm
 	{Head: 0x1c84c743c38941, Dst: 64, Disp: 7, Imm: 11, Len: 15},             // mov r11d, dst.d; mov dword ptr [r12+r11+off], imm
 	{Head: 0x2544c742, Disp: 4, Imm: 5, Len: 9},                              // mov dword ptr [rbp+r12+off], imm
 	{Head: 0x2584c742, Disp: 4, Imm: 8, Len: 12},                             // mov dword ptr [rbp+r12+off], imm
+	{Head: 0x1c04c743, Disp: 4, Imm: 4, Len: 8},                              // mov dword ptr [r12+r11], imm
+	{Head: 0x1c44c743, Disp: 4, Imm: 5, Len: 9},                              // mov dword ptr [r12+r11+off], imm
+	{Head: 0x1c84c743, Disp: 4, Imm: 8, Len: 12},                             // mov dword ptr [r12+r11+off], imm
 	{Head: 0x1c048943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7},     // mov r11d, dst.d; mov dword ptr [r12+r11], src.d
 	{Head: 0x1c448943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8},     // mov r11d, dst.d; mov dword ptr [r12+r11+off], src.d
 	{Head: 0x1c848943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11},   // mov r11d, dst.d; mov dword ptr [r12+r11+off], src.d
 	{Head: 0x25448942, Src: 64, Disp: 4, Imm: 5, Len: 5},                     // mov dword ptr [rbp+r12+off], src.d
 	{Head: 0x25848942, Src: 64, Disp: 4, Imm: 8, Len: 8},                     // mov dword ptr [rbp+r12+off], src.d
+	{Head: 0x1c048943, Src: 64, Disp: 4, Imm: 4, Len: 4},                     // mov dword ptr [r12+r11], src.d
+	{Head: 0x1c448943, Src: 64, Disp: 4, Imm: 5, Len: 5},                     // mov dword ptr [r12+r11+off], src.d
+	{Head: 0x1c848943, Src: 64, Disp: 4, Imm: 8, Len: 8},                     // mov dword ptr [r12+r11+off], src.d
 	{Head: 0x1c04b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8},   // mov r11d, src.d; movzx dst, word ptr [r12+r11]
 	{Head: 0x1c44b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9},   // mov r11d, src.d; movzx dst, word ptr [r12+r11+off]
 	{Head: 0x1c84b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, // mov r11d, src.d; movzx dst, word ptr [r12+r11+off]
 	{Head: 0x2544b70f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6},                  // movzx dst, word ptr [rbp+r12+off]
 	{Head: 0x2584b70f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9},                  // movzx dst, word ptr [rbp+r12+off]
+	{Head: 0x1c04b70f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5},                  // movzx dst, word ptr [r12+r11]
+	{Head: 0x1c44b70f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6},                  // movzx dst, word ptr [r12+r11+off]
+	{Head: 0x1c84b70f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9},                  // movzx dst, word ptr [r12+r11+off]
 	{Head: 0x1c04c74366c38941, Dst: 64, Disp: 8, Imm: 8, Len: 10},            // mov r11d, dst.d; mov word ptr [r12+r11], imm
 	{Head: 0x1c44c74366c38941, Dst: 64, Disp: 8, Imm: 9, Len: 11},            // mov r11d, dst.d; mov word ptr [r12+r11+off], imm
 	{Head: 0x1c84c74366c38941, Dst: 64, Disp: 8, Imm: 12, Len: 14},           // mov r11d, dst.d; mov word ptr [r12+r11+off], imm
 	{Head: 0x2544c74266, Disp: 5, Imm: 6, Len: 8},                            // mov word ptr [rbp+r12+off], imm
 	{Head: 0x2584c74266, Disp: 5, Imm: 9, Len: 11},                           // mov word ptr [rbp+r12+off], imm
+	{Head: 0x1c04c74366, Disp: 5, Imm: 5, Len: 7},                            // mov word ptr [r12+r11], imm
+	{Head: 0x1c44c74366, Disp: 5, Imm: 6, Len: 8},                            // mov word ptr [r12+r11+off], imm
+	{Head: 0x1c84c74366, Disp: 5, Imm: 9, Len: 11},                           // mov word ptr [r12+r11+off], imm
 	{Head: 0x1c04894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 8, Len: 8},   // mov r11d, dst.d; mov word ptr [r12+r11], src.w
 	{Head: 0x1c44894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 9, Len: 9},   // mov r11d, dst.d; mov word ptr [r12+r11+off], src.w
 	{Head: 0x1c84894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 12, Len: 12}, // mov r11d, dst.d; mov word ptr [r12+r11+off], src.w
 	{Head: 0x2544894266, Src: 224, Disp: 5, Imm: 6, Len: 6},                  // mov word ptr [rbp+r12+off], src.w
 	{Head: 0x2584894266, Src: 224, Disp: 5, Imm: 9, Len: 9},                  // mov word ptr [rbp+r12+off], src.w
+	{Head: 0x1c04894366, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // mov word ptr [r12+r11], src.w
+	{Head: 0x1c44894366, Src: 224, Disp: 5, Imm: 6, Len: 6},                  // mov word ptr [r12+r11+off], src.w
+	{Head: 0x1c84894366, Src: 224, Disp: 5, Imm: 9, Len: 9},                  // mov word ptr [r12+r11+off], src.w
 	{Head: 0x1c04b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8},   // mov r11d, src.d; movzx dst, byte ptr [r12+r11]
 	{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9},   // mov r11d, src.d; movzx dst, byte ptr [r12+r11+off]
 	{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, // mov r11d, src.d; movzx dst, byte ptr [r12+r11+off]
 	{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6},                  // movzx dst, byte ptr [rbp+r12+off]
 	{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9},                  // movzx dst, byte ptr [rbp+r12+off]
+	{Head: 0x1c04b60f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5},                  // movzx dst, byte ptr [r12+r11]
+	{Head: 0x1c44b60f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6},                  // movzx dst, byte ptr [r12+r11+off]
+	{Head: 0x1c84b60f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9},                  // movzx dst, byte ptr [r12+r11+off]
 	{Head: 0x1c04c643c38941, Dst: 64, Disp: 7, Imm: 7, Len: 8},               // mov r11d, dst.d; mov byte ptr [r12+r11], imm
 	{Head: 0x1c44c643c38941, Dst: 64, Disp: 7, Imm: 8, Len: 9},               // mov r11d, dst.d; mov byte ptr [r12+r11+off], imm
 	{Head: 0x1c84c643c38941, Dst: 64, Disp: 7, Imm: 11, Len: 12},             // mov r11d, dst.d; mov byte ptr [r12+r11+off], imm
 	{Head: 0x2544c642, Disp: 4, Imm: 5, Len: 6},                              // mov byte ptr [rbp+r12+off], imm
 	{Head: 0x2584c642, Disp: 4, Imm: 8, Len: 9},                              // mov byte ptr [rbp+r12+off], imm
+	{Head: 0x1c04c643, Disp: 4, Imm: 4, Len: 5},                              // mov byte ptr [r12+r11], imm
+	{Head: 0x1c44c643, Disp: 4, Imm: 5, Len: 6},                              // mov byte ptr [r12+r11+off], imm
+	{Head: 0x1c84c643, Disp: 4, Imm: 8, Len: 9},                              // mov byte ptr [r12+r11+off], imm
 	{Head: 0x1c048843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7},     // mov r11d, dst.d; mov byte ptr [r12+r11], src.b
 	{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8},     // mov r11d, dst.d; mov byte ptr [r12+r11+off], src.b
 	{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11},   // mov r11d, dst.d; mov byte ptr [r12+r11+off], src.b
 	{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5},                     // mov byte ptr [rbp+r12+off], src.b
 	{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8},                     // mov byte ptr [rbp+r12+off], src.b
+	{Head: 0x1c048843, Src: 64, Disp: 4, Imm: 4, Len: 4},                     // mov byte ptr [r12+r11], src.b
+	{Head: 0x1c448843, Src: 64, Disp: 4, Imm: 5, Len: 5},                     // mov byte ptr [r12+r11+off], src.b
+	{Head: 0x1c848843, Src: 64, Disp: 4, Imm: 8, Len: 8},                     // mov byte ptr [r12+r11+off], src.b
 	{Head: 0x1c048b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7},     // mov r11d, src.d; mov dst, qword ptr [r12+r11]
 	{Head: 0x1c448b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8},     // mov r11d, src.d; mov dst, qword ptr [r12+r11+off]
 	{Head: 0x1c848b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11},   // mov r11d, src.d; mov dst, qword ptr [r12+r11+off]
 	{Head: 0x25448b4a, Dst: 64, Disp: 4, Imm: 5, Len: 5},                     // mov dst, qword ptr [rbp+r12+off]
 	{Head: 0x25848b4a, Dst: 64, Disp: 4, Imm: 8, Len: 8},                     // mov dst, qword ptr [rbp+r12+off]
+	{Head: 0x1c048b4b, Dst: 64, Disp: 4, Imm: 4, Len: 4},                     // mov dst, qword ptr [r12+r11]
+	{Head: 0x1c448b4b, Dst: 64, Disp: 4, Imm: 5, Len: 5},                     // mov dst, qword ptr [r12+r11+off]
+	{Head: 0x1c848b4b, Dst: 64, Disp: 4, Imm: 8, Len: 8},                     // mov dst, qword ptr [r12+r11+off]
 	{Head: 0x1c04c74bc38941, Dst: 64, Disp: 7, Imm: 7, Len: 11},              // mov r11d, dst.d; mov qword ptr [r12+r11], imm
 	{Head: 0x1c44c74bc38941, Dst: 64, Disp: 7, Imm: 8, Len: 12},              // mov r11d, dst.d; mov qword ptr [r12+r11+off], imm
 	{Head: 0x1c84c74bc38941, Dst: 64, Disp: 7, Imm: 11, Len: 15},             // mov r11d, dst.d; mov qword ptr [r12+r11+off], imm
 	{Head: 0x2544c74a, Disp: 4, Imm: 5, Len: 9},                              // mov qword ptr [rbp+r12+off], imm
 	{Head: 0x2584c74a, Disp: 4, Imm: 8, Len: 12},                             // mov qword ptr [rbp+r12+off], imm
+	{Head: 0x1c04c74b, Disp: 4, Imm: 4, Len: 8},                              // mov qword ptr [r12+r11], imm
+	{Head: 0x1c44c74b, Disp: 4, Imm: 5, Len: 9},                              // mov qword ptr [r12+r11+off], imm
+	{Head: 0x1c84c74b, Disp: 4, Imm: 8, Len: 12},                             // mov qword ptr [r12+r11+off], imm
 	{Head: 0x1c04894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7},     // mov r11d, dst.d; mov qword ptr [r12+r11], src
 	{Head: 0x1c44894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8},     // mov r11d, dst.d; mov qword ptr [r12+r11+off], src
 	{Head: 0x1c84894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11},   // mov r11d, dst.d; mov qword ptr [r12+r11+off], src
 	{Head: 0x2544894a, Src: 64, Disp: 4, Imm: 5, Len: 5},                     // mov qword ptr [rbp+r12+off], src
 	{Head: 0x2584894a, Src: 64, Disp: 4, Imm: 8, Len: 8},                     // mov qword ptr [rbp+r12+off], src
+	{Head: 0x1c04894b, Src: 64, Disp: 4, Imm: 4, Len: 4},                     // mov qword ptr [r12+r11], src
+	{Head: 0x1c44894b, Src: 64, Disp: 4, Imm: 5, Len: 5},                     // mov qword ptr [r12+r11+off], src
+	{Head: 0x1c84894b, Src: 64, Disp: 4, Imm: 8, Len: 8},                     // mov qword ptr [r12+r11+off], src
 	{Head: 0x1c04634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7},     // mov r11d, src.d; movsxd dst, dword ptr [r12+r11]
 	{Head: 0x1c44634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8},     // mov r11d, src.d; movsxd dst, dword ptr [r12+r11+off]
 	{Head: 0x1c84634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11},   // mov r11d, src.d; movsxd dst, dword ptr [r12+r11+off]
 	{Head: 0x2544634a, Dst: 64, Disp: 4, Imm: 5, Len: 5},                     // movsxd dst, dword ptr [rbp+r12+off]
 	{Head: 0x2584634a, Dst: 64, Disp: 4, Imm: 8, Len: 8},                     // movsxd dst, dword ptr [rbp+r12+off]
+	{Head: 0x1c04634b, Dst: 64, Disp: 4, Imm: 4, Len: 4},                     // movsxd dst, dword ptr [r12+r11]
+	{Head: 0x1c44634b, Dst: 64, Disp: 4, Imm: 5, Len: 5},                     // movsxd dst, dword ptr [r12+r11+off]
+	{Head: 0x1c84634b, Dst: 64, Disp: 4, Imm: 8, Len: 8},                     // movsxd dst, dword ptr [r12+r11+off]
 	{Head: 0xb8, Disp: 1, Imm: 1, Len: 5},                                    // mov eax, imm
 	{Head: 0xfffe00c82494ff41, Disp: 8, Imm: 8, Len: 8},                      // call qword ptr [r12+0xfffe00c8]
 	{Head: 0x1c04bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8},   // mov r11d, src.d; movsx dst, word ptr [r12+r11]
@@ -1428,6 +1467,9 @@ var Steps = [1985]Step{
 	{Head: 0x1c84bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, // mov r11d, src.d; movsx dst, word ptr [r12+r11+off]
 	{Head: 0x2544bf0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6},                  // movsx dst, word ptr [rbp+r12+off]
 	{Head: 0x2584bf0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9},                  // movsx dst, word ptr [rbp+r12+off]
+	{Head: 0x1c04bf0f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5},                  // movsx dst, word ptr [r12+r11]
+	{Head: 0x1c44bf0f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6},                  // movsx dst, word ptr [r12+r11+off]
+	{Head: 0x1c84bf0f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9},                  // movsx dst, word ptr [r12+r11+off]
 	{Head: 0xc08948, Dst: 64, Disp: 3, Imm: 3, Len: 3},                       // mov rax, dst
 	{Head: 0xfffe00c82494ff41, Disp: 8, Imm: 8, Len: 8},                      // call qword ptr [r12+0xfffe00c8]
 	{Head: 0x1c04be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8},   // mov r11d, src.d; movsx dst, byte ptr [r12+r11]
@@ -1435,6 +1477,9 @@ var Steps = [1985]Step{
 	{Head: 0x1c84be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, // mov r11d, src.d; movsx dst, byte ptr [r12+r11+off]
 	{Head: 0x2544be0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6},                  // movsx dst, byte ptr [rbp+r12+off]
 	{Head: 0x2584be0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9},                  // movsx dst, byte ptr [rbp+r12+off]
+	{Head: 0x1c04be0f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5},                  // movsx dst, byte ptr [r12+r11]
+	{Head: 0x1c44be0f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6},                  // movsx dst, byte ptr [r12+r11+off]
+	{Head: 0x1c84be0f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9},                  // movsx dst, byte ptr [r12+r11+off]
 	{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7},                 // mov r11d, dst.d; lea r11, ptr [r11+off]
 	{Head: 0xb0f027403c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 3; jz aligned; ud2
 	{Head: 0x1c040143f0, Src: 224, Disp: 5, Imm: 5, Len: 5},                  // lock add dword ptr [r12+r11], src.d
@@ -2040,7 +2085,7 @@ var Steps = [1985]Step{
 }
 
 // NumRows is the number of rows.
-const NumRows = 945
+const NumRows = 990
 
 // Rows are the codes of all forms. Row 0 is none.
 var Rows = [NumRows]Row{
@@ -2765,237 +2810,282 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0x1c848b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15360, First: 1306, Count: 1, Size: 11, Last: 8, Kind: Plain},                  // ldx.mem.w, x86.txt:418
 	{Step: Step{Head: 0x25448b42, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15616, First: 1307, Count: 1, Size: 5, Last: 5, Kind: Plain},                                     // ldx.mem.w, x86.txt:414
 	{Step: Step{Head: 0x25848b42, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15616, First: 1308, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // ldx.mem.w, x86.txt:414
-	{Step: Step{Head: 0x1c04c743c38941, Dst: 64, Disp: 7, Imm: 7, Len: 11}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 15616, First: 1309, Count: 1, Size: 11, Last: 8, Kind: Plain},                                             // st.mem.w, x86.txt:429
-	{Step: Step{Head: 0x1c44c743c38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 15616, First: 1310, Count: 1, Size: 12, Last: 9, Kind: Plain},                                             // st.mem.w, x86.txt:432
-	{Step: Step{Head: 0x1c84c743c38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 15616, First: 1311, Count: 1, Size: 15, Last: 12, Kind: Plain},                                           // st.mem.w, x86.txt:432
-	{Step: Step{Head: 0x2544c742, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, First: 1312, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                           // st.mem.w, x86.txt:428
-	{Step: Step{Head: 0x2584c742, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, First: 1313, Count: 1, Size: 12, Last: 12, Kind: Plain},                                                                        // st.mem.w, x86.txt:428
-	{Step: Step{Head: 0x1c048943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 15872, First: 1314, Count: 1, Size: 7, Last: 4, Kind: Plain},                         // stx.mem.w, x86.txt:422
-	{Step: Step{Head: 0x1c448943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 15872, First: 1315, Count: 1, Size: 8, Last: 5, Kind: Plain},                         // stx.mem.w, x86.txt:425
-	{Step: Step{Head: 0x1c848943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 15872, First: 1316, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // stx.mem.w, x86.txt:425
-	{Step: Step{Head: 0x25448942, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 16128, First: 1317, Count: 1, Size: 5, Last: 5, Kind: Plain},                                         // stx.mem.w, x86.txt:421
-	{Step: Step{Head: 0x25848942, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 16128, First: 1318, Count: 1, Size: 8, Last: 8, Kind: Plain},                                         // stx.mem.w, x86.txt:421
-	{Step: Step{Head: 0x1c04b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16384, First: 1319, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.mem.h, x86.txt:415
-	{Step: Step{Head: 0x1c44b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16384, First: 1320, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.mem.h, x86.txt:418
-	{Step: Step{Head: 0x1c84b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16384, First: 1321, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.mem.h, x86.txt:418
-	{Step: Step{Head: 0x2544b70f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16640, First: 1322, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.mem.h, x86.txt:414
-	{Step: Step{Head: 0x2584b70f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16640, First: 1323, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.mem.h, x86.txt:414
-	{Step: Step{Head: 0x1c04c74366c38941, Dst: 64, Disp: 8, Imm: 8, Len: 10}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 15616, First: 1324, Count: 1, Size: 10, Last: 7, Kind: Plain},                                           // st.mem.h, x86.txt:429
-	{Step: Step{Head: 0x1c44c74366c38941, Dst: 64, Disp: 8, Imm: 9, Len: 11}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 15616, First: 1325, Count: 1, Size: 11, Last: 8, Kind: Plain},                                           // st.mem.h, x86.txt:432
-	{Step: Step{Head: 0x1c84c74366c38941, Dst: 64, Disp: 8, Imm: 12, Len: 14}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 15616, First: 1326, Count: 1, Size: 14, Last: 11, Kind: Plain},                                         // st.mem.h, x86.txt:432
-	{Step: Step{Head: 0x2544c74266, Disp: 5, Imm: 6, Len: 8}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, First: 1327, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                                         // st.mem.h, x86.txt:428
-	{Step: Step{Head: 0x2584c74266, Disp: 5, Imm: 9, Len: 11}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, First: 1328, Count: 1, Size: 11, Last: 11, Kind: Plain},                                                                      // st.mem.h, x86.txt:428
-	{Step: Step{Head: 0x1c04894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 16896, First: 1329, Count: 1, Size: 8, Last: 5, Kind: Plain},                       // stx.mem.h, x86.txt:422
-	{Step: Step{Head: 0x1c44894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 16896, First: 1330, Count: 1, Size: 9, Last: 6, Kind: Plain},                       // stx.mem.h, x86.txt:425
-	{Step: Step{Head: 0x1c84894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 16896, First: 1331, Count: 1, Size: 12, Last: 9, Kind: Plain},                    // stx.mem.h, x86.txt:425
-	{Step: Step{Head: 0x2544894266, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 2816, First: 1332, Count: 1, Size: 6, Last: 6, Kind: Plain},                                       // stx.mem.h, x86.txt:421
-	{Step: Step{Head: 0x2584894266, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 2816, First: 1333, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // stx.mem.h, x86.txt:421
-	{Step: Step{Head: 0x1c04b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16384, First: 1334, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.mem.b, x86.txt:415
-	{Step: Step{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16384, First: 1335, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.mem.b, x86.txt:418
-	{Step: Step{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16384, First: 1336, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.mem.b, x86.txt:418
-	{Step: Step{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16640, First: 1337, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.mem.b, x86.txt:414
-	{Step: Step{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16640, First: 1338, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.mem.b, x86.txt:414
-	{Step: Step{Head: 0x1c04c643c38941, Dst: 64, Disp: 7, Imm: 7, Len: 8}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 15616, First: 1339, Count: 1, Size: 8, Last: 5, Kind: Plain},                                               // st.mem.b, x86.txt:429
-	{Step: Step{Head: 0x1c44c643c38941, Dst: 64, Disp: 7, Imm: 8, Len: 9}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 15616, First: 1340, Count: 1, Size: 9, Last: 6, Kind: Plain},                                               // st.mem.b, x86.txt:432
-	{Step: Step{Head: 0x1c84c643c38941, Dst: 64, Disp: 7, Imm: 11, Len: 12}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 15616, First: 1341, Count: 1, Size: 12, Last: 9, Kind: Plain},                                            // st.mem.b, x86.txt:432
-	{Step: Step{Head: 0x2544c642, Disp: 4, Imm: 5, Len: 6}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, First: 1342, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                                           // st.mem.b, x86.txt:428
-	{Step: Step{Head: 0x2584c642, Disp: 4, Imm: 8, Len: 9}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, First: 1343, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                           // st.mem.b, x86.txt:428
-	{Step: Step{Head: 0x1c048843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 15872, First: 1344, Count: 1, Size: 7, Last: 4, Kind: Plain},                         // stx.mem.b, x86.txt:422
-	{Step: Step{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 15872, First: 1345, Count: 1, Size: 8, Last: 5, Kind: Plain},                         // stx.mem.b, x86.txt:425
-	{Step: Step{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 15872, First: 1346, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // stx.mem.b, x86.txt:425
-	{Step: Step{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 16128, First: 1347, Count: 1, Size: 5, Last: 5, Kind: Plain},                                         // stx.mem.b, x86.txt:421
-	{Step: Step{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 16128, First: 1348, Count: 1, Size: 8, Last: 8, Kind: Plain},                                         // stx.mem.b, x86.txt:421
-	{Step: Step{Head: 0x1c048b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15360, First: 1349, Count: 1, Size: 7, Last: 4, Kind: Plain},                     // ldx.mem.dw, x86.txt:415
-	{Step: Step{Head: 0x1c448b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15360, First: 1350, Count: 1, Size: 8, Last: 5, Kind: Plain},                     // ldx.mem.dw, x86.txt:418
-	{Step: Step{Head: 0x1c848b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15360, First: 1351, Count: 1, Size: 11, Last: 8, Kind: Plain},                  // ldx.mem.dw, x86.txt:418
-	{Step: Step{Head: 0x25448b4a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15616, First: 1352, Count: 1, Size: 5, Last: 5, Kind: Plain},                                     // ldx.mem.dw, x86.txt:414
-	{Step: Step{Head: 0x25848b4a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15616, First: 1353, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // ldx.mem.dw, x86.txt:414
-	{Step: Step{Head: 0x1c04c74bc38941, Dst: 64, Disp: 7, Imm: 7, Len: 11}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 15616, First: 1354, Count: 1, Size: 11, Last: 8, Kind: Plain},                                             // st.mem.dw, x86.txt:429
-	{Step: Step{Head: 0x1c44c74bc38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 15616, First: 1355, Count: 1, Size: 12, Last: 9, Kind: Plain},                                             // st.mem.dw, x86.txt:432
-	{Step: Step{Head: 0x1c84c74bc38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 15616, First: 1356, Count: 1, Size: 15, Last: 12, Kind: Plain},                                           // st.mem.dw, x86.txt:432
-	{Step: Step{Head: 0x2544c74a, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, First: 1357, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                           // st.mem.dw, x86.txt:428
-	{Step: Step{Head: 0x2584c74a, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, First: 1358, Count: 1, Size: 12, Last: 12, Kind: Plain},                                                                        // st.mem.dw, x86.txt:428
-	{Step: Step{Head: 0x1c04894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 15872, First: 1359, Count: 1, Size: 7, Last: 4, Kind: Plain},                         // stx.mem.dw, x86.txt:422
-	{Step: Step{Head: 0x1c44894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 15872, First: 1360, Count: 1, Size: 8, Last: 5, Kind: Plain},                         // stx.mem.dw, x86.txt:425
-	{Step: Step{Head: 0x1c84894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 15872, First: 1361, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // stx.mem.dw, x86.txt:425
-	{Step: Step{Head: 0x2544894a, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 16128, First: 1362, Count: 1, Size: 5, Last: 5, Kind: Plain},                                         // stx.mem.dw, x86.txt:421
-	{Step: Step{Head: 0x2584894a, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 16128, First: 1363, Count: 1, Size: 8, Last: 8, Kind: Plain},                                         // stx.mem.dw, x86.txt:421
-	{Step: Step{Head: 0x1c04634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15360, First: 1364, Count: 1, Size: 7, Last: 4, Kind: Plain},                     // ldx.memsx.w, x86.txt:415
-	{Step: Step{Head: 0x1c44634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15360, First: 1365, Count: 1, Size: 8, Last: 5, Kind: Plain},                     // ldx.memsx.w, x86.txt:418
-	{Step: Step{Head: 0x1c84634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15360, First: 1366, Count: 1, Size: 11, Last: 8, Kind: Plain},                  // ldx.memsx.w, x86.txt:418
-	{Step: Step{Head: 0x2544634a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15616, First: 1367, Count: 1, Size: 5, Last: 5, Kind: Plain},                                     // ldx.memsx.w, x86.txt:414
-	{Step: Step{Head: 0x2584634a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15616, First: 1368, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // ldx.memsx.w, x86.txt:414
-	{Step: Step{Head: 0xb8, Disp: 1, Imm: 1, Len: 5}, Mask: 0xffffffff, Value: 0x85, Refuse: 0x1, First: 1369, Count: 2, Size: 13, Last: 8, Kind: Plain, More: 1},                                                                   // jmp.call, x86.txt:528
-	{Step: Step{Head: 0x1c04bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1371, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.memsx.h, x86.txt:415
-	{Step: Step{Head: 0x1c44bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1372, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.memsx.h, x86.txt:418
-	{Step: Step{Head: 0x1c84bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1373, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.memsx.h, x86.txt:418
-	{Step: Step{Head: 0x2544bf0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16640, First: 1374, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.memsx.h, x86.txt:414
-	{Step: Step{Head: 0x2584bf0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16640, First: 1375, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.memsx.h, x86.txt:414
-	{Step: Step{Head: 0xc08948, Dst: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x8d, Refuse: 0x1, Pair: 15616, First: 1376, Count: 2, Size: 11, Last: 8, Kind: Plain, More: 1},                                 // jmp.callx, x86.txt:531
-	{Step: Step{Head: 0x1c04be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1378, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.memsx.b, x86.txt:415
-	{Step: Step{Head: 0x1c44be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1379, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.memsx.b, x86.txt:418
-	{Step: Step{Head: 0x1c84be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1380, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.memsx.b, x86.txt:418
-	{Step: Step{Head: 0x2544be0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16640, First: 1381, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.memsx.b, x86.txt:414
-	{Step: Step{Head: 0x2584be0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16640, First: 1382, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.memsx.b, x86.txt:414
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 15616, First: 1383, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                           // atomic32.add, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 15616, First: 1386, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                         // atomic32.add, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, First: 1389, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                                       // atomic32.add, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, First: 1392, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                                       // atomic32.add, x86.txt:469
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, Pair: 15616, First: 1395, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic32.or, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, Pair: 15616, First: 1398, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic32.or, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, First: 1401, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic32.or, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, First: 1404, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic32.or, x86.txt:469
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, Pair: 15616, First: 1407, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic32.and, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, Pair: 15616, First: 1410, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic32.and, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, First: 1413, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic32.and, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, First: 1416, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic32.and, x86.txt:469
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, Pair: 15616, First: 1419, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic32.xor, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, Pair: 15616, First: 1422, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic32.xor, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, First: 1425, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic32.xor, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, First: 1428, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic32.xor, x86.txt:469
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, Pair: 15616, First: 1431, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic32.fetch_add, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, Pair: 15616, First: 1434, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic32.fetch_add, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, First: 1437, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                                           // atomic32.fetch_add, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, First: 1440, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                                           // atomic32.fetch_add, x86.txt:469
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1443, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1449, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1455, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1461, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1467, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1473, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1479, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1485, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1491, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1497, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1503, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1509, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:505
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1515, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1521, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1527, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1533, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1539, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1545, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1551, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1557, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1563, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1569, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1575, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1581, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:505
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1587, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1593, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1599, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1605, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1611, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1617, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1623, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1629, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1635, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1641, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1647, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1653, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:505
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, Pair: 15616, First: 1659, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},              // atomic32.xchg, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, Pair: 15616, First: 1662, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},            // atomic32.xchg, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, First: 1665, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                          // atomic32.xchg, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, First: 1668, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                          // atomic32.xchg, x86.txt:469
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 15616, First: 1671, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},                   // atomic32.cmpxchg, x86.txt:477
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 15616, First: 1674, Count: 3, Size: 26, Last: 2, Kind: Plain, More: 2},                 // atomic32.cmpxchg, x86.txt:477
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, First: 1677, Count: 3, Size: 20, Last: 2, Kind: Plain, More: 2},                                               // atomic32.cmpxchg, x86.txt:477
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, First: 1680, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},                                               // atomic32.cmpxchg, x86.txt:477
-	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 16128, First: 1683, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},              // load_acq.w, x86.txt:445
-	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 16128, First: 1686, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},            // load_acq.w, x86.txt:445
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, First: 1689, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                          // load_acq.w, x86.txt:445
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, First: 1692, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                          // load_acq.w, x86.txt:445
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 15616, First: 1695, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                  // store_rel.w, x86.txt:453
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 15616, First: 1698, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},                // store_rel.w, x86.txt:453
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, First: 1701, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                              // store_rel.w, x86.txt:453
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, First: 1704, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                              // store_rel.w, x86.txt:453
-	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, Pair: 16128, First: 1707, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},              // load_acq.h, x86.txt:445
-	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, Pair: 16128, First: 1710, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},            // load_acq.h, x86.txt:445
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, First: 1713, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                          // load_acq.h, x86.txt:445
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, First: 1716, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                          // load_acq.h, x86.txt:445
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 15616, First: 1719, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                  // store_rel.h, x86.txt:453
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 15616, First: 1722, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                // store_rel.h, x86.txt:453
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, First: 1725, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                              // store_rel.h, x86.txt:453
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, First: 1728, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                              // store_rel.h, x86.txt:453
-	{Step: Step{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16384, First: 1335, Count: 1, Size: 9, Last: 6, Kind: Plain},          // load_acq.b, x86.txt:438
-	{Step: Step{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16384, First: 1336, Count: 1, Size: 12, Last: 9, Kind: Plain},       // load_acq.b, x86.txt:438
-	{Step: Step{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16640, First: 1337, Count: 1, Size: 6, Last: 6, Kind: Plain},                         // load_acq.b, x86.txt:437
-	{Step: Step{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16640, First: 1338, Count: 1, Size: 9, Last: 9, Kind: Plain},                         // load_acq.b, x86.txt:437
-	{Step: Step{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 15872, First: 1345, Count: 1, Size: 8, Last: 5, Kind: Plain},                // store_rel.b, x86.txt:442
-	{Step: Step{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 15872, First: 1346, Count: 1, Size: 11, Last: 8, Kind: Plain},             // store_rel.b, x86.txt:442
-	{Step: Step{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 16128, First: 1347, Count: 1, Size: 5, Last: 5, Kind: Plain},                                // store_rel.b, x86.txt:441
-	{Step: Step{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 16128, First: 1348, Count: 1, Size: 8, Last: 8, Kind: Plain},                                // store_rel.b, x86.txt:441
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, Pair: 15616, First: 1731, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                           // atomic64.add, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, Pair: 15616, First: 1734, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                         // atomic64.add, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, First: 1737, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                                       // atomic64.add, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, First: 1740, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                                       // atomic64.add, x86.txt:461
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, Pair: 15616, First: 1743, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic64.or, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, Pair: 15616, First: 1746, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic64.or, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, First: 1749, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic64.or, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, First: 1752, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic64.or, x86.txt:461
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, Pair: 15616, First: 1755, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic64.and, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, Pair: 15616, First: 1758, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic64.and, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, First: 1761, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic64.and, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, First: 1764, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic64.and, x86.txt:461
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, Pair: 15616, First: 1767, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic64.xor, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, Pair: 15616, First: 1770, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic64.xor, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, First: 1773, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic64.xor, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, First: 1776, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic64.xor, x86.txt:461
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, Pair: 15616, First: 1779, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic64.fetch_add, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, Pair: 15616, First: 1782, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic64.fetch_add, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, First: 1785, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                                           // atomic64.fetch_add, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, First: 1788, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                                           // atomic64.fetch_add, x86.txt:461
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1791, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic64.fetch_or, x86.txt:488
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1797, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic64.fetch_or, x86.txt:488
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1803, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic64.fetch_or, x86.txt:488
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1809, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic64.fetch_or, x86.txt:488
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1815, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_or, x86.txt:488
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1821, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_or, x86.txt:488
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1827, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_or, x86.txt:488
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1833, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_or, x86.txt:488
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1839, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic64.fetch_and, x86.txt:488
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1845, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic64.fetch_and, x86.txt:488
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1851, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic64.fetch_and, x86.txt:488
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1857, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic64.fetch_and, x86.txt:488
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1863, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_and, x86.txt:488
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1869, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_and, x86.txt:488
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1875, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_and, x86.txt:488
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1881, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_and, x86.txt:488
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1887, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic64.fetch_xor, x86.txt:488
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1893, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic64.fetch_xor, x86.txt:488
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1899, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic64.fetch_xor, x86.txt:488
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1905, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic64.fetch_xor, x86.txt:488
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1911, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_xor, x86.txt:488
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1917, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_xor, x86.txt:488
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1923, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_xor, x86.txt:488
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1929, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_xor, x86.txt:488
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, Pair: 15616, First: 1935, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},              // atomic64.xchg, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, Pair: 15616, First: 1938, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},            // atomic64.xchg, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, First: 1941, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                          // atomic64.xchg, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, First: 1944, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                          // atomic64.xchg, x86.txt:461
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, Pair: 15616, First: 1947, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                   // atomic64.cmpxchg, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, Pair: 15616, First: 1950, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},                 // atomic64.cmpxchg, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, First: 1953, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                                               // atomic64.cmpxchg, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, First: 1956, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                                               // atomic64.cmpxchg, x86.txt:461
-	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, Pair: 16128, First: 1959, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},              // load_acq.dw, x86.txt:445
-	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, Pair: 16128, First: 1962, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},            // load_acq.dw, x86.txt:445
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, First: 1965, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                          // load_acq.dw, x86.txt:445
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, First: 1968, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                          // load_acq.dw, x86.txt:445
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 15616, First: 1971, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                  // store_rel.dw, x86.txt:453
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 15616, First: 1974, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},                // store_rel.dw, x86.txt:453
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, First: 1977, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                              // store_rel.dw, x86.txt:453
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, First: 1980, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                              // store_rel.dw, x86.txt:453
-	{Mask: 0xff, Value: 0xe4, Refuse: 0x80001, Mark: 1, Kind: Compiler},                                                                                               // alu32.lea, x86.txt:525
-	{Mask: 0xff, Value: 0xe7, Refuse: 0x80001, Mark: 1, Kind: Compiler},                                                                                               // alu64.lea, x86.txt:524
-	{Step: Step{Head: 0xe98349, Disp: 3, Imm: 3, Len: 4}, Mask: 0xffffffff, Value: 0xf6, Refuse: 0x1, Mark: 1, First: 1983, Count: 1, Size: 4, Last: 4, Kind: Charge}, // jmp.charge, x86.txt:538
-	{Step: Step{Head: 0xe98149, Disp: 3, Imm: 3, Len: 7}, Mask: 0xffffffff, Value: 0xf6, Refuse: 0x1, Mark: 1, First: 1984, Count: 1, Size: 7, Last: 7, Kind: Charge}, // jmp.charge, x86.txt:541
+	{Step: Step{Head: 0x1c048b43, Dst: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000061, Refuse: 0x80001, Pair: 15616, First: 1309, Count: 1, Size: 4, Last: 4, Kind: Plain},                              // ldx.again.w, x86.txt:437
+	{Step: Step{Head: 0x1c448b43, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000061, Refuse: 0x80001, Pair: 15616, First: 1310, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.again.w, x86.txt:438
+	{Step: Step{Head: 0x1c848b43, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000061, Refuse: 0x80001, Pair: 15616, First: 1311, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.again.w, x86.txt:438
+	{Step: Step{Head: 0x1c04c743c38941, Dst: 64, Disp: 7, Imm: 7, Len: 11}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 15616, First: 1312, Count: 1, Size: 11, Last: 8, Kind: Plain},                                             // st.mem.w, x86.txt:429
+	{Step: Step{Head: 0x1c44c743c38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 15616, First: 1313, Count: 1, Size: 12, Last: 9, Kind: Plain},                                             // st.mem.w, x86.txt:432
+	{Step: Step{Head: 0x1c84c743c38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 15616, First: 1314, Count: 1, Size: 15, Last: 12, Kind: Plain},                                           // st.mem.w, x86.txt:432
+	{Step: Step{Head: 0x2544c742, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, First: 1315, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                           // st.mem.w, x86.txt:428
+	{Step: Step{Head: 0x2584c742, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, First: 1316, Count: 1, Size: 12, Last: 12, Kind: Plain},                                                                        // st.mem.w, x86.txt:428
+	{Step: Step{Head: 0x1c04c743, Disp: 4, Imm: 4, Len: 8}, Mask: 0xf0ff, Value: 0x1062, Refuse: 0x1, First: 1317, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                                         // st.again.w, x86.txt:441
+	{Step: Step{Head: 0x1c44c743, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0x1062, Refuse: 0x1, First: 1318, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                         // st.again.w, x86.txt:442
+	{Step: Step{Head: 0x1c84c743, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x1062, Refuse: 0x1, First: 1319, Count: 1, Size: 12, Last: 12, Kind: Plain},                                                                      // st.again.w, x86.txt:442
+	{Step: Step{Head: 0x1c048943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 15872, First: 1320, Count: 1, Size: 7, Last: 4, Kind: Plain},                         // stx.mem.w, x86.txt:422
+	{Step: Step{Head: 0x1c448943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 15872, First: 1321, Count: 1, Size: 8, Last: 5, Kind: Plain},                         // stx.mem.w, x86.txt:425
+	{Step: Step{Head: 0x1c848943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 15872, First: 1322, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // stx.mem.w, x86.txt:425
+	{Step: Step{Head: 0x25448942, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 16128, First: 1323, Count: 1, Size: 5, Last: 5, Kind: Plain},                                         // stx.mem.w, x86.txt:421
+	{Step: Step{Head: 0x25848942, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 16128, First: 1324, Count: 1, Size: 8, Last: 8, Kind: Plain},                                         // stx.mem.w, x86.txt:421
+	{Step: Step{Head: 0x1c048943, Src: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000063, Refuse: 0x1, Pair: 16128, First: 1325, Count: 1, Size: 4, Last: 4, Kind: Plain},                                  // stx.again.w, x86.txt:439
+	{Step: Step{Head: 0x1c448943, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000063, Refuse: 0x1, Pair: 16128, First: 1326, Count: 1, Size: 5, Last: 5, Kind: Plain},                                  // stx.again.w, x86.txt:440
+	{Step: Step{Head: 0x1c848943, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000063, Refuse: 0x1, Pair: 16128, First: 1327, Count: 1, Size: 8, Last: 8, Kind: Plain},                                  // stx.again.w, x86.txt:440
+	{Step: Step{Head: 0x1c04b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16384, First: 1328, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.mem.h, x86.txt:415
+	{Step: Step{Head: 0x1c44b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16384, First: 1329, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.mem.h, x86.txt:418
+	{Step: Step{Head: 0x1c84b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16384, First: 1330, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.mem.h, x86.txt:418
+	{Step: Step{Head: 0x2544b70f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16640, First: 1331, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.mem.h, x86.txt:414
+	{Step: Step{Head: 0x2584b70f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16640, First: 1332, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.mem.h, x86.txt:414
+	{Step: Step{Head: 0x1c04b70f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000069, Refuse: 0x80001, Pair: 16640, First: 1333, Count: 1, Size: 5, Last: 5, Kind: Plain},                           // ldx.again.h, x86.txt:437
+	{Step: Step{Head: 0x1c44b70f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000069, Refuse: 0x80001, Pair: 16640, First: 1334, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.again.h, x86.txt:438
+	{Step: Step{Head: 0x1c84b70f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000069, Refuse: 0x80001, Pair: 16640, First: 1335, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.again.h, x86.txt:438
+	{Step: Step{Head: 0x1c04c74366c38941, Dst: 64, Disp: 8, Imm: 8, Len: 10}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 15616, First: 1336, Count: 1, Size: 10, Last: 7, Kind: Plain},                                           // st.mem.h, x86.txt:429
+	{Step: Step{Head: 0x1c44c74366c38941, Dst: 64, Disp: 8, Imm: 9, Len: 11}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 15616, First: 1337, Count: 1, Size: 11, Last: 8, Kind: Plain},                                           // st.mem.h, x86.txt:432
+	{Step: Step{Head: 0x1c84c74366c38941, Dst: 64, Disp: 8, Imm: 12, Len: 14}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 15616, First: 1338, Count: 1, Size: 14, Last: 11, Kind: Plain},                                         // st.mem.h, x86.txt:432
+	{Step: Step{Head: 0x2544c74266, Disp: 5, Imm: 6, Len: 8}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, First: 1339, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                                         // st.mem.h, x86.txt:428
+	{Step: Step{Head: 0x2584c74266, Disp: 5, Imm: 9, Len: 11}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, First: 1340, Count: 1, Size: 11, Last: 11, Kind: Plain},                                                                      // st.mem.h, x86.txt:428
+	{Step: Step{Head: 0x1c04c74366, Disp: 5, Imm: 5, Len: 7}, Mask: 0xf0ff, Value: 0x106a, Refuse: 0x1, First: 1341, Count: 1, Size: 7, Last: 7, Kind: Plain},                                                                       // st.again.h, x86.txt:441
+	{Step: Step{Head: 0x1c44c74366, Disp: 5, Imm: 6, Len: 8}, Mask: 0xf0ff, Value: 0x106a, Refuse: 0x1, First: 1342, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                                       // st.again.h, x86.txt:442
+	{Step: Step{Head: 0x1c84c74366, Disp: 5, Imm: 9, Len: 11}, Mask: 0xf0ff, Value: 0x106a, Refuse: 0x1, First: 1343, Count: 1, Size: 11, Last: 11, Kind: Plain},                                                                    // st.again.h, x86.txt:442
+	{Step: Step{Head: 0x1c04894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 16896, First: 1344, Count: 1, Size: 8, Last: 5, Kind: Plain},                       // stx.mem.h, x86.txt:422
+	{Step: Step{Head: 0x1c44894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 16896, First: 1345, Count: 1, Size: 9, Last: 6, Kind: Plain},                       // stx.mem.h, x86.txt:425
+	{Step: Step{Head: 0x1c84894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 16896, First: 1346, Count: 1, Size: 12, Last: 9, Kind: Plain},                    // stx.mem.h, x86.txt:425
+	{Step: Step{Head: 0x2544894266, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 2816, First: 1347, Count: 1, Size: 6, Last: 6, Kind: Plain},                                       // stx.mem.h, x86.txt:421
+	{Step: Step{Head: 0x2584894266, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 2816, First: 1348, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // stx.mem.h, x86.txt:421
+	{Step: Step{Head: 0x1c04894366, Src: 224, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x10000006b, Refuse: 0x1, Pair: 2816, First: 1349, Count: 1, Size: 5, Last: 5, Kind: Plain},                                // stx.again.h, x86.txt:439
+	{Step: Step{Head: 0x1c44894366, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x10000006b, Refuse: 0x1, Pair: 2816, First: 1350, Count: 1, Size: 6, Last: 6, Kind: Plain},                                // stx.again.h, x86.txt:440
+	{Step: Step{Head: 0x1c84894366, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x10000006b, Refuse: 0x1, Pair: 2816, First: 1351, Count: 1, Size: 9, Last: 9, Kind: Plain},                                // stx.again.h, x86.txt:440
+	{Step: Step{Head: 0x1c04b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16384, First: 1352, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.mem.b, x86.txt:415
+	{Step: Step{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16384, First: 1353, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.mem.b, x86.txt:418
+	{Step: Step{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16384, First: 1354, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.mem.b, x86.txt:418
+	{Step: Step{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16640, First: 1355, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.mem.b, x86.txt:414
+	{Step: Step{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16640, First: 1356, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.mem.b, x86.txt:414
+	{Step: Step{Head: 0x1c04b60f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000071, Refuse: 0x80001, Pair: 16640, First: 1357, Count: 1, Size: 5, Last: 5, Kind: Plain},                           // ldx.again.b, x86.txt:437
+	{Step: Step{Head: 0x1c44b60f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000071, Refuse: 0x80001, Pair: 16640, First: 1358, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.again.b, x86.txt:438
+	{Step: Step{Head: 0x1c84b60f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000071, Refuse: 0x80001, Pair: 16640, First: 1359, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.again.b, x86.txt:438
+	{Step: Step{Head: 0x1c04c643c38941, Dst: 64, Disp: 7, Imm: 7, Len: 8}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 15616, First: 1360, Count: 1, Size: 8, Last: 5, Kind: Plain},                                               // st.mem.b, x86.txt:429
+	{Step: Step{Head: 0x1c44c643c38941, Dst: 64, Disp: 7, Imm: 8, Len: 9}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 15616, First: 1361, Count: 1, Size: 9, Last: 6, Kind: Plain},                                               // st.mem.b, x86.txt:432
+	{Step: Step{Head: 0x1c84c643c38941, Dst: 64, Disp: 7, Imm: 11, Len: 12}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 15616, First: 1362, Count: 1, Size: 12, Last: 9, Kind: Plain},                                            // st.mem.b, x86.txt:432
+	{Step: Step{Head: 0x2544c642, Disp: 4, Imm: 5, Len: 6}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, First: 1363, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                                           // st.mem.b, x86.txt:428
+	{Step: Step{Head: 0x2584c642, Disp: 4, Imm: 8, Len: 9}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, First: 1364, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                           // st.mem.b, x86.txt:428
+	{Step: Step{Head: 0x1c04c643, Disp: 4, Imm: 4, Len: 5}, Mask: 0xf0ff, Value: 0x1072, Refuse: 0x1, First: 1365, Count: 1, Size: 5, Last: 5, Kind: Plain},                                                                         // st.again.b, x86.txt:441
+	{Step: Step{Head: 0x1c44c643, Disp: 4, Imm: 5, Len: 6}, Mask: 0xf0ff, Value: 0x1072, Refuse: 0x1, First: 1366, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                                         // st.again.b, x86.txt:442
+	{Step: Step{Head: 0x1c84c643, Disp: 4, Imm: 8, Len: 9}, Mask: 0xf0ff, Value: 0x1072, Refuse: 0x1, First: 1367, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                         // st.again.b, x86.txt:442
+	{Step: Step{Head: 0x1c048843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 15872, First: 1368, Count: 1, Size: 7, Last: 4, Kind: Plain},                         // stx.mem.b, x86.txt:422
+	{Step: Step{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 15872, First: 1369, Count: 1, Size: 8, Last: 5, Kind: Plain},                         // stx.mem.b, x86.txt:425
+	{Step: Step{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 15872, First: 1370, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // stx.mem.b, x86.txt:425
+	{Step: Step{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 16128, First: 1371, Count: 1, Size: 5, Last: 5, Kind: Plain},                                         // stx.mem.b, x86.txt:421
+	{Step: Step{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 16128, First: 1372, Count: 1, Size: 8, Last: 8, Kind: Plain},                                         // stx.mem.b, x86.txt:421
+	{Step: Step{Head: 0x1c048843, Src: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000073, Refuse: 0x1, Pair: 16128, First: 1373, Count: 1, Size: 4, Last: 4, Kind: Plain},                                  // stx.again.b, x86.txt:439
+	{Step: Step{Head: 0x1c448843, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000073, Refuse: 0x1, Pair: 16128, First: 1374, Count: 1, Size: 5, Last: 5, Kind: Plain},                                  // stx.again.b, x86.txt:440
+	{Step: Step{Head: 0x1c848843, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000073, Refuse: 0x1, Pair: 16128, First: 1375, Count: 1, Size: 8, Last: 8, Kind: Plain},                                  // stx.again.b, x86.txt:440
+	{Step: Step{Head: 0x1c048b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15360, First: 1376, Count: 1, Size: 7, Last: 4, Kind: Plain},                     // ldx.mem.dw, x86.txt:415
+	{Step: Step{Head: 0x1c448b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15360, First: 1377, Count: 1, Size: 8, Last: 5, Kind: Plain},                     // ldx.mem.dw, x86.txt:418
+	{Step: Step{Head: 0x1c848b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15360, First: 1378, Count: 1, Size: 11, Last: 8, Kind: Plain},                  // ldx.mem.dw, x86.txt:418
+	{Step: Step{Head: 0x25448b4a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15616, First: 1379, Count: 1, Size: 5, Last: 5, Kind: Plain},                                     // ldx.mem.dw, x86.txt:414
+	{Step: Step{Head: 0x25848b4a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15616, First: 1380, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // ldx.mem.dw, x86.txt:414
+	{Step: Step{Head: 0x1c048b4b, Dst: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000079, Refuse: 0x80001, Pair: 15616, First: 1381, Count: 1, Size: 4, Last: 4, Kind: Plain},                              // ldx.again.dw, x86.txt:437
+	{Step: Step{Head: 0x1c448b4b, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000079, Refuse: 0x80001, Pair: 15616, First: 1382, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.again.dw, x86.txt:438
+	{Step: Step{Head: 0x1c848b4b, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000079, Refuse: 0x80001, Pair: 15616, First: 1383, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.again.dw, x86.txt:438
+	{Step: Step{Head: 0x1c04c74bc38941, Dst: 64, Disp: 7, Imm: 7, Len: 11}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 15616, First: 1384, Count: 1, Size: 11, Last: 8, Kind: Plain},                                             // st.mem.dw, x86.txt:429
+	{Step: Step{Head: 0x1c44c74bc38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 15616, First: 1385, Count: 1, Size: 12, Last: 9, Kind: Plain},                                             // st.mem.dw, x86.txt:432
+	{Step: Step{Head: 0x1c84c74bc38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 15616, First: 1386, Count: 1, Size: 15, Last: 12, Kind: Plain},                                           // st.mem.dw, x86.txt:432
+	{Step: Step{Head: 0x2544c74a, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, First: 1387, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                           // st.mem.dw, x86.txt:428
+	{Step: Step{Head: 0x2584c74a, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, First: 1388, Count: 1, Size: 12, Last: 12, Kind: Plain},                                                                        // st.mem.dw, x86.txt:428
+	{Step: Step{Head: 0x1c04c74b, Disp: 4, Imm: 4, Len: 8}, Mask: 0xf0ff, Value: 0x107a, Refuse: 0x1, First: 1389, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                                         // st.again.dw, x86.txt:441
+	{Step: Step{Head: 0x1c44c74b, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0x107a, Refuse: 0x1, First: 1390, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                         // st.again.dw, x86.txt:442
+	{Step: Step{Head: 0x1c84c74b, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x107a, Refuse: 0x1, First: 1391, Count: 1, Size: 12, Last: 12, Kind: Plain},                                                                      // st.again.dw, x86.txt:442
+	{Step: Step{Head: 0x1c04894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 15872, First: 1392, Count: 1, Size: 7, Last: 4, Kind: Plain},                         // stx.mem.dw, x86.txt:422
+	{Step: Step{Head: 0x1c44894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 15872, First: 1393, Count: 1, Size: 8, Last: 5, Kind: Plain},                         // stx.mem.dw, x86.txt:425
+	{Step: Step{Head: 0x1c84894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 15872, First: 1394, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // stx.mem.dw, x86.txt:425
+	{Step: Step{Head: 0x2544894a, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 16128, First: 1395, Count: 1, Size: 5, Last: 5, Kind: Plain},                                         // stx.mem.dw, x86.txt:421
+	{Step: Step{Head: 0x2584894a, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 16128, First: 1396, Count: 1, Size: 8, Last: 8, Kind: Plain},                                         // stx.mem.dw, x86.txt:421
+	{Step: Step{Head: 0x1c04894b, Src: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x10000007b, Refuse: 0x1, Pair: 16128, First: 1397, Count: 1, Size: 4, Last: 4, Kind: Plain},                                  // stx.again.dw, x86.txt:439
+	{Step: Step{Head: 0x1c44894b, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x10000007b, Refuse: 0x1, Pair: 16128, First: 1398, Count: 1, Size: 5, Last: 5, Kind: Plain},                                  // stx.again.dw, x86.txt:440
+	{Step: Step{Head: 0x1c84894b, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x10000007b, Refuse: 0x1, Pair: 16128, First: 1399, Count: 1, Size: 8, Last: 8, Kind: Plain},                                  // stx.again.dw, x86.txt:440
+	{Step: Step{Head: 0x1c04634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15360, First: 1400, Count: 1, Size: 7, Last: 4, Kind: Plain},                     // ldx.memsx.w, x86.txt:415
+	{Step: Step{Head: 0x1c44634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15360, First: 1401, Count: 1, Size: 8, Last: 5, Kind: Plain},                     // ldx.memsx.w, x86.txt:418
+	{Step: Step{Head: 0x1c84634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15360, First: 1402, Count: 1, Size: 11, Last: 8, Kind: Plain},                  // ldx.memsx.w, x86.txt:418
+	{Step: Step{Head: 0x2544634a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15616, First: 1403, Count: 1, Size: 5, Last: 5, Kind: Plain},                                     // ldx.memsx.w, x86.txt:414
+	{Step: Step{Head: 0x2584634a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15616, First: 1404, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // ldx.memsx.w, x86.txt:414
+	{Step: Step{Head: 0x1c04634b, Dst: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000081, Refuse: 0x80001, Pair: 15616, First: 1405, Count: 1, Size: 4, Last: 4, Kind: Plain},                              // ldx.again.sw, x86.txt:437
+	{Step: Step{Head: 0x1c44634b, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000081, Refuse: 0x80001, Pair: 15616, First: 1406, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.again.sw, x86.txt:438
+	{Step: Step{Head: 0x1c84634b, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000081, Refuse: 0x80001, Pair: 15616, First: 1407, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.again.sw, x86.txt:438
+	{Step: Step{Head: 0xb8, Disp: 1, Imm: 1, Len: 5}, Mask: 0xffffffff, Value: 0x85, Refuse: 0x1, First: 1408, Count: 2, Size: 13, Last: 8, Kind: Plain, More: 1},                                                                   // jmp.call, x86.txt:536
+	{Step: Step{Head: 0x1c04bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1410, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.memsx.h, x86.txt:415
+	{Step: Step{Head: 0x1c44bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1411, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.memsx.h, x86.txt:418
+	{Step: Step{Head: 0x1c84bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1412, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.memsx.h, x86.txt:418
+	{Step: Step{Head: 0x2544bf0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16640, First: 1413, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.memsx.h, x86.txt:414
+	{Step: Step{Head: 0x2584bf0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16640, First: 1414, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.memsx.h, x86.txt:414
+	{Step: Step{Head: 0x1c04bf0f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000089, Refuse: 0x80001, Pair: 16640, First: 1415, Count: 1, Size: 5, Last: 5, Kind: Plain},                           // ldx.again.sh, x86.txt:437
+	{Step: Step{Head: 0x1c44bf0f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000089, Refuse: 0x80001, Pair: 16640, First: 1416, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.again.sh, x86.txt:438
+	{Step: Step{Head: 0x1c84bf0f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000089, Refuse: 0x80001, Pair: 16640, First: 1417, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.again.sh, x86.txt:438
+	{Step: Step{Head: 0xc08948, Dst: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x8d, Refuse: 0x1, Pair: 15616, First: 1418, Count: 2, Size: 11, Last: 8, Kind: Plain, More: 1},                                 // jmp.callx, x86.txt:539
+	{Step: Step{Head: 0x1c04be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1420, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.memsx.b, x86.txt:415
+	{Step: Step{Head: 0x1c44be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1421, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.memsx.b, x86.txt:418
+	{Step: Step{Head: 0x1c84be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1422, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.memsx.b, x86.txt:418
+	{Step: Step{Head: 0x2544be0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16640, First: 1423, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.memsx.b, x86.txt:414
+	{Step: Step{Head: 0x2584be0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16640, First: 1424, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.memsx.b, x86.txt:414
+	{Step: Step{Head: 0x1c04be0f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000091, Refuse: 0x80001, Pair: 16640, First: 1425, Count: 1, Size: 5, Last: 5, Kind: Plain},                           // ldx.again.sb, x86.txt:437
+	{Step: Step{Head: 0x1c44be0f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000091, Refuse: 0x80001, Pair: 16640, First: 1426, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.again.sb, x86.txt:438
+	{Step: Step{Head: 0x1c84be0f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000091, Refuse: 0x80001, Pair: 16640, First: 1427, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.again.sb, x86.txt:438
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 15616, First: 1428, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                           // atomic32.add, x86.txt:477
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 15616, First: 1431, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                         // atomic32.add, x86.txt:477
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, First: 1434, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                                       // atomic32.add, x86.txt:477
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, First: 1437, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                                       // atomic32.add, x86.txt:477
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, Pair: 15616, First: 1440, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic32.or, x86.txt:477
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, Pair: 15616, First: 1443, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic32.or, x86.txt:477
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, First: 1446, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic32.or, x86.txt:477
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, First: 1449, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic32.or, x86.txt:477
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, Pair: 15616, First: 1452, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic32.and, x86.txt:477
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, Pair: 15616, First: 1455, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic32.and, x86.txt:477
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, First: 1458, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic32.and, x86.txt:477
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, First: 1461, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic32.and, x86.txt:477
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, Pair: 15616, First: 1464, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic32.xor, x86.txt:477
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, Pair: 15616, First: 1467, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic32.xor, x86.txt:477
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, First: 1470, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic32.xor, x86.txt:477
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, First: 1473, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic32.xor, x86.txt:477
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, Pair: 15616, First: 1476, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic32.fetch_add, x86.txt:477
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, Pair: 15616, First: 1479, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic32.fetch_add, x86.txt:477
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, First: 1482, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                                           // atomic32.fetch_add, x86.txt:477
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, First: 1485, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                                           // atomic32.fetch_add, x86.txt:477
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1488, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic32.fetch_or, x86.txt:513
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1494, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic32.fetch_or, x86.txt:513
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1500, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_or, x86.txt:513
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1506, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_or, x86.txt:513
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1512, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_or, x86.txt:513
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1518, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_or, x86.txt:513
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1524, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:513
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1530, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:513
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1536, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:513
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1542, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:513
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1548, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:513
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1554, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:513
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1560, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic32.fetch_and, x86.txt:513
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1566, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic32.fetch_and, x86.txt:513
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1572, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_and, x86.txt:513
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1578, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_and, x86.txt:513
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1584, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_and, x86.txt:513
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1590, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_and, x86.txt:513
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1596, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:513
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1602, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:513
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1608, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:513
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1614, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:513
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1620, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:513
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1626, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:513
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1632, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic32.fetch_xor, x86.txt:513
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1638, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic32.fetch_xor, x86.txt:513
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1644, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_xor, x86.txt:513
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1650, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_xor, x86.txt:513
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1656, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_xor, x86.txt:513
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1662, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_xor, x86.txt:513
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1668, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:513
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1674, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:513
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1680, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:513
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1686, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:513
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1692, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:513
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1698, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:513
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, Pair: 15616, First: 1704, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},              // atomic32.xchg, x86.txt:477
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, Pair: 15616, First: 1707, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},            // atomic32.xchg, x86.txt:477
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, First: 1710, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                          // atomic32.xchg, x86.txt:477
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, First: 1713, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                          // atomic32.xchg, x86.txt:477
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 15616, First: 1716, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},                   // atomic32.cmpxchg, x86.txt:485
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 15616, First: 1719, Count: 3, Size: 26, Last: 2, Kind: Plain, More: 2},                 // atomic32.cmpxchg, x86.txt:485
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, First: 1722, Count: 3, Size: 20, Last: 2, Kind: Plain, More: 2},                                               // atomic32.cmpxchg, x86.txt:485
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, First: 1725, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},                                               // atomic32.cmpxchg, x86.txt:485
+	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 16128, First: 1728, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},              // load_acq.w, x86.txt:453
+	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 16128, First: 1731, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},            // load_acq.w, x86.txt:453
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, First: 1734, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                          // load_acq.w, x86.txt:453
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, First: 1737, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                          // load_acq.w, x86.txt:453
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 15616, First: 1740, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                  // store_rel.w, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 15616, First: 1743, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},                // store_rel.w, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, First: 1746, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                              // store_rel.w, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, First: 1749, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                              // store_rel.w, x86.txt:461
+	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, Pair: 16128, First: 1752, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},              // load_acq.h, x86.txt:453
+	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, Pair: 16128, First: 1755, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},            // load_acq.h, x86.txt:453
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, First: 1758, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                          // load_acq.h, x86.txt:453
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, First: 1761, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                          // load_acq.h, x86.txt:453
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 15616, First: 1764, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                  // store_rel.h, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 15616, First: 1767, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                // store_rel.h, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, First: 1770, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                              // store_rel.h, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, First: 1773, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                              // store_rel.h, x86.txt:461
+	{Step: Step{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16384, First: 1353, Count: 1, Size: 9, Last: 6, Kind: Plain},          // load_acq.b, x86.txt:446
+	{Step: Step{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16384, First: 1354, Count: 1, Size: 12, Last: 9, Kind: Plain},       // load_acq.b, x86.txt:446
+	{Step: Step{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16640, First: 1355, Count: 1, Size: 6, Last: 6, Kind: Plain},                         // load_acq.b, x86.txt:445
+	{Step: Step{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16640, First: 1356, Count: 1, Size: 9, Last: 9, Kind: Plain},                         // load_acq.b, x86.txt:445
+	{Step: Step{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 15872, First: 1369, Count: 1, Size: 8, Last: 5, Kind: Plain},                // store_rel.b, x86.txt:450
+	{Step: Step{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 15872, First: 1370, Count: 1, Size: 11, Last: 8, Kind: Plain},             // store_rel.b, x86.txt:450
+	{Step: Step{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 16128, First: 1371, Count: 1, Size: 5, Last: 5, Kind: Plain},                                // store_rel.b, x86.txt:449
+	{Step: Step{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 16128, First: 1372, Count: 1, Size: 8, Last: 8, Kind: Plain},                                // store_rel.b, x86.txt:449
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, Pair: 15616, First: 1776, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                           // atomic64.add, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, Pair: 15616, First: 1779, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                         // atomic64.add, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, First: 1782, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                                       // atomic64.add, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, First: 1785, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                                       // atomic64.add, x86.txt:469
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, Pair: 15616, First: 1788, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic64.or, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, Pair: 15616, First: 1791, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic64.or, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, First: 1794, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic64.or, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, First: 1797, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic64.or, x86.txt:469
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, Pair: 15616, First: 1800, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic64.and, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, Pair: 15616, First: 1803, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic64.and, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, First: 1806, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic64.and, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, First: 1809, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic64.and, x86.txt:469
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, Pair: 15616, First: 1812, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic64.xor, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, Pair: 15616, First: 1815, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic64.xor, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, First: 1818, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic64.xor, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, First: 1821, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic64.xor, x86.txt:469
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, Pair: 15616, First: 1824, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic64.fetch_add, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, Pair: 15616, First: 1827, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic64.fetch_add, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, First: 1830, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                                           // atomic64.fetch_add, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, First: 1833, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                                           // atomic64.fetch_add, x86.txt:469
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1836, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic64.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1842, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic64.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1848, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic64.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1854, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic64.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1860, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1866, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1872, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1878, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_or, x86.txt:496
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1884, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic64.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1890, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic64.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1896, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic64.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1902, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic64.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1908, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1914, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1920, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1926, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_and, x86.txt:496
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1932, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic64.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1938, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic64.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1944, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic64.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1950, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic64.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1956, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1962, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1968, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1974, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_xor, x86.txt:496
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, Pair: 15616, First: 1980, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},              // atomic64.xchg, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, Pair: 15616, First: 1983, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},            // atomic64.xchg, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, First: 1986, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                          // atomic64.xchg, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, First: 1989, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                          // atomic64.xchg, x86.txt:469
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, Pair: 15616, First: 1992, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                   // atomic64.cmpxchg, x86.txt:469
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, Pair: 15616, First: 1995, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},                 // atomic64.cmpxchg, x86.txt:469
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, First: 1998, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                                               // atomic64.cmpxchg, x86.txt:469
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, First: 2001, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                                               // atomic64.cmpxchg, x86.txt:469
+	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, Pair: 16128, First: 2004, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},              // load_acq.dw, x86.txt:453
+	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, Pair: 16128, First: 2007, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},            // load_acq.dw, x86.txt:453
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, First: 2010, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                          // load_acq.dw, x86.txt:453
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, First: 2013, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                          // load_acq.dw, x86.txt:453
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 15616, First: 2016, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                  // store_rel.dw, x86.txt:461
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 15616, First: 2019, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},                // store_rel.dw, x86.txt:461
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, First: 2022, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                              // store_rel.dw, x86.txt:461
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, First: 2025, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                              // store_rel.dw, x86.txt:461
+	{Mask: 0xff, Value: 0xe4, Refuse: 0x80001, Mark: 1, Kind: Compiler},                                                                                               // alu32.lea, x86.txt:533
+	{Mask: 0xff, Value: 0xe7, Refuse: 0x80001, Mark: 1, Kind: Compiler},                                                                                               // alu64.lea, x86.txt:532
+	{Step: Step{Head: 0xe98349, Disp: 3, Imm: 3, Len: 4}, Mask: 0xffffffff, Value: 0xf6, Refuse: 0x1, Mark: 1, First: 2028, Count: 1, Size: 4, Last: 4, Kind: Charge}, // jmp.charge, x86.txt:546
+	{Step: Step{Head: 0xe98149, Disp: 3, Imm: 3, Len: 7}, Mask: 0xffffffff, Value: 0xf6, Refuse: 0x1, Mark: 1, First: 2029, Count: 1, Size: 7, Last: 7, Kind: Charge}, // jmp.charge, x86.txt:549
 }
 
 // Pairs are the Dst and Src of the first steps of rows.
 var Pairs = [67][2]uint16{{0, 0}, {16, 0}, {32, 0}, {16, 48}, {32, 64}, {80, 0}, {96, 0}, {112, 0}, {128, 0}, {176, 192}, {144, 160}, {0, 224}, {0, 240}, {0, 256}, {272, 288}, {320, 336}, {320, 0}, {352, 224}, {176, 304}, {176, 368}, {384, 288}, {288, 0}, {0, 416}, {0, 400}, {320, 304}, {320, 368}, {432, 448}, {176, 464}, {288, 336}, {480, 224}, {224, 0}, {48, 16}, {64, 32}, {192, 0}, {496, 0}, {192, 176}, {496, 224}, {512, 528}, {304, 240}, {336, 256}, {448, 416}, {304, 400}, {176, 448}, {64, 160}, {160, 0}, {160, 64}, {144, 544}, {560, 0}, {560, 224}, {416, 320}, {560, 576}, {240, 0}, {256, 0}, {608, 0}, {624, 0}, {640, 0}, {656, 576}, {448, 224}, {0, 592}, {464, 224}, {592, 64}, {64, 0}, {64, 592}, {0, 64}, {672, 64}, {144, 0}, {64, 480}}
 
 // RowIndex holds the windows of all finders.
-var RowIndex = [7179]uint16{
+var RowIndex = [7367]uint16{
 	0, 1, 4, 2, 3, 2, 6, 5, 0, 0, 7, 8, 11, 9, 10, 9,
 	12, 13, 13, 13, 14, 17, 15, 16, 15, 19, 18, 0, 0, 22, 21, 0,
 	20, 25, 24, 0, 23, 28, 27, 0, 26, 31, 29, 30, 29, 33, 33, 33,
@@ -3037,53 +3127,54 @@ var RowIndex = [7179]uint16{
 	181, 0, 180, 183, 184, 184, 184, 185, 186, 187, 187, 187, 188, 191, 190, 0,
 	189, 194, 193, 0, 192, 197, 195, 196, 195, 199, 198, 0, 0, 202, 201, 0,
 	200, 205, 204, 0, 203, 208, 207, 0, 206, 211, 209, 210, 209, 212, 213, 213,
-	213, 214, 215, 216, 216, 216, 217, 219, 218, 221, 220, 221, 220, 221, 220, 223,
-	222, 225, 224, 227, 226, 229, 228, 229, 228, 229, 228, 230, 231, 232, 233, 236,
-	235, 0, 234, 239, 238, 0, 237, 242, 241, 0, 240, 243, 244, 246, 245, 248,
-	247, 250, 249, 252, 251, 254, 253, 254, 253, 254, 253, 255, 256, 255, 257, 258,
-	259, 260, 260, 260, 261, 262, 264, 263, 266, 265, 268, 267, 270, 272, 269, 271,
-	272, 272, 271, 271, 272, 0, 271, 0, 272, 0, 271, 0, 273, 274, 275, 276,
-	279, 278, 0, 277, 282, 281, 0, 280, 285, 284, 0, 283, 286, 287, 289, 288,
-	291, 290, 293, 292, 294, 295, 294, 296, 297, 298, 299, 299, 299, 300, 301, 303,
-	302, 304, 305, 306, 307, 308, 0, 309, 311, 310, 313, 312, 315, 316, 314, 0,
-	317, 0, 0, 0, 319, 320, 318, 0, 321, 0, 0, 0, 322, 324, 325, 323,
-	0, 327, 328, 326, 0, 333, 336, 332, 335, 330, 0, 329, 0, 332, 335, 0,
-	0, 329, 0, 0, 0, 339, 0, 338, 0, 0, 0, 0, 0, 338, 0, 0,
-	0, 0, 0, 0, 0, 334, 337, 0, 0, 331, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 340, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 345, 348, 344, 347, 342, 0, 341, 0, 344, 347, 0,
-	0, 341, 0, 0, 0, 351, 0, 350, 0, 0, 0, 0, 0, 350, 0, 0,
-	0, 0, 0, 0, 0, 346, 349, 0, 0, 343, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 352, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 356, 358, 355, 357, 354, 0, 353, 0, 355, 357, 0,
-	0, 353, 0, 0, 0, 362, 364, 361, 363, 360, 0, 359, 0, 361, 363, 0,
-	0, 359, 0, 0, 0, 366, 365, 368, 367, 370, 369, 373, 371, 372, 371, 375,
-	374, 0, 0, 378, 377, 0, 376, 381, 380, 0, 379, 384, 383, 0, 382, 387,
-	385, 386, 385, 389, 388, 391, 390, 393, 392, 394, 395, 395, 395, 396, 397, 398,
-	398, 398, 399, 401, 400, 403, 402, 405, 404, 407, 406, 409, 408, 412, 411, 0,
-	410, 415, 414, 0, 413, 418, 417, 0, 416, 420, 421, 419, 0, 423, 421, 422,
-	0, 425, 424, 427, 426, 429, 428, 430, 431, 431, 431, 432, 432, 432, 432, 433,
-	434, 434, 434, 0, 0, 0, 0, 435, 436, 436, 436, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 437, 438, 439, 439, 439, 441, 441, 440, 440,
-	441, 0, 0, 0, 441, 441, 0, 0, 441, 0, 440, 0, 450, 448, 451, 447,
-	453, 0, 0, 0, 452, 449, 0, 0, 453, 0, 454, 0, 442, 442, 442, 442,
-	442, 0, 0, 0, 442, 442, 0, 0, 442, 0, 442, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 443, 443, 443, 443,
-	443, 0, 0, 0, 443, 443, 0, 0, 443, 0, 443, 0, 0, 0, 0, 0,
+	213, 214, 215, 216, 216, 216, 217, 219, 218, 221, 220, 221, 220, 221, 220, 0,
+	0, 0, 0, 0, 0, 0, 0, 223, 222, 225, 224, 0, 0, 0, 0, 227,
+	226, 229, 228, 229, 228, 229, 228, 0, 0, 0, 0, 0, 0, 0, 0, 230,
+	231, 232, 233, 236, 235, 0, 234, 239, 238, 0, 237, 242, 241, 0, 240, 243,
+	244, 246, 245, 0, 0, 248, 247, 250, 249, 0, 0, 0, 0, 252, 251, 254,
+	253, 254, 253, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 255, 256, 255,
+	257, 258, 259, 260, 260, 260, 261, 262, 264, 263, 0, 0, 266, 265, 268, 267,
+	0, 0, 0, 0, 270, 272, 269, 271, 272, 272, 271, 271, 272, 0, 271, 0,
+	272, 0, 271, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 273, 274, 275, 276, 279, 278, 0, 277, 282, 281, 0, 280,
+	285, 284, 0, 283, 286, 287, 289, 288, 0, 0, 291, 290, 0, 0, 293, 292,
+	0, 0, 294, 295, 294, 296, 297, 298, 299, 299, 299, 300, 301, 303, 302, 0,
+	0, 304, 305, 306, 307, 308, 0, 309, 311, 310, 0, 0, 313, 312, 0, 0,
+	315, 316, 314, 0, 317, 0, 0, 0, 319, 320, 318, 0, 321, 0, 0, 0,
+	322, 324, 325, 323, 0, 327, 328, 326, 0, 333, 336, 332, 335, 330, 0, 329,
+	0, 332, 335, 0, 0, 329, 0, 0, 0, 339, 0, 338, 0, 0, 0, 0,
+	0, 338, 0, 0, 0, 0, 0, 0, 0, 334, 337, 0, 0, 331, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 340, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 345, 348, 344, 347, 342, 0, 341,
+	0, 344, 347, 0, 0, 341, 0, 0, 0, 351, 0, 350, 0, 0, 0, 0,
+	0, 350, 0, 0, 0, 0, 0, 0, 0, 346, 349, 0, 0, 343, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 352, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 356, 358, 355, 357, 354, 0, 353,
+	0, 355, 357, 0, 0, 353, 0, 0, 0, 362, 364, 361, 363, 360, 0, 359,
+	0, 361, 363, 0, 0, 359, 0, 0, 0, 366, 365, 368, 367, 370, 369, 373,
+	371, 372, 371, 375, 374, 0, 0, 378, 377, 0, 376, 381, 380, 0, 379, 384,
+	383, 0, 382, 387, 385, 386, 385, 389, 388, 391, 390, 393, 392, 394, 395, 395,
+	395, 396, 397, 398, 398, 398, 399, 401, 400, 403, 402, 405, 404, 407, 406, 409,
+	408, 412, 411, 0, 410, 415, 414, 0, 413, 418, 417, 0, 416, 420, 421, 419,
+	0, 423, 421, 422, 0, 425, 424, 427, 426, 429, 428, 430, 431, 431, 431, 432,
+	432, 432, 432, 433, 434, 434, 434, 0, 0, 0, 0, 435, 436, 436, 436, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 437, 438, 439, 439, 439,
+	441, 441, 440, 440, 441, 0, 0, 0, 441, 441, 0, 0, 441, 0, 440, 0,
+	450, 448, 451, 447, 453, 0, 0, 0, 452, 449, 0, 0, 453, 0, 454, 0,
+	442, 442, 442, 442, 442, 0, 0, 0, 442, 442, 0, 0, 442, 0, 442, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	443, 443, 443, 443, 443, 0, 0, 0, 443, 443, 0, 0, 443, 0, 443, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 444, 444, 444, 444,
-	444, 0, 0, 0, 444, 444, 0, 0, 444, 0, 444, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	444, 444, 444, 444, 444, 0, 0, 0, 444, 444, 0, 0, 444, 0, 444, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 446, 446, 445, 445,
-	446, 0, 0, 0, 446, 446, 0, 0, 446, 0, 445, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	446, 446, 445, 445, 446, 0, 0, 0, 446, 446, 0, 0, 446, 0, 445, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -3096,54 +3187,48 @@ var RowIndex = [7179]uint16{
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 456, 455, 457, 459,
-	458, 459, 458, 459, 458, 459, 458, 461, 460, 0, 0, 461, 460, 0, 0, 461,
-	460, 461, 460, 0, 0, 0, 0, 461, 460, 0, 0, 0, 0, 0, 0, 475,
-	474, 475, 474, 475, 474, 475, 474, 477, 476, 0, 0, 477, 476, 0, 0, 477,
-	476, 477, 476, 0, 0, 0, 0, 477, 476, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 471,
-	470, 471, 470, 471, 470, 471, 470, 473, 472, 0, 0, 473, 472, 0, 0, 473,
-	472, 473, 472, 0, 0, 0, 0, 473, 472, 0, 0, 0, 0, 0, 0, 523,
-	522, 517, 516, 521, 520, 515, 514, 529, 528, 0, 0, 527, 526, 0, 0, 525,
-	524, 519, 518, 0, 0, 0, 0, 531, 530, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	456, 455, 457, 459, 458, 459, 458, 459, 458, 459, 458, 461, 460, 0, 0, 461,
+	460, 0, 0, 461, 460, 461, 460, 0, 0, 0, 0, 461, 460, 0, 0, 0,
+	0, 0, 0, 475, 474, 475, 474, 475, 474, 475, 474, 477, 476, 0, 0, 477,
+	476, 0, 0, 477, 476, 477, 476, 0, 0, 0, 0, 477, 476, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 463,
-	462, 463, 462, 463, 462, 463, 462, 465, 464, 0, 0, 465, 464, 0, 0, 465,
-	464, 465, 464, 0, 0, 0, 0, 465, 464, 0, 0, 0, 0, 0, 0, 487,
-	486, 481, 480, 485, 484, 479, 478, 493, 492, 0, 0, 491, 490, 0, 0, 489,
-	488, 483, 482, 0, 0, 0, 0, 495, 494, 0, 0, 0, 0, 0, 0, 467,
-	466, 467, 466, 467, 466, 467, 466, 469, 468, 0, 0, 469, 468, 0, 0, 469,
-	468, 469, 468, 0, 0, 0, 0, 469, 468, 0, 0, 0, 0, 0, 0, 505,
-	504, 499, 498, 503, 502, 497, 496, 511, 510, 0, 0, 509, 508, 0, 0, 507,
-	506, 501, 500, 0, 0, 0, 0, 513, 512, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 533,
-	532, 533, 532, 533, 532, 533, 532, 535, 534, 0, 0, 535, 534, 0, 0, 535,
-	534, 535, 534, 0, 0, 0, 0, 535, 534, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 537,
-	536, 537, 536, 537, 536, 537, 536, 539, 538, 0, 0, 539, 538, 0, 0, 539,
-	538, 539, 538, 0, 0, 0, 0, 539, 538, 0, 0, 0, 0, 0, 0, 541,
-	540, 541, 540, 541, 540, 541, 540, 543, 542, 0, 0, 543, 542, 0, 0, 543,
-	542, 543, 542, 0, 0, 0, 0, 543, 542, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 471, 470, 471, 470, 471, 470, 471, 470, 473, 472, 0, 0, 473,
+	472, 0, 0, 473, 472, 473, 472, 0, 0, 0, 0, 473, 472, 0, 0, 0,
+	0, 0, 0, 523, 522, 517, 516, 521, 520, 515, 514, 529, 528, 0, 0, 527,
+	526, 0, 0, 525, 524, 519, 518, 0, 0, 0, 0, 531, 530, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 545,
-	544, 545, 544, 545, 544, 545, 544, 547, 546, 0, 0, 547, 546, 0, 0, 547,
-	546, 547, 546, 0, 0, 0, 0, 547, 546, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 463, 462, 463, 462, 463, 462, 463, 462, 465, 464, 0, 0, 465,
+	464, 0, 0, 465, 464, 465, 464, 0, 0, 0, 0, 465, 464, 0, 0, 0,
+	0, 0, 0, 487, 486, 481, 480, 485, 484, 479, 478, 493, 492, 0, 0, 491,
+	490, 0, 0, 489, 488, 483, 482, 0, 0, 0, 0, 495, 494, 0, 0, 0,
+	0, 0, 0, 467, 466, 467, 466, 467, 466, 467, 466, 469, 468, 0, 0, 469,
+	468, 0, 0, 469, 468, 469, 468, 0, 0, 0, 0, 469, 468, 0, 0, 0,
+	0, 0, 0, 505, 504, 499, 498, 503, 502, 497, 496, 511, 510, 0, 0, 509,
+	508, 0, 0, 507, 506, 501, 500, 0, 0, 0, 0, 513, 512, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 533, 532, 533, 532, 533, 532, 533, 532, 535, 534, 0, 0, 535,
+	534, 0, 0, 535, 534, 535, 534, 0, 0, 0, 0, 535, 534, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 537, 536, 537, 536, 537, 536, 537, 536, 539, 538, 0, 0, 539,
+	538, 0, 0, 539, 538, 539, 538, 0, 0, 0, 0, 539, 538, 0, 0, 0,
+	0, 0, 0, 541, 540, 541, 540, 541, 540, 541, 540, 543, 542, 0, 0, 543,
+	542, 0, 0, 543, 542, 543, 542, 0, 0, 0, 0, 543, 542, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 545, 544, 545, 544, 545, 544, 545, 544, 547, 546, 0, 0, 547,
+	546, 0, 0, 547, 546, 547, 546, 0, 0, 0, 0, 547, 546, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -3160,230 +3245,133 @@ var RowIndex = [7179]uint16{
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 548,
-	549, 550, 551, 554, 553, 0, 552, 557, 556, 0, 555, 560, 559, 0, 558, 561,
-	562, 564, 563, 566, 565, 566, 565, 566, 565, 566, 565, 568, 567, 570, 569, 570,
-	569, 570, 569, 571, 572, 571, 573, 574, 575, 576, 576, 576, 577, 578, 580, 579,
-	582, 582, 581, 581, 582, 582, 581, 581, 582, 0, 581, 0, 582, 0, 581, 0,
-	584, 586, 583, 585, 586, 586, 585, 585, 586, 0, 585, 0, 586, 0, 585, 0,
-	591, 591, 587, 588, 589, 590, 0, 0, 594, 593, 0, 592, 597, 596, 0, 595,
-	600, 599, 0, 598, 605, 605, 601, 602, 603, 604, 0, 0, 607, 606, 607, 606,
-	607, 606, 607, 606, 615, 614, 615, 614, 615, 614, 615, 614, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 613, 612, 613, 612,
-	613, 612, 613, 612, 639, 638, 635, 634, 637, 636, 633, 632, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 609, 608, 609, 608,
-	609, 608, 609, 608, 623, 622, 619, 618, 621, 620, 617, 616, 611, 610, 611, 610,
-	611, 610, 611, 610, 631, 630, 627, 626, 629, 628, 625, 624, 0, 0, 0, 0,
-	0, 0, 0, 0, 641, 640, 641, 640, 641, 640, 641, 640, 0, 0, 0, 0,
-	0, 0, 0, 0, 643, 642, 643, 642, 643, 642, 643, 642, 645, 644, 645, 644,
-	645, 644, 645, 644, 0, 0, 0, 0, 0, 0, 0, 0, 647, 646, 647, 646,
-	647, 646, 647, 646, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 652, 652, 648, 649,
-	650, 651, 0, 0, 653, 654, 655, 655, 655, 657, 656, 665, 664, 0, 0, 0,
-	0, 663, 662, 0, 0, 0, 0, 0, 0, 659, 658, 0, 0, 661, 660, 0,
-	0, 0, 0, 667, 666, 0, 0, 669, 668, 671, 670, 0, 0, 673, 672, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 675, 674, 677, 676, 679, 678, 681,
-	680, 682, 684, 683, 692, 691, 0, 0, 0, 0, 690, 689, 0, 0, 0, 0,
-	0, 0, 686, 685, 0, 0, 688, 687, 0, 0, 0, 0, 694, 693, 0, 0,
-	696, 695, 698, 697, 0, 0, 700, 699, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 701, 702, 256, 256, 703, 0, 257, 0, 704, 705, 262, 262, 706, 707,
-	295, 295, 708, 0, 296, 0, 709, 710, 301, 301, 711, 712, 572, 572, 713, 0,
-	573, 0, 714, 715, 578, 578, 33, 33, 33, 0, 34, 34, 32, 0, 33, 35,
-	33, 0, 0, 0, 0, 0, 33, 33, 33, 0, 37, 37, 36, 0, 33, 35,
-	33, 0, 0, 0, 0, 0, 38, 38, 38, 0, 38, 38, 38, 0, 38, 38,
-	38, 0, 0, 0, 0, 0, 38, 38, 38, 0, 38, 38, 38, 0, 38, 38,
-	38, 0, 0, 0, 0, 0, 39, 39, 39, 0, 39, 39, 39, 0, 39, 39,
-	39, 0, 0, 0, 0, 0, 39, 39, 39, 0, 39, 39, 39, 0, 39, 39,
-	39, 0, 0, 0, 0, 0, 40, 40, 40, 0, 40, 40, 40, 0, 40, 40,
-	40, 0, 0, 0, 0, 0, 40, 40, 40, 0, 40, 40, 40, 0, 40, 40,
-	40, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 42, 42, 42, 0, 42, 42, 42, 0, 42, 42,
-	42, 0, 0, 0, 0, 0, 42, 42, 42, 0, 42, 42, 42, 0, 42, 42,
-	42, 0, 0, 0, 0, 0, 43, 43, 43, 0, 43, 43, 43, 0, 43, 43,
-	43, 0, 0, 0, 0, 0, 43, 43, 43, 0, 43, 43, 43, 0, 43, 43,
-	43, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 93, 94, 92, 0, 95, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 110, 111, 109, 0, 0, 0, 0, 0, 125, 128,
-	124, 127, 122, 0, 121, 0, 124, 127, 0, 0, 121, 0, 0, 0, 131, 0,
-	130, 0, 0, 0, 0, 0, 130, 0, 0, 0, 0, 0, 0, 0, 126, 129,
-	0, 0, 123, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 132, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 548, 549, 550, 551, 554, 553, 0, 552, 557, 556, 0, 555, 560,
+	559, 0, 558, 561, 562, 564, 563, 566, 565, 566, 565, 566, 565, 566, 565, 568,
+	567, 570, 569, 570, 569, 570, 569, 571, 572, 571, 573, 574, 575, 576, 576, 576,
+	577, 578, 580, 579, 582, 582, 581, 581, 582, 582, 581, 581, 582, 0, 581, 0,
+	582, 0, 581, 0, 584, 586, 583, 585, 586, 586, 585, 585, 586, 0, 585, 0,
+	586, 0, 585, 0, 591, 591, 587, 588, 589, 590, 0, 0, 594, 593, 0, 592,
+	597, 596, 0, 595, 600, 599, 0, 598, 605, 605, 601, 602, 603, 604, 0, 0,
+	607, 606, 607, 606, 607, 606, 607, 606, 615, 614, 615, 614, 615, 614, 615, 614,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	613, 612, 613, 612, 613, 612, 613, 612, 639, 638, 635, 634, 637, 636, 633, 632,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	609, 608, 609, 608, 609, 608, 609, 608, 623, 622, 619, 618, 621, 620, 617, 616,
+	611, 610, 611, 610, 611, 610, 611, 610, 631, 630, 627, 626, 629, 628, 625, 624,
+	0, 0, 0, 0, 0, 0, 0, 0, 641, 640, 641, 640, 641, 640, 641, 640,
+	0, 0, 0, 0, 0, 0, 0, 0, 643, 642, 643, 642, 643, 642, 643, 642,
+	645, 644, 645, 644, 645, 644, 645, 644, 0, 0, 0, 0, 0, 0, 0, 0,
+	647, 646, 647, 646, 647, 646, 647, 646, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 151, 153,
-	150, 152, 149, 0, 148, 0, 150, 152, 0, 0, 148, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 306, 307,
-	0, 0, 315, 316, 314, 0, 317, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 324, 325, 323, 0, 0, 0, 0, 0, 333, 336, 332, 335, 330, 0,
-	329, 0, 332, 335, 0, 0, 329, 0, 0, 0, 339, 0, 338, 0, 0, 0,
-	0, 0, 338, 0, 0, 0, 0, 0, 0, 0, 334, 337, 0, 0, 331, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 340, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 356, 358, 355, 357, 354, 0,
-	353, 0, 355, 357, 0, 0, 353, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 430, 431, 431, 431, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 441, 440, 0, 0, 0, 0,
+	652, 652, 648, 649, 650, 651, 0, 0, 653, 654, 655, 655, 655, 657, 656, 665,
+	664, 0, 0, 0, 0, 663, 662, 0, 0, 0, 0, 0, 0, 659, 658, 0,
+	0, 661, 660, 0, 0, 0, 0, 667, 666, 0, 0, 669, 668, 671, 670, 0,
+	0, 673, 672, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 675, 674, 677,
+	676, 679, 678, 681, 680, 682, 684, 683, 692, 691, 0, 0, 0, 0, 690, 689,
+	0, 0, 0, 0, 0, 0, 686, 685, 0, 0, 688, 687, 0, 0, 0, 0,
+	694, 693, 0, 0, 696, 695, 698, 697, 0, 0, 700, 699, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 459, 458, 459, 458, 459, 458,
-	459, 458, 461, 460, 0, 0, 461, 460, 0, 0, 461, 460, 461, 460, 0, 0,
-	0, 0, 461, 460, 0, 0, 0, 0, 0, 0, 475, 474, 475, 474, 475, 474,
-	475, 474, 477, 476, 0, 0, 477, 476, 0, 0, 477, 476, 477, 476, 0, 0,
-	0, 0, 477, 476, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 471, 470, 471, 470, 471, 470,
-	471, 470, 473, 472, 0, 0, 473, 472, 0, 0, 473, 472, 473, 472, 0, 0,
-	0, 0, 473, 472, 0, 0, 0, 0, 0, 0, 523, 522, 517, 516, 521, 520,
-	515, 514, 529, 528, 0, 0, 527, 526, 0, 0, 525, 524, 519, 518, 0, 0,
-	0, 0, 531, 530, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 463, 462, 463, 462, 463, 462,
-	463, 462, 465, 464, 0, 0, 465, 464, 0, 0, 465, 464, 465, 464, 0, 0,
-	0, 0, 465, 464, 0, 0, 0, 0, 0, 0, 487, 486, 481, 480, 485, 484,
-	479, 478, 493, 492, 0, 0, 491, 490, 0, 0, 489, 488, 483, 482, 0, 0,
-	0, 0, 495, 494, 0, 0, 0, 0, 0, 0, 467, 466, 467, 466, 467, 466,
-	467, 466, 469, 468, 0, 0, 469, 468, 0, 0, 469, 468, 469, 468, 0, 0,
-	0, 0, 469, 468, 0, 0, 0, 0, 0, 0, 505, 504, 499, 498, 503, 502,
-	497, 496, 511, 510, 0, 0, 509, 508, 0, 0, 507, 506, 501, 500, 0, 0,
-	0, 0, 513, 512, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 533, 532, 533, 532, 533, 532,
-	533, 532, 535, 534, 0, 0, 535, 534, 0, 0, 535, 534, 535, 534, 0, 0,
-	0, 0, 535, 534, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 537, 536, 537, 536, 537, 536,
-	537, 536, 539, 538, 0, 0, 539, 538, 0, 0, 539, 538, 539, 538, 0, 0,
-	0, 0, 539, 538, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 607, 606, 607, 606, 607, 606,
-	607, 606, 615, 614, 615, 614, 615, 614, 615, 614, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 613, 612, 613, 612, 613, 612,
-	613, 612, 639, 638, 635, 634, 637, 636, 633, 632, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 609, 608, 609, 608, 609, 608,
-	609, 608, 623, 622, 619, 618, 621, 620, 617, 616, 611, 610, 611, 610, 611, 610,
-	611, 610, 631, 630, 627, 626, 629, 628, 625, 624, 0, 0, 0, 0, 0, 0,
-	0, 0, 641, 640, 641, 640, 641, 640, 641, 640, 0, 0, 0, 0, 0, 0,
-	0, 0, 643, 642, 643, 642, 643, 642, 643, 642, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 33, 33, 33, 0, 34, 34,
+	0, 0, 0, 0, 0, 0, 701, 702, 256, 256, 703, 0, 257, 0, 704, 705,
+	262, 262, 706, 707, 295, 295, 708, 0, 296, 0, 709, 710, 301, 301, 711, 712,
+	572, 572, 713, 0, 573, 0, 714, 715, 578, 578, 33, 33, 33, 0, 34, 34,
 	32, 0, 33, 35, 33, 0, 0, 0, 0, 0, 33, 33, 33, 0, 37, 37,
-	36, 0, 33, 35, 33, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	36, 0, 33, 35, 33, 0, 0, 0, 0, 0, 38, 38, 38, 0, 38, 38,
+	38, 0, 38, 38, 38, 0, 0, 0, 0, 0, 38, 38, 38, 0, 38, 38,
+	38, 0, 38, 38, 38, 0, 0, 0, 0, 0, 39, 39, 39, 0, 39, 39,
+	39, 0, 39, 39, 39, 0, 0, 0, 0, 0, 39, 39, 39, 0, 39, 39,
+	39, 0, 39, 39, 39, 0, 0, 0, 0, 0, 40, 40, 40, 0, 40, 40,
+	40, 0, 40, 40, 40, 0, 0, 0, 0, 0, 40, 40, 40, 0, 40, 40,
+	40, 0, 40, 40, 40, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 42, 42, 42, 0, 42, 42,
+	42, 0, 42, 42, 42, 0, 0, 0, 0, 0, 42, 42, 42, 0, 42, 42,
+	42, 0, 42, 42, 42, 0, 0, 0, 0, 0, 43, 43, 43, 0, 43, 43,
+	43, 0, 43, 43, 43, 0, 0, 0, 0, 0, 43, 43, 43, 0, 43, 43,
+	43, 0, 43, 43, 43, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 93, 94, 92, 0, 95, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 110, 111, 109, 0, 0, 0,
+	0, 0, 125, 128, 124, 127, 122, 0, 121, 0, 124, 127, 0, 0, 121, 0,
+	0, 0, 131, 0, 130, 0, 0, 0, 0, 0, 130, 0, 0, 0, 0, 0,
+	0, 0, 126, 129, 0, 0, 123, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 132, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 151, 153, 150, 152, 149, 0, 148, 0, 150, 152, 0, 0, 148, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 306, 307, 0, 0, 315, 316, 314, 0, 317, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 324, 325, 323, 0, 0, 0, 0, 0, 333, 336,
+	332, 335, 330, 0, 329, 0, 332, 335, 0, 0, 329, 0, 0, 0, 339, 0,
+	338, 0, 0, 0, 0, 0, 338, 0, 0, 0, 0, 0, 0, 0, 334, 337,
+	0, 0, 331, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 340, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 356, 358,
+	355, 357, 354, 0, 353, 0, 355, 357, 0, 0, 353, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 430, 431,
+	431, 431, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 441, 440,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 459, 458,
+	459, 458, 459, 458, 459, 458, 461, 460, 0, 0, 461, 460, 0, 0, 461, 460,
+	461, 460, 0, 0, 0, 0, 461, 460, 0, 0, 0, 0, 0, 0, 475, 474,
+	475, 474, 475, 474, 475, 474, 477, 476, 0, 0, 477, 476, 0, 0, 477, 476,
+	477, 476, 0, 0, 0, 0, 477, 476, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 718, 717, 0, 716, 720, 719,
-	0, 719, 723, 722, 0, 721, 725, 724, 0, 724, 728, 727, 0, 726, 730, 729,
-	0, 729, 733, 732, 0, 731, 735, 734, 0, 734, 738, 737, 0, 736, 740, 739,
-	0, 739, 743, 742, 0, 741, 745, 744, 0, 744, 748, 747, 0, 746, 750, 749,
-	0, 749, 753, 752, 0, 751, 755, 754, 0, 754, 758, 757, 0, 756, 760, 759,
-	0, 759, 763, 762, 0, 761, 765, 764, 0, 764, 768, 767, 0, 766, 770, 769,
-	0, 769, 773, 772, 0, 771, 775, 774, 0, 774, 778, 777, 0, 776, 780, 779,
-	0, 779, 781, 307, 0, 0, 784, 783, 0, 782, 786, 785, 0, 785, 787, 790,
-	789, 0, 788, 792, 791, 0, 791, 430, 431, 431, 431, 432, 432, 432, 432, 433,
-	434, 434, 434, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 441, 440, 0, 0, 442, 442, 0, 0, 443,
-	443, 0, 0, 0, 0, 0, 0, 444, 444, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 794, 793, 794, 793, 796, 795, 796, 795, 794,
-	793, 0, 0, 796, 795, 0, 0, 794, 793, 0, 0, 796, 795, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 810, 809, 810, 809, 812, 811, 812, 811, 810,
-	809, 0, 0, 812, 811, 0, 0, 810, 809, 0, 0, 812, 811, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 471, 470,
+	471, 470, 471, 470, 471, 470, 473, 472, 0, 0, 473, 472, 0, 0, 473, 472,
+	473, 472, 0, 0, 0, 0, 473, 472, 0, 0, 0, 0, 0, 0, 523, 522,
+	517, 516, 521, 520, 515, 514, 529, 528, 0, 0, 527, 526, 0, 0, 525, 524,
+	519, 518, 0, 0, 0, 0, 531, 530, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 806, 805, 806, 805, 808, 807, 808, 807, 806,
-	805, 0, 0, 808, 807, 0, 0, 806, 805, 0, 0, 808, 807, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 840, 839, 838, 837, 846, 845, 844, 843, 840,
-	839, 0, 0, 846, 845, 0, 0, 842, 841, 0, 0, 848, 847, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 463, 462,
+	463, 462, 463, 462, 463, 462, 465, 464, 0, 0, 465, 464, 0, 0, 465, 464,
+	465, 464, 0, 0, 0, 0, 465, 464, 0, 0, 0, 0, 0, 0, 487, 486,
+	481, 480, 485, 484, 479, 478, 493, 492, 0, 0, 491, 490, 0, 0, 489, 488,
+	483, 482, 0, 0, 0, 0, 495, 494, 0, 0, 0, 0, 0, 0, 467, 466,
+	467, 466, 467, 466, 467, 466, 469, 468, 0, 0, 469, 468, 0, 0, 469, 468,
+	469, 468, 0, 0, 0, 0, 469, 468, 0, 0, 0, 0, 0, 0, 505, 504,
+	499, 498, 503, 502, 497, 496, 511, 510, 0, 0, 509, 508, 0, 0, 507, 506,
+	501, 500, 0, 0, 0, 0, 513, 512, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 533, 532,
+	533, 532, 533, 532, 533, 532, 535, 534, 0, 0, 535, 534, 0, 0, 535, 534,
+	535, 534, 0, 0, 0, 0, 535, 534, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 537, 536,
+	537, 536, 537, 536, 537, 536, 539, 538, 0, 0, 539, 538, 0, 0, 539, 538,
+	539, 538, 0, 0, 0, 0, 539, 538, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 798, 797, 798, 797, 800, 799, 800, 799, 798,
-	797, 0, 0, 800, 799, 0, 0, 798, 797, 0, 0, 800, 799, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 816, 815, 814, 813, 822, 821, 820, 819, 816,
-	815, 0, 0, 822, 821, 0, 0, 818, 817, 0, 0, 824, 823, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 802, 801, 802, 801, 804, 803, 804, 803, 802,
-	801, 0, 0, 804, 803, 0, 0, 802, 801, 0, 0, 804, 803, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 828, 827, 826, 825, 834, 833, 832, 831, 828,
-	827, 0, 0, 834, 833, 0, 0, 830, 829, 0, 0, 836, 835, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 850, 849, 850, 849, 852, 851, 852, 851, 850,
-	849, 0, 0, 852, 851, 0, 0, 850, 849, 0, 0, 852, 851, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 854, 853, 854, 853, 856, 855, 856, 855, 854,
-	853, 0, 0, 856, 855, 0, 0, 854, 853, 0, 0, 856, 855, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 858, 857, 858, 857, 858, 857, 858, 857, 860,
-	859, 0, 0, 860, 859, 0, 0, 858, 857, 0, 0, 858, 857, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 862, 861, 862, 861, 864, 863, 864, 863, 862,
-	861, 0, 0, 864, 863, 0, 0, 862, 861, 0, 0, 864, 863, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -3408,33 +3396,25 @@ var RowIndex = [7179]uint16{
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 607, 606,
+	607, 606, 607, 606, 607, 606, 615, 614, 615, 614, 615, 614, 615, 614, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 613, 612,
+	613, 612, 613, 612, 613, 612, 639, 638, 635, 634, 637, 636, 633, 632, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 609, 608,
+	609, 608, 609, 608, 609, 608, 623, 622, 619, 618, 621, 620, 617, 616, 611, 610,
+	611, 610, 611, 610, 611, 610, 631, 630, 627, 626, 629, 628, 625, 624, 0, 0,
+	0, 0, 0, 0, 0, 0, 641, 640, 641, 640, 641, 640, 641, 640, 0, 0,
+	0, 0, 0, 0, 0, 0, 643, 642, 643, 642, 643, 642, 643, 642, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 866, 865, 866, 865, 868, 867, 868, 867, 870,
-	869, 872, 871, 870, 869, 872, 871, 874, 873, 874, 873, 876, 875, 876, 875, 878,
-	877, 880, 879, 878, 877, 880, 879, 882, 881, 882, 881, 884, 883, 884, 883, 882,
-	881, 0, 0, 884, 883, 0, 0, 898, 897, 898, 897, 900, 899, 900, 899, 898,
-	897, 0, 0, 900, 899, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 894, 893, 894, 893, 896, 895, 896, 895, 894,
-	893, 0, 0, 896, 895, 0, 0, 920, 919, 918, 917, 924, 923, 922, 921, 920,
-	919, 0, 0, 924, 923, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 886, 885, 886, 885, 888, 887, 888, 887, 886,
-	885, 0, 0, 888, 887, 0, 0, 904, 903, 902, 901, 908, 907, 906, 905, 904,
-	903, 0, 0, 908, 907, 0, 0, 890, 889, 890, 889, 892, 891, 892, 891, 890,
-	889, 0, 0, 892, 891, 0, 0, 912, 911, 910, 909, 916, 915, 914, 913, 912,
-	911, 0, 0, 916, 915, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 926, 925, 926, 925, 928, 927, 928, 927, 926,
-	925, 0, 0, 928, 927, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 930, 929, 930, 929, 932, 931, 932, 931, 930,
-	929, 0, 0, 932, 931, 0, 0, 934, 933, 934, 933, 934, 933, 934, 933, 936,
-	935, 0, 0, 936, 935, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 938, 937, 938, 937, 940, 939, 940, 939, 938,
-	937, 0, 0, 940, 939, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 33, 33,
+	33, 0, 34, 34, 32, 0, 33, 35, 33, 0, 0, 0, 0, 0, 33, 33,
+	33, 0, 37, 37, 36, 0, 33, 35, 33, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -3444,7 +3424,129 @@ var RowIndex = [7179]uint16{
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 941, 942, 944, 943,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 718, 717,
+	0, 716, 720, 719, 0, 719, 723, 722, 0, 721, 723, 722, 0, 721, 726, 725,
+	0, 724, 728, 727, 0, 727, 731, 730, 0, 729, 731, 730, 0, 729, 734, 733,
+	0, 732, 736, 735, 0, 735, 739, 738, 0, 737, 739, 738, 0, 737, 742, 741,
+	0, 740, 744, 743, 0, 743, 747, 746, 0, 745, 747, 746, 0, 745, 750, 749,
+	0, 748, 752, 751, 0, 751, 755, 754, 0, 753, 755, 754, 0, 753, 758, 757,
+	0, 756, 760, 759, 0, 759, 763, 762, 0, 761, 763, 762, 0, 761, 766, 765,
+	0, 764, 768, 767, 0, 767, 771, 770, 0, 769, 771, 770, 0, 769, 774, 773,
+	0, 772, 776, 775, 0, 775, 779, 778, 0, 777, 779, 778, 0, 777, 782, 781,
+	0, 780, 784, 783, 0, 783, 787, 786, 0, 785, 787, 786, 0, 785, 790, 789,
+	0, 788, 792, 791, 0, 791, 795, 794, 0, 793, 795, 794, 0, 793, 798, 797,
+	0, 796, 800, 799, 0, 799, 803, 802, 0, 801, 803, 802, 0, 801, 806, 805,
+	0, 804, 808, 807, 0, 807, 811, 810, 0, 809, 811, 810, 0, 809, 814, 813,
+	0, 812, 816, 815, 0, 815, 819, 818, 0, 817, 819, 818, 0, 817, 820, 307,
+	0, 0, 823, 822, 0, 821, 825, 824, 0, 824, 828, 827, 0, 826, 828, 827,
+	0, 826, 829, 832, 831, 0, 830, 834, 833, 0, 833, 837, 836, 0, 835, 837,
+	836, 0, 835, 430, 431, 431, 431, 432, 432, 432, 432, 433, 434, 434, 434, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 441, 440, 0, 0, 442, 442, 0, 0, 443, 443, 0, 0, 0,
+	0, 0, 0, 444, 444, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 839, 838, 839, 838, 841, 840, 841, 840, 839, 838, 0, 0, 841,
+	840, 0, 0, 839, 838, 0, 0, 841, 840, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 855, 854, 855, 854, 857, 856, 857, 856, 855, 854, 0, 0, 857,
+	856, 0, 0, 855, 854, 0, 0, 857, 856, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 851, 850, 851, 850, 853, 852, 853, 852, 851, 850, 0, 0, 853,
+	852, 0, 0, 851, 850, 0, 0, 853, 852, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 885, 884, 883, 882, 891, 890, 889, 888, 885, 884, 0, 0, 891,
+	890, 0, 0, 887, 886, 0, 0, 893, 892, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 843, 842, 843, 842, 845, 844, 845, 844, 843, 842, 0, 0, 845,
+	844, 0, 0, 843, 842, 0, 0, 845, 844, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 861, 860, 859, 858, 867, 866, 865, 864, 861, 860, 0, 0, 867,
+	866, 0, 0, 863, 862, 0, 0, 869, 868, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 847, 846, 847, 846, 849, 848, 849, 848, 847, 846, 0, 0, 849,
+	848, 0, 0, 847, 846, 0, 0, 849, 848, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 873, 872, 871, 870, 879, 878, 877, 876, 873, 872, 0, 0, 879,
+	878, 0, 0, 875, 874, 0, 0, 881, 880, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 895, 894, 895, 894, 897, 896, 897, 896, 895, 894, 0, 0, 897,
+	896, 0, 0, 895, 894, 0, 0, 897, 896, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 899, 898, 899, 898, 901, 900, 901, 900, 899, 898, 0, 0, 901,
+	900, 0, 0, 899, 898, 0, 0, 901, 900, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 903, 902, 903, 902, 903, 902, 903, 902, 905, 904, 0, 0, 905,
+	904, 0, 0, 903, 902, 0, 0, 903, 902, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 907, 906, 907, 906, 909, 908, 909, 908, 907, 906, 0, 0, 909,
+	908, 0, 0, 907, 906, 0, 0, 909, 908, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 911, 910, 911, 910, 913, 912, 913, 912, 915, 914, 917, 916, 915,
+	914, 917, 916, 919, 918, 919, 918, 921, 920, 921, 920, 923, 922, 925, 924, 923,
+	922, 925, 924, 927, 926, 927, 926, 929, 928, 929, 928, 927, 926, 0, 0, 929,
+	928, 0, 0, 943, 942, 943, 942, 945, 944, 945, 944, 943, 942, 0, 0, 945,
+	944, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 939, 938, 939, 938, 941, 940, 941, 940, 939, 938, 0, 0, 941,
+	940, 0, 0, 965, 964, 963, 962, 969, 968, 967, 966, 965, 964, 0, 0, 969,
+	968, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 931, 930, 931, 930, 933, 932, 933, 932, 931, 930, 0, 0, 933,
+	932, 0, 0, 949, 948, 947, 946, 953, 952, 951, 950, 949, 948, 0, 0, 953,
+	952, 0, 0, 935, 934, 935, 934, 937, 936, 937, 936, 935, 934, 0, 0, 937,
+	936, 0, 0, 957, 956, 955, 954, 961, 960, 959, 958, 957, 956, 0, 0, 961,
+	960, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 971, 970, 971, 970, 973, 972, 973, 972, 971, 970, 0, 0, 973,
+	972, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 975, 974, 975, 974, 977, 976, 977, 976, 975, 974, 0, 0, 977,
+	976, 0, 0, 979, 978, 979, 978, 979, 978, 979, 978, 981, 980, 0, 0, 981,
+	980, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 983, 982, 983, 982, 985, 984, 985, 984, 983, 982, 0, 0, 985,
+	984, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 986, 987, 989, 988,
 }
 
 // Finders says for each profile how to find the row of an opcode.
@@ -3492,37 +3594,37 @@ var Finders = [NumProfiles]Finder{
 			0x57: 0x10100,
 			0x5c: 0x600000,
 			0x5e: 0x600000,
-			0x61: 0x604000,
-			0x62: 0x204000,
-			0x63: 0x604000,
+			0x61: 0x80000000604000,
+			0x62: 0x800204000,
+			0x63: 0x80000000604000,
 			0x64: 0x200800,
 			0x65: 0x500,
 			0x66: 0x200500,
 			0x67: 0x800,
-			0x69: 0x4000,
-			0x6a: 0x204000,
-			0x6b: 0x604000,
+			0x69: 0x80000000004000,
+			0x6a: 0x800204000,
+			0x6b: 0x80000000604000,
 			0x6c: 0x200040,
 			0x6e: 0x600000,
 			0x6f: 0x40,
-			0x71: 0x4000,
-			0x72: 0x204000,
-			0x73: 0x604080,
+			0x71: 0x80000000004000,
+			0x72: 0x800204000,
+			0x73: 0x80000000604080,
 			0x74: 0x200800,
 			0x75: 0x500,
 			0x76: 0x200500,
 			0x77: 0x800,
-			0x79: 0x4000,
-			0x7a: 0x4000,
-			0x7b: 0x4000,
+			0x79: 0x80000000004000,
+			0x7a: 0x800004000,
+			0x7b: 0x80000000004000,
 			0x7c: 0x200040,
 			0x7e: 0x600000,
 			0x7f: 0x40,
-			0x81: 0x4000,
+			0x81: 0x80000000004000,
 			0x84: 0x200000,
 			0x85: 0x1800000000,
-			0x89: 0x4000,
-			0x91: 0x4000,
+			0x89: 0x80000000004000,
+			0x91: 0x80000000004000,
 			0x94: 0x8000210008,
 			0x97: 0x8000010008,
 			0x9c: 0x8000630018,
@@ -3634,100 +3736,100 @@ var Finders = [NumProfiles]Finder{
 			0x5e: 658,
 			0x5f: 662,
 			0x61: 663,
-			0x62: 671,
-			0x63: 675,
-			0x64: 683,
-			0x65: 687,
-			0x66: 691,
-			0x67: 699,
-			0x69: 701,
-			0x6a: 703,
-			0x6b: 707,
-			0x6c: 715,
-			0x6d: 719,
-			0x6e: 720,
-			0x6f: 724,
-			0x71: 726,
-			0x72: 728,
-			0x73: 732,
-			0x74: 748,
-			0x75: 752,
-			0x76: 756,
-			0x77: 764,
-			0x79: 766,
-			0x7a: 768,
-			0x7b: 770,
-			0x7c: 772,
-			0x7d: 776,
-			0x7e: 777,
-			0x7f: 781,
-			0x81: 783,
-			0x84: 785,
-			0x85: 787,
-			0x87: 791,
-			0x89: 792,
-			0x91: 794,
-			0x94: 796,
-			0x95: 812,
-			0x97: 813,
-			0x9c: 821,
-			0x9f: 949,
-			0xa1: 981,
-			0xa2: 983,
-			0xa3: 985,
-			0xa4: 987,
-			0xa5: 995,
-			0xa6: 999,
-			0xa7: 1007,
-			0xa9: 1011,
-			0xaa: 1013,
-			0xab: 1015,
-			0xac: 1017,
-			0xad: 1021,
-			0xae: 1022,
-			0xaf: 1026,
-			0xb1: 1027,
-			0xb2: 1029,
-			0xb3: 1031,
-			0xb4: 1033,
-			0xb5: 1037,
-			0xb6: 1041,
-			0xb7: 1049,
-			0xb9: 1057,
-			0xba: 1059,
-			0xbb: 1061,
-			0xbc: 1063,
-			0xbd: 1095,
-			0xbe: 1096,
-			0xbf: 1100,
-			0xc1: 1612,
-			0xc2: 1614,
-			0xc3: 1615,
-			0xc4: 2639,
-			0xc5: 2643,
-			0xc6: 2647,
-			0xc7: 2655,
-			0xc9: 2657,
-			0xcb: 2659,
-			0xcc: 2675,
-			0xcd: 2679,
-			0xce: 2680,
-			0xcf: 2684,
-			0xd1: 2686,
-			0xd3: 2688,
-			0xd4: 2720,
-			0xd5: 2728,
-			0xd6: 2732,
-			0xd7: 2740,
-			0xdb: 2748,
-			0xdc: 3004,
-			0xdd: 3012,
-			0xde: 3013,
-			0xe3: 3017,
-			0xeb: 3081,
-			0xf3: 3085,
-			0xf5: 3089,
-			0xfb: 3090,
+			0x62: 679,
+			0x63: 687,
+			0x64: 703,
+			0x65: 707,
+			0x66: 711,
+			0x67: 719,
+			0x69: 721,
+			0x6a: 725,
+			0x6b: 733,
+			0x6c: 749,
+			0x6d: 753,
+			0x6e: 754,
+			0x6f: 758,
+			0x71: 760,
+			0x72: 764,
+			0x73: 772,
+			0x74: 804,
+			0x75: 808,
+			0x76: 812,
+			0x77: 820,
+			0x79: 822,
+			0x7a: 826,
+			0x7b: 830,
+			0x7c: 834,
+			0x7d: 838,
+			0x7e: 839,
+			0x7f: 843,
+			0x81: 845,
+			0x84: 849,
+			0x85: 851,
+			0x87: 855,
+			0x89: 856,
+			0x91: 860,
+			0x94: 864,
+			0x95: 880,
+			0x97: 881,
+			0x9c: 889,
+			0x9f: 1017,
+			0xa1: 1049,
+			0xa2: 1051,
+			0xa3: 1053,
+			0xa4: 1055,
+			0xa5: 1063,
+			0xa6: 1067,
+			0xa7: 1075,
+			0xa9: 1079,
+			0xaa: 1081,
+			0xab: 1083,
+			0xac: 1085,
+			0xad: 1089,
+			0xae: 1090,
+			0xaf: 1094,
+			0xb1: 1095,
+			0xb2: 1097,
+			0xb3: 1099,
+			0xb4: 1101,
+			0xb5: 1105,
+			0xb6: 1109,
+			0xb7: 1117,
+			0xb9: 1125,
+			0xba: 1127,
+			0xbb: 1129,
+			0xbc: 1131,
+			0xbd: 1163,
+			0xbe: 1164,
+			0xbf: 1168,
+			0xc1: 1680,
+			0xc2: 1682,
+			0xc3: 1683,
+			0xc4: 2707,
+			0xc5: 2711,
+			0xc6: 2715,
+			0xc7: 2723,
+			0xc9: 2725,
+			0xcb: 2727,
+			0xcc: 2743,
+			0xcd: 2747,
+			0xce: 2748,
+			0xcf: 2752,
+			0xd1: 2754,
+			0xd3: 2756,
+			0xd4: 2788,
+			0xd5: 2796,
+			0xd6: 2800,
+			0xd7: 2808,
+			0xdb: 2816,
+			0xdc: 3072,
+			0xdd: 3080,
+			0xde: 3081,
+			0xe3: 3085,
+			0xeb: 3149,
+			0xf3: 3153,
+			0xf5: 3157,
+			0xfb: 3158,
 		},
 	},
 	KernelNoBMI2: {
@@ -3773,37 +3875,37 @@ var Finders = [NumProfiles]Finder{
 			0x57: 0x10100,
 			0x5c: 0x600000,
 			0x5e: 0x600000,
-			0x61: 0x604000,
-			0x62: 0x204000,
-			0x63: 0x604000,
+			0x61: 0x80000000604000,
+			0x62: 0x800204000,
+			0x63: 0x80000000604000,
 			0x64: 0x200800,
 			0x65: 0x500,
 			0x66: 0x200500,
 			0x67: 0x800,
-			0x69: 0x4000,
-			0x6a: 0x204000,
-			0x6b: 0x604000,
+			0x69: 0x80000000004000,
+			0x6a: 0x800204000,
+			0x6b: 0x80000000604000,
 			0x6c: 0x200060,
 			0x6e: 0x600000,
 			0x6f: 0x60,
-			0x71: 0x4000,
-			0x72: 0x204000,
-			0x73: 0x604080,
+			0x71: 0x80000000004000,
+			0x72: 0x800204000,
+			0x73: 0x80000000604080,
 			0x74: 0x200800,
 			0x75: 0x500,
 			0x76: 0x200500,
 			0x77: 0x800,
-			0x79: 0x4000,
-			0x7a: 0x4000,
-			0x7b: 0x4000,
+			0x79: 0x80000000004000,
+			0x7a: 0x800004000,
+			0x7b: 0x80000000004000,
 			0x7c: 0x200060,
 			0x7e: 0x600000,
 			0x7f: 0x60,
-			0x81: 0x4000,
+			0x81: 0x80000000004000,
 			0x84: 0x200000,
 			0x85: 0x1800000000,
-			0x89: 0x4000,
-			0x91: 0x4000,
+			0x89: 0x80000000004000,
+			0x91: 0x80000000004000,
 			0x94: 0x8000210008,
 			0x97: 0x8000010008,
 			0x9c: 0x8000630018,
@@ -3915,100 +4017,100 @@ var Finders = [NumProfiles]Finder{
 			0x5e: 658,
 			0x5f: 662,
 			0x61: 663,
-			0x62: 671,
-			0x63: 675,
-			0x64: 683,
-			0x65: 687,
-			0x66: 691,
-			0x67: 699,
-			0x69: 701,
-			0x6a: 703,
-			0x6b: 707,
-			0x6c: 3154,
-			0x6d: 719,
-			0x6e: 720,
-			0x6f: 3162,
-			0x71: 726,
-			0x72: 728,
-			0x73: 732,
-			0x74: 748,
-			0x75: 752,
-			0x76: 756,
-			0x77: 764,
-			0x79: 766,
-			0x7a: 768,
-			0x7b: 770,
-			0x7c: 3166,
-			0x7d: 776,
-			0x7e: 777,
-			0x7f: 3174,
-			0x81: 783,
-			0x84: 785,
-			0x85: 787,
-			0x87: 791,
-			0x89: 792,
-			0x91: 794,
-			0x94: 796,
-			0x95: 812,
-			0x97: 813,
-			0x9c: 821,
-			0x9f: 949,
-			0xa1: 981,
-			0xa2: 983,
-			0xa3: 985,
-			0xa4: 987,
-			0xa5: 995,
-			0xa6: 999,
-			0xa7: 1007,
-			0xa9: 1011,
-			0xaa: 1013,
-			0xab: 1015,
-			0xac: 1017,
-			0xad: 1021,
-			0xae: 1022,
-			0xaf: 1026,
-			0xb1: 1027,
-			0xb2: 1029,
-			0xb3: 1031,
-			0xb4: 1033,
-			0xb5: 1037,
-			0xb6: 1041,
-			0xb7: 1049,
-			0xb9: 1057,
-			0xba: 1059,
-			0xbb: 1061,
-			0xbc: 1063,
-			0xbd: 1095,
-			0xbe: 1096,
-			0xbf: 1100,
-			0xc1: 1612,
-			0xc2: 1614,
-			0xc3: 1615,
-			0xc4: 2639,
-			0xc5: 2643,
-			0xc6: 2647,
-			0xc7: 2655,
-			0xc9: 2657,
-			0xcb: 2659,
-			0xcc: 3178,
-			0xcd: 2679,
-			0xce: 2680,
-			0xcf: 3186,
-			0xd1: 2686,
-			0xd3: 2688,
-			0xd4: 2720,
-			0xd5: 2728,
-			0xd6: 2732,
-			0xd7: 2740,
-			0xdb: 2748,
-			0xdc: 3004,
-			0xdd: 3012,
-			0xde: 3013,
-			0xe3: 3017,
-			0xeb: 3081,
-			0xf3: 3085,
-			0xf5: 3089,
-			0xfb: 3090,
+			0x62: 679,
+			0x63: 687,
+			0x64: 703,
+			0x65: 707,
+			0x66: 711,
+			0x67: 719,
+			0x69: 721,
+			0x6a: 725,
+			0x6b: 733,
+			0x6c: 3222,
+			0x6d: 753,
+			0x6e: 754,
+			0x6f: 3230,
+			0x71: 760,
+			0x72: 764,
+			0x73: 772,
+			0x74: 804,
+			0x75: 808,
+			0x76: 812,
+			0x77: 820,
+			0x79: 822,
+			0x7a: 826,
+			0x7b: 830,
+			0x7c: 3234,
+			0x7d: 838,
+			0x7e: 839,
+			0x7f: 3242,
+			0x81: 845,
+			0x84: 849,
+			0x85: 851,
+			0x87: 855,
+			0x89: 856,
+			0x91: 860,
+			0x94: 864,
+			0x95: 880,
+			0x97: 881,
+			0x9c: 889,
+			0x9f: 1017,
+			0xa1: 1049,
+			0xa2: 1051,
+			0xa3: 1053,
+			0xa4: 1055,
+			0xa5: 1063,
+			0xa6: 1067,
+			0xa7: 1075,
+			0xa9: 1079,
+			0xaa: 1081,
+			0xab: 1083,
+			0xac: 1085,
+			0xad: 1089,
+			0xae: 1090,
+			0xaf: 1094,
+			0xb1: 1095,
+			0xb2: 1097,
+			0xb3: 1099,
+			0xb4: 1101,
+			0xb5: 1105,
+			0xb6: 1109,
+			0xb7: 1117,
+			0xb9: 1125,
+			0xba: 1127,
+			0xbb: 1129,
+			0xbc: 1131,
+			0xbd: 1163,
+			0xbe: 1164,
+			0xbf: 1168,
+			0xc1: 1680,
+			0xc2: 1682,
+			0xc3: 1683,
+			0xc4: 2707,
+			0xc5: 2711,
+			0xc6: 2715,
+			0xc7: 2723,
+			0xc9: 2725,
+			0xcb: 2727,
+			0xcc: 3246,
+			0xcd: 2747,
+			0xce: 2748,
+			0xcf: 3254,
+			0xd1: 2754,
+			0xd3: 2756,
+			0xd4: 2788,
+			0xd5: 2796,
+			0xd6: 2800,
+			0xd7: 2808,
+			0xdb: 2816,
+			0xdc: 3072,
+			0xdd: 3080,
+			0xde: 3081,
+			0xe3: 3085,
+			0xeb: 3149,
+			0xf3: 3153,
+			0xf5: 3157,
+			0xfb: 3158,
 		},
 	},
 	V513: {
@@ -4047,29 +4149,29 @@ var Finders = [NumProfiles]Finder{
 			0x57: 0x10100,
 			0x5c: 0x600000,
 			0x5e: 0x600000,
-			0x61: 0x604000,
-			0x62: 0x204000,
-			0x63: 0x604000,
+			0x61: 0x80000000604000,
+			0x62: 0x800204000,
+			0x63: 0x80000000604000,
 			0x64: 0x200800,
 			0x65: 0x500,
 			0x66: 0x200500,
 			0x67: 0x800,
-			0x69: 0x4000,
-			0x6a: 0x204000,
-			0x6b: 0x604000,
+			0x69: 0x80000000004000,
+			0x6a: 0x800204000,
+			0x6b: 0x80000000604000,
 			0x6c: 0x200060,
 			0x6e: 0x600000,
 			0x6f: 0x60,
-			0x71: 0x4000,
-			0x72: 0x204000,
-			0x73: 0x604080,
+			0x71: 0x80000000004000,
+			0x72: 0x800204000,
+			0x73: 0x80000000604080,
 			0x74: 0x200800,
 			0x75: 0x500,
 			0x76: 0x200500,
 			0x77: 0x800,
-			0x79: 0x4000,
-			0x7a: 0x4000,
-			0x7b: 0x4000,
+			0x79: 0x80000000004000,
+			0x7a: 0x800004000,
+			0x7b: 0x80000000004000,
 			0x7c: 0x200060,
 			0x7e: 0x600000,
 			0x7f: 0x60,
@@ -4118,7 +4220,7 @@ var Finders = [NumProfiles]Finder{
 			0x15: 29,
 			0x16: 33,
 			0x17: 41,
-			0x18: 3190,
+			0x18: 3258,
 			0x1c: 301,
 			0x1d: 305,
 			0x1e: 306,
@@ -4131,14 +4233,14 @@ var Finders = [NumProfiles]Finder{
 			0x2d: 357,
 			0x2e: 358,
 			0x2f: 362,
-			0x34: 3446,
+			0x34: 3514,
 			0x35: 387,
 			0x36: 391,
-			0x37: 3462,
-			0x3c: 3470,
+			0x37: 3530,
+			0x3c: 3538,
 			0x3d: 543,
 			0x3e: 544,
-			0x3f: 3598,
+			0x3f: 3666,
 			0x44: 588,
 			0x45: 596,
 			0x46: 597,
@@ -4156,73 +4258,73 @@ var Finders = [NumProfiles]Finder{
 			0x5e: 658,
 			0x5f: 662,
 			0x61: 663,
-			0x62: 671,
-			0x63: 675,
-			0x64: 683,
-			0x65: 687,
-			0x66: 691,
-			0x67: 699,
-			0x69: 701,
-			0x6a: 703,
-			0x6b: 707,
-			0x6c: 3154,
-			0x6d: 719,
-			0x6e: 720,
-			0x6f: 3162,
-			0x71: 726,
-			0x72: 728,
-			0x73: 732,
-			0x74: 748,
-			0x75: 752,
-			0x76: 756,
-			0x77: 764,
-			0x79: 766,
-			0x7a: 768,
-			0x7b: 770,
-			0x7c: 3166,
-			0x7d: 776,
-			0x7e: 777,
-			0x7f: 3174,
-			0x84: 785,
-			0x85: 3630,
-			0x87: 791,
-			0x94: 3634,
-			0x95: 812,
-			0x97: 3650,
-			0x9c: 3658,
-			0x9f: 3786,
-			0xa4: 987,
-			0xa5: 995,
-			0xa6: 999,
-			0xa7: 1007,
-			0xac: 1017,
-			0xad: 1021,
-			0xae: 1022,
-			0xaf: 1026,
-			0xb4: 1033,
-			0xb5: 1037,
-			0xb6: 1041,
-			0xb7: 1049,
-			0xbc: 3818,
-			0xbd: 1095,
-			0xbe: 1096,
-			0xbf: 3850,
-			0xc3: 3882,
-			0xc4: 2639,
-			0xc5: 2643,
-			0xc6: 2647,
-			0xc7: 2655,
-			0xcc: 3178,
-			0xcd: 2679,
-			0xce: 2680,
-			0xcf: 3186,
-			0xd4: 2720,
-			0xd5: 2728,
-			0xd6: 2732,
-			0xdb: 4906,
-			0xdc: 3004,
-			0xdd: 3012,
-			0xde: 3013,
+			0x62: 679,
+			0x63: 687,
+			0x64: 703,
+			0x65: 707,
+			0x66: 711,
+			0x67: 719,
+			0x69: 721,
+			0x6a: 725,
+			0x6b: 733,
+			0x6c: 3222,
+			0x6d: 753,
+			0x6e: 754,
+			0x6f: 3230,
+			0x71: 760,
+			0x72: 764,
+			0x73: 772,
+			0x74: 804,
+			0x75: 808,
+			0x76: 812,
+			0x77: 820,
+			0x79: 822,
+			0x7a: 826,
+			0x7b: 830,
+			0x7c: 3234,
+			0x7d: 838,
+			0x7e: 839,
+			0x7f: 3242,
+			0x84: 849,
+			0x85: 3698,
+			0x87: 855,
+			0x94: 3702,
+			0x95: 880,
+			0x97: 3718,
+			0x9c: 3726,
+			0x9f: 3854,
+			0xa4: 1055,
+			0xa5: 1063,
+			0xa6: 1067,
+			0xa7: 1075,
+			0xac: 1085,
+			0xad: 1089,
+			0xae: 1090,
+			0xaf: 1094,
+			0xb4: 1101,
+			0xb5: 1105,
+			0xb6: 1109,
+			0xb7: 1117,
+			0xbc: 3886,
+			0xbd: 1163,
+			0xbe: 1164,
+			0xbf: 3918,
+			0xc3: 3950,
+			0xc4: 2707,
+			0xc5: 2711,
+			0xc6: 2715,
+			0xc7: 2723,
+			0xcc: 3246,
+			0xcd: 2747,
+			0xce: 2748,
+			0xcf: 3254,
+			0xd4: 2788,
+			0xd5: 2796,
+			0xd6: 2800,
+			0xdb: 4974,
+			0xdc: 3072,
+			0xdd: 3080,
+			0xde: 3081,
 		},
 	},
 	Cage: {
@@ -4261,37 +4363,37 @@ var Finders = [NumProfiles]Finder{
 			0x57: 0x10100,
 			0x5c: 0x600000,
 			0x5e: 0x600000,
-			0x61: 0x10c000,
-			0x62: 0x8c000,
-			0x63: 0x8c000,
+			0x61: 0x8000000010c000,
+			0x62: 0x80008c000,
+			0x63: 0x8000000008c000,
 			0x64: 0x200800,
 			0x65: 0x500,
 			0x66: 0x200500,
 			0x67: 0x800,
-			0x69: 0x10c000,
-			0x6a: 0x8c000,
-			0x6b: 0x8c000,
+			0x69: 0x8000000010c000,
+			0x6a: 0x80008c000,
+			0x6b: 0x8000000008c000,
 			0x6c: 0x200040,
 			0x6e: 0x600000,
 			0x6f: 0x40,
-			0x71: 0x10c000,
-			0x72: 0x8c000,
-			0x73: 0x8c000,
+			0x71: 0x8000000010c000,
+			0x72: 0x80008c000,
+			0x73: 0x8000000008c000,
 			0x74: 0x200800,
 			0x75: 0x500,
 			0x76: 0x200500,
 			0x77: 0x800,
-			0x79: 0x10c000,
-			0x7a: 0x8c000,
-			0x7b: 0x8c000,
+			0x79: 0x8000000010c000,
+			0x7a: 0x80008c000,
+			0x7b: 0x8000000008c000,
 			0x7c: 0x200040,
 			0x7e: 0x600000,
 			0x7f: 0x40,
-			0x81: 0x10c000,
+			0x81: 0x8000000010c000,
 			0x84: 0x200000,
 			0x85: 0x1800000000,
-			0x89: 0x10c000,
-			0x91: 0x10c000,
+			0x89: 0x8000000010c000,
+			0x91: 0x8000000010c000,
 			0x94: 0x8000210008,
 			0x97: 0x8000010008,
 			0x9c: 0x8000630018,
@@ -4340,7 +4442,7 @@ var Finders = [NumProfiles]Finder{
 			0x15: 29,
 			0x16: 33,
 			0x17: 41,
-			0x18: 5162,
+			0x18: 5230,
 			0x1c: 301,
 			0x1d: 305,
 			0x1e: 306,
@@ -4377,84 +4479,84 @@ var Finders = [NumProfiles]Finder{
 			0x5d: 657,
 			0x5e: 658,
 			0x5f: 662,
-			0x61: 5418,
-			0x62: 5426,
-			0x63: 5434,
-			0x64: 683,
-			0x65: 687,
-			0x66: 691,
-			0x67: 699,
-			0x69: 5442,
-			0x6a: 5450,
-			0x6b: 5458,
-			0x6c: 715,
-			0x6d: 719,
-			0x6e: 720,
-			0x6f: 724,
-			0x71: 5466,
-			0x72: 5474,
-			0x73: 5482,
-			0x74: 748,
-			0x75: 752,
-			0x76: 756,
-			0x77: 764,
-			0x79: 5490,
-			0x7a: 5498,
-			0x7b: 5506,
-			0x7c: 772,
-			0x7d: 776,
-			0x7e: 777,
-			0x7f: 781,
-			0x81: 5514,
-			0x84: 785,
-			0x85: 5522,
-			0x87: 791,
-			0x89: 5526,
-			0x8d: 5534,
-			0x91: 5535,
-			0x94: 796,
-			0x95: 812,
-			0x97: 813,
-			0x9c: 821,
-			0x9f: 949,
-			0xa4: 987,
-			0xa5: 995,
-			0xa6: 999,
-			0xa7: 1007,
-			0xac: 1017,
-			0xad: 1021,
-			0xae: 1022,
-			0xaf: 1026,
-			0xb4: 1033,
-			0xb5: 1037,
-			0xb6: 1041,
-			0xb7: 1049,
-			0xbc: 5543,
-			0xbd: 1095,
-			0xbe: 1096,
-			0xbf: 5575,
-			0xc3: 5607,
-			0xc4: 2639,
-			0xc5: 2643,
-			0xc6: 2647,
-			0xc7: 2655,
-			0xcb: 6631,
-			0xcc: 2675,
-			0xcd: 2679,
-			0xce: 2680,
-			0xcf: 2684,
-			0xd3: 6647,
-			0xd4: 2720,
-			0xd5: 2728,
-			0xd6: 2732,
-			0xd7: 2740,
-			0xdb: 6663,
-			0xdc: 3004,
-			0xdd: 3012,
-			0xde: 3013,
-			0xe4: 7175,
-			0xe7: 7176,
-			0xf6: 7177,
+			0x61: 5486,
+			0x62: 5502,
+			0x63: 5518,
+			0x64: 703,
+			0x65: 707,
+			0x66: 711,
+			0x67: 719,
+			0x69: 5534,
+			0x6a: 5550,
+			0x6b: 5566,
+			0x6c: 749,
+			0x6d: 753,
+			0x6e: 754,
+			0x6f: 758,
+			0x71: 5582,
+			0x72: 5598,
+			0x73: 5614,
+			0x74: 804,
+			0x75: 808,
+			0x76: 812,
+			0x77: 820,
+			0x79: 5630,
+			0x7a: 5646,
+			0x7b: 5662,
+			0x7c: 834,
+			0x7d: 838,
+			0x7e: 839,
+			0x7f: 843,
+			0x81: 5678,
+			0x84: 849,
+			0x85: 5694,
+			0x87: 855,
+			0x89: 5698,
+			0x8d: 5714,
+			0x91: 5715,
+			0x94: 864,
+			0x95: 880,
+			0x97: 881,
+			0x9c: 889,
+			0x9f: 1017,
+			0xa4: 1055,
+			0xa5: 1063,
+			0xa6: 1067,
+			0xa7: 1075,
+			0xac: 1085,
+			0xad: 1089,
+			0xae: 1090,
+			0xaf: 1094,
+			0xb4: 1101,
+			0xb5: 1105,
+			0xb6: 1109,
+			0xb7: 1117,
+			0xbc: 5731,
+			0xbd: 1163,
+			0xbe: 1164,
+			0xbf: 5763,
+			0xc3: 5795,
+			0xc4: 2707,
+			0xc5: 2711,
+			0xc6: 2715,
+			0xc7: 2723,
+			0xcb: 6819,
+			0xcc: 2743,
+			0xcd: 2747,
+			0xce: 2748,
+			0xcf: 2752,
+			0xd3: 6835,
+			0xd4: 2788,
+			0xd5: 2796,
+			0xd6: 2800,
+			0xd7: 2808,
+			0xdb: 6851,
+			0xdc: 3072,
+			0xdd: 3080,
+			0xde: 3081,
+			0xe4: 7363,
+			0xe7: 7364,
+			0xf6: 7365,
 		},
 	},
 	CageNoBMI2: {
@@ -4493,37 +4595,37 @@ var Finders = [NumProfiles]Finder{
 			0x57: 0x10100,
 			0x5c: 0x600000,
 			0x5e: 0x600000,
-			0x61: 0x10c000,
-			0x62: 0x8c000,
-			0x63: 0x8c000,
+			0x61: 0x8000000010c000,
+			0x62: 0x80008c000,
+			0x63: 0x8000000008c000,
 			0x64: 0x200800,
 			0x65: 0x500,
 			0x66: 0x200500,
 			0x67: 0x800,
-			0x69: 0x10c000,
-			0x6a: 0x8c000,
-			0x6b: 0x8c000,
+			0x69: 0x8000000010c000,
+			0x6a: 0x80008c000,
+			0x6b: 0x8000000008c000,
 			0x6c: 0x200060,
 			0x6e: 0x600000,
 			0x6f: 0x60,
-			0x71: 0x10c000,
-			0x72: 0x8c000,
-			0x73: 0x8c000,
+			0x71: 0x8000000010c000,
+			0x72: 0x80008c000,
+			0x73: 0x8000000008c000,
 			0x74: 0x200800,
 			0x75: 0x500,
 			0x76: 0x200500,
 			0x77: 0x800,
-			0x79: 0x10c000,
-			0x7a: 0x8c000,
-			0x7b: 0x8c000,
+			0x79: 0x8000000010c000,
+			0x7a: 0x80008c000,
+			0x7b: 0x8000000008c000,
 			0x7c: 0x200060,
 			0x7e: 0x600000,
 			0x7f: 0x60,
-			0x81: 0x10c000,
+			0x81: 0x8000000010c000,
 			0x84: 0x200000,
 			0x85: 0x1800000000,
-			0x89: 0x10c000,
-			0x91: 0x10c000,
+			0x89: 0x8000000010c000,
+			0x91: 0x8000000010c000,
 			0x94: 0x8000210008,
 			0x97: 0x8000010008,
 			0x9c: 0x8000630018,
@@ -4572,7 +4674,7 @@ var Finders = [NumProfiles]Finder{
 			0x15: 29,
 			0x16: 33,
 			0x17: 41,
-			0x18: 5162,
+			0x18: 5230,
 			0x1c: 301,
 			0x1d: 305,
 			0x1e: 306,
@@ -4609,84 +4711,84 @@ var Finders = [NumProfiles]Finder{
 			0x5d: 657,
 			0x5e: 658,
 			0x5f: 662,
-			0x61: 5418,
-			0x62: 5426,
-			0x63: 5434,
-			0x64: 683,
-			0x65: 687,
-			0x66: 691,
-			0x67: 699,
-			0x69: 5442,
-			0x6a: 5450,
-			0x6b: 5458,
-			0x6c: 3154,
-			0x6d: 719,
-			0x6e: 720,
-			0x6f: 3162,
-			0x71: 5466,
-			0x72: 5474,
-			0x73: 5482,
-			0x74: 748,
-			0x75: 752,
-			0x76: 756,
-			0x77: 764,
-			0x79: 5490,
-			0x7a: 5498,
-			0x7b: 5506,
-			0x7c: 3166,
-			0x7d: 776,
-			0x7e: 777,
-			0x7f: 3174,
-			0x81: 5514,
-			0x84: 785,
-			0x85: 5522,
-			0x87: 791,
-			0x89: 5526,
-			0x8d: 5534,
-			0x91: 5535,
-			0x94: 796,
-			0x95: 812,
-			0x97: 813,
-			0x9c: 821,
-			0x9f: 949,
-			0xa4: 987,
-			0xa5: 995,
-			0xa6: 999,
-			0xa7: 1007,
-			0xac: 1017,
-			0xad: 1021,
-			0xae: 1022,
-			0xaf: 1026,
-			0xb4: 1033,
-			0xb5: 1037,
-			0xb6: 1041,
-			0xb7: 1049,
-			0xbc: 5543,
-			0xbd: 1095,
-			0xbe: 1096,
-			0xbf: 5575,
-			0xc3: 5607,
-			0xc4: 2639,
-			0xc5: 2643,
-			0xc6: 2647,
-			0xc7: 2655,
-			0xcb: 6631,
-			0xcc: 3178,
-			0xcd: 2679,
-			0xce: 2680,
-			0xcf: 3186,
-			0xd3: 6647,
-			0xd4: 2720,
-			0xd5: 2728,
-			0xd6: 2732,
-			0xd7: 2740,
-			0xdb: 6663,
-			0xdc: 3004,
-			0xdd: 3012,
-			0xde: 3013,
-			0xe4: 7175,
-			0xe7: 7176,
-			0xf6: 7177,
+			0x61: 5486,
+			0x62: 5502,
+			0x63: 5518,
+			0x64: 703,
+			0x65: 707,
+			0x66: 711,
+			0x67: 719,
+			0x69: 5534,
+			0x6a: 5550,
+			0x6b: 5566,
+			0x6c: 3222,
+			0x6d: 753,
+			0x6e: 754,
+			0x6f: 3230,
+			0x71: 5582,
+			0x72: 5598,
+			0x73: 5614,
+			0x74: 804,
+			0x75: 808,
+			0x76: 812,
+			0x77: 820,
+			0x79: 5630,
+			0x7a: 5646,
+			0x7b: 5662,
+			0x7c: 3234,
+			0x7d: 838,
+			0x7e: 839,
+			0x7f: 3242,
+			0x81: 5678,
+			0x84: 849,
+			0x85: 5694,
+			0x87: 855,
+			0x89: 5698,
+			0x8d: 5714,
+			0x91: 5715,
+			0x94: 864,
+			0x95: 880,
+			0x97: 881,
+			0x9c: 889,
+			0x9f: 1017,
+			0xa4: 1055,
+			0xa5: 1063,
+			0xa6: 1067,
+			0xa7: 1075,
+			0xac: 1085,
+			0xad: 1089,
+			0xae: 1090,
+			0xaf: 1094,
+			0xb4: 1101,
+			0xb5: 1105,
+			0xb6: 1109,
+			0xb7: 1117,
+			0xbc: 5731,
+			0xbd: 1163,
+			0xbe: 1164,
+			0xbf: 5763,
+			0xc3: 5795,
+			0xc4: 2707,
+			0xc5: 2711,
+			0xc6: 2715,
+			0xc7: 2723,
+			0xcb: 6819,
+			0xcc: 3246,
+			0xcd: 2747,
+			0xce: 2748,
+			0xcf: 3254,
+			0xd3: 6835,
+			0xd4: 2788,
+			0xd5: 2796,
+			0xd6: 2800,
+			0xd7: 2808,
+			0xdb: 6851,
+			0xdc: 3072,
+			0xdd: 3080,
+			0xde: 3081,
+			0xe4: 7363,
+			0xe7: 7364,
+			0xf6: 7365,
 		},
 	},
 }

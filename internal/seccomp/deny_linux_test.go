@@ -2,6 +2,7 @@ package seccomp
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,6 +31,9 @@ func TestDeny(t *testing.T) {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestDeny$")
 	cmd.Env = append(os.Environ(), child+"=1")
 	out, err := cmd.CombinedOutput()
+	if errors.Is(err, unix.ENOEXEC) {
+		t.Skip("an emulator runs this test, and the child would need one")
+	}
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
