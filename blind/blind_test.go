@@ -295,27 +295,6 @@ func liveAX(p *bpf.Program) []bool {
 	return behind
 }
 
-// TestAllocations: a Result that is used again needs nothing new. The scratch
-// memory is in a sync.Pool, which drops some of it under the race detector, so
-// a few allocations are let through; a program's own would be four more.
-func TestAllocations(t *testing.T) {
-	p := &bpf.Program{Insns: slices.Repeat(testprog.Parse(t, "r1 += 5\nr2 = r1\nif r1 > 3 goto +0").Insns, 1000)}
-	var r Result
-	rewrite := func() {
-		if err := r.Rewrite(p, nil); err != nil {
-			t.Error(err)
-		}
-	}
-	rewrite()
-	insns, flags, origin, index := &r.Program.Insns[0], &r.Program.Flags[0], &r.Program.Origin[0], &r.Index[0]
-	if n := testing.AllocsPerRun(20, rewrite); n > 3 {
-		t.Errorf("%v allocations a run", n)
-	}
-	if insns != &r.Program.Insns[0] || flags != &r.Program.Flags[0] || origin != &r.Program.Origin[0] || index != &r.Index[0] {
-		t.Error("the result is in other memory")
-	}
-}
-
 func TestEmpty(t *testing.T) {
 	np, err := Rewrite(&bpf.Program{}, nil)
 	if err != nil || len(np.Insns) != 0 {
