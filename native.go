@@ -194,22 +194,27 @@ func (e *native) locate(out *machine.Result) {
 	}
 	out.Slot = e.lowered.Source(slot)
 	if out.Stop == abi.StopFault {
-		out.Addr = effective(e.lowered.Insns[slot], &out.R)
+		out.Addr = effective(e.lowered.Insns[slot], out)
 	}
 }
 
-// effective returns the guest address that a load or a store is about.
-func effective(in bpf.Insn, r *[11]uint64) int64 {
+// effective returns the guest address that a load or a store is about. Plain
+// ones have it in r11, but for those of the frame: the register that it came
+// from may not have got it.
+func effective(in bpf.Insn, at *machine.Result) int64 {
 	base := in.Dst()
 	const loadAcquire = 0x100
-	if class := in.Op & abi.ClassMask; class == abi.ClassLDX ||
-		class == abi.ClassSTX && in.Op&abi.ModeMask == 0xc0 && in.Imm == loadAcquire {
+	class, mode := in.Op&abi.ClassMask, in.Op&abi.ModeMask
+	if class == abi.ClassLDX || class == abi.ClassSTX && mode == 0xc0 && in.Imm == loadAcquire {
 		base = in.Src()
 	}
-	if base > abi.R10 {
+	switch {
+	case base > abi.R10:
 		return 0
+	case base < abi.R10 && (class == abi.ClassLDX || mode == 0x60):
+		return int64(at.R11) + int64(in.Off)
 	}
-	return int64(uint32(r[base])) + int64(in.Off)
+	return int64(uint32(at.R[base])) + int64(in.Off)
 }
 
 // close frees the executable memory.

@@ -15,7 +15,8 @@ import (
 //	r2 += r1
 //
 // The cage makes one instruction of them, which pays for its masks and its
-// CHARGEs. The first slot becomes the lea, the others nothing. None of them
+// CHARGEs. If a load into the same register follows, which is the last that is
+// seen of the sum, the lea goes to r11, and the load finds its address there. The first slot becomes the lea, the others nothing. None of them
 // can fault or leave the code, no jump may lead to the others, and so nobody
 // can see the state in between. The kernel's profile has no such thing.
 
@@ -26,6 +27,9 @@ const (
 	opAddK  = 0x07
 	narrow  = abi.ClassALU64 - abi.ClassALU
 )
+
+// leaScratch in off makes r11d the destination of an OpLea.
+const leaScratch = 0x100
 
 // nothing is a slot without code: r0 = r0.
 var nothing = abi.Insn{Op: opMoveX}
@@ -135,10 +139,20 @@ func (c *compiler) fuseAt(i int) {
 	if n == 1 {
 		return
 	}
+	if end := i + n; end < len(insns) && !c.targets[end] && overwrites(insns[end], in.Dst()) {
+		lea.Off |= leaScratch
+		markAgain(&insns[end])
+	}
 	insns[i] = lea
 	for k := i + 1; k < i+n; k++ {
 		insns[k] = nothing
 	}
+}
+
+// overwrites tells whether an instruction is a load through a register into the
+// same one.
+func overwrites(in abi.Insn, r uint8) bool {
+	return opcodes[in.Op].base == 4 && in.Imm == 0 && in.Src() == r && in.Dst() == r
 }
 
 // appendLea appends lea dst, [src+index+imm].
@@ -148,6 +162,11 @@ func (c *compiler) fuseAt(i int) {
 // rbp and r13 as a base take a displacement, even 0.
 func appendLea(b []byte, in abi.Insn) []byte {
 	dst, base := abi.Native[in.Dst()], abi.Native[in.Src()]
+	wide := in.Op == abi.OpLea
+	if in.Off&leaScratch != 0 {
+		dst, wide = abi.X86R11, false
+		in.Off -= leaScratch
+	}
 	index := uint8(abi.RSP) // none
 	if in.Off != 0 {
 		index = abi.Native[in.Off-1]
@@ -156,7 +175,7 @@ func appendLea(b []byte, in abi.Insn) []byte {
 		base, index = index, base // the sum is the same
 	}
 	rex := 0x40 | dst>>3<<2 | index>>3<<1 | base>>3
-	if in.Op == abi.OpLea {
+	if wide {
 		rex |= 8
 	}
 	if rex != 0x40 {

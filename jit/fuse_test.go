@@ -47,6 +47,11 @@ func TestLea(t *testing.T) {
 						if op == abi.OpLea32 {
 							want -= x86asm.RAX - x86asm.EAX
 						}
+						scratch := in
+						scratch.Off += leaScratch
+						if r, s := sum(t, appendLea(nil, scratch)); r != x86asm.R11L || s != gotSum {
+							t.Fatalf("%+v: %v of %v, want r11d of %v", scratch, r, s, gotSum)
+						}
 						var wantSum [17]int64
 						wantSum[abi.Native[src]]++
 						if off > 0 {
@@ -76,6 +81,8 @@ func TestFuse(t *testing.T) {
 		{"two constants", "r1 = r2\nr1 += 1\nr1 += 2\nexit", "lea r1, r2, 1 [0]\n-\nr1 += 2\nexit"},
 		{"two registers", "r1 = r2\nr1 += r3\nr1 += r4\nexit", "lea r1, r2, 0 [4]\n-\nr1 += r4\nexit"},
 		{"two moves", "r1 = r2\nr3 = r4\nr3 += 1\nexit", "r1 = r2\nlea r3, r4, 1 [0]\n-\nexit"},
+		{"into a load", "r1 = r2\nr1 += r3\nr1 = *(u64 *)(r1 + 8)\nexit", "lea r1, r2, 0 [260]\n-\nr1 = *(u64 *)(r1 + 8) again\nexit"},
+		{"into another load", "r1 = r2\nr1 += r3\nr4 = *(u64 *)(r1 + 8)\nexit", "lea r1, r2, 0 [4]\n-\nr4 = *(u64 *)(r1 + 8)\nexit"},
 		{"another register", "r1 = r2\nr3 += 1\nexit", "r1 = r2\nr3 += 1\nexit"},
 		{"itself", "r1 = r1\nr1 += 1\nexit", "r1 = r1\nr1 += 1\nexit"},
 		{"widths", "r1 = r2\nw1 += 1\nw3 = w4\nr3 += 1\nexit", "r1 = r2\nw1 += 1\nw3 = w4\nr3 += 1\nexit"},

@@ -188,7 +188,7 @@ func TestSharedEnd(t *testing.T) {
 	want := Result{
 		Result: abi.Result{Stop: abi.StopFault, Slot: -1, Addr: int64(addr + abi.PageSize)},
 		PC:     3, Signal: out.Signal, Code: out.Code, HasAddr: true,
-		R: [11]uint64{1: addr + abi.PageSize, 10: abi.StackTop},
+		R: [11]uint64{1: addr + abi.PageSize, 10: abi.StackTop}, R11: uint32(addr + abi.PageSize),
 	}
 	if d := cmp.Diff(want, out); d != "" || out.Signal != int(unix.SIGBUS) && out.Signal != int(unix.SIGSEGV) {
 		t.Errorf("signal %d (-want +got):\n%s", out.Signal, d)

@@ -45,6 +45,9 @@ type Result struct {
 	// R are the BPF registers R0 to R10. R0 isn't known at the call of a
 	// helper, and given as 0.
 	R [11]uint64
+	// R11 is x86's r11: for a fault of a load or a store through another
+	// register than R10, the guest address without the offset.
+	R11 uint32
 
 	// Signal and Code are those of a fault, see sigaction(2).
 	Signal, Code int

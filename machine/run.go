@@ -279,6 +279,7 @@ const reach = abi.GuardSize
 func (f *Frame) fault(out *Result) {
 	c := f.c
 	out.Signal, out.Code = int(c.Signal), int(int32(c.Code))
+	out.R11 = uint32(c.Regs[abi.X86R11])
 	switch unix.Signal(c.Signal) {
 	case unix.SIGSEGV, unix.SIGBUS:
 		out.Addr = int64(c.FaultAddr - uint64(f.base))
