@@ -252,10 +252,10 @@ func (w *walk) copyGeneric(insns []bpf.Insn, flags []bpf.Flag, origin []int32, f
 	}
 }
 
-// hide hides the constants of the listed slots, of each half of a 64-bit
+// hideGeneric hides the constants of the listed slots, of each half of a 64-bit
 // constant as if the half stood for itself. It returns 0, unless there is an off
 // that is reserved and would be none in what the slot becomes.
-func (w *walk) hide(insns []bpf.Insn, list []uint8, numbers []uint32, index []int32) (reserved int16) {
+func (w *walk) hideGeneric(insns []bpf.Insn, list []uint8, numbers []uint32, index []int32) (reserved int16) {
 	numbers = numbers[:len(list)]
 	out := w.out
 	flags, origin := w.flags[:len(out)], w.origin[:len(out)]

@@ -23,13 +23,33 @@ type blockJob struct {
 	from  int64
 	// How long the lists are.
 	hidden, other int
+
+	numbers *uint32 // random ones, one for each of hidden
+	rules   *rule
+	// What hide returns.
+	reserved int
 }
 
 // layOutAVO does for the slots of a block what layOutGeneric and copyGeneric
-// do; a test compares them. gen/asm/blind writes it.
+// do, hideAVO what hideGeneric does; a test compares them. gen/asm/blind writes
+// them.
 //
 //go:noescape
 func layOutAVO(job *blockJob)
+
+//go:noescape
+func hideAVO(job *blockJob)
+
+// hide goes on with the block that layOut has laid out.
+func (w *walk) hide(_ []bpf.Insn, list []uint8, numbers []uint32, _ []int32) (reserved int16) {
+	if len(list) == 0 {
+		return 0
+	}
+	_ = numbers[len(list)-1]
+	w.job.numbers, w.job.rules = &numbers[0], &rules[0]
+	hideAVO(&w.job)
+	return int16(w.job.reserved)
+}
 
 func (w *walk) layOut(insns []bpf.Insn, flags []bpf.Flag, origin []int32, from int32, index []int32) (hidden, other []uint8) {
 	n := len(insns)

@@ -83,3 +83,65 @@ slot:
 	MOVQ    R14, 88(AX)
 	MOVQ    R15, 96(AX)
 	RET
+
+// func hideAVO(job *uint64)
+TEXT ·hideAVO(SB), NOSPLIT, $16-8
+	MOVQ job+0(FP), R11
+	MOVQ 64(R11), AX
+	MOVQ 24(R11), CX
+	MOVQ 104(R11), DX
+	MOVQ (R11), BX
+	MOVQ 32(R11), SI
+	MOVQ 40(R11), DI
+	MOVQ 48(R11), R8
+	MOVQ 112(R11), R9
+	MOVQ R9, (SP)
+	MOVQ 88(R11), R9
+	MOVQ R9, 8(SP)
+	XORL R9, R9
+	XORL R10, R10
+
+hide:
+	// i = the slot; rule = &rules[its rule]; at = index[i]
+	MOVBLZX 256(AX)(R9*1), R11
+	MOVBLZX (AX)(R11*1), R12
+	SHLL    $0x04, R12
+	ADDQ    (SP), R12
+	MOVL    (CX)(R11*4), R13
+
+	// out[at] = Mov | number^imm; out[at+1] = Xor | number
+	MOVL (DX)(R9*4), R14
+	MOVL 4(BX)(R11*8), R11
+	XORL R14, R11
+	MOVL R11, 4(SI)(R13*8)
+	MOVL R14, 12(SI)(R13*8)
+	MOVL (R12), R11
+	MOVL R11, (SI)(R13*8)
+	MOVL 4(R12), R11
+	MOVL R11, 8(SI)(R13*8)
+
+	// The instruction reads AX instead of imm.
+	MOVL    8(R12), R14
+	ADDQ    R13, R14
+	MOVBLZX 1(SI)(R14*8), R11
+	ANDL    $0x0f, R11
+	ORL     $0x000000b0, R11
+	MOVB    R11, 1(SI)(R14*8)
+	MOVBLZX 14(R12), R11
+	MOVB    R11, (SI)(R14*8)
+	MOVL    $0x00000000, 4(SI)(R14*8)
+	MOVWLZX 2(SI)(R14*8), R11
+	ANDW    12(R12), R11
+	ORL     R11, R10
+
+	// Both are inserted, and come from where it does.
+	MOVW $0x0101, (DI)(R13*1)
+	MOVL (R8)(R14*4), R11
+	MOVL R11, (R8)(R13*4)
+	MOVL R11, 4(R8)(R13*4)
+	INCQ R9
+	CMPQ R9, 8(SP)
+	JLT  hide
+	MOVQ job+0(FP), R11
+	MOVQ R10, 120(R11)
+	RET

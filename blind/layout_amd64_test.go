@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/internal/generated"
 	"github.com/bpfjit/bpfjit/internal/testprog"
@@ -21,13 +22,18 @@ func TestOffsets(t *testing.T) {
 		c  choiceTable
 		l  lists
 		in bpf.Insn
+		r  rule
 	)
 	want := map[string]uintptr{
 		"jobInsns": unsafe.Offsetof(j.insns), "jobFlags": unsafe.Offsetof(j.flags), "jobOrigin": unsafe.Offsetof(j.origin),
 		"jobIndex": unsafe.Offsetof(j.index), "jobOut": unsafe.Offsetof(j.out), "jobNewFlags": unsafe.Offsetof(j.newFlags),
 		"jobNewOrigin": unsafe.Offsetof(j.newOrigin), "jobChoices": unsafe.Offsetof(j.choices), "jobLists": unsafe.Offsetof(j.lists),
 		"jobCount": unsafe.Offsetof(j.count), "jobFrom": unsafe.Offsetof(j.from), "jobHidden": unsafe.Offsetof(j.hidden),
-		"jobOther": unsafe.Offsetof(j.other),
+		"jobOther": unsafe.Offsetof(j.other), "jobNumbers": unsafe.Offsetof(j.numbers), "jobRules": unsafe.Offsetof(j.rules),
+		"jobReserved": unsafe.Offsetof(j.reserved),
+
+		"ruleMov": unsafe.Offsetof(r.mov), "ruleXor": unsafe.Offsetof(r.xor), "ruleOwn": unsafe.Offsetof(r.own),
+		"ruleReserved": unsafe.Offsetof(r.reserved), "ruleOp": unsafe.Offsetof(r.op), "ruleShift": 4,
 
 		"choiceRule": unsafe.Offsetof(c.rule), "choiceRow": unsafe.Offsetof(c.row), "choiceUsable": unsafe.Offsetof(c.usable),
 		"choiceOther": unsafe.Offsetof(c.other), "choiceBack": unsafe.Offsetof(c.back), "choiceHides": unsafe.Offsetof(c.hides),
@@ -35,7 +41,7 @@ func TestOffsets(t *testing.T) {
 
 		"listRules": unsafe.Offsetof(l.rules), "listHidden": unsafe.Offsetof(l.hidden), "listOther": unsafe.Offsetof(l.other),
 		"insnRegs": unsafe.Offsetof(in.Regs), "insnImm": unsafe.Offsetof(in.Imm),
-		"zeroKey": zeroKey, "inserted": uintptr(bpf.Inserted),
+		"insnOff": unsafe.Offsetof(in.Off), "zeroKey": zeroKey, "inserted": uintptr(bpf.Inserted), "ax": abi.AX,
 	}
 	got, err := generated.Constants("../gen/asm/blind/blind_asm.go")
 	if err != nil {
@@ -44,8 +50,8 @@ func TestOffsets(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("what structs have and the generator has (-want +got):\n%s", diff)
 	}
-	if unsafe.Sizeof(in) != 8 || unsafe.Sizeof(bpf.Inserted) != 1 {
-		t.Error("slots aren't 8 bytes, or flags 1")
+	if unsafe.Sizeof(in) != 8 || unsafe.Sizeof(bpf.Inserted) != 1 || unsafe.Sizeof(r) != 16 {
+		t.Error("slots aren't 8 bytes, flags 1, or rules 16")
 	}
 }
 
@@ -74,26 +80,32 @@ func TestImplementations(t *testing.T) {
 			Out           []bpf.Insn
 			Flags         []bpf.Flag
 			Origin        []int32
+			Reserved      int16
 		}
-		run := func(layOut func(w *walk, index []int32) (hidden, other []uint8)) result {
+		var numbers [block]uint32
+		for i := range numbers {
+			numbers[i] = r.Uint32()
+		}
+		run := func(layOut func(w *walk, index []int32) (hidden, other []uint8), hide func(*walk, []bpf.Insn, []uint8, []uint32, []int32) int16) result {
 			room := 5 + upperLen*count
 			w := &walk{choices: &choices, out: make([]bpf.Insn, room), flags: make([]bpf.Flag, room), origin: make([]int32, room)}
 			index := make([]int32, count+1)
 			index[0] = 5
 			hidden, other := layOut(w, index)
+			reserved := hide(w, insns, hidden, numbers[:len(hidden)], index)
 			w.hidden, w.other = [block]uint8{}, [block]uint8{} // behind the ends there is anything
-			return result{w.lists, append([]uint8{}, hidden...), append([]uint8{}, other...), index, w.out, w.flags, w.origin}
+			return result{w.lists, hidden, other, index, w.out, w.flags, w.origin, reserved}
 		}
 		want := run(func(w *walk, index []int32) ([]uint8, []uint8) {
 			h, o := w.layOutGeneric(insns, flags, index)
 			h, o = append([]uint8{}, h...), append([]uint8{}, o...)
 			w.copyGeneric(insns, flags, origin, 7, index)
 			return h, o
-		})
+		}, (*walk).hideGeneric)
 		got := run(func(w *walk, index []int32) ([]uint8, []uint8) {
 			h, o := w.layOut(insns, flags, origin, 7, index)
 			return append([]uint8{}, h...), append([]uint8{}, o...)
-		})
+		}, (*walk).hide)
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(lists{})); diff != "" {
 			t.Fatalf("%d slots (-go +assembly):\n%s", count, diff)
 		}

@@ -10,5 +10,9 @@ func (w *walk) layOut(insns []bpf.Insn, flags []bpf.Flag, origin []int32, from i
 	return hidden, other
 }
 
+func (w *walk) hide(insns []bpf.Insn, list []uint8, numbers []uint32, index []int32) (reserved int16) {
+	return w.hideGeneric(insns, list, numbers, index)
+}
+
 // blockJob is for assembly.
 type blockJob struct{}

@@ -24,6 +24,9 @@ const (
 	jobFrom      = 80
 	jobHidden    = 88
 	jobOther     = 96
+	jobNumbers   = 104
+	jobRules     = 112
+	jobReserved  = 120
 )
 
 // Offsets into blind.choiceTable and blind.lists.
@@ -41,18 +44,35 @@ const (
 	listOther  = 512
 )
 
+// Offsets into blind.rule, whose size is 1<<ruleShift.
+const (
+	ruleMov      = 0
+	ruleXor      = 4
+	ruleOwn      = 8
+	ruleReserved = 12
+	ruleOp       = 14
+	ruleShift    = 4
+)
+
 // Offsets into bpf.Insn, and numbers of package blind.
 const (
+	insnOff  = 2
 	insnRegs = 1
 	insnImm  = 4
 	zeroKey  = 256 // added to the key where imm is 0
 	inserted = 1
+	ax       = 11
 )
 
 func main() {
 	ConstraintExpr("amd64")
 	ConstraintExpr("!purego")
+	layOut()
+	hide()
+	Generate()
+}
 
+func layOut() {
 	TEXT("layOutAVO", NOSPLIT, "func(job *uint64)")
 	Pragma("noescape")
 	Doc("layOutAVO does for the slots of a block what layOutGeneric and copyGeneric do.")
@@ -142,5 +162,75 @@ func main() {
 	MOVQ(hidden, job(jobHidden))
 	MOVQ(other, job(jobOther))
 	RET()
-	Generate()
+}
+
+func hide() {
+	TEXT("hideAVO", NOSPLIT, "func(job *uint64)")
+	Pragma("noescape")
+	Doc("hideAVO does what hideGeneric does for the slots that layOutAVO has listed; there",
+		"is one at least.")
+	lists, index, numbers, insns, out, flags, origin := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	k, reserved := GP64(), GP64()
+	rules, count := AllocLocal(8), AllocLocal(8)
+	t := GP64()
+	Load(Param("job"), t)
+	for _, l := range []struct {
+		at int
+		r  reg.GPVirtual
+	}{
+		{jobLists, lists}, {jobIndex, index}, {jobNumbers, numbers}, {jobInsns, insns}, {jobOut, out},
+		{jobNewFlags, flags}, {jobNewOrigin, origin},
+	} {
+		MOVQ(Mem{Base: t, Disp: l.at}, l.r)
+	}
+	MOVQ(Mem{Base: t, Disp: jobRules}, k)
+	MOVQ(k, rules)
+	MOVQ(Mem{Base: t, Disp: jobHidden}, k)
+	MOVQ(k, count)
+	XORL(k.As32(), k.As32())
+	XORL(reserved.As32(), reserved.As32())
+
+	Label("hide")
+	i, rule, at, number, v, own := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	Comment("i = the slot; rule = &rules[its rule]; at = index[i]")
+	MOVBLZX(Mem{Base: lists, Index: k, Scale: 1, Disp: listHidden}, i.As32())
+	MOVBLZX(Mem{Base: lists, Index: i, Scale: 1, Disp: listRules}, rule.As32())
+	SHLL(U8(ruleShift), rule.As32())
+	ADDQ(rules, rule)
+	MOVL(Mem{Base: index, Index: i, Scale: 4}, at.As32())
+	slot := func(at reg.GPVirtual, disp int) Mem { return Mem{Base: out, Index: at, Scale: 8, Disp: disp} }
+	Comment("out[at] = Mov | number^imm; out[at+1] = Xor | number")
+	MOVL(Mem{Base: numbers, Index: k, Scale: 4}, number.As32())
+	MOVL(Mem{Base: insns, Index: i, Scale: 8, Disp: insnImm}, v.As32())
+	XORL(number.As32(), v.As32())
+	MOVL(v.As32(), slot(at, insnImm))
+	MOVL(number.As32(), slot(at, 8+insnImm))
+	MOVL(Mem{Base: rule, Disp: ruleMov}, v.As32())
+	MOVL(v.As32(), slot(at, 0))
+	MOVL(Mem{Base: rule, Disp: ruleXor}, v.As32())
+	MOVL(v.As32(), slot(at, 8))
+	Comment("The instruction reads AX instead of imm.")
+	MOVL(Mem{Base: rule, Disp: ruleOwn}, own.As32())
+	ADDQ(at, own)
+	MOVBLZX(slot(own, insnRegs), v.As32())
+	ANDL(U8(15), v.As32())
+	ORL(U32(ax<<4), v.As32())
+	MOVB(v.As8(), slot(own, insnRegs))
+	MOVBLZX(Mem{Base: rule, Disp: ruleOp}, v.As32())
+	MOVB(v.As8(), slot(own, 0))
+	MOVL(U32(0), slot(own, insnImm))
+	MOVWLZX(slot(own, insnOff), v.As32())
+	ANDW(Mem{Base: rule, Disp: ruleReserved}, v.As16())
+	ORL(v.As32(), reserved.As32())
+	Comment("Both are inserted, and come from where it does.")
+	MOVW(U16(inserted<<8|inserted), Mem{Base: flags, Index: at, Scale: 1})
+	MOVL(Mem{Base: origin, Index: own, Scale: 4}, v.As32())
+	MOVL(v.As32(), Mem{Base: origin, Index: at, Scale: 4})
+	MOVL(v.As32(), Mem{Base: origin, Index: at, Scale: 4, Disp: 4})
+	INCQ(k)
+	CMPQ(k, count)
+	JLT(LabelRef("hide"))
+	Load(Param("job"), t)
+	MOVQ(reserved, Mem{Base: t, Disp: jobReserved})
+	RET()
 }
