@@ -3,7 +3,7 @@
 //
 // [Compile] translates one function the way Linux does, byte for byte;
 // [CompileCage] a whole program for the cage, where no program can reach
-// memory that isn't its own. Both size every instruction once, run passes over
-// the jumps alone until nothing shrinks any more (passes.go), and then write
-// the bytes once.
+// memory that isn't its own. Both draft the code of all that stands by itself
+// (encoder.Draft), run passes over the rest until nothing shrinks any more
+// (passes.go), and then join the two.
 package jit

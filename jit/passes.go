@@ -12,7 +12,8 @@ import (
 // A jump is 2 bytes or 5 or 6, depending on its distance, which depends on the
 // sizes of the jumps between. Linux translates the whole program again and
 // again until its length doesn't change. Only jumps change between passes, so
-// here a pass visits nothing else.
+// here a pass visits nothing but the marks: jumps, and what else the draft
+// leaves out, whose length is fixed.
 //
 // Let addrs[t] be the offset of slot t. Linux updates it in place, so a jump
 // reads, in the midst of a pass,
@@ -21,12 +22,12 @@ import (
 //	the target, behind    addrs of this pass
 //	its own end           addrs of the pass before
 //
-// and pass 0 reads an estimate of 64 bytes a slot. addrs[t] splits in two:
-// what never changes, and the sizes of the jumps before t:
+// and pass 0 reads an estimate of 64 bytes a slot. addrs[t] splits in two: the
+// draft, which never changes, and the sizes of the marks before t:
 //
-//	addrs[t] = fixed(t) + sums[rank(t)]
+//	addrs[t] = draft(t) + sums[rank(t)]
 //
-// sums[k] is the size of the first k jumps. A pass goes through sums from left
+// sums[k] is the size of the first k marks. A pass goes through sums from left
 // to right and overwrites it, which gives every read just the state above.
 //
 // Termination. From pass 15 on jumps that get shorter are padded with a nop to
