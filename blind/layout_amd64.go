@@ -2,37 +2,42 @@
 
 package blind
 
-import "github.com/bpfjit/bpfjit/bpf"
+import (
+	"golang.org/x/sys/cpu"
+
+	"github.com/bpfjit/bpfjit/bpf"
+)
 
 //go:generate go run -C=../gen ./asm/blind -out ../blind/layout_amd64.s
+
+// assembly tells whether the processor has what the assembly is made of: PDEP,
+// PEXT and vectors of 32 bytes. Every one since 2013 has, but for some small ones.
+var assembly = cpu.X86.HasBMI2 && cpu.X86.HasAVX2 && cpu.X86.HasPOPCNT
 
 // A blockJob is what the assembly works on: a block of the old program, and
 // where it goes. gen/asm/blind has the offsets.
 type blockJob struct {
-	insns     *bpf.Insn
-	flags     *bpf.Flag
-	origin    *int32
-	index     *int32 // has an element more than there are slots
-	out       *bpf.Insn
-	newFlags  *bpf.Flag
-	newOrigin *int32
-	choices   *choiceTable
-	lists     *lists
+	insns   *bpf.Insn // these and flags can be read up to the end of a unit
+	flags   *bpf.Flag
+	index   *int32 // has room for a group behind its last element
+	out     *bpf.Insn
+	origin  *int32
+	classes *classTable
+	lists   *lists
 
 	count int // of slots, at least one
-	from  int64
-	// How long the lists are.
-	hidden, other int
+	start int64
+	half  uint64
 
-	numbers *uint32 // random ones, one for each of hidden
-	rules   *rule
-	// What hide returns.
-	reserved int
+	// What hide needs besides.
+	newFlags *bpf.Flag
+	numbers  *uint32 // random ones, one for each of hidden
+	rules    *rule
+	reserved uint64 // the result
 }
 
-// layOutAVO does for the slots of a block what layOutGeneric and copyGeneric
-// do, hideAVO what hideGeneric does; a test compares them. gen/asm/blind writes
-// them.
+// layOutAVO does what layOutGeneric does, hideAVO what hideGeneric does; a test
+// compares them. gen/asm/blind writes them.
 //
 //go:noescape
 func layOutAVO(job *blockJob)
@@ -40,27 +45,34 @@ func layOutAVO(job *blockJob)
 //go:noescape
 func hideAVO(job *blockJob)
 
-// hide goes on with the block that layOut has laid out.
-func (w *walk) hide(_ []bpf.Insn, list []uint8, numbers []uint32, _ []int32) (reserved int16) {
-	if len(list) == 0 {
-		return 0
+func (w *walk) layOut(insns []bpf.Insn, flags []bpf.Flag, start int32, index []int32) {
+	if !assembly {
+		w.layOutGeneric(insns, flags, start, index)
+		return
 	}
-	_ = numbers[len(list)-1]
-	w.job.numbers, w.job.rules = &numbers[0], &rules[0]
-	hideAVO(&w.job)
-	return int16(w.job.reserved)
-}
-
-func (w *walk) layOut(insns []bpf.Insn, flags []bpf.Flag, origin []int32, from int32, index []int32) (hidden, other []uint8) {
 	n := len(insns)
-	_, _, _ = flags[n-1], origin[n-1], index[n]
-	room := int(index[0]) + n*upperLen - 1
+	up := (n + unit - 1) &^ (unit - 1)
+	_, _, _ = insns[:up], flags[:up], index[:n+1+group]
+	room := int(index[0]) + n*upperLen + group - 1
 	_, _, _ = w.out[room], w.flags[room], w.origin[room]
 	w.job = blockJob{
-		insns: &insns[0], flags: &flags[0], origin: &origin[0], index: &index[0],
-		out: &w.out[0], newFlags: &w.flags[0], newOrigin: &w.origin[0],
-		choices: w.choices, lists: &w.lists, count: n, from: int64(from),
+		insns: &insns[0], flags: &flags[0], index: &index[0], out: &w.out[0], origin: &w.origin[0],
+		classes: &classes, lists: &w.lists, count: n, start: int64(start), half: uint64(w.half),
 	}
 	layOutAVO(&w.job)
-	return w.hidden[:w.job.hidden], w.other[:w.job.other]
+	w.half = uint32(w.job.half)
+}
+
+// hide goes on with the block that layOut has laid out.
+func (w *walk) hide(insns []bpf.Insn, numbers []uint32, start int32, index []int32) (reserved uint32) {
+	if !assembly {
+		return w.hideGeneric(insns, numbers, start, index)
+	}
+	if w.numHidden == 0 {
+		return 0
+	}
+	_ = numbers[w.numHidden-1]
+	w.job.newFlags, w.job.numbers, w.job.rules = &w.flags[0], &numbers[0], &rules[0]
+	hideAVO(&w.job)
+	return uint32(w.job.reserved)
 }

@@ -5,143 +5,543 @@
 #include "textflag.h"
 
 // func layOutAVO(job *uint64)
-TEXT ·layOutAVO(SB), NOSPLIT, $40-8
+// Requires: AVX, AVX2, BMI, BMI2, CMOV, POPCNT
+TEXT ·layOutAVO(SB), NOSPLIT, $8-8
+	MOVQ           job+0(FP), CX
+	MOVQ           48(CX), AX
+	MOVQ           (CX), DX
+	MOVQ           8(CX), BX
+	MOVQ           56(CX), SI
+	VMOVDQU        nibble<>+0(SB), Y0
+	VMOVDQU        low8<>+0(SB), Y1
+	VMOVDQU        low16<>+0(SB), Y2
+	VPXOR          Y3, Y3, Y3
+	MOVQ           40(CX), DI
+	VBROADCASTI128 (DI), Y4
+	VBROADCASTI128 16(DI), Y5
+	VBROADCASTI128 32(DI), Y6
+	VBROADCASTI128 48(DI), Y7
+	MOVL           72(CX), DI
+	XORL           R8, R8
+	MOVQ           AX, R9
+
+unit:
+	// op, regs of slots 0 to 15, and whether imm is 0
+	VMOVDQU   (DX), Y8
+	VSHUFPS   $0xdd, 32(DX), Y8, Y9
+	VSHUFPS   $0x88, 32(DX), Y8, Y8
+	VPAND     Y2, Y8, Y8
+	VPCMPEQD  Y3, Y9, Y9
+	VMOVDQU   64(DX), Y10
+	VSHUFPS   $0xdd, 96(DX), Y10, Y11
+	VSHUFPS   $0x88, 96(DX), Y10, Y10
+	VPAND     Y2, Y10, Y10
+	VPCMPEQD  Y3, Y11, Y11
+	VPACKUSDW Y10, Y8, Y8
+	VPACKSSDW Y11, Y9, Y9
+
+	// op, regs of slots 16 to 31, and whether imm is 0
+	VMOVDQU   128(DX), Y10
+	VSHUFPS   $0xdd, 160(DX), Y10, Y11
+	VSHUFPS   $0x88, 160(DX), Y10, Y10
+	VPAND     Y2, Y10, Y10
+	VPCMPEQD  Y3, Y11, Y11
+	VMOVDQU   192(DX), Y12
+	VSHUFPS   $0xdd, 224(DX), Y12, Y13
+	VSHUFPS   $0x88, 224(DX), Y12, Y12
+	VPAND     Y2, Y12, Y12
+	VPCMPEQD  Y3, Y13, Y13
+	VPACKUSDW Y12, Y10, Y10
+	VPACKSSDW Y13, Y11, Y11
+	VPACKSSWB Y11, Y9, Y9
+	VPAND     Y1, Y8, Y11
+	VPAND     Y1, Y10, Y12
+	VPACKUSWB Y12, Y11, Y11
+	VPSRLW    $0x08, Y8, Y8
+	VPSRLW    $0x08, Y10, Y12
+	VPACKUSWB Y12, Y8, Y8
+
+	// The classes that both halves of op, dst and src have
+	VPAND   Y0, Y11, Y10
+	VPSHUFB Y10, Y4, Y10
+	VPSRLW  $0x04, Y11, Y12
+	VPAND   Y0, Y12, Y12
+	VPSHUFB Y12, Y5, Y12
+	VPAND   Y12, Y10, Y10
+	VPAND   Y0, Y8, Y12
+	VPSHUFB Y12, Y6, Y12
+	VPAND   Y12, Y10, Y10
+	VPSRLW  $0x04, Y8, Y12
+	VPAND   Y0, Y12, Y12
+	VPSHUFB Y12, Y7, Y12
+	VPAND   Y12, Y10, Y10
+
+	// A move is one only where imm is 0.
+	VPOR  others<>+0(SB), Y9, Y9
+	VPAND Y9, Y10, Y10
+
+	// The order of slots again
+	VPERMQ    $0xd8, Y10, Y10
+	VPSHUFB   zip<>+0(SB), Y10, Y10
+	VMOVDQU   (BX), Y12
+	VPSLLW    $0x07, Y12, Y12
+	VPMOVMSKB Y12, R14
+	VPMOVMSKB Y10, R12
+	VPSLLW    $0x04, Y10, Y12
+	VPMOVMSKB Y12, R11
+	VPAND     hideMask<>+0(SB), Y10, Y12
+	VPCMPEQB  Y3, Y12, Y12
+	VPMOVMSKB Y12, R10
+	VPAND     leadMask<>+0(SB), Y10, Y12
+	VPCMPEQB  Y3, Y12, Y12
+	VPMOVMSKB Y12, R13
+
+	// Only what the author wrote is hidden; with a first half always the second
+	NOTL  R13
+	ANDNL R12, R14, R12
+	ANDNL R11, R14, R11
+	ORL   R14, R10
+	NOTL  R10
+	ANDNL R10, R12, R10
+	LEAL  (DI)(R11*2), DI
+	ORL   DI, R10
+
+	// Nothing from the end of the program on
+	MOVL    SI, DI
+	SUBL    R8, DI
+	MOVL    $0x00000020, R14
+	CMPL    DI, R14
+	CMOVLGT R14, DI
+	BZHIL   DI, R10, R10
+	MOVL    R10, (R9)
+	BZHIL   DI, R11, R11
+	MOVL    R11, 32(R9)
+	BZHIL   DI, R12, R12
+	MOVL    R12, 64(R9)
+	BZHIL   DI, R13, R13
+	MOVL    R13, 96(R9)
+
+	// half = whether the last slot is a first half
+	LEAL  -1(DI), DI
+	SHRXL DI, R11, DI
+	ADDQ  $0x00000100, DX
+	ADDQ  $0x20, BX
+	ADDQ  $0x04, R9
+	ADDQ  $0x20, R8
+	CMPQ  R8, SI
+	JLT   unit
+	MOVL  DI, 72(CX)
+	VZEROUPPER
+	MOVQ  (CX), DX
+	MOVQ  16(CX), BX
+	MOVQ  24(CX), SI
+	MOVQ  32(CX), DI
+	MOVQ  64(CX), R8
+	MOVQ  R8, R9
+	ADDQ  56(CX), R9
+	MOVQ  R9, (SP)
+	MOVL  (BX), R9
+	LEAQ  (SI)(R9*8), SI
+	LEAQ  (DI)(R9*4), DI
+	MOVQ  AX, CX
+	LEAQ  128(AX), R10
+	MOVQ  $0x0101010101010101, AX
+	MOVQ  sequence<>+0(SB), R11
+
+group:
+	// What they grow by: two if hidden, and one more if an upper half
+	MOVBLZX (CX), R12
+	MOVBLZX 32(CX), R13
+	PDEPQ   AX, R12, R12
+	PDEPQ   AX, R13, R13
+	LEAQ    (R13)(R12*2), R13
+	IMULQ   AX, R13
+
+	// The numbers of those in hiding
+	MOVQ    R12, R14
+	SHLQ    $0x08, R14
+	SUBQ    R12, R14
+	PEXTQ   R14, R11, R14
+	MOVQ    R14, (R10)
+	POPCNTQ R12, R14
+	ADDQ    R14, R10
+	LEAQ    (R11)(AX*8), R11
+
+	// index = at + number + what those in front grow by
+	MOVQ         R13, R14
+	SHLQ         $0x08, R14
+	ADDQ         sequence<>+0(SB), R14
+	VMOVQ        R14, X1
+	VPMOVZXBD    X1, Y1
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y0
+	VPADDD       Y0, Y1, Y1
+	VMOVDQU      Y1, (BX)
+
+	// The slots go where the sums say.
+	MOVQ    R13, R12
+	ADDQ    sequence<>+0(SB), R12
+	MOVBLZX R12, R14
+	SHRQ    $0x08, R12
+	MOVQ    (DX), R15
+	MOVQ    R15, (SI)(R14*8)
+	LEAL    (R8), R15
+	MOVL    R15, (DI)(R14*4)
+	MOVBLZX R12, R14
+	SHRQ    $0x08, R12
+	MOVQ    8(DX), R15
+	MOVQ    R15, (SI)(R14*8)
+	LEAL    1(R8), R15
+	MOVL    R15, (DI)(R14*4)
+	MOVBLZX R12, R14
+	SHRQ    $0x08, R12
+	MOVQ    16(DX), R15
+	MOVQ    R15, (SI)(R14*8)
+	LEAL    2(R8), R15
+	MOVL    R15, (DI)(R14*4)
+	MOVBLZX R12, R14
+	SHRQ    $0x08, R12
+	MOVQ    24(DX), R15
+	MOVQ    R15, (SI)(R14*8)
+	LEAL    3(R8), R15
+	MOVL    R15, (DI)(R14*4)
+	MOVBLZX R12, R14
+	SHRQ    $0x08, R12
+	MOVQ    32(DX), R15
+	MOVQ    R15, (SI)(R14*8)
+	LEAL    4(R8), R15
+	MOVL    R15, (DI)(R14*4)
+	MOVBLZX R12, R14
+	SHRQ    $0x08, R12
+	MOVQ    40(DX), R15
+	MOVQ    R15, (SI)(R14*8)
+	LEAL    5(R8), R15
+	MOVL    R15, (DI)(R14*4)
+	MOVBLZX R12, R14
+	SHRQ    $0x08, R12
+	MOVQ    48(DX), R15
+	MOVQ    R15, (SI)(R14*8)
+	LEAL    6(R8), R15
+	MOVL    R15, (DI)(R14*4)
+	MOVQ    56(DX), R14
+	MOVQ    R14, (SI)(R12*8)
+	LEAL    7(R8), R14
+	MOVL    R14, (DI)(R12*4)
+	SHRQ    $0x38, R13
+	ADDQ    $0x08, R13
+	ADDQ    R13, R9
+	LEAQ    (SI)(R13*8), SI
+	LEAQ    (DI)(R13*4), DI
+	ADDQ    $0x40, DX
+	ADDQ    $0x20, BX
+	INCQ    CX
+	ADDQ    $0x08, R8
+	CMPQ    R8, (SP)
+	JLT     group
+
+	// The last group may have gone over the end.
+	SUBQ (SP), R8
+	SUBQ R8, R9
+	NEGQ R8
+	MOVL R9, (BX)(R8*4)
 	MOVQ job+0(FP), AX
-	MOVQ (AX), SI
-	MOVQ 8(AX), DI
-	MOVQ 32(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), R10
-	MOVQ 64(AX), R11
-	MOVQ 24(AX), BX
-	MOVQ BX, (SP)
-	MOVQ 16(AX), BX
-	MOVQ BX, 8(SP)
-	MOVQ 48(AX), BX
-	MOVQ BX, 16(SP)
-	MOVQ 72(AX), BX
-	MOVQ BX, 24(SP)
-	MOVQ 80(AX), BX
-	MOVQ BX, 32(SP)
-	MOVQ 24(AX), BX
-	MOVL (BX), R13
-	XORL R12, R12
-	XORL R14, R14
-	XORL R15, R15
-
-slot:
-	// key = op, and zeroKey if imm is 0; op = the slot that has the registers
-	MOVBLZX (SI)(R12*8), CX
-	XORL    AX, AX
-	CMPL    4(SI)(R12*8), $0x01
-	SBBL    AX, AX
-	ANDL    $0x00000100, AX
-	ORL     CX, AX
-	MOVBLZX 3584(R10)(CX*1), CX
-	NEGQ    CX
-	ADDQ    R12, CX
-
-	// rule = Rule & Usable, if that slot was not inserted
-	MOVBLZX 1(SI)(CX*8), BX
-	ADDL    512(R10)(AX*4), BX
-	MOVBLZX 2560(R10)(BX*1), DX
-	ANDB    (R10)(AX*1), DL
-	MOVBLZX (DI)(CX*1), BX
-	ANDL    $0x01, BX
-	DECL    BX
-	ANDL    BX, DX
-	MOVB    DL, (R11)(R12*1)
-
-	// The slot is on the lists if the rule and the key say so.
-	MOVB    R12, 256(R11)(R14*1)
-	MOVB    R12, 512(R11)(R15*1)
-	MOVBLZX 3840(R10)(DX*1), BX
-	ADDQ    BX, R14
-	MOVBLZX 3072(R10)(AX*1), BX
-	ADDQ    BX, R15
-
-	// index[i] = at; at += slots of the rule; the instruction is the last of them
-	MOVQ    (SP), BX
-	MOVL    R13, (BX)(R12*4)
-	MOVBLZX 4096(R10)(DX*1), BX
-	ADDQ    BX, R13
-	MOVQ    (SI)(R12*8), BX
-	MOVQ    BX, -8(R8)(R13*8)
-	MOVBLZX (DI)(R12*1), BX
-	MOVB    BL, -1(R9)(R13*1)
-	MOVQ    8(SP), BX
-	MOVL    (BX)(R12*4), BX
-	ADDL    32(SP), BX
-	MOVQ    16(SP), CX
-	MOVL    BX, -4(CX)(R13*4)
-	INCQ    R12
-	CMPQ    R12, 24(SP)
-	JLT     slot
-	MOVQ    (SP), BX
-	MOVL    R13, (BX)(R12*4)
-	MOVQ    job+0(FP), AX
-	MOVQ    R14, 88(AX)
-	MOVQ    R15, 96(AX)
+	MOVQ 48(AX), AX
+	SUBQ AX, R10
+	SUBQ $0x00000080, R10
+	MOVQ R10, 392(AX)
 	RET
 
+DATA nibble<>+0(SB)/1, $0x0f
+DATA nibble<>+1(SB)/1, $0x0f
+DATA nibble<>+2(SB)/1, $0x0f
+DATA nibble<>+3(SB)/1, $0x0f
+DATA nibble<>+4(SB)/1, $0x0f
+DATA nibble<>+5(SB)/1, $0x0f
+DATA nibble<>+6(SB)/1, $0x0f
+DATA nibble<>+7(SB)/1, $0x0f
+DATA nibble<>+8(SB)/1, $0x0f
+DATA nibble<>+9(SB)/1, $0x0f
+DATA nibble<>+10(SB)/1, $0x0f
+DATA nibble<>+11(SB)/1, $0x0f
+DATA nibble<>+12(SB)/1, $0x0f
+DATA nibble<>+13(SB)/1, $0x0f
+DATA nibble<>+14(SB)/1, $0x0f
+DATA nibble<>+15(SB)/1, $0x0f
+DATA nibble<>+16(SB)/1, $0x0f
+DATA nibble<>+17(SB)/1, $0x0f
+DATA nibble<>+18(SB)/1, $0x0f
+DATA nibble<>+19(SB)/1, $0x0f
+DATA nibble<>+20(SB)/1, $0x0f
+DATA nibble<>+21(SB)/1, $0x0f
+DATA nibble<>+22(SB)/1, $0x0f
+DATA nibble<>+23(SB)/1, $0x0f
+DATA nibble<>+24(SB)/1, $0x0f
+DATA nibble<>+25(SB)/1, $0x0f
+DATA nibble<>+26(SB)/1, $0x0f
+DATA nibble<>+27(SB)/1, $0x0f
+DATA nibble<>+28(SB)/1, $0x0f
+DATA nibble<>+29(SB)/1, $0x0f
+DATA nibble<>+30(SB)/1, $0x0f
+DATA nibble<>+31(SB)/1, $0x0f
+GLOBL nibble<>(SB), RODATA|NOPTR, $32
+
+DATA low8<>+0(SB)/1, $0xff
+DATA low8<>+1(SB)/1, $0x00
+DATA low8<>+2(SB)/1, $0xff
+DATA low8<>+3(SB)/1, $0x00
+DATA low8<>+4(SB)/1, $0xff
+DATA low8<>+5(SB)/1, $0x00
+DATA low8<>+6(SB)/1, $0xff
+DATA low8<>+7(SB)/1, $0x00
+DATA low8<>+8(SB)/1, $0xff
+DATA low8<>+9(SB)/1, $0x00
+DATA low8<>+10(SB)/1, $0xff
+DATA low8<>+11(SB)/1, $0x00
+DATA low8<>+12(SB)/1, $0xff
+DATA low8<>+13(SB)/1, $0x00
+DATA low8<>+14(SB)/1, $0xff
+DATA low8<>+15(SB)/1, $0x00
+DATA low8<>+16(SB)/1, $0xff
+DATA low8<>+17(SB)/1, $0x00
+DATA low8<>+18(SB)/1, $0xff
+DATA low8<>+19(SB)/1, $0x00
+DATA low8<>+20(SB)/1, $0xff
+DATA low8<>+21(SB)/1, $0x00
+DATA low8<>+22(SB)/1, $0xff
+DATA low8<>+23(SB)/1, $0x00
+DATA low8<>+24(SB)/1, $0xff
+DATA low8<>+25(SB)/1, $0x00
+DATA low8<>+26(SB)/1, $0xff
+DATA low8<>+27(SB)/1, $0x00
+DATA low8<>+28(SB)/1, $0xff
+DATA low8<>+29(SB)/1, $0x00
+DATA low8<>+30(SB)/1, $0xff
+DATA low8<>+31(SB)/1, $0x00
+GLOBL low8<>(SB), RODATA|NOPTR, $32
+
+DATA low16<>+0(SB)/1, $0xff
+DATA low16<>+1(SB)/1, $0xff
+DATA low16<>+2(SB)/1, $0x00
+DATA low16<>+3(SB)/1, $0x00
+DATA low16<>+4(SB)/1, $0xff
+DATA low16<>+5(SB)/1, $0xff
+DATA low16<>+6(SB)/1, $0x00
+DATA low16<>+7(SB)/1, $0x00
+DATA low16<>+8(SB)/1, $0xff
+DATA low16<>+9(SB)/1, $0xff
+DATA low16<>+10(SB)/1, $0x00
+DATA low16<>+11(SB)/1, $0x00
+DATA low16<>+12(SB)/1, $0xff
+DATA low16<>+13(SB)/1, $0xff
+DATA low16<>+14(SB)/1, $0x00
+DATA low16<>+15(SB)/1, $0x00
+DATA low16<>+16(SB)/1, $0xff
+DATA low16<>+17(SB)/1, $0xff
+DATA low16<>+18(SB)/1, $0x00
+DATA low16<>+19(SB)/1, $0x00
+DATA low16<>+20(SB)/1, $0xff
+DATA low16<>+21(SB)/1, $0xff
+DATA low16<>+22(SB)/1, $0x00
+DATA low16<>+23(SB)/1, $0x00
+DATA low16<>+24(SB)/1, $0xff
+DATA low16<>+25(SB)/1, $0xff
+DATA low16<>+26(SB)/1, $0x00
+DATA low16<>+27(SB)/1, $0x00
+DATA low16<>+28(SB)/1, $0xff
+DATA low16<>+29(SB)/1, $0xff
+DATA low16<>+30(SB)/1, $0x00
+DATA low16<>+31(SB)/1, $0x00
+GLOBL low16<>(SB), RODATA|NOPTR, $32
+
+DATA others<>+0(SB)/1, $0x7f
+DATA others<>+1(SB)/1, $0x7f
+DATA others<>+2(SB)/1, $0x7f
+DATA others<>+3(SB)/1, $0x7f
+DATA others<>+4(SB)/1, $0x7f
+DATA others<>+5(SB)/1, $0x7f
+DATA others<>+6(SB)/1, $0x7f
+DATA others<>+7(SB)/1, $0x7f
+DATA others<>+8(SB)/1, $0x7f
+DATA others<>+9(SB)/1, $0x7f
+DATA others<>+10(SB)/1, $0x7f
+DATA others<>+11(SB)/1, $0x7f
+DATA others<>+12(SB)/1, $0x7f
+DATA others<>+13(SB)/1, $0x7f
+DATA others<>+14(SB)/1, $0x7f
+DATA others<>+15(SB)/1, $0x7f
+DATA others<>+16(SB)/1, $0x7f
+DATA others<>+17(SB)/1, $0x7f
+DATA others<>+18(SB)/1, $0x7f
+DATA others<>+19(SB)/1, $0x7f
+DATA others<>+20(SB)/1, $0x7f
+DATA others<>+21(SB)/1, $0x7f
+DATA others<>+22(SB)/1, $0x7f
+DATA others<>+23(SB)/1, $0x7f
+DATA others<>+24(SB)/1, $0x7f
+DATA others<>+25(SB)/1, $0x7f
+DATA others<>+26(SB)/1, $0x7f
+DATA others<>+27(SB)/1, $0x7f
+DATA others<>+28(SB)/1, $0x7f
+DATA others<>+29(SB)/1, $0x7f
+DATA others<>+30(SB)/1, $0x7f
+DATA others<>+31(SB)/1, $0x7f
+GLOBL others<>(SB), RODATA|NOPTR, $32
+
+DATA hideMask<>+0(SB)/1, $0x0f
+DATA hideMask<>+1(SB)/1, $0x0f
+DATA hideMask<>+2(SB)/1, $0x0f
+DATA hideMask<>+3(SB)/1, $0x0f
+DATA hideMask<>+4(SB)/1, $0x0f
+DATA hideMask<>+5(SB)/1, $0x0f
+DATA hideMask<>+6(SB)/1, $0x0f
+DATA hideMask<>+7(SB)/1, $0x0f
+DATA hideMask<>+8(SB)/1, $0x0f
+DATA hideMask<>+9(SB)/1, $0x0f
+DATA hideMask<>+10(SB)/1, $0x0f
+DATA hideMask<>+11(SB)/1, $0x0f
+DATA hideMask<>+12(SB)/1, $0x0f
+DATA hideMask<>+13(SB)/1, $0x0f
+DATA hideMask<>+14(SB)/1, $0x0f
+DATA hideMask<>+15(SB)/1, $0x0f
+DATA hideMask<>+16(SB)/1, $0x0f
+DATA hideMask<>+17(SB)/1, $0x0f
+DATA hideMask<>+18(SB)/1, $0x0f
+DATA hideMask<>+19(SB)/1, $0x0f
+DATA hideMask<>+20(SB)/1, $0x0f
+DATA hideMask<>+21(SB)/1, $0x0f
+DATA hideMask<>+22(SB)/1, $0x0f
+DATA hideMask<>+23(SB)/1, $0x0f
+DATA hideMask<>+24(SB)/1, $0x0f
+DATA hideMask<>+25(SB)/1, $0x0f
+DATA hideMask<>+26(SB)/1, $0x0f
+DATA hideMask<>+27(SB)/1, $0x0f
+DATA hideMask<>+28(SB)/1, $0x0f
+DATA hideMask<>+29(SB)/1, $0x0f
+DATA hideMask<>+30(SB)/1, $0x0f
+DATA hideMask<>+31(SB)/1, $0x0f
+GLOBL hideMask<>(SB), RODATA|NOPTR, $32
+
+DATA leadMask<>+0(SB)/1, $0x70
+DATA leadMask<>+1(SB)/1, $0x70
+DATA leadMask<>+2(SB)/1, $0x70
+DATA leadMask<>+3(SB)/1, $0x70
+DATA leadMask<>+4(SB)/1, $0x70
+DATA leadMask<>+5(SB)/1, $0x70
+DATA leadMask<>+6(SB)/1, $0x70
+DATA leadMask<>+7(SB)/1, $0x70
+DATA leadMask<>+8(SB)/1, $0x70
+DATA leadMask<>+9(SB)/1, $0x70
+DATA leadMask<>+10(SB)/1, $0x70
+DATA leadMask<>+11(SB)/1, $0x70
+DATA leadMask<>+12(SB)/1, $0x70
+DATA leadMask<>+13(SB)/1, $0x70
+DATA leadMask<>+14(SB)/1, $0x70
+DATA leadMask<>+15(SB)/1, $0x70
+DATA leadMask<>+16(SB)/1, $0x70
+DATA leadMask<>+17(SB)/1, $0x70
+DATA leadMask<>+18(SB)/1, $0x70
+DATA leadMask<>+19(SB)/1, $0x70
+DATA leadMask<>+20(SB)/1, $0x70
+DATA leadMask<>+21(SB)/1, $0x70
+DATA leadMask<>+22(SB)/1, $0x70
+DATA leadMask<>+23(SB)/1, $0x70
+DATA leadMask<>+24(SB)/1, $0x70
+DATA leadMask<>+25(SB)/1, $0x70
+DATA leadMask<>+26(SB)/1, $0x70
+DATA leadMask<>+27(SB)/1, $0x70
+DATA leadMask<>+28(SB)/1, $0x70
+DATA leadMask<>+29(SB)/1, $0x70
+DATA leadMask<>+30(SB)/1, $0x70
+DATA leadMask<>+31(SB)/1, $0x70
+GLOBL leadMask<>(SB), RODATA|NOPTR, $32
+
+DATA zip<>+0(SB)/1, $0x00
+DATA zip<>+1(SB)/1, $0x01
+DATA zip<>+2(SB)/1, $0x08
+DATA zip<>+3(SB)/1, $0x09
+DATA zip<>+4(SB)/1, $0x02
+DATA zip<>+5(SB)/1, $0x03
+DATA zip<>+6(SB)/1, $0x0a
+DATA zip<>+7(SB)/1, $0x0b
+DATA zip<>+8(SB)/1, $0x04
+DATA zip<>+9(SB)/1, $0x05
+DATA zip<>+10(SB)/1, $0x0c
+DATA zip<>+11(SB)/1, $0x0d
+DATA zip<>+12(SB)/1, $0x06
+DATA zip<>+13(SB)/1, $0x07
+DATA zip<>+14(SB)/1, $0x0e
+DATA zip<>+15(SB)/1, $0x0f
+DATA zip<>+16(SB)/1, $0x00
+DATA zip<>+17(SB)/1, $0x01
+DATA zip<>+18(SB)/1, $0x08
+DATA zip<>+19(SB)/1, $0x09
+DATA zip<>+20(SB)/1, $0x02
+DATA zip<>+21(SB)/1, $0x03
+DATA zip<>+22(SB)/1, $0x0a
+DATA zip<>+23(SB)/1, $0x0b
+DATA zip<>+24(SB)/1, $0x04
+DATA zip<>+25(SB)/1, $0x05
+DATA zip<>+26(SB)/1, $0x0c
+DATA zip<>+27(SB)/1, $0x0d
+DATA zip<>+28(SB)/1, $0x06
+DATA zip<>+29(SB)/1, $0x07
+DATA zip<>+30(SB)/1, $0x0e
+DATA zip<>+31(SB)/1, $0x0f
+GLOBL zip<>(SB), RODATA|NOPTR, $32
+
+DATA sequence<>+0(SB)/8, $0x0706050403020100
+GLOBL sequence<>(SB), RODATA|NOPTR, $8
+
 // func hideAVO(job *uint64)
-TEXT ·hideAVO(SB), NOSPLIT, $16-8
-	MOVQ job+0(FP), R11
-	MOVQ 64(R11), AX
-	MOVQ 24(R11), CX
-	MOVQ 104(R11), DX
-	MOVQ (R11), BX
-	MOVQ 32(R11), SI
-	MOVQ 40(R11), DI
-	MOVQ 48(R11), R8
-	MOVQ 112(R11), R9
-	MOVQ R9, (SP)
-	MOVQ 88(R11), R9
-	MOVQ R9, 8(SP)
-	XORL R9, R9
-	XORL R10, R10
+TEXT ·hideAVO(SB), NOSPLIT, $8-8
+	MOVQ job+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 16(AX), DX
+	MOVQ 24(AX), BX
+	MOVQ 32(AX), SI
+	MOVQ 48(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 96(AX), R10
+	XORL R11, R11
+	MOVQ R11, (SP)
 
 hide:
-	// i = the slot; rule = &rules[its rule]; at = index[i]
-	MOVBLZX 256(AX)(R9*1), R11
-	MOVBLZX (AX)(R11*1), R12
-	SHLL    $0x04, R12
-	ADDQ    (SP), R12
-	MOVL    (CX)(R11*4), R13
+	// i = the slot, at = index[i], rule = that of its opcode
+	MOVBLZX 128(DI)(R11*1), R12
+	MOVL    (DX)(R12*4), R13
+	MOVBLZX (CX)(R12*8), R14
+	SHLL    $0x04, R14
+	ADDQ    R10, R14
 
-	// out[at] = Mov | number^imm; out[at+1] = Xor | number
-	MOVL (DX)(R9*4), R14
-	MOVL 4(BX)(R11*8), R11
-	XORL R14, R11
-	MOVL R11, 4(SI)(R13*8)
-	MOVL R14, 12(SI)(R13*8)
-	MOVL (R12), R11
-	MOVL R11, (SI)(R13*8)
-	MOVL 4(R12), R11
-	MOVL R11, 8(SI)(R13*8)
+	// mov number^imm, xor number
+	MOVL (R9)(R11*4), R15
+	MOVL 4(CX)(R12*8), BP
+	XORL R15, BP
+	MOVL BP, 4(BX)(R13*8)
+	MOVL (R14), BP
+	MOVL BP, (BX)(R13*8)
+	MOVL R15, 12(BX)(R13*8)
+	MOVL 4(R14), BP
+	MOVL BP, 8(BX)(R13*8)
 
 	// The instruction reads AX instead of imm.
-	MOVL    8(R12), R14
-	ADDQ    R13, R14
-	MOVBLZX 1(SI)(R14*8), R11
-	ANDL    $0x0f, R11
-	ORL     $0x000000b0, R11
-	MOVB    R11, 1(SI)(R14*8)
-	MOVBLZX 14(R12), R11
-	MOVB    R11, (SI)(R14*8)
-	MOVL    $0x00000000, 4(SI)(R14*8)
-	MOVWLZX 2(SI)(R14*8), R11
-	ANDW    12(R12), R11
-	ORL     R11, R10
+	MOVL (CX)(R12*8), BP
+	MOVL 12(R14), R15
+	ANDL BP, R15
+	ORL  R15, (SP)
+	ORL  8(R14), BP
+	MOVQ BP, 16(BX)(R13*8)
 
-	// Both are inserted, and come from where it does.
-	MOVW $0x0101, (DI)(R13*1)
-	MOVL (R8)(R14*4), R11
-	MOVL R11, (R8)(R13*4)
-	MOVL R11, 4(R8)(R13*4)
-	INCQ R9
-	CMPQ R9, 8(SP)
+	// Two are inserted, and all come from where it does.
+	MOVW $0x0101, (R8)(R13*1)
+	ADDL 64(AX), R12
+	MOVL R12, (SI)(R13*4)
+	MOVL R12, 4(SI)(R13*4)
+	MOVL R12, 8(SI)(R13*4)
+	INCQ R11
+	CMPQ R11, 392(DI)
 	JLT  hide
-	MOVQ job+0(FP), R11
-	MOVQ R10, 120(R11)
+	MOVQ (SP), R11
+	MOVQ R11, 104(AX)
 	RET

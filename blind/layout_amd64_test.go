@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/internal/generated"
 	"github.com/bpfjit/bpfjit/internal/testprog"
@@ -19,29 +18,28 @@ import (
 func TestOffsets(t *testing.T) {
 	var (
 		j  blockJob
-		c  choiceTable
+		c  classTable
 		l  lists
 		in bpf.Insn
 		r  rule
 	)
 	want := map[string]uintptr{
-		"jobInsns": unsafe.Offsetof(j.insns), "jobFlags": unsafe.Offsetof(j.flags), "jobOrigin": unsafe.Offsetof(j.origin),
-		"jobIndex": unsafe.Offsetof(j.index), "jobOut": unsafe.Offsetof(j.out), "jobNewFlags": unsafe.Offsetof(j.newFlags),
-		"jobNewOrigin": unsafe.Offsetof(j.newOrigin), "jobChoices": unsafe.Offsetof(j.choices), "jobLists": unsafe.Offsetof(j.lists),
-		"jobCount": unsafe.Offsetof(j.count), "jobFrom": unsafe.Offsetof(j.from), "jobHidden": unsafe.Offsetof(j.hidden),
-		"jobOther": unsafe.Offsetof(j.other), "jobNumbers": unsafe.Offsetof(j.numbers), "jobRules": unsafe.Offsetof(j.rules),
-		"jobReserved": unsafe.Offsetof(j.reserved),
+		"jobInsns": unsafe.Offsetof(j.insns), "jobFlags": unsafe.Offsetof(j.flags), "jobIndex": unsafe.Offsetof(j.index),
+		"jobOut": unsafe.Offsetof(j.out), "jobOrigin": unsafe.Offsetof(j.origin), "jobClasses": unsafe.Offsetof(j.classes),
+		"jobLists": unsafe.Offsetof(j.lists), "jobCount": unsafe.Offsetof(j.count), "jobStart": unsafe.Offsetof(j.start),
+		"jobHalf": unsafe.Offsetof(j.half), "jobNewFlags": unsafe.Offsetof(j.newFlags), "jobNumbers": unsafe.Offsetof(j.numbers),
+		"jobRules": unsafe.Offsetof(j.rules), "jobReserved": unsafe.Offsetof(j.reserved),
+
+		"classOpLow": unsafe.Offsetof(c.opLow), "classOpHigh": unsafe.Offsetof(c.opHigh),
+		"classDst": unsafe.Offsetof(c.dst), "classSrc": unsafe.Offsetof(c.src),
+		"hides": hides, "upperBit": 3, "leads": leads, "moveClass": move,
 
 		"ruleMov": unsafe.Offsetof(r.mov), "ruleXor": unsafe.Offsetof(r.xor), "ruleOwn": unsafe.Offsetof(r.own),
-		"ruleReserved": unsafe.Offsetof(r.reserved), "ruleOp": unsafe.Offsetof(r.op), "ruleShift": 4,
+		"ruleReserved": unsafe.Offsetof(r.reserved), "ruleShift": 4,
 
-		"choiceRule": unsafe.Offsetof(c.rule), "choiceRow": unsafe.Offsetof(c.row), "choiceUsable": unsafe.Offsetof(c.usable),
-		"choiceOther": unsafe.Offsetof(c.other), "choiceBack": unsafe.Offsetof(c.back), "choiceHides": unsafe.Offsetof(c.hides),
-		"choiceSlots": unsafe.Offsetof(c.slots),
-
-		"listRules": unsafe.Offsetof(l.rules), "listHidden": unsafe.Offsetof(l.hidden), "listOther": unsafe.Offsetof(l.other),
-		"insnRegs": unsafe.Offsetof(in.Regs), "insnImm": unsafe.Offsetof(in.Imm),
-		"insnOff": unsafe.Offsetof(in.Off), "zeroKey": zeroKey, "inserted": uintptr(bpf.Inserted), "ax": abi.AX,
+		"listHiding": unsafe.Offsetof(l.hiding), "listUpper": unsafe.Offsetof(l.upper), "listZero": unsafe.Offsetof(l.zero),
+		"listLeads": unsafe.Offsetof(l.leads), "listHidden": unsafe.Offsetof(l.hidden), "listNumHidden": unsafe.Offsetof(l.numHidden),
+		"insnImm": unsafe.Offsetof(in.Imm), "inserted": uintptr(bpf.Inserted), "unit": unit, "group": group,
 	}
 	got, err := generated.Constants("../gen/asm/blind/blind_asm.go")
 	if err != nil {
@@ -50,62 +48,65 @@ func TestOffsets(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("what structs have and the generator has (-want +got):\n%s", diff)
 	}
-	if unsafe.Sizeof(in) != 8 || unsafe.Sizeof(bpf.Inserted) != 1 || unsafe.Sizeof(r) != 16 {
-		t.Error("slots aren't 8 bytes, flags 1, or rules 16")
+	if unsafe.Sizeof(in) != 8 || unsafe.Sizeof(bpf.Inserted) != 1 || unsafe.Sizeof(r) != 16 || upperHalf != 1<<3 {
+		t.Error("slots aren't 8 bytes, flags 1, or rules 16, or upperHalf isn't bit 3")
 	}
 }
 
 // TestImplementations compares the assembly with its Go twin, on blocks of all
 // lengths of slots of any kind.
 func TestImplementations(t *testing.T) {
+	if !assembly {
+		t.Skip("the processor has no BMI2 or AVX2: the Go twin is what runs")
+	}
 	seed := testprog.Seed(t)
-	for n := range uint64(2 * block) {
+	for n := range uint64(4 * block) {
 		r := testprog.Rand(seed, n)
 		count := 1 + int(n)%block
-		insns, flags, origin := make([]bpf.Insn, count), make([]bpf.Flag, count), make([]int32, count)
-		for i := range insns {
-			insns[i] = bpf.Insn{Op: uint8(r.Uint32()), Regs: uint8(r.Uint32()), Off: int16(r.Uint32()), Imm: int32(r.Uint32()) * int32(r.IntN(2))}
+		p := &bpf.Program{Insns: make([]bpf.Insn, count), Flags: make([]bpf.Flag, count)}
+		for i := range p.Insns {
+			p.Insns[i] = bpf.Insn{Op: uint8(r.Uint32()), Regs: uint8(r.Uint32()), Off: int16(r.Uint32()), Imm: int32(r.Uint32()) * int32(r.IntN(2))}
 			if r.IntN(2) == 0 {
-				insns[i].Regs &= 7
+				p.Insns[i].Regs &= 7
 			}
-			if insns[i].Op == 0 && i == 0 {
-				insns[i].Op = 7 // no half of a constant begins a block
-			}
-			flags[i], origin[i] = bpf.Flag(r.IntN(4)), int32(r.Uint32())
+			p.Flags[i] = bpf.Flag(r.IntN(4))
 		}
-		type result struct {
-			Lists         lists
-			Hidden, Other []uint8
-			Index         []int32
-			Out           []bpf.Insn
-			Flags         []bpf.Flag
-			Origin        []int32
-			Reserved      int16
+		type results struct {
+			Lists    lists
+			Half     uint32
+			Index    []int32
+			Out      []bpf.Insn
+			Flags    []bpf.Flag
+			Origin   []int32
+			Reserved uint32
 		}
 		var numbers [block]uint32
 		for i := range numbers {
 			numbers[i] = r.Uint32()
 		}
-		run := func(layOut func(w *walk, index []int32) (hidden, other []uint8), hide func(*walk, []bpf.Insn, []uint8, []uint32, []int32) int16) result {
-			room := 5 + upperLen*count
-			w := &walk{choices: &choices, out: make([]bpf.Insn, room), flags: make([]bpf.Flag, room), origin: make([]int32, room)}
-			index := make([]int32, count+1)
-			index[0] = 5
-			hidden, other := layOut(w, index)
-			reserved := hide(w, insns, hidden, numbers[:len(hidden)], index)
-			w.hidden, w.other = [block]uint8{}, [block]uint8{} // behind the ends there is anything
-			return result{w.lists, hidden, other, index, w.out, w.flags, w.origin, reserved}
+		half := uint32(r.IntN(2))
+		run := func(layOut func(*walk, []bpf.Insn, []bpf.Flag, int32, []int32), hide func(*walk, []bpf.Insn, []uint32, int32, []int32) uint32) results {
+			const at, start = 5, 7
+			room := at + upperLen*count + group
+			w := &walk{half: half}
+			w.out, w.flags, w.origin = make([]bpf.Insn, room), make([]bpf.Flag, room), make([]int32, room)
+			for i := range w.last.insns {
+				w.last.insns[i], w.last.flags[i] = bpf.Insn{Op: mov64, Imm: 5}, 1 // behind the end is anything
+			}
+			insns, flags := w.window(p, 0, count)
+			index := make([]int32, count+1+group)
+			index[0] = at
+			layOut(w, insns, flags, start, index)
+			index = index[:count+1]
+			reserved := hide(w, insns, numbers[:w.numHidden], start, index)
+			// Behind the ends there is anything.
+			clear(w.hidden[w.numHidden:])
+			end := index[count]
+			return results{w.lists, w.half, index, w.out[:end], w.flags[:end], w.origin[:end], reserved}
 		}
-		want := run(func(w *walk, index []int32) ([]uint8, []uint8) {
-			h, o := w.layOutGeneric(insns, flags, index)
-			h, o = append([]uint8{}, h...), append([]uint8{}, o...)
-			w.copyGeneric(insns, flags, origin, 7, index)
-			return h, o
-		}, (*walk).hideGeneric)
-		got := run(func(w *walk, index []int32) ([]uint8, []uint8) {
-			h, o := w.layOut(insns, flags, origin, 7, index)
-			return append([]uint8{}, h...), append([]uint8{}, o...)
-		}, (*walk).hide)
+		want := run((*walk).layOutGeneric, (*walk).hideGeneric)
+		got := run((*walk).layOut, (*walk).hide)
+		// The place between the halves of a 64-bit constant is filled in later.
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(lists{})); diff != "" {
 			t.Fatalf("%d slots (-go +assembly):\n%s", count, diff)
 		}

@@ -2,56 +2,90 @@ package bpf
 
 import (
 	"fmt"
+	"math/bits"
 
 	"github.com/bpfjit/bpfjit/tables"
 )
 
-// Mend is the last step of a rewrite of a great part of a program, for which
-// Apply would want more patches than the rewrite is worth. The caller has made
-// the new program: slot i of p became
+// Mender sets the distances of a great part of a program that is rewritten, for
+// which Apply would want more patches than the rewrite is worth. The caller makes
+// the new program: slot i of p becomes
 //
 //	np.Insns[index[i]] ... np.Insns[index[i+1]-1]
 //
-// of which the last is what the instruction became. Every slot became at
-// least one instruction, and index has one entry more than p has slots. So
-// each slot has a Patch with Own in the last place.
+// of which the last is what the instruction became. Every slot becomes at least
+// one instruction. So each slot has a Patch with Own in the last place.
 //
-// Mend sets the distances of what the listed slots of p became: as with Apply,
-// it leads where the old one led, and a jump to slot i leads to index[i] now.
-// Slots without a distance may be listed, too. Time goes with their number.
+// As with Apply, a jump leads where the old one led, and a jump to slot i leads to
+// index[i] now. Slots without a distance may be added, too. Time goes with the
+// number of slots added.
+//
+// While the new program grows, the Mender can follow it: what it works on is still
+// in the processor's caches then.
+type Mender struct {
+	mover mover
+	// late lists slots whose distance leads to what was not known yet.
+	late []int32
+}
+
+// Start begins with a program, in the memory of an older one.
+func (m *Mender) Start(p *Program) {
+	m.mover.old, m.late = p, m.late[:0]
+}
+
+// Add mends slots from a multiple of 64 on: those for which jumps has a bit, bit
+// i%64 of jumps[i/64] for i slots further. np and index are as far known as
+// index goes: its last element is where the next slot will be. What leads further
+// is done by Finish.
 //
 // The error is an *Error about a slot of p, and wraps ErrRange if a distance
 // doesn't fit its field any more. np is of no use then. Of a program that was
 // not checked, jumps are refused that lead to no instruction and might in np;
 // one to its end leads to the end again.
-func Mend(np, p *Program, index, slots []int32) error {
+func (m *Mender) Add(np []Insn, index []int32, first int, jumps []uint64) error {
+	insns := m.mover.old.Insns
+	known := insns[:min(len(index)-1, len(insns))]
+	for k, set := range jumps {
+		for ; set != 0; set &= set - 1 {
+			slot := first + 64*k + bits.TrailingZeros64(set)
+			if slot >= len(known) {
+				return &Error{Slot: -1, Reason: fmt.Sprintf("mend: has no slot %d yet", slot)}
+			}
+			in := &known[slot]
+			to, at := slot+1+int(in.Off), int(index[slot+1])-1
+			if uint(at) >= uint(len(np)) {
+				return &Error{Slot: slot, Insn: *in, Reason: "mend: becomes nothing"}
+			}
+			own := &np[at]
+			if uint(to) >= uint(len(known)) || reaches[in.Op]&reaches[own.Op] != reachOff || known[to].Op == 0 {
+				m.late = append(m.late, int32(slot))
+				continue
+			}
+			// What mover.mend does, in the usual case.
+			d := int(index[to]) - at - 1
+			if d != int(int16(d)) {
+				return m.mover.far(slot, "off", d, 16)
+			}
+			own.Off = int16(d)
+		}
+	}
+	return nil
+}
+
+// Finish mends what is left, when all of the new program is there. index has one
+// entry more than p has slots.
+func (m *Mender) Finish(np *Program, index []int32) error {
+	p := m.mover.old
 	n := len(p.Insns)
+	defer func() { m.mover = mover{} }()
 	if len(index) != n+1 || index[0] != 0 || int(index[n]) != len(np.Insns) {
 		return &Error{Slot: -1, Reason: fmt.Sprintf("mend: the index doesn't fit %d slots that became %d", n, len(np.Insns))}
 	}
-	m := mover{old: p, index: index}
-	for _, slot := range slots {
-		insn, at := p.Insns[slot], int(index[slot+1])-1
-		if uint(at) >= uint(len(np.Insns)) {
-			return &Error{Slot: int(slot), Insn: insn, Reason: "mend: becomes nothing"}
+	m.mover.index = index
+	for _, slot := range m.late {
+		if err := m.mover.mendOther(np, int(slot)); err != nil {
+			return err
 		}
-		own := &np.Insns[at]
-		to := int(slot) + 1 + int(insn.Off)
-		if reaches[insn.Op] != reachOff || reaches[own.Op] != reachOff || uint(to) > uint(n) {
-			if err := m.mendOther(np, int(slot)); err != nil {
-				return err
-			}
-			continue
-		}
-		if to < n && p.Insns[to].Op == 0 {
-			return nowhere(p, int(slot), to)
-		}
-		// What mover.mend does, in the usual case.
-		d := int(index[to]) - at - 1
-		if d != int(int16(d)) {
-			return m.far(int(slot), "off", d, 16)
-		}
-		own.Off = int16(d)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package bpf_test
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -23,11 +24,44 @@ func layOut(groups [][]bpf.Insn) (insns []bpf.Insn, index []int32) {
 	return insns, index
 }
 
-// every lists all slots.
-func every(p *bpf.Program) (slots []int32) {
-	for i := range p.Insns {
-		slots = append(slots, int32(i))
+// mend makes a Mender add jumps to all of a program at once.
+func mend(np, p *bpf.Program, index []int32, jumps []uint64) error {
+	var m bpf.Mender
+	m.Start(p)
+	if err := m.Add(np.Insns, index, 0, jumps); err != nil {
+		return err
 	}
+	return m.Finish(np, index)
+}
+
+// follow does the same while the program grows.
+func follow(np, p *bpf.Program, index []int32, jumps []uint64, r *rand.Rand) error {
+	var m bpf.Mender
+	m.Start(p)
+	for len(jumps) > 0 {
+		done, n := (len(p.Insns)+63)/64-len(jumps), 1+r.IntN(len(jumps))
+		known := min(64*(done+n)+r.IntN(100), len(p.Insns))
+		if err := m.Add(np.Insns[:index[known]], index[:known+1], 64*done, jumps[:n]); err != nil {
+			return err
+		}
+		jumps = jumps[n:]
+	}
+	return m.Finish(np, index)
+}
+
+// every has a bit for each slot.
+func every(p *bpf.Program) []uint64 {
+	slots := make([]uint64, (len(p.Insns)+63)/64)
+	for i := range p.Insns {
+		slots[i/64] |= 1 << (i % 64)
+	}
+	return slots
+}
+
+// first has a bit for the first slot of a program.
+func first(p *bpf.Program) []uint64 {
+	slots := make([]uint64, (len(p.Insns)+63)/64)
+	slots[0] = 1
 	return slots
 }
 
@@ -35,7 +69,7 @@ func every(p *bpf.Program) (slots []int32) {
 func TestMendRandom(t *testing.T) {
 	r := testprog.Rand(testprog.Seed(t), 0)
 	for range 500 {
-		p := randomProgram(r, 1+r.IntN(40))
+		p := randomProgram(r, 1+r.IntN(400))
 		if r.IntN(2) == 0 {
 			p.Flags = make([]bpf.Flag, len(p.Insns))
 			p.Origin = make([]int32, len(p.Insns))
@@ -61,7 +95,7 @@ func TestMendRandom(t *testing.T) {
 		}
 		insns, index := layOut(groups)
 		np := &bpf.Program{Insns: insns, Flags: want.Flags, Origin: want.Origin}
-		if err := bpf.Mend(np, p, index, every(p)); err != nil {
+		if err := follow(np, p, index, every(p), r); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Equal(index, wantIndex) {
@@ -91,10 +125,23 @@ func TestMendErrors(t *testing.T) {
 		{"slot 0 (if r1 == 0 goto +1): mend: r1 += 1 has no distance any more", "r1 += 1\nr1 += 1\nexit", []int32{0, 1, 2, 3}},
 	} {
 		np := testprog.Parse(t, tt.insns)
-		err := bpf.Mend(np, testprog.Parse(t, text), tt.index, []int32{0})
+		p := testprog.Parse(t, text)
+		err := mend(np, p, tt.index, first(p))
 		var e *bpf.Error
 		if err == nil || err.Error() != tt.want || !errors.As(err, &e) {
 			t.Errorf("index %v: error %v, want %s", tt.index, err, tt.want)
+		}
+	}
+	for _, tt := range []struct {
+		want  string
+		jumps []uint64
+	}{
+		{"program: mend: has no slot 3 yet", []uint64{8}},
+		{"program: mend: has no slot 64 yet", []uint64{0, 1}},
+	} {
+		p := testprog.Parse(t, text)
+		if err := mend(testprog.Parse(t, text), p, []int32{0, 1, 2, 3}, tt.jumps); err == nil || err.Error() != tt.want {
+			t.Errorf("jumps %v: error %v, want %s", tt.jumps, err, tt.want)
 		}
 	}
 }
@@ -124,7 +171,7 @@ func TestMendRange(t *testing.T) {
 		p := &bpf.Program{Insns: slices.Concat(jump, slices.Repeat(mov, between), testprog.Parse(t, "exit").Insns)}
 		insns, index := layOut(groups)
 		np := &bpf.Program{Insns: insns}
-		err := bpf.Mend(np, p, index, []int32{0})
+		err := mend(np, p, index, first(p))
 		if tt.want != "" {
 			if !errors.Is(err, bpf.ErrRange) || err.Error() != tt.want {
 				t.Errorf("%s: error %v, want %s", tt.jump, err, tt.want)
@@ -161,7 +208,7 @@ func BenchmarkMend(b *testing.B) {
 			np, slots := &bpf.Program{Insns: insns}, every(p)
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := bpf.Mend(np, p, index, slots); err != nil {
+				if err := mend(np, p, index, slots); err != nil {
 					b.Fatal(err)
 				}
 			}

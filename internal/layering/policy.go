@@ -34,7 +34,7 @@ abi                |                            |                               
 bpf                | tables abi                 |                                | pure
 encoder            | tables abi                 | golang.org/x/sys               | pure unsafe
 lower              | tables abi bpf             |                                | pure
-blind              | tables abi bpf             |                                | pure pins
+blind              | tables abi bpf             | golang.org/x/sys               | pure pins
 jit                | tables abi bpf encoder     |                                | pure pins
 image              |                            | golang.org/x/sys               | unsafe
 cage               | abi                        | golang.org/x/sys               | unsafe

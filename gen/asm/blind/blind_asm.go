@@ -1,8 +1,10 @@
 // Command blind generates the assembly of package blind: laying out a block of
-// a program and copying its instructions to their new places.
+// a program, and hiding its constants.
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -11,37 +13,35 @@ import (
 // Offsets into blind.blockJob. A test pins them, and those below, to the
 // structs.
 const (
-	jobInsns     = 0
-	jobFlags     = 8
-	jobOrigin    = 16
-	jobIndex     = 24
-	jobOut       = 32
-	jobNewFlags  = 40
-	jobNewOrigin = 48
-	jobChoices   = 56
-	jobLists     = 64
-	jobCount     = 72
-	jobFrom      = 80
-	jobHidden    = 88
-	jobOther     = 96
-	jobNumbers   = 104
-	jobRules     = 112
-	jobReserved  = 120
+	jobInsns    = 0
+	jobFlags    = 8
+	jobIndex    = 16
+	jobOut      = 24
+	jobOrigin   = 32
+	jobClasses  = 40
+	jobLists    = 48
+	jobCount    = 56
+	jobStart    = 64
+	jobHalf     = 72
+	jobNewFlags = 80
+	jobNumbers  = 88
+	jobRules    = 96
+	jobReserved = 104
 )
 
-// Offsets into blind.choiceTable and blind.lists.
+// Offsets into blind.classTable and blind.lists.
 const (
-	choiceRule   = 0
-	choiceRow    = 512
-	choiceUsable = 2560
-	choiceOther  = 3072
-	choiceBack   = 3584
-	choiceHides  = 3840
-	choiceSlots  = 4096
+	classOpLow  = 0
+	classOpHigh = 16
+	classDst    = 32
+	classSrc    = 48
 
-	listRules  = 0
-	listHidden = 256
-	listOther  = 512
+	listHiding    = 0
+	listUpper     = 32
+	listZero      = 64
+	listLeads     = 96
+	listHidden    = 128
+	listNumHidden = 392
 )
 
 // Offsets into blind.rule, whose size is 1<<ruleShift.
@@ -50,18 +50,20 @@ const (
 	ruleXor      = 4
 	ruleOwn      = 8
 	ruleReserved = 12
-	ruleOp       = 14
 	ruleShift    = 4
 )
 
 // Offsets into bpf.Insn, and numbers of package blind.
 const (
-	insnOff  = 2
-	insnRegs = 1
 	insnImm  = 4
-	zeroKey  = 256 // added to the key where imm is 0
 	inserted = 1
-	ax       = 11
+	unit     = 32
+	group    = 8
+
+	hides     = 0x0f // classes
+	upperBit  = 3
+	leads     = 0x70
+	moveClass = 0x80
 )
 
 func main() {
@@ -72,96 +74,257 @@ func main() {
 	Generate()
 }
 
+// bytes32 makes a constant of 32 bytes, twice the same 16.
+func bytes32(name string, at func(i int) uint8) Mem {
+	m := GLOBL(name, RODATA|NOPTR)
+	for i := range 32 {
+		DATA(i, U8(at(i%16)))
+	}
+	return m
+}
+
+// load loads words of the job.
+func load(job reg.Register, words map[int]reg.GPVirtual, order ...int) {
+	for _, at := range order {
+		MOVQ(Mem{Base: job, Disp: at}, words[at])
+	}
+}
+
 func layOut() {
 	TEXT("layOutAVO", NOSPLIT, "func(job *uint64)")
 	Pragma("noescape")
-	Doc("layOutAVO does for the slots of a block what layOutGeneric and copyGeneric do.")
-	insns, flags, out, newFlags, choices, lists := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
-	i, at, hidden, other := GP64(), GP64(), GP64(), GP64()
-	key, t, op, rule := reg.RAX, reg.RBX, reg.RCX, reg.RDX
-	index, origin, newOrigin, count, from := AllocLocal(8), AllocLocal(8), AllocLocal(8), AllocLocal(8), AllocLocal(8)
-
-	Load(Param("job"), key)
-	job := func(at int) Mem { return Mem{Base: key, Disp: at} }
-	for _, l := range []struct {
-		at int
-		r  reg.GPVirtual
-	}{
-		{jobInsns, insns}, {jobFlags, flags}, {jobOut, out}, {jobNewFlags, newFlags}, {jobChoices, choices}, {jobLists, lists},
-	} {
-		MOVQ(job(l.at), l.r)
-	}
-	for _, l := range []struct {
-		at int
-		m  Mem
-	}{{jobIndex, index}, {jobOrigin, origin}, {jobNewOrigin, newOrigin}, {jobCount, count}, {jobFrom, from}} {
-		MOVQ(job(l.at), t)
-		MOVQ(t, l.m)
-	}
-	MOVQ(job(jobIndex), t)
-	MOVL(Mem{Base: t}, at.As32())
-	XORL(i.As32(), i.As32())
-	XORL(hidden.As32(), hidden.As32())
-	XORL(other.As32(), other.As32())
-
-	slot := func(base reg.Register, disp int) Mem { return Mem{Base: insns, Index: base, Scale: 8, Disp: disp} }
-	choice := func(disp int, index reg.Register, scale uint8) Mem {
-		return Mem{Base: choices, Index: index, Scale: scale, Disp: disp}
-	}
-	list := func(disp int, index reg.Register) Mem { return Mem{Base: lists, Index: index, Scale: 1, Disp: disp} }
-
-	Label("slot")
-	Comment("key = op, and zeroKey if imm is 0; op = the slot that has the registers")
-	MOVBLZX(slot(i, 0), op.As32())
-	XORL(key.As32(), key.As32())
-	CMPL(slot(i, insnImm), U8(1))
-	SBBL(key.As32(), key.As32())
-	ANDL(U32(zeroKey), key.As32())
-	ORL(op.As32(), key.As32())
-	MOVBLZX(choice(choiceBack, op, 1), op.As32())
-	NEGQ(op)
-	ADDQ(i, op)
-	Comment("rule = Rule & Usable, if that slot was not inserted")
-	MOVBLZX(slot(op, insnRegs), t.As32())
-	ADDL(choice(choiceRow, key, 4), t.As32())
-	MOVBLZX(choice(choiceUsable, t, 1), rule.As32())
-	ANDB(choice(choiceRule, key, 1), rule.As8())
-	MOVBLZX(Mem{Base: flags, Index: op, Scale: 1}, t.As32())
-	ANDL(U8(inserted), t.As32())
-	DECL(t.As32())
-	ANDL(t.As32(), rule.As32())
-	MOVB(rule.As8(), list(listRules, i))
-	Comment("The slot is on the lists if the rule and the key say so.")
-	MOVB(i.As8(), list(listHidden, hidden))
-	MOVB(i.As8(), list(listOther, other))
-	MOVBLZX(choice(choiceHides, rule, 1), t.As32())
-	ADDQ(t, hidden)
-	MOVBLZX(choice(choiceOther, key, 1), t.As32())
-	ADDQ(t, other)
-	Comment("index[i] = at; at += slots of the rule; the instruction is the last of them")
-	MOVQ(index, t)
-	MOVL(at.As32(), Mem{Base: t, Index: i, Scale: 4})
-	MOVBLZX(choice(choiceSlots, rule, 1), t.As32())
-	ADDQ(t, at)
-	MOVQ(slot(i, 0), t)
-	MOVQ(t, Mem{Base: out, Index: at, Scale: 8, Disp: -8})
-	MOVBLZX(Mem{Base: flags, Index: i, Scale: 1}, t.As32())
-	MOVB(t.As8(), Mem{Base: newFlags, Index: at, Scale: 1, Disp: -1})
-	MOVQ(origin, t)
-	MOVL(Mem{Base: t, Index: i, Scale: 4}, t.As32())
-	ADDL(from, t.As32())
-	MOVQ(newOrigin, op)
-	MOVL(t.As32(), Mem{Base: op, Index: at, Scale: 4, Disp: -4})
-	INCQ(i)
-	CMPQ(i, count)
-	JLT(LabelRef("slot"))
-
-	MOVQ(index, t)
-	MOVL(at.As32(), Mem{Base: t, Index: i, Scale: 4})
-	Load(Param("job"), key)
-	MOVQ(hidden, job(jobHidden))
-	MOVQ(other, job(jobOther))
+	Doc("layOutAVO does what layOutGeneric does: first it finds the classes of 32 slots",
+		"at a time, and makes bitmaps of them; then it moves slots, eight at a time.")
+	lists := GP64()
+	job := Load(Param("job"), GP64()).(reg.GPVirtual)
+	MOVQ(Mem{Base: job, Disp: jobLists}, lists)
+	classify(job, lists)
+	move(job, lists)
 	RET()
+}
+
+// classify fills in the bitmaps.
+func classify(job, lists reg.GPVirtual) {
+	insns, flags, count := GP64(), GP64(), GP64()
+	load(job, map[int]reg.GPVirtual{jobInsns: insns, jobFlags: flags, jobCount: count}, jobInsns, jobFlags, jobCount)
+	nibble := bytes32("nibble", func(int) uint8 { return 0x0f })
+	low8 := bytes32("low8", func(i int) uint8 { return []uint8{0xff, 0}[i%2] })
+	low16 := bytes32("low16", func(i int) uint8 { return []uint8{0xff, 0xff, 0, 0}[i%4] })
+	others := bytes32("others", func(int) uint8 { return 0xff &^ moveClass })
+	hideMask := bytes32("hideMask", func(int) uint8 { return hides })
+	leadMask := bytes32("leadMask", func(int) uint8 { return leads })
+	// 0 1 | 4 5 | ... and 2 3 | 6 7 | ... become 0 1 | 2 3 | 4 5 ...
+	zip := bytes32("zip", func(i int) uint8 { return uint8(i/4*2 + i%2 + i/2%2*8) })
+
+	vector := func(m Mem) reg.VecVirtual { v := YMM(); VMOVDQU(m, v); return v }
+	nibbles, bytes, halves := vector(nibble), vector(low8), vector(low16)
+	zero := YMM()
+	VPXOR(zero, zero, zero)
+	var tables [4]reg.VecVirtual
+	t := GP64()
+	MOVQ(Mem{Base: job, Disp: jobClasses}, t)
+	for k, at := range []int{classOpLow, classOpHigh, classDst, classSrc} {
+		tables[k] = YMM()
+		VBROADCASTI128(Mem{Base: t, Disp: at}, tables[k])
+	}
+	half, at, place := GP32(), GP64(), GP64()
+	MOVL(Mem{Base: job, Disp: jobHalf}, half)
+	XORL(at.As32(), at.As32())
+	MOVQ(lists, place)
+
+	Label("unit")
+	var words, zeros [2]reg.VecVirtual
+	for k := range 2 {
+		Comment(fmt.Sprintf("op, regs of slots %d to %d, and whether imm is 0", 16*k, 16*k+15))
+		var rest, imm [2]reg.VecVirtual
+		for h := range 2 {
+			slots := func(first int) Mem { return Mem{Base: insns, Disp: 8 * (16*k + 8*h + first)} }
+			a := YMM()
+			rest[h], imm[h] = YMM(), YMM()
+			VMOVDQU(slots(0), a)
+			VSHUFPS(U8(0xdd), slots(4), a, imm[h])
+			VSHUFPS(U8(0x88), slots(4), a, rest[h])
+			VPAND(halves, rest[h], rest[h])
+			VPCMPEQD(zero, imm[h], imm[h])
+		}
+		words[k], zeros[k] = rest[0], imm[0]
+		VPACKUSDW(rest[1], rest[0], words[k])
+		VPACKSSDW(imm[1], imm[0], zeros[k])
+	}
+	ops, regs, t0, class := YMM(), YMM(), YMM(), YMM()
+	VPACKSSWB(zeros[1], zeros[0], zeros[0])
+	VPAND(bytes, words[0], ops)
+	VPAND(bytes, words[1], t0)
+	VPACKUSWB(t0, ops, ops)
+	VPSRLW(U8(8), words[0], regs)
+	VPSRLW(U8(8), words[1], t0)
+	VPACKUSWB(t0, regs, regs)
+	Comment("The classes that both halves of op, dst and src have")
+	for k, of := range []reg.VecVirtual{ops, ops, regs, regs} {
+		v := t0
+		if k == 0 {
+			v = class
+		}
+		if k%2 == 0 {
+			VPAND(nibbles, of, v)
+		} else {
+			VPSRLW(U8(4), of, v)
+			VPAND(nibbles, v, v)
+		}
+		VPSHUFB(v, tables[k], v)
+		if k > 0 {
+			VPAND(v, class, class)
+		}
+	}
+	Comment("A move is one only where imm is 0.")
+	VPOR(others, zeros[0], zeros[0])
+	VPAND(zeros[0], class, class)
+	Comment("The order of slots again")
+	VPERMQ(U8(0xd8), class, class)
+	VPSHUFB(zip, class, class)
+
+	hiding, upper, zeroed, leading, written := GP32(), GP32(), GP32(), GP32(), GP32()
+	VMOVDQU(Mem{Base: flags}, t0)
+	VPSLLW(U8(8-1), t0, t0) // inserted is bit 0
+	VPMOVMSKB(t0, written)
+	VPMOVMSKB(class, zeroed)
+	VPSLLW(U8(7-upperBit), class, t0)
+	VPMOVMSKB(t0, upper)
+	VPAND(hideMask, class, t0)
+	VPCMPEQB(zero, t0, t0)
+	VPMOVMSKB(t0, hiding)
+	VPAND(leadMask, class, t0)
+	VPCMPEQB(zero, t0, t0)
+	VPMOVMSKB(t0, leading)
+	Comment("Only what the author wrote is hidden; with a first half always the second")
+	NOTL(leading)
+	ANDNL(zeroed, written, zeroed)
+	ANDNL(upper, written, upper)
+	ORL(written, hiding)
+	NOTL(hiding)
+	ANDNL(hiding, zeroed, hiding)
+	LEAL(Mem{Base: half.As64(), Index: upper.As64(), Scale: 2}, half)
+	ORL(half, hiding)
+	Comment("Nothing from the end of the program on")
+	left, most := GP32(), GP32()
+	MOVL(count.As32(), left)
+	SUBL(at.As32(), left)
+	MOVL(U32(unit), most)
+	CMPL(left, most)
+	CMOVLGT(most, left)
+	for k, bitmap := range []reg.GPVirtual{hiding, upper, zeroed, leading} {
+		BZHIL(left, bitmap, bitmap)
+		MOVL(bitmap, Mem{Base: place, Disp: []int{listHiding, listUpper, listZero, listLeads}[k]})
+	}
+	Comment("half = whether the last slot is a first half")
+	last := GP32()
+	LEAL(Mem{Base: left.As64(), Disp: -1}, last)
+	SHRXL(last, upper, half)
+	ADDQ(U32(8*unit), insns)
+	ADDQ(U8(unit), flags)
+	ADDQ(U8(4), place)
+	ADDQ(U8(unit), at)
+	CMPQ(at, count)
+	JLT(LabelRef("unit"))
+	MOVL(half, Mem{Base: job, Disp: jobHalf})
+	VZEROUPPER()
+}
+
+// move makes the index and the list of what is hidden, and moves the slots.
+//
+// Of a group of eight slots, a word has a byte for each. With the number of slots
+// that each grows by in its byte, a multiplication by ones makes sums of them:
+//
+//	what they grow by       1  3  1  1  4  3  1  1   less 1
+//	sums, up to and with    0  2  2  2  5  7  7  7
+//	where they go           0  3  4  5  9 12 13 14   = number + sum
+func move(job, lists reg.GPVirtual) {
+	insns, index, out, origin, slot, at := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	bitmaps, hidden, ones, numbers := GP64(), GP64(), GP64(), GP64()
+	load(job, map[int]reg.GPVirtual{jobInsns: insns, jobIndex: index, jobOut: out, jobOrigin: origin, jobStart: slot},
+		jobInsns, jobIndex, jobOut, jobOrigin, jobStart)
+	sequence := GLOBL("sequence", RODATA|NOPTR)
+	DATA(0, U64(0x0706050403020100))
+	end := AllocLocal(8)
+	MOVQ(slot, at)
+	ADDQ(Mem{Base: job, Disp: jobCount}, at)
+	MOVQ(at, end)
+	MOVL(Mem{Base: index}, at.As32())
+	LEAQ(Mem{Base: out, Index: at, Scale: 8}, out)
+	LEAQ(Mem{Base: origin, Index: at, Scale: 4}, origin)
+	MOVQ(lists, bitmaps)
+	LEAQ(Mem{Base: lists, Disp: listHidden}, hidden)
+	MOVQ(U64(0x0101010101010101), ones)
+	MOVQ(sequence, numbers)
+
+	Label("group")
+	hiding, grow, t := GP64(), GP64(), GP64()
+	Comment("What they grow by: two if hidden, and one more if an upper half")
+	MOVBLZX(Mem{Base: bitmaps, Disp: listHiding}, hiding.As32())
+	MOVBLZX(Mem{Base: bitmaps, Disp: listUpper}, grow.As32())
+	PDEPQ(ones, hiding, hiding)
+	PDEPQ(ones, grow, grow)
+	LEAQ(Mem{Base: grow, Index: hiding, Scale: 2}, grow)
+	IMULQ(ones, grow)
+	Comment("The numbers of those in hiding")
+	MOVQ(hiding, t)
+	SHLQ(U8(8), t)
+	SUBQ(hiding, t)
+	PEXTQ(t, numbers, t)
+	MOVQ(t, Mem{Base: hidden})
+	POPCNTQ(hiding, t)
+	ADDQ(t, hidden)
+	LEAQ(Mem{Base: numbers, Index: ones, Scale: 8}, numbers)
+	Comment("index = at + number + what those in front grow by")
+	from, sums := XMM(), YMM()
+	MOVQ(grow, t)
+	SHLQ(U8(8), t)
+	ADDQ(sequence, t)
+	VMOVQ(t, sums.AsX())
+	VPMOVZXBD(sums.AsX(), sums)
+	VMOVD(at.As32(), from)
+	VPBROADCASTD(from, from.AsY())
+	VPADDD(from.AsY(), sums, sums)
+	VMOVDQU(sums, Mem{Base: index})
+	Comment("The slots go where the sums say.")
+	place := hiding
+	MOVQ(grow, place)
+	ADDQ(sequence, place)
+	for k := range group {
+		to, v := GP64(), GP64()
+		if k == group-1 {
+			to = place
+		} else {
+			MOVBLZX(place.As8(), to.As32())
+			SHRQ(U8(8), place)
+		}
+		MOVQ(Mem{Base: insns, Disp: 8 * k}, v)
+		MOVQ(v, Mem{Base: out, Index: to, Scale: 8})
+		LEAL(Mem{Base: slot, Disp: k}, v.As32())
+		MOVL(v.As32(), Mem{Base: origin, Index: to, Scale: 4})
+	}
+	SHRQ(U8(56), grow)
+	ADDQ(U8(group), grow)
+	ADDQ(grow, at)
+	LEAQ(Mem{Base: out, Index: grow, Scale: 8}, out)
+	LEAQ(Mem{Base: origin, Index: grow, Scale: 4}, origin)
+	ADDQ(U8(8*group), insns)
+	ADDQ(U8(4*group), index)
+	INCQ(bitmaps)
+	ADDQ(U8(group), slot)
+	CMPQ(slot, end)
+	JLT(LabelRef("group"))
+
+	Comment("The last group may have gone over the end.")
+	SUBQ(end, slot)
+	SUBQ(slot, at)
+	NEGQ(slot)
+	MOVL(at.As32(), Mem{Base: index, Index: slot, Scale: 4})
+	job = Load(Param("job"), GP64()).(reg.GPVirtual)
+	MOVQ(Mem{Base: job, Disp: jobLists}, lists)
+	SUBQ(lists, hidden)
+	SUBQ(U32(listHidden), hidden)
+	MOVQ(hidden, Mem{Base: lists, Disp: listNumHidden})
 }
 
 func hide() {
@@ -169,68 +332,52 @@ func hide() {
 	Pragma("noescape")
 	Doc("hideAVO does what hideGeneric does for the slots that layOutAVO has listed; there",
 		"is one at least.")
-	lists, index, numbers, insns, out, flags, origin := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
-	k, reserved := GP64(), GP64()
-	rules, count := AllocLocal(8), AllocLocal(8)
-	t := GP64()
-	Load(Param("job"), t)
-	for _, l := range []struct {
-		at int
-		r  reg.GPVirtual
-	}{
-		{jobLists, lists}, {jobIndex, index}, {jobNumbers, numbers}, {jobInsns, insns}, {jobOut, out},
-		{jobNewFlags, flags}, {jobNewOrigin, origin},
-	} {
-		MOVQ(Mem{Base: t, Disp: l.at}, l.r)
-	}
-	MOVQ(Mem{Base: t, Disp: jobRules}, k)
-	MOVQ(k, rules)
-	MOVQ(Mem{Base: t, Disp: jobHidden}, k)
-	MOVQ(k, count)
+	job := Load(Param("job"), GP64()).(reg.GPVirtual)
+	insns, index, out, origin, lists, flags, numbers, rules := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	load(job, map[int]reg.GPVirtual{
+		jobInsns: insns, jobIndex: index, jobOut: out, jobOrigin: origin,
+		jobLists: lists, jobNewFlags: flags, jobNumbers: numbers, jobRules: rules,
+	}, jobInsns, jobIndex, jobOut, jobOrigin, jobLists, jobNewFlags, jobNumbers, jobRules)
+	k, reserved := GP64(), AllocLocal(8)
 	XORL(k.As32(), k.As32())
-	XORL(reserved.As32(), reserved.As32())
+	MOVQ(k, reserved)
 
 	Label("hide")
-	i, rule, at, number, v, own := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
-	Comment("i = the slot; rule = &rules[its rule]; at = index[i]")
+	i, at, rule, number, v := GP64(), GP64(), GP64(), GP64(), GP64()
+	Comment("i = the slot, at = index[i], rule = that of its opcode")
 	MOVBLZX(Mem{Base: lists, Index: k, Scale: 1, Disp: listHidden}, i.As32())
-	MOVBLZX(Mem{Base: lists, Index: i, Scale: 1, Disp: listRules}, rule.As32())
+	MOVL(Mem{Base: index, Index: i, Scale: 4}, at.As32())
+	MOVBLZX(Mem{Base: insns, Index: i, Scale: 8}, rule.As32())
 	SHLL(U8(ruleShift), rule.As32())
 	ADDQ(rules, rule)
-	MOVL(Mem{Base: index, Index: i, Scale: 4}, at.As32())
-	slot := func(at reg.GPVirtual, disp int) Mem { return Mem{Base: out, Index: at, Scale: 8, Disp: disp} }
-	Comment("out[at] = Mov | number^imm; out[at+1] = Xor | number")
+	slot := func(n, disp int) Mem { return Mem{Base: out, Index: at, Scale: 8, Disp: 8*n + disp} }
+	Comment("mov number^imm, xor number")
 	MOVL(Mem{Base: numbers, Index: k, Scale: 4}, number.As32())
 	MOVL(Mem{Base: insns, Index: i, Scale: 8, Disp: insnImm}, v.As32())
 	XORL(number.As32(), v.As32())
-	MOVL(v.As32(), slot(at, insnImm))
-	MOVL(number.As32(), slot(at, 8+insnImm))
+	MOVL(v.As32(), slot(0, insnImm))
 	MOVL(Mem{Base: rule, Disp: ruleMov}, v.As32())
-	MOVL(v.As32(), slot(at, 0))
+	MOVL(v.As32(), slot(0, 0))
+	MOVL(number.As32(), slot(1, insnImm))
 	MOVL(Mem{Base: rule, Disp: ruleXor}, v.As32())
-	MOVL(v.As32(), slot(at, 8))
+	MOVL(v.As32(), slot(1, 0))
 	Comment("The instruction reads AX instead of imm.")
-	MOVL(Mem{Base: rule, Disp: ruleOwn}, own.As32())
-	ADDQ(at, own)
-	MOVBLZX(slot(own, insnRegs), v.As32())
-	ANDL(U8(15), v.As32())
-	ORL(U32(ax<<4), v.As32())
-	MOVB(v.As8(), slot(own, insnRegs))
-	MOVBLZX(Mem{Base: rule, Disp: ruleOp}, v.As32())
-	MOVB(v.As8(), slot(own, 0))
-	MOVL(U32(0), slot(own, insnImm))
-	MOVWLZX(slot(own, insnOff), v.As32())
-	ANDW(Mem{Base: rule, Disp: ruleReserved}, v.As16())
-	ORL(v.As32(), reserved.As32())
-	Comment("Both are inserted, and come from where it does.")
+	MOVL(Mem{Base: insns, Index: i, Scale: 8}, v.As32())
+	MOVL(Mem{Base: rule, Disp: ruleReserved}, number.As32())
+	ANDL(v.As32(), number.As32())
+	ORL(number.As32(), reserved)
+	ORL(Mem{Base: rule, Disp: ruleOwn}, v.As32())
+	MOVQ(v, slot(2, 0))
+	Comment("Two are inserted, and all come from where it does.")
 	MOVW(U16(inserted<<8|inserted), Mem{Base: flags, Index: at, Scale: 1})
-	MOVL(Mem{Base: origin, Index: own, Scale: 4}, v.As32())
-	MOVL(v.As32(), Mem{Base: origin, Index: at, Scale: 4})
-	MOVL(v.As32(), Mem{Base: origin, Index: at, Scale: 4, Disp: 4})
+	ADDL(Mem{Base: job, Disp: jobStart}, i.As32())
+	for n := range 3 {
+		MOVL(i.As32(), Mem{Base: origin, Index: at, Scale: 4, Disp: 4 * n})
+	}
 	INCQ(k)
-	CMPQ(k, count)
+	CMPQ(k, Mem{Base: lists, Disp: listNumHidden})
 	JLT(LabelRef("hide"))
-	Load(Param("job"), t)
-	MOVQ(reserved, Mem{Base: t, Disp: jobReserved})
+	MOVQ(reserved, k)
+	MOVQ(k, Mem{Base: job, Disp: jobReserved})
 	RET()
 }

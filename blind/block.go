@@ -1,0 +1,202 @@
+package blind
+
+import (
+	"math/bits"
+
+	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/bpf"
+)
+
+const (
+	// block is how many slots are rewritten at a time: as many as a byte counts.
+	block = 256
+	// unit is how many slots the assembly looks at at once, group how many it
+	// moves.
+	unit  = 32
+	group = 8
+)
+
+// lists are of a block.
+type lists struct {
+	// A bit for each slot: hiding, that it has a constant to hide; upper, that
+	// this is the first half of a 64-bit one; zero, that it becomes a zero;
+	// leads, that it may have a distance.
+	hiding, upper, zero, leads [block / unit]uint32
+	// hidden lists the slots of hiding, with room for a group behind them.
+	hidden    [block + group]uint8
+	numHidden int
+}
+
+// window is a block of a program, from whose end to the end of a unit there may
+// be anything.
+type window struct {
+	insns [block]bpf.Insn
+	flags [block]bpf.Flag
+}
+
+// noFlags are those of programs that have none.
+var noFlags [block]bpf.Flag
+
+// window returns the slots from start up to end, and their flags, with capacities
+// of whole units.
+func (w *walk) window(p *bpf.Program, start, end int) ([]bpf.Insn, []bpf.Flag) {
+	insns, flags := p.Insns[start:end], noFlags[:end-start]
+	if p.Flags != nil {
+		flags = p.Flags[start:end]
+	}
+	if (end-start)%unit != 0 {
+		copy(w.last.insns[:], insns)
+		copy(w.last.flags[:], flags)
+		insns, flags = w.last.insns[:end-start], w.last.flags[:end-start]
+	}
+	return insns, flags
+}
+
+// rewrite rewrites the slots from start up to end, at most a block. Distances
+// stay as they are.
+func (w *walk) rewrite(p *bpf.Program, start, end int) error {
+	insns, flags := w.window(p, start, end)
+	index := w.index[start : end+1 : end+1+group]
+	half := w.half
+	w.layOut(insns, flags, int32(start), index)
+	clear(w.flags[index[0]:index[end-start]])
+	if p.Flags != nil {
+		w.copyFlags(flags, index)
+	}
+	numbers, err := w.source.take(w.numHidden)
+	if err != nil {
+		return err
+	}
+	w.constants += w.numHidden
+	if w.hide(insns, numbers, int32(start), index) != 0 {
+		return unchecked(p, start)
+	}
+	if half != 0 {
+		if err := w.hidePair(p, start-1); err != nil {
+			return err
+		}
+	}
+	for u := range (end - start + unit - 1) / unit {
+		at := start + u*unit
+		if u%2 == 0 {
+			w.jumps[at/64] = uint64(w.leads[u])
+		} else {
+			w.jumps[at/64] |= uint64(w.leads[u]) << unit
+		}
+		for set := w.upper[u]; set != 0; set &= set - 1 {
+			// The second half may be in the next block.
+			if slot := at + bits.TrailingZeros32(set); slot+1 < end {
+				if err := w.hidePair(p, slot); err != nil {
+					return err
+				}
+			}
+		}
+		for set := w.zero[u]; set != 0; set &= set - 1 {
+			slot := at + bits.TrailingZeros32(set)
+			in := &p.Insns[slot]
+			if in.Off != 0 {
+				return unchecked(p, slot)
+			}
+			w.out[w.index[slot]] = bpf.Insn{Op: xorReg, Regs: abi.Registers(in.Dst(), in.Dst())}
+		}
+	}
+	if p.Origin != nil {
+		for i := index[0]; i < index[end-start]; i++ {
+			w.origin[i] = p.Origin[w.origin[i]]
+		}
+	}
+	return nil
+}
+
+// layOutGeneric sees what is to be done about each slot of a block that begins at
+// a slot of the program, and fills in the lists. It fills in the index, whose first
+// element is set, puts every instruction where it is in the new program, and notes
+// where it comes from.
+func (w *walk) layOutGeneric(insns []bpf.Insn, flags []bpf.Flag, start int32, index []int32) {
+	w.lists = lists{}
+	at, half := index[0], w.half
+	for i := range insns {
+		in := &insns[i]
+		c := classes.of(in.Op, in.Regs)
+		u, bit := i/unit, i%unit
+		w.leads[u] |= is(c&leads) << bit
+		authors := uint32(flags[i]&bpf.Inserted) ^ 1
+		upper := is(c&upperHalf) & authors
+		zero := is(c&move) & authors & isZero(in.Imm)
+		hide := is(c&hides)&authors&^zero | half
+		half = upper // the slot behind it is the second half, whatever it looks like
+		w.hiding[u] |= hide << bit
+		w.upper[u] |= upper << bit
+		w.zero[u] |= zero << bit
+		w.hidden[w.numHidden] = uint8(i)
+		w.numHidden += int(hide)
+		index[i] = at
+		at += 1 + (hiddenLen-1)*int32(hide) + int32(upper)
+		w.out[at-1], w.origin[at-1] = *in, start+int32(i)
+	}
+	w.half = half
+	index[len(insns)] = at
+}
+
+// is returns 1 if there is a bit, else 0.
+func is(bits uint8) uint32 { return (uint32(bits) + 0xff) >> 8 }
+
+// isZero returns 1 for 0, else 0.
+func isZero(v int32) uint32 { return ^uint32(v|-v) >> 31 }
+
+// copyFlags gives the instructions of a block the flags that they had.
+func (w *walk) copyFlags(flags []bpf.Flag, index []int32) {
+	for i := range flags {
+		w.flags[index[i+1]-1] = flags[i]
+	}
+}
+
+// hideGeneric hides the constants of the listed slots, of each half of a 64-bit
+// constant as if the half stood for itself. It returns 0, unless there is an off
+// that is reserved and would be none in what the slot becomes.
+func (w *walk) hideGeneric(insns []bpf.Insn, numbers []uint32, start int32, index []int32) (reserved uint32) {
+	for k, i := range w.hidden[:w.numHidden] {
+		in := &insns[i]
+		rule := &rules[in.Op]
+		at, from := index[i], start+int32(i)
+		out, flags, origin := w.out[at:][:hiddenLen], w.flags[at:][:hiddenLen], w.origin[at:][:hiddenLen]
+		low := uint32(in.Op) | uint32(in.Regs)<<8 | uint32(uint16(in.Off))<<16
+		r := uint64(numbers[k]) << 32
+		set(&out[0], uint64(rule.mov)|r^uint64(uint32(in.Imm))<<32)
+		set(&out[1], uint64(rule.xor)|r)
+		set(&out[2], uint64(low|rule.own))
+		reserved |= low & rule.reserved
+		flags[0], flags[1] = bpf.Inserted, bpf.Inserted
+		origin[0], origin[1], origin[2] = from, from, from
+	}
+	return reserved
+}
+
+// hidePair hides the 64-bit constant of a slot and the next. Its random numbers
+// are where hide has left them.
+func (w *walk) hidePair(p *bpf.Program, slot int) error {
+	lo, hi := &p.Insns[slot], &p.Insns[slot+1]
+	if lo.Off != 0 || *hi != (bpf.Insn{Imm: hi.Imm}) {
+		return unchecked(p, slot) // its reserved fields are not 0
+	}
+	at := w.index[slot]
+	out := (*[upperLen + hiddenLen]bpf.Insn)(w.out[at:])
+	own := abi.Registers(lo.Dst(), abi.AX)
+	r0, r1 := out[1].Imm, out[5].Imm
+	out[0] = bpf.Insn{Op: mov64, Regs: abi.AX, Imm: r0 ^ hi.Imm}
+	out[2] = bpf.Insn{Op: lsh64, Regs: abi.AX, Imm: 32}
+	out[3] = bpf.Insn{Op: movReg, Regs: own}
+	out[4] = bpf.Insn{Op: mov32, Regs: abi.AX, Imm: r1 ^ lo.Imm}
+	out[6] = bpf.Insn{Op: orReg, Regs: own}
+	w.flags[at+2] = bpf.Inserted
+	return nil
+}
+
+// unchecked is the error about a slot that is no instruction, and would become
+// one.
+func unchecked(p *bpf.Program, slot int) error {
+	if err := bpf.Check(p, bpf.Translated); err != nil {
+		return err
+	}
+	return &bpf.Error{Slot: slot, Insn: p.Insns[slot], Reason: "BUG: is not well-formed"}
+}
