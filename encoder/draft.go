@@ -37,10 +37,17 @@ type Draft struct {
 	Marks []Mark
 	// Class has all class bits that any slot's registers have.
 	Class uint32
+	// Slots is how many slots are drafted. All of the above is of these.
+	Slots int
 
-	code []byte
+	insns   []abi.Insn
+	profile tables.Profile
+	frame   bool
+	code    []byte
 	//lint:ignore U1000 of the assembly
 	scratch *scratch
+	//lint:ignore U1000 of the assembly
+	job writeJob
 }
 
 // Before returns how many bytes of steps and how many marks there are before a
@@ -81,28 +88,44 @@ const Longest = 128
 // Registers are R0 to R10 and AX, with frame also tables.PrivateFrame; R10 is
 // never written.
 func (d *Draft) Write(profile tables.Profile, insns []abi.Insn, frame bool) bool {
+	d.Begin(profile, insns, frame)
+	return d.Extend(len(insns))
+}
+
+// Begin begins to write the draft of a program, of which Extend does a part at a
+// time. Between the parts one can go over what there is while the processor's
+// caches have it.
+func (d *Draft) Begin(profile tables.Profile, insns []abi.Insn, frame bool) {
 	n := len(insns)
 	d.Ends = slices.Grow(d.Ends[:0], n+1+EndsSlack)[:n+1]
 	d.Ranks = slices.Grow(d.Ranks[:0], n+1)[:n+1]
-	d.Marks = slices.Grow(d.Marks[:0], n+1)[:n+1]
-	d.Class, d.Ends[0], d.Ranks[0] = 0, 0, 0
-	if n == 0 {
-		d.Marks = d.Marks[:0]
-		return true
+	d.Marks = slices.Grow(d.Marks[:0], n+1)[:0]
+	d.Slots, d.Class, d.Ends[0], d.Ranks[0] = 0, 0, 0, 0
+	d.insns, d.profile, d.frame = insns, profile, frame
+	d.begin()
+}
+
+// Extend drafts the next n slots, or what is left if that is less. It reports
+// what Write does.
+func (d *Draft) Extend(n int) bool {
+	all := len(d.Ends) - 1
+	stop := min(d.Slots+n, all)
+	if d.Slots < stop && d.insns[0].Op != 0 { // else the second half of nothing
+		d.Marks = d.Marks[:cap(d.Marks)]
+		if d.extend(stop) {
+			d.Slots = stop
+		}
+		_, marks := d.Before(uint32(d.Slots))
+		d.Marks = d.Marks[:marks]
 	}
-	if insns[0].Op == 0 {
-		return false // the second half of nothing
+	if d.Slots == all || d.Slots < stop {
+		d.insns, d.job = nil, writeJob{}
 	}
-	if !d.write(profile, insns, frame) {
-		return false
-	}
-	_, marks := d.Before(uint32(n))
-	d.Marks = d.Marks[:marks]
-	return true
+	return d.Slots == stop
 }
 
 // Len returns the number of bytes of the draft.
-func (d *Draft) Len() int { return int(d.Ends[len(d.Ends)-1] - d.Ends[0]) }
+func (d *Draft) Len() int { return int(d.Ends[d.Slots] - d.Ends[0]) }
 
 // Join puts the code together in code, from at on: behind the steps of mark k
 // come gaps[k].Len bytes. ends[i] becomes the offset in code behind slot i, its
@@ -189,12 +212,13 @@ func frameClass(regs uint8) uint32 {
 	return c
 }
 
-// writeGeneric is Write in Go.
-func (d *Draft) writeGeneric(profile tables.Profile, insns []abi.Insn, frame bool) bool {
-	f := &tables.Finders[profile]
-	d.code = d.code[:0]
-	rank := uint32(0)
-	for i, in := range insns {
+// extendGeneric is Extend in Go, up to the slot stop.
+func (d *Draft) extendGeneric(stop int) bool {
+	insns, f := d.insns, &tables.Finders[d.profile]
+	d.code = d.code[:d.Len()]
+	rank := (d.Ranks[d.Slots] - d.Ranks[0]) / MarkSize
+	for i := d.Slots; i < stop; i++ {
+		in := insns[i]
 		var next abi.Insn
 		if i+1 < len(insns) {
 			next = insns[i+1]
@@ -205,7 +229,7 @@ func (d *Draft) writeGeneric(profile tables.Profile, insns []abi.Insn, frame boo
 		class := Class(in, next.Imm)
 		id := find(f, in, class)
 		row := &tables.Rows[id]
-		if frame {
+		if d.frame {
 			class = class&^tables.ClassBad | frameClass(in.Regs)
 		}
 		if class&row.Refuse != 0 || word(in)&row.Mask != row.Value {
@@ -222,7 +246,7 @@ func (d *Draft) writeGeneric(profile tables.Profile, insns []abi.Insn, frame boo
 		}
 		d.Marks[rank] = Mark{Slot: uint32(i), row: uint32(id) * tables.RowSize}
 		rank += uint32(row.Mark)
-		d.Ends[i+1], d.Ranks[i+1] = uint32(len(d.code)), rank*MarkSize
+		d.Ends[i+1], d.Ranks[i+1] = d.Ends[0]+uint32(len(d.code)), d.Ranks[0]+rank*MarkSize
 	}
 	return true
 }

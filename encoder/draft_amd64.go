@@ -171,33 +171,39 @@ type tablesOfAll struct {
 	finders [tables.NumProfiles][2]finder // without and with tables.PrivateFrame
 }
 
-func (d *Draft) write(profile tables.Profile, insns []abi.Insn, frame bool) bool {
-	if !assembly {
-		return d.writeGeneric(profile, insns, frame)
+func (d *Draft) begin() {
+	if !assembly || len(d.insns) == 0 {
+		return
 	}
-	return d.writeASM(profile, insns, frame)
-}
-
-func (d *Draft) writeASM(profile tables.Profile, insns []abi.Insn, frame bool) bool {
 	e := everything()
 	if d.scratch == nil {
 		d.scratch = new(scratch)
 	}
-	s := d.scratch
-	job := writeJob{
-		insns: &insns[0], ends: &d.Ends[0], ranks: &d.Ranks[0], marks: &d.Marks[0],
-		finder: &e.finders[profile][0], lookup: &e.lookup, scratch: s,
+	d.job = writeJob{
+		insns: &d.insns[0], ends: &d.Ends[0], ranks: &d.Ranks[0], marks: &d.Marks[:1][0],
+		finder: &e.finders[d.profile][0], lookup: &e.lookup, scratch: d.scratch,
 		rows: &tables.Rows[0], steps: &tables.Steps[0], bits: &tables.Bits[0],
 	}
-	if frame {
-		job.finder = &e.finders[profile][1]
+	if d.frame {
+		d.job.finder = &e.finders[d.profile][1]
 	}
-	d.Ranks[0] = uint32(uintptr(unsafe.Pointer(job.marks)))
+	d.Ranks[0] = uint32(uintptr(unsafe.Pointer(d.job.marks)))
+}
+
+func (d *Draft) extend(stop int) bool {
+	if !assembly {
+		return d.extendGeneric(stop)
+	}
+	return d.extendASM(stop)
+}
+
+func (d *Draft) extendASM(stop int) bool {
+	job, insns := &d.job, d.insns
 	d.code = d.code[:cap(d.code)]
-	for job.next < len(insns) {
-		job.stop = min(job.next+chunk, len(insns))
-		d.makeRoom(&job, len(insns))
-		if !classify(s, insns, job.next, job.stop) || !writeAVO((*[14]uint64)(unsafe.Pointer(&job))) {
+	for job.next < stop {
+		job.stop = min(job.next+chunk, stop)
+		d.makeRoom(job, len(insns))
+		if !classify(d.scratch, insns, job.next, job.stop) || !writeAVO((*[14]uint64)(unsafe.Pointer(job))) {
 			return false
 		}
 	}

@@ -2,20 +2,17 @@
 
 package encoder
 
-import (
-	"github.com/bpfjit/bpfjit/abi"
-	"github.com/bpfjit/bpfjit/tables"
-)
+func (d *Draft) begin() {}
 
-func (d *Draft) write(profile tables.Profile, insns []abi.Insn, frame bool) bool {
-	return d.writeGeneric(profile, insns, frame)
-}
+func (d *Draft) extend(stop int) bool { return d.extendGeneric(stop) }
 
 func (d *Draft) join(code []byte, at int, gaps []Gap, ends []uint32) {
 	d.joinGeneric(code, at, gaps, ends)
 }
 
-// scratch is for assembly.
-//
-//lint:ignore U1000 of the assembly
-type scratch struct{}
+// scratch and writeJob are for assembly.
+type (
+	//lint:ignore U1000 of the assembly
+	scratch  struct{}
+	writeJob struct{}
+)

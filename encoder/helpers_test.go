@@ -8,11 +8,24 @@ import (
 	"github.com/bpfjit/bpfjit/tables"
 )
 
-// impl is an implementation of Write and Join, which call it.
+// impl is an implementation of Extend and Join, which call it.
 type impl struct {
-	name  string
-	write func(d *Draft, profile tables.Profile, insns []abi.Insn, frame bool) bool
-	join  func(d *Draft, code []byte, at int, gaps []Gap, ends []uint32)
+	name   string
+	extend func(d *Draft, stop int) bool
+	join   func(d *Draft, code []byte, at int, gaps []Gap, ends []uint32)
+}
+
+// write does what Write does, with the implementation.
+func (im impl) write(d *Draft, profile tables.Profile, insns []abi.Insn, frame bool) bool {
+	d.Begin(profile, insns, frame)
+	d.Marks = d.Marks[:cap(d.Marks)]
+	if insns[0].Op == 0 || !im.extend(d, len(insns)) {
+		return false
+	}
+	d.Slots = len(insns)
+	_, marks := d.Before(uint32(d.Slots))
+	d.Marks = d.Marks[:marks]
+	return true
 }
 
 var profiles = []struct {
@@ -100,11 +113,9 @@ func encode(t testing.TB, im impl, p tables.Profile, prog []abi.Insn, gap func(k
 		Ends: guarded[uint32](t, n+1+EndsSlack, atEnd)[:n+1], Ranks: guarded[uint32](t, n+1, atEnd),
 		Marks: guarded[Mark](t, n+1, atEnd), code: guarded[byte](t, n*Longest+Slack, atEnd),
 	}
-	if insns[0].Op == 0 || !im.write(&d, p, insns, true) {
+	if !im.write(&d, p, insns, true) {
 		return result{}
 	}
-	_, marks := d.Before(uint32(n))
-	d.Marks = d.Marks[:marks]
 	res := result{OK: true, Class: d.Class}
 	for slot := range d.Ends {
 		steps, rank := d.Before(uint32(slot))

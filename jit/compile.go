@@ -99,18 +99,7 @@ func (c *compiler) function(code *Code, start, end int) error {
 	if c.cage {
 		c.fuse()
 	}
-	if !c.draft.Write(c.profile.Rows, c.insns, c.fn.PrivateStack != 0) {
-		return c.refuse()
-	}
-	c.saved = uint8(c.draft.Class / tables.ClassUsesR6 & 15)
-	if c.cage {
-		c.prologue = c.cagePrologue(c.prologue[:0])
-		c.epilogue = c.cageEpilogue(c.epilogue[:0])
-	} else {
-		c.prologue = c.kernelPrologue(c.prologue[:0])
-		c.epilogue = c.kernelEpilogue(c.epilogue[:0])
-	}
-	if err := c.layOut(); err != nil {
+	if err := c.draftAll(ahead); err != nil {
 		return err
 	}
 	if err := c.converge(); err != nil {

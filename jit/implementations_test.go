@@ -36,6 +36,7 @@ func (im implementation) run(t *testing.T, p *bpf.Program, profile *Profile, fn 
 	c.prologue = c.kernelPrologue(nil)
 	c.epilogue = c.kernelEpilogue(nil)
 	c.begin()
+	c.makeRoom()
 	for {
 		im.layOut(c)
 		if c.job.next == c.job.count {

@@ -23,7 +23,7 @@ type passJob struct {
 	gaps  *encoder.Gap
 
 	next, count int // in marks: where it goes on, and how many there are
-	slots       int
+	slots       int // that are drafted
 
 	start     uint32 // what makes an address of an element of ends
 	reach     uint32 // number of distances that short jumps have
@@ -38,44 +38,109 @@ type passJob struct {
 // isPlain is added to the numbers of those others that are plain calls.
 const isPlain = 1 << 31
 
-// layOut finds out what the passes need to know of every mark, and runs pass 0
-// on the way.
+// ahead is how many slots are drafted before their marks are laid out: so many
+// that most jumps lead to slots that have a draft, and not so many that the caches
+// lose them.
+const ahead = 8192
+
+// draftAll writes the draft, and finds out on the way what the passes need to know
+// of every mark, and runs pass 0. That follows the draft, some slots behind.
+func (c *compiler) draftAll(ahead int) error {
+	d := &c.draft
+	d.Begin(c.profile.Rows, c.insns, c.fn.PrivateStack != 0)
+	for first := true; ; first = false {
+		if !d.Extend(ahead) {
+			return c.refuse()
+		}
+		// Where the code begins is known once all registers that the function
+		// uses are, and with the next slots there may be others.
+		if saved := uint8(d.Class / tables.ClassUsesR6 & 15); first || saved != c.saved {
+			c.saved = saved
+			c.frame()
+			c.begin()
+		}
+		err := c.layOut()
+		switch {
+		case err != nil && !d.Extend(len(c.insns)):
+			return c.refuse() // what is not well-formed comes first
+		case err != nil:
+			return err
+		case d.Slots == len(c.insns):
+			return c.laidOut()
+		}
+	}
+}
+
+// frame makes the prologue and the epilogue.
+func (c *compiler) frame() {
+	if c.cage {
+		c.prologue = c.cagePrologue(c.prologue[:0])
+		c.epilogue = c.cageEpilogue(c.epilogue[:0])
+	} else {
+		c.prologue = c.kernelPrologue(c.prologue[:0])
+		c.epilogue = c.kernelEpilogue(c.epilogue[:0])
+	}
+}
+
+// layOut lays out the marks that are drafted. It stops at the first jump to a slot
+// that isn't yet.
 func (c *compiler) layOut() error {
-	c.begin()
+	c.makeRoom()
 	j := &c.job
 	for {
 		c.layOutJumps()
-		if j.next == j.count {
-			break
+		if j.next == j.count || c.waits() {
+			return nil
 		}
 		if err := c.layOutOther(); err != nil {
 			return err
 		}
 	}
-	return c.laidOut()
+}
+
+// waits tells whether the next mark is a jump to a slot that isn't drafted yet.
+func (c *compiler) waits() bool {
+	if c.draft.Slots == len(c.insns) {
+		return false
+	}
+	m := c.draft.Marks[c.job.next]
+	to := m.Slot + 1 + uint32(int32(c.insns[m.Slot].Off))
+	switch m.Row().Kind {
+	case tables.Jcc, tables.Ja:
+	case tables.Gotol:
+		to = m.Slot + 1 + uint32(c.insns[m.Slot].Imm)
+	default:
+		return false
+	}
+	return int(to) >= c.draft.Slots && c.leads(to)
 }
 
 // begin prepares the job of the passes.
 func (c *compiler) begin() {
-	d := &c.draft
-	n := len(d.Marks)
-	c.gaps = slices.Grow(c.gaps[:0], n+1)[:n]
-	c.jumps = slices.Grow(c.jumps[:0], n+1)[:n]
-	c.sums = slices.Grow(c.sums[:0], n+1)[:n+1]
-	c.others = slices.Grow(c.others[:0], n+1)[:n+1]
+	c.gaps, c.jumps, c.sums, c.others = c.gaps[:0], c.jumps[:0], c.sums[:0], c.others[:0]
 	c.charges, c.exit = c.charges[:0], -1
-	j := &c.job
-	*j = passJob{
-		marks: &d.Marks[:n+1][0], rows: &tables.Rows[0], insns: &c.insns[0], ends: &d.Ends[0], ranks: &d.Ranks[0],
-		jumps: &c.jumps[:n+1][0], sums: &c.sums[0], gaps: &c.gaps[:n+1][0],
-		count: n, slots: len(c.insns),
-		start: uint32(len(c.prologue)) - d.Ends[0], reach: uint32(c.profile.ShortJumpMax - shortBack), firstRank: d.Ranks[0],
-		others: &c.others[0],
-	}
+	c.job = passJob{rows: &tables.Rows[0], insns: &c.insns[0], reach: uint32(c.profile.ShortJumpMax - shortBack)}
 	if !c.fn.TailCallReachable && c.fn.PrivateStack == 0 && !c.cage {
-		j.plain = 1
+		c.job.plain = 1
 	}
 }
+
+// makeRoom makes room for the marks that are drafted.
+func (c *compiler) makeRoom() {
+	d, j := &c.draft, &c.job
+	n := len(d.Marks)
+	c.gaps = extend(c.gaps, n+1)[:n]
+	c.jumps = extend(c.jumps, n+1)[:n]
+	c.sums = extend(c.sums, n+1)
+	c.others = extend(c.others, n+1)
+	j.marks, j.ends, j.ranks = &d.Marks[:n+1][0], &d.Ends[0], &d.Ranks[0]
+	j.jumps, j.sums, j.gaps, j.others = &c.jumps[:n+1][0], &c.sums[0], &c.gaps[:n+1][0], &c.others[0]
+	j.count, j.slots = n, d.Slots
+	j.start, j.firstRank = uint32(len(c.prologue))-d.Ends[0], d.Ranks[0]
+}
+
+// extend returns s with length n, which is not less than it has.
+func extend[E any](s []E, n int) []E { return slices.Grow(s, n-len(s))[:n] }
 
 // laidOut ends what begin began.
 func (c *compiler) laidOut() error {
@@ -90,7 +155,7 @@ func (c *compiler) laidOut() error {
 
 // layOutGeneric lays out the marks from c.job.next on, and runs pass 0 on them.
 // It stops at the first that isn't a jump by off, nor a call by imm, or is a
-// jump to nowhere or to itself.
+// jump to nowhere, to what has no draft yet, or to itself.
 func (c *compiler) layOutGeneric() {
 	j := &c.job
 	for ; j.next < j.count; j.next++ {
@@ -111,7 +176,7 @@ func (c *compiler) layOutGeneric() {
 			return
 		}
 		to := m.Slot + 1 + uint32(int32(c.insns[m.Slot].Off))
-		if !c.leads(to) || to == m.Slot {
+		if int(to) >= j.slots || !c.leads(to) || to == m.Slot {
 			return
 		}
 		c.jumps[k] = c.jumpTo(to, m.Slot, size, row.Short)
