@@ -21,7 +21,7 @@ import (
 func TestEncoderInProfile(t *testing.T) {
 	p := &bpf.Program{Insns: corpus.Generated(1, 10_000)[0].Insns}
 	assembly := []string{"/encoder.classifyAVO", "/encoder.writeAVO", "/encoder.joinAVO"}
-	twin := []string{"/encoder.(*Draft).extendGeneric", "/encoder.(*Draft).joinGeneric"}
+	twin := []string{"/encoder.(*Draft).extendGeneric", "/encoder.(*Joint).extendGeneric"}
 	wanted, unwanted := assembly, twin
 	if !hasAssembly {
 		wanted, unwanted = twin, assembly

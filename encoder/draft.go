@@ -135,23 +135,61 @@ func (d *Draft) Len() int { return int(d.Ends[d.Slots] - d.Ends[0]) }
 // there are slots; Join panics if they are shorter. gaps must have an element
 // for each mark, and room for one more.
 func (d *Draft) Join(code []byte, at int, gaps []Gap, ends []uint32) int {
+	var j Joint
+	end := j.Begin(d, code, at, gaps, ends)
+	j.Extend(len(d.Marks))
+	return end
+}
+
+// A Joint joins a draft part by part. Between the parts one can go over what there
+// is while the processor's caches have it.
+type Joint struct {
+	// Marks is how many marks are joined: up to behind their gaps the code is
+	// there.
+	Marks int
+
+	draft *Draft
+	code  []byte
+	gaps  []Gap
+	ends  []uint32
+	at    int // where the code goes on
+	slot  int // the next slot whose end is missing
+	//lint:ignore U1000 of the assembly
+	job joinJob
+}
+
+// Begin begins what Join does. It returns where the code will end.
+func (j *Joint) Begin(d *Draft, code []byte, at int, gaps []Gap, ends []uint32) int {
 	n := len(d.Ends) - 1
-	size := d.Len()
-	size += sum(gaps[:len(d.Marks)])
-	if at < 0 || at+size+Slack > len(code) || n+EndsSlack > len(ends) {
+	end := at + d.Len() + sum(gaps[:len(d.Marks)])
+	if at < 0 || end+Slack > len(code) || n+EndsSlack > len(ends) {
 		panic("BUG: encoder: too little room for the code")
 	}
+	*j = Joint{draft: d, code: code, gaps: gaps[:len(d.Marks)], ends: ends, at: at}
 	if n > 0 {
-		d.join(code, at, gaps, ends)
+		j.begin()
 	}
-	return at + size
+	return end
+}
+
+// Extend joins the next n marks, or what is left if that is less, and with the last
+// one all behind it. It reports whether nothing is left.
+func (j *Joint) Extend(n int) bool {
+	d := j.draft
+	stop := min(j.Marks+n, len(d.Marks))
+	if len(d.Ends) > 1 {
+		j.extend(stop)
+	}
+	j.Marks = stop
+	return stop == len(d.Marks)
 }
 
 // sum returns the bytes of gaps.
 func sum(gaps []Gap) (n int) {
-	for ; len(gaps) >= 4; gaps = gaps[4:] {
-		g := (*[4]Gap)(gaps)
-		n += int(g[0].Len) + int(g[1].Len) + int(g[2].Len) + int(g[3].Len)
+	for ; len(gaps) >= 8; gaps = gaps[8:] {
+		g := (*[8]Gap)(gaps)
+		n += int(g[0].Len) + int(g[1].Len) + int(g[2].Len) + int(g[3].Len) +
+			int(g[4].Len) + int(g[5].Len) + int(g[6].Len) + int(g[7].Len)
 	}
 	for k := range gaps {
 		n += int(gaps[k].Len)
@@ -251,24 +289,28 @@ func (d *Draft) extendGeneric(stop int) bool {
 	return true
 }
 
-// joinGeneric is Join in Go.
-func (d *Draft) joinGeneric(code []byte, at int, gaps []Gap, ends []uint32) {
-	shift := uint32(at) - d.Ends[0]
-	from, slot := uint32(0), 0
-	for k, m := range d.Marks {
-		to := d.Ends[m.Slot+1] - d.Ends[0]
-		at += copy(code[at:], d.code[from:to])
-		binary.LittleEndian.PutUint64(code[at:], gaps[k].Bytes)
-		at += int(gaps[k].Len)
-		for ; slot < int(m.Slot); slot++ {
-			ends[slot] = d.Ends[slot+1] + shift
+// extendGeneric is Extend in Go, up to the mark stop.
+func (j *Joint) extendGeneric(stop int) {
+	d := j.draft
+	join := func(behind, to int, g Gap) {
+		from := int(d.Ends[j.slot] - d.Ends[0])
+		shift := uint32(j.at - from)
+		j.at += copy(j.code[j.at:], d.code[from:to])
+		binary.LittleEndian.PutUint64(j.code[j.at:], g.Bytes)
+		j.at += int(g.Len)
+		for ; j.slot < behind; j.slot++ {
+			j.ends[j.slot] = d.Ends[j.slot+1] - d.Ends[0] + shift
 		}
-		shift += gaps[k].Len
-		from = to
+		if behind > 0 {
+			j.ends[behind-1] += g.Len
+		}
 	}
-	copy(code[at:], d.code[from:d.Len()])
-	for ; slot < len(d.Ends)-1; slot++ {
-		ends[slot] = d.Ends[slot+1] + shift
+	for k := j.Marks; k < stop; k++ {
+		behind := int(d.Marks[k].Slot) + 1
+		join(behind, int(d.Ends[behind]-d.Ends[0]), j.gaps[k])
+	}
+	if stop == len(d.Marks) {
+		join(len(d.Ends)-1, d.Len(), Gap{})
 	}
 }
 

@@ -265,25 +265,34 @@ func (d *Draft) makeRoom(job *writeJob, n int) {
 	}
 }
 
-func (d *Draft) join(code []byte, at int, gaps []Gap, ends []uint32) {
+func (j *Joint) begin() {
 	if !assembly {
-		d.joinGeneric(code, at, gaps, ends)
 		return
 	}
-	d.joinASM(code, at, gaps, ends)
+	// What stands behind the last mark is joined as if there were one more.
+	d := j.draft
+	marks := append(d.Marks, Mark{Slot: uint32(len(d.Ends) - 2)})
+	gaps := append(j.gaps, Gap{})
+	j.job = joinJob{
+		from: unsafe.SliceData(d.code), ends: &d.Ends[0], marks: &marks[0], gaps: &gaps[0], to: &j.code[j.at], out: &j.ends[0],
+		end: uint64(d.Ends[0]), shift: uint64(uint32(j.at) - d.Ends[0]),
+	}
 }
 
-func (d *Draft) joinASM(code []byte, at int, gaps []Gap, ends []uint32) {
-	// What stands behind the last mark is joined as if there were one more.
-	n := len(d.Marks)
-	marks := append(d.Marks, Mark{Slot: uint32(len(d.Ends) - 2)})
-	gaps = append(gaps[:n], Gap{})
-	job := joinJob{
-		from: &d.code[0], ends: &d.Ends[0], marks: &marks[0], gaps: &gaps[0], to: &code[at], out: &ends[0],
-		end: uint64(d.Ends[0]), shift: uint64(uint32(at) - d.Ends[0]),
+func (j *Joint) extend(stop int) {
+	if !assembly {
+		j.extendGeneric(stop)
+		return
 	}
-	for job.next <= n {
-		job.stop = min(job.next+joinChunk, n+1)
-		joinAVO((*[11]uint64)(unsafe.Pointer(&job)))
+	j.extendASM(stop)
+}
+
+func (j *Joint) extendASM(stop int) {
+	if stop == len(j.gaps) {
+		stop++ // what stands behind
+	}
+	for j.job.next < stop {
+		j.job.stop = min(j.job.next+joinChunk, stop)
+		joinAVO((*[11]uint64)(unsafe.Pointer(&j.job)))
 	}
 }

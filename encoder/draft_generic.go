@@ -6,13 +6,15 @@ func (d *Draft) begin() {}
 
 func (d *Draft) extend(stop int) bool { return d.extendGeneric(stop) }
 
-func (d *Draft) join(code []byte, at int, gaps []Gap, ends []uint32) {
-	d.joinGeneric(code, at, gaps, ends)
-}
+func (j *Joint) begin() {}
 
-// scratch and writeJob are for assembly.
+func (j *Joint) extend(stop int) { j.extendGeneric(stop) }
+
+// These are for assembly.
 type (
 	//lint:ignore U1000 of the assembly
 	scratch  struct{}
 	writeJob struct{}
+	//lint:ignore U1000 of the assembly
+	joinJob struct{}
 )

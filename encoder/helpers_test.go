@@ -8,11 +8,22 @@ import (
 	"github.com/bpfjit/bpfjit/tables"
 )
 
-// impl is an implementation of Extend and Join, which call it.
+// impl is an implementation of Draft.Extend and Joint.Extend, which call it.
 type impl struct {
-	name   string
-	extend func(d *Draft, stop int) bool
-	join   func(d *Draft, code []byte, at int, gaps []Gap, ends []uint32)
+	name       string
+	extend     func(d *Draft, stop int) bool
+	extendJoin func(j *Joint, stop int)
+}
+
+// join does what Join does, with the implementation, in two parts if there are
+// marks for that.
+func (im impl) join(d *Draft, code []byte, at int, gaps []Gap, ends []uint32) {
+	var j Joint
+	j.Begin(d, code, at, gaps, ends)
+	for _, stop := range []int{len(d.Marks) / 2, len(d.Marks)} {
+		im.extendJoin(&j, stop)
+		j.Marks = stop
+	}
 }
 
 // write does what Write does, with the implementation.

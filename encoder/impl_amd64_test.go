@@ -4,6 +4,6 @@ package encoder
 
 // impls are the implementations under test; every test runs over all of them.
 var impls = []impl{
-	{"asm", (*Draft).extendASM, (*Draft).joinASM},
-	{"go", (*Draft).extendGeneric, (*Draft).joinGeneric},
+	{"asm", (*Draft).extendASM, (*Joint).extendASM},
+	{"go", (*Draft).extendGeneric, (*Joint).extendGeneric},
 }

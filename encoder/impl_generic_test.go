@@ -4,5 +4,5 @@ package encoder
 
 // impls are the implementations under test; every test runs over all of them.
 var impls = []impl{
-	{"go", (*Draft).extendGeneric, (*Draft).joinGeneric},
+	{"go", (*Draft).extendGeneric, (*Joint).extendGeneric},
 }

@@ -24,6 +24,7 @@ type compiler struct {
 	args    encoder.Args
 
 	draft   encoder.Draft
+	joint   encoder.Joint
 	gaps    []encoder.Gap // by mark
 	jumps   []jump        // by mark
 	sums    []uint32      // by mark
@@ -48,7 +49,7 @@ var compilers = sync.Pool{New: func() any { return new(compiler) }}
 
 // release gives the scratch memory back, and lets go of the rest.
 func (c *compiler) release() {
-	c.profile, c.prog, c.fn, c.insns, c.job = nil, nil, nil, nil, passJob{}
+	c.profile, c.prog, c.fn, c.insns, c.job, c.joint = nil, nil, nil, nil, passJob{}, encoder.Joint{}
 	compilers.Put(c)
 }
 
@@ -148,9 +149,18 @@ func (c *compiler) write(code *Code, end int) error {
 	total := c.passes[len(c.passes)-1]
 	code.Bytes = slices.Grow(code.Bytes, total+encoder.Slack)[:base+total+encoder.Slack]
 	body := base + copy(code.Bytes[base:], c.prologue)
-	n := c.draft.Join(code.Bytes, body, c.gaps, code.Ends[c.start:end+encoder.EndsSlack])
+	n := c.joint.Begin(&c.draft, code.Bytes, body, c.gaps, code.Ends[c.start:end+encoder.EndsSlack])
 	if n != base+total {
 		return &bpf.Error{Slot: c.start, Reason: "BUG: the code has another length than the last pass"}
+	}
+	// What isn't a jump is written some thousand marks behind.
+	others, done := c.others, false
+	for !done {
+		done = c.joint.Extend(ahead / 4)
+		var err error
+		if others, err = c.writeOthers(code, others, c.joint.Marks); err != nil {
+			return err
+		}
 	}
 	code.Bytes = code.Bytes[:n]
 	code.Funcs = append(code.Funcs, Func{
@@ -158,9 +168,6 @@ func (c *compiler) write(code *Code, end int) error {
 		Entry: uint32(base), Body: uint32(body), Cold: uint32(n), Limit: uint32(n),
 		Passes: keep(&code.passes, c.passes), Padding: c.padding, charges: keep(&code.charges, c.charges),
 	})
-	if err := c.writeOthers(code); err != nil {
-		return err
-	}
 	if c.cage {
 		c.appendCold(code)
 	}
@@ -174,22 +181,26 @@ func keep[T any](arena *[]T, v []T) []T {
 	return (*arena)[n:len(*arena):len(*arena)]
 }
 
-// writeOthers writes the marks that aren't jumps.
-func (c *compiler) writeOthers(code *Code) error {
+// writeOthers writes the listed marks, which aren't jumps, up to a mark. It returns
+// the others.
+func (c *compiler) writeOthers(code *Code, others []uint32, stop int) ([]uint32, error) {
 	marks, ends, insns := c.draft.Marks, code.Ends[c.start:], c.insns
-	for _, k := range c.others {
+	for i, k := range others {
+		if int(k&^isPlain) >= stop {
+			return others[i:], nil
+		}
 		slot := int(marks[k&^isPlain].Slot)
 		end := ends[slot]
 		if k&isPlain == 0 {
 			if err := c.writeOther(code, slot, marks[k].Row(), c.gaps[k].Len, end); err != nil {
-				return err
+				return nil, err
 			}
 			continue
 		}
 		code.Bytes[end-1] = 0 // the rest of E8 cd is written, with what is far away for cd
 		code.Relocs = append(code.Relocs, Reloc{Slot: c.start + slot, Offset: end - 4, Kind: callRelocs[insns[slot].Regs>>4&3]})
 	}
-	return nil
+	return nil, nil
 }
 
 // writeOther writes a mark that is no plain call, into a room before end.
