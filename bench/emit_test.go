@@ -113,6 +113,9 @@ func BenchmarkBlind(b *testing.B) {
 				p := &bpf.Program{Insns: corpus.Generated(1, n)[0].Insns}
 				b.ReportAllocs()
 				var kept blind.Result
+				if err := kept.Rewrite(p, nil); err != nil { // takes the memory that is kept
+					b.Fatal(err)
+				}
 				for b.Loop() {
 					r := &kept
 					if memory == "new" {

@@ -21,11 +21,10 @@ func Rewrite(p *bpf.Program, rand io.Reader) (*bpf.Program, error) {
 
 // Result is a program whose constants are hidden.
 type Result struct {
+	// Program is the new program. Its Index tells where each slot of the old one
+	// went: of Index[i] up to, not including, Index[i+1] the last is the instruction
+	// itself. A jump to slot i leads to Index[i]. Its Origin is that of the old one.
 	Program bpf.Program
-	// Index tells where each slot of the old program went: slot i became
-	// Index[i] up to, not including, Index[i+1], of which the last is the
-	// instruction itself. A jump to slot i leads to Index[i].
-	Index []int32
 	// Constants is how many constants are hidden, which is how many random
 	// numbers were taken. A 64-bit constant is two.
 	Constants int
@@ -57,8 +56,9 @@ type Result struct {
 //
 // The error is rand's, or a *bpf.Error that wraps bpf.ErrRange and names the
 // jump of p whose distance no longer fits its field: 16 bits, or 32 in gotol,
-// calls and address constants. Of r only Index and Constants are of use then.
+// calls and address constants. Of r only Program.Index and Constants are of use then.
 func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
+	p = p.Flat()
 	n := len(p.Insns)
 	if n > math.MaxInt32/upperLen {
 		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, too many to blind", n)}
@@ -72,9 +72,9 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 		return err
 	}
 	np := &r.Program
-	w.out, w.flags, w.origin = np.Insns[:0], np.Flags[:0], np.Origin[:0]
+	w.out, w.flags = np.Insns[:0], np.Flags[:0]
 	w.reserve(0, n)
-	w.index = slices.Grow(r.Index[:0], n+1+group)[:n+1+group]
+	w.index = slices.Grow(np.Index[:0], n+1+group)[:n+1+group]
 	w.jumps = slices.Grow(w.jumps[:0], n/64+block/64)[:n/64+block/64]
 	w.constants, w.half = 0, 0
 	w.index[0] = 0
@@ -95,12 +95,12 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 		return unchecked(p, n-1)
 	}
 	length := w.index[n]
-	np.Insns, np.Flags, np.Origin = w.out[:length], w.flags[:length], w.origin[:length]
-	r.Index, r.Constants = w.index[:n+1], w.constants
+	np.Insns, np.Flags, np.Origin, np.Index = w.out[:length], w.flags[:length], p.Origin, w.index[:n+1]
+	r.Constants = w.constants
 	if err := w.mend(max((n-1)&^(block-1)-behind+block, 0), n, n); err != nil {
 		return err
 	}
-	return w.mender.Finish(np, r.Index)
+	return w.mender.Finish(np, np.Index)
 }
 
 // behind is by how many slots mending follows: so far that most jumps lead to
@@ -134,10 +134,9 @@ type walk struct {
 
 // result is what the walk fills in. Its slices are as long as there is room.
 type result struct {
-	out    []bpf.Insn
-	flags  []bpf.Flag
-	origin []int32
-	index  []int32
+	out   []bpf.Insn
+	flags []bpf.Flag
+	index []int32
 }
 
 var walks = sync.Pool{New: func() any { return new(walk) }}
@@ -148,12 +147,12 @@ func (w *walk) reserve(n, slots int) {
 	if n > 0 && n <= len(w.out) {
 		return
 	}
-	if n > min(cap(w.out), cap(w.flags), cap(w.origin)) {
+	if n > min(cap(w.out), cap(w.flags)) {
 		n = max(n, 2*slots, 2*len(w.out))
 	}
-	w.out, w.flags, w.origin = grow(w.out, n), grow(w.flags, n), grow(w.origin, n)
-	n = min(len(w.out), len(w.flags), len(w.origin))
-	w.out, w.flags, w.origin = w.out[:n], w.flags[:n], w.origin[:n]
+	w.out, w.flags = grow(w.out, n), grow(w.flags, n)
+	n = min(len(w.out), len(w.flags))
+	w.out, w.flags = w.out[:n], w.flags[:n]
 }
 
 // grow returns s with its whole capacity, and that is n or more.

@@ -58,7 +58,7 @@ func (w *walk) rewrite(p *bpf.Program, start, end int) error {
 	insns, flags := w.window(p, start, end)
 	index := w.index[start : end+1 : end+1+group]
 	half := w.half
-	w.layOut(insns, flags, int32(start), index)
+	w.layOut(insns, flags, index)
 	clear(w.flags[index[0]:index[end-start]])
 	if p.Flags != nil {
 		w.copyFlags(flags, index)
@@ -68,7 +68,7 @@ func (w *walk) rewrite(p *bpf.Program, start, end int) error {
 		return err
 	}
 	w.constants += w.numHidden
-	if w.hide(insns, numbers, int32(start), index) != 0 {
+	if w.hide(insns, numbers, index) != 0 {
 		return unchecked(p, start)
 	}
 	if half != 0 {
@@ -100,19 +100,13 @@ func (w *walk) rewrite(p *bpf.Program, start, end int) error {
 			w.out[w.index[slot]] = bpf.Insn{Op: xorReg, Regs: abi.Registers(in.Dst(), in.Dst())}
 		}
 	}
-	if p.Origin != nil {
-		for i := index[0]; i < index[end-start]; i++ {
-			w.origin[i] = p.Origin[w.origin[i]]
-		}
-	}
 	return nil
 }
 
-// layOutGeneric sees what is to be done about each slot of a block that begins at
-// a slot of the program, and fills in the lists. It fills in the index, whose first
-// element is set, puts every instruction where it is in the new program, and notes
-// where it comes from.
-func (w *walk) layOutGeneric(insns []bpf.Insn, flags []bpf.Flag, start int32, index []int32) {
+// layOutGeneric sees what is to be done about each slot of a block, and fills in
+// the lists. It fills in the index, whose first element is set, and puts every
+// instruction where it is in the new program.
+func (w *walk) layOutGeneric(insns []bpf.Insn, flags []bpf.Flag, index []int32) {
 	w.lists = lists{}
 	at, half := index[0], w.half
 	for i := range insns {
@@ -132,7 +126,7 @@ func (w *walk) layOutGeneric(insns []bpf.Insn, flags []bpf.Flag, start int32, in
 		w.numHidden += int(hide)
 		index[i] = at
 		at += 1 + (hiddenLen-1)*int32(hide) + int32(upper)
-		w.out[at-1], w.origin[at-1] = *in, start+int32(i)
+		w.out[at-1] = *in
 	}
 	w.half = half
 	index[len(insns)] = at
@@ -154,12 +148,11 @@ func (w *walk) copyFlags(flags []bpf.Flag, index []int32) {
 // hideGeneric hides the constants of the listed slots, of each half of a 64-bit
 // constant as if the half stood for itself. It returns 0, unless there is an off
 // that is reserved and would be none in what the slot becomes.
-func (w *walk) hideGeneric(insns []bpf.Insn, numbers []uint32, start int32, index []int32) (reserved uint32) {
+func (w *walk) hideGeneric(insns []bpf.Insn, numbers []uint32, index []int32) (reserved uint32) {
 	for k, i := range w.hidden[:w.numHidden] {
 		in := &insns[i]
 		rule := &rules[in.Op]
-		at, from := index[i], start+int32(i)
-		out, flags, origin := w.out[at:][:hiddenLen], w.flags[at:][:hiddenLen], w.origin[at:][:hiddenLen]
+		out, flags := w.out[index[i]:][:hiddenLen], w.flags[index[i]:][:hiddenLen]
 		low := uint32(in.Op) | uint32(in.Regs)<<8 | uint32(uint16(in.Off))<<16
 		r := uint64(numbers[k]) << 32
 		set(&out[0], uint64(rule.mov)|r^uint64(uint32(in.Imm))<<32)
@@ -167,7 +160,6 @@ func (w *walk) hideGeneric(insns []bpf.Insn, numbers []uint32, start int32, inde
 		set(&out[2], uint64(low|rule.own))
 		reserved |= low & rule.reserved
 		flags[0], flags[1] = bpf.Inserted, bpf.Inserted
-		origin[0], origin[1], origin[2] = from, from, from
 	}
 	return reserved
 }

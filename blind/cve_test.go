@@ -61,7 +61,7 @@ func TestCVE2026_98816(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
-		if d, _ := bpf.Distance(r.Program.Insns[r.Index[slot+1]-1]); int(d) != tt.now {
+		if d, _ := bpf.Distance(r.Program.Insns[r.Program.Index[slot+1]-1]); int(d) != tt.now {
 			t.Errorf("%s: leads %d now, want %d", text, d, tt.now)
 		}
 	}
@@ -124,9 +124,9 @@ func TestCVE2018_25020(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		now := int(r.Index[slot+1]) - 1
+		now := int(r.Program.Index[slot+1]) - 1
 		nd, _ := bpf.Distance(r.Program.Insns[now])
-		if got, want := now+1+int(nd), int(r.Index[slot+1+d]); got != want {
+		if got, want := now+1+int(nd), int(r.Program.Index[slot+1+d]); got != want {
 			t.Errorf("%s: leads to slot %d, want %d", name, got, want)
 		}
 		if tt.jump == "call pc" {

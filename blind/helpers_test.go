@@ -16,6 +16,7 @@ func clone(p *bpf.Program) *bpf.Program {
 // same reports whether two programs are equal. cmp.Diff then shows where
 // they aren't; it takes its time.
 func same(a, b *bpf.Program) bool {
+	a, b = a.Flat(), b.Flat()
 	return slices.Equal(a.Insns, b.Insns) && slices.Equal(a.Flags, b.Flags) && slices.Equal(a.Origin, b.Origin)
 }
 

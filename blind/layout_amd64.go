@@ -21,12 +21,10 @@ type blockJob struct {
 	flags   *bpf.Flag
 	index   *int32 // has room for a group behind its last element
 	out     *bpf.Insn
-	origin  *int32
 	classes *classTable
 	lists   *lists
 
 	count int // of slots, at least one
-	start int64
 	half  uint64
 
 	// What hide needs besides.
@@ -45,28 +43,28 @@ func layOutAVO(job *blockJob)
 //go:noescape
 func hideAVO(job *blockJob)
 
-func (w *walk) layOut(insns []bpf.Insn, flags []bpf.Flag, start int32, index []int32) {
+func (w *walk) layOut(insns []bpf.Insn, flags []bpf.Flag, index []int32) {
 	if !assembly {
-		w.layOutGeneric(insns, flags, start, index)
+		w.layOutGeneric(insns, flags, index)
 		return
 	}
 	n := len(insns)
 	up := (n + unit - 1) &^ (unit - 1)
 	_, _, _ = insns[:up], flags[:up], index[:n+1+group]
 	room := int(index[0]) + n*upperLen + group - 1
-	_, _, _ = w.out[room], w.flags[room], w.origin[room]
+	_, _ = w.out[room], w.flags[room]
 	w.job = blockJob{
-		insns: &insns[0], flags: &flags[0], index: &index[0], out: &w.out[0], origin: &w.origin[0],
-		classes: &classes, lists: &w.lists, count: n, start: int64(start), half: uint64(w.half),
+		insns: &insns[0], flags: &flags[0], index: &index[0], out: &w.out[0],
+		classes: &classes, lists: &w.lists, count: n, half: uint64(w.half),
 	}
 	layOutAVO(&w.job)
 	w.half = uint32(w.job.half)
 }
 
 // hide goes on with the block that layOut has laid out.
-func (w *walk) hide(insns []bpf.Insn, numbers []uint32, start int32, index []int32) (reserved uint32) {
+func (w *walk) hide(insns []bpf.Insn, numbers []uint32, index []int32) (reserved uint32) {
 	if !assembly {
-		return w.hideGeneric(insns, numbers, start, index)
+		return w.hideGeneric(insns, numbers, index)
 	}
 	if w.numHidden == 0 {
 		return 0

@@ -6,22 +6,22 @@
 
 // func layOutAVO(job *uint64)
 // Requires: AVX, AVX2, BMI, BMI2, CMOV, POPCNT
-TEXT ·layOutAVO(SB), NOSPLIT, $8-8
+TEXT ·layOutAVO(SB), NOSPLIT, $0-8
 	MOVQ           job+0(FP), CX
-	MOVQ           48(CX), AX
+	MOVQ           40(CX), AX
 	MOVQ           (CX), DX
 	MOVQ           8(CX), BX
-	MOVQ           56(CX), SI
+	MOVQ           48(CX), SI
 	VMOVDQU        nibble<>+0(SB), Y0
 	VMOVDQU        low8<>+0(SB), Y1
 	VMOVDQU        low16<>+0(SB), Y2
 	VPXOR          Y3, Y3, Y3
-	MOVQ           40(CX), DI
+	MOVQ           32(CX), DI
 	VBROADCASTI128 (DI), Y4
 	VBROADCASTI128 16(DI), Y5
 	VBROADCASTI128 32(DI), Y6
 	VBROADCASTI128 48(DI), Y7
-	MOVL           72(CX), DI
+	MOVL           56(CX), DI
 	XORL           R8, R8
 	MOVQ           AX, R9
 
@@ -130,125 +130,100 @@ unit:
 	ADDQ  $0x20, R8
 	CMPQ  R8, SI
 	JLT   unit
-	MOVL  DI, 72(CX)
+	MOVL  DI, 56(CX)
 	VZEROUPPER
 	MOVQ  (CX), DX
 	MOVQ  16(CX), BX
 	MOVQ  24(CX), SI
-	MOVQ  32(CX), DI
-	MOVQ  64(CX), R8
-	MOVQ  R8, R9
-	ADDQ  56(CX), R9
-	MOVQ  R9, (SP)
-	MOVL  (BX), R9
-	LEAQ  (SI)(R9*8), SI
-	LEAQ  (DI)(R9*4), DI
-	MOVQ  AX, CX
-	LEAQ  128(AX), R10
+	MOVQ  48(CX), CX
+	MOVL  (BX), DI
+	LEAQ  (SI)(DI*8), SI
+	MOVQ  AX, R8
+	LEAQ  128(AX), R9
 	MOVQ  $0x0101010101010101, AX
-	MOVQ  sequence<>+0(SB), R11
+	MOVQ  sequence<>+0(SB), R10
 
 group:
 	// What they grow by: two if hidden, and one more if an upper half
-	MOVBLZX (CX), R12
-	MOVBLZX 32(CX), R13
+	MOVBLZX (R8), R11
+	MOVBLZX 32(R8), R12
+	PDEPQ   AX, R11, R11
 	PDEPQ   AX, R12, R12
-	PDEPQ   AX, R13, R13
-	LEAQ    (R13)(R12*2), R13
-	IMULQ   AX, R13
+	LEAQ    (R12)(R11*2), R12
+	IMULQ   AX, R12
 
 	// The numbers of those in hiding
-	MOVQ    R12, R14
-	SHLQ    $0x08, R14
-	SUBQ    R12, R14
-	PEXTQ   R14, R11, R14
-	MOVQ    R14, (R10)
-	POPCNTQ R12, R14
-	ADDQ    R14, R10
-	LEAQ    (R11)(AX*8), R11
+	MOVQ    R11, R13
+	SHLQ    $0x08, R13
+	SUBQ    R11, R13
+	PEXTQ   R13, R10, R13
+	MOVQ    R13, (R9)
+	POPCNTQ R11, R13
+	ADDQ    R13, R9
+	LEAQ    (R10)(AX*8), R10
 
 	// index = at + number + what those in front grow by
-	MOVQ         R13, R14
-	SHLQ         $0x08, R14
-	ADDQ         sequence<>+0(SB), R14
-	VMOVQ        R14, X1
+	MOVQ         R12, R13
+	SHLQ         $0x08, R13
+	ADDQ         sequence<>+0(SB), R13
+	VMOVQ        R13, X1
 	VPMOVZXBD    X1, Y1
-	VMOVD        R9, X0
+	VMOVD        DI, X0
 	VPBROADCASTD X0, Y0
 	VPADDD       Y0, Y1, Y1
 	VMOVDQU      Y1, (BX)
 
 	// The slots go where the sums say.
-	MOVQ    R13, R12
-	ADDQ    sequence<>+0(SB), R12
-	MOVBLZX R12, R14
-	SHRQ    $0x08, R12
-	MOVQ    (DX), R15
-	MOVQ    R15, (SI)(R14*8)
-	LEAL    (R8), R15
-	MOVL    R15, (DI)(R14*4)
-	MOVBLZX R12, R14
-	SHRQ    $0x08, R12
-	MOVQ    8(DX), R15
-	MOVQ    R15, (SI)(R14*8)
-	LEAL    1(R8), R15
-	MOVL    R15, (DI)(R14*4)
-	MOVBLZX R12, R14
-	SHRQ    $0x08, R12
-	MOVQ    16(DX), R15
-	MOVQ    R15, (SI)(R14*8)
-	LEAL    2(R8), R15
-	MOVL    R15, (DI)(R14*4)
-	MOVBLZX R12, R14
-	SHRQ    $0x08, R12
-	MOVQ    24(DX), R15
-	MOVQ    R15, (SI)(R14*8)
-	LEAL    3(R8), R15
-	MOVL    R15, (DI)(R14*4)
-	MOVBLZX R12, R14
-	SHRQ    $0x08, R12
-	MOVQ    32(DX), R15
-	MOVQ    R15, (SI)(R14*8)
-	LEAL    4(R8), R15
-	MOVL    R15, (DI)(R14*4)
-	MOVBLZX R12, R14
-	SHRQ    $0x08, R12
-	MOVQ    40(DX), R15
-	MOVQ    R15, (SI)(R14*8)
-	LEAL    5(R8), R15
-	MOVL    R15, (DI)(R14*4)
-	MOVBLZX R12, R14
-	SHRQ    $0x08, R12
-	MOVQ    48(DX), R15
-	MOVQ    R15, (SI)(R14*8)
-	LEAL    6(R8), R15
-	MOVL    R15, (DI)(R14*4)
-	MOVQ    56(DX), R14
-	MOVQ    R14, (SI)(R12*8)
-	LEAL    7(R8), R14
-	MOVL    R14, (DI)(R12*4)
-	SHRQ    $0x38, R13
-	ADDQ    $0x08, R13
-	ADDQ    R13, R9
-	LEAQ    (SI)(R13*8), SI
-	LEAQ    (DI)(R13*4), DI
+	MOVQ    R12, R11
+	ADDQ    sequence<>+0(SB), R11
+	MOVBLZX R11, R13
+	SHRQ    $0x08, R11
+	MOVQ    (DX), R14
+	MOVQ    R14, (SI)(R13*8)
+	MOVBLZX R11, R13
+	SHRQ    $0x08, R11
+	MOVQ    8(DX), R14
+	MOVQ    R14, (SI)(R13*8)
+	MOVBLZX R11, R13
+	SHRQ    $0x08, R11
+	MOVQ    16(DX), R14
+	MOVQ    R14, (SI)(R13*8)
+	MOVBLZX R11, R13
+	SHRQ    $0x08, R11
+	MOVQ    24(DX), R14
+	MOVQ    R14, (SI)(R13*8)
+	MOVBLZX R11, R13
+	SHRQ    $0x08, R11
+	MOVQ    32(DX), R14
+	MOVQ    R14, (SI)(R13*8)
+	MOVBLZX R11, R13
+	SHRQ    $0x08, R11
+	MOVQ    40(DX), R14
+	MOVQ    R14, (SI)(R13*8)
+	MOVBLZX R11, R13
+	SHRQ    $0x08, R11
+	MOVQ    48(DX), R14
+	MOVQ    R14, (SI)(R13*8)
+	MOVQ    56(DX), R13
+	MOVQ    R13, (SI)(R11*8)
+	SHRQ    $0x38, R12
+	ADDQ    $0x08, R12
+	ADDQ    R12, DI
+	LEAQ    (SI)(R12*8), SI
 	ADDQ    $0x40, DX
 	ADDQ    $0x20, BX
-	INCQ    CX
-	ADDQ    $0x08, R8
-	CMPQ    R8, (SP)
-	JLT     group
+	INCQ    R8
+	SUBQ    $0x08, CX
+	JGT     group
 
 	// The last group may have gone over the end.
-	SUBQ (SP), R8
-	SUBQ R8, R9
-	NEGQ R8
-	MOVL R9, (BX)(R8*4)
+	ADDQ CX, DI
+	MOVL DI, (BX)(CX*4)
 	MOVQ job+0(FP), AX
-	MOVQ 48(AX), AX
-	SUBQ AX, R10
-	SUBQ $0x00000080, R10
-	MOVQ R10, 392(AX)
+	MOVQ 40(AX), AX
+	SUBQ AX, R9
+	SUBQ $0x00000080, R9
+	MOVQ R9, 392(AX)
 	RET
 
 DATA nibble<>+0(SB)/1, $0x0f
@@ -498,24 +473,23 @@ TEXT ·hideAVO(SB), NOSPLIT, $8-8
 	MOVQ (AX), CX
 	MOVQ 16(AX), DX
 	MOVQ 24(AX), BX
-	MOVQ 32(AX), SI
-	MOVQ 48(AX), DI
-	MOVQ 80(AX), R8
-	MOVQ 88(AX), R9
-	MOVQ 96(AX), R10
+	MOVQ 40(AX), SI
+	MOVQ 64(AX), DI
+	MOVQ 72(AX), R8
+	MOVQ 80(AX), R9
+	XORL R10, R10
 	XORL R11, R11
-	MOVQ R11, (SP)
 
 hide:
 	// i = the slot, at = index[i], rule = that of its opcode
-	MOVBLZX 128(DI)(R11*1), R12
+	MOVBLZX 128(SI)(R10*1), R12
 	MOVL    (DX)(R12*4), R13
 	MOVBLZX (CX)(R12*8), R14
 	SHLL    $0x04, R14
-	ADDQ    R10, R14
+	ADDQ    R9, R14
 
 	// mov number^imm, xor number
-	MOVL (R9)(R11*4), R15
+	MOVL (R8)(R10*4), R15
 	MOVL 4(CX)(R12*8), BP
 	XORL R15, BP
 	MOVL BP, 4(BX)(R13*8)
@@ -529,19 +503,14 @@ hide:
 	MOVL (CX)(R12*8), BP
 	MOVL 12(R14), R15
 	ANDL BP, R15
-	ORL  R15, (SP)
+	ORL  R15, R11
 	ORL  8(R14), BP
 	MOVQ BP, 16(BX)(R13*8)
 
-	// Two are inserted, and all come from where it does.
-	MOVW $0x0101, (R8)(R13*1)
-	ADDL 64(AX), R12
-	MOVL R12, (SI)(R13*4)
-	MOVL R12, 4(SI)(R13*4)
-	MOVL R12, 8(SI)(R13*4)
-	INCQ R11
-	CMPQ R11, 392(DI)
+	// Two are inserted.
+	MOVW $0x0101, (DI)(R13*1)
+	INCQ R10
+	CMPQ R10, 392(SI)
 	JLT  hide
-	MOVQ (SP), R11
-	MOVQ R11, 104(AX)
+	MOVQ R11, 88(AX)
 	RET

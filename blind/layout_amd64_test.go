@@ -25,8 +25,8 @@ func TestOffsets(t *testing.T) {
 	)
 	want := map[string]uintptr{
 		"jobInsns": unsafe.Offsetof(j.insns), "jobFlags": unsafe.Offsetof(j.flags), "jobIndex": unsafe.Offsetof(j.index),
-		"jobOut": unsafe.Offsetof(j.out), "jobOrigin": unsafe.Offsetof(j.origin), "jobClasses": unsafe.Offsetof(j.classes),
-		"jobLists": unsafe.Offsetof(j.lists), "jobCount": unsafe.Offsetof(j.count), "jobStart": unsafe.Offsetof(j.start),
+		"jobOut": unsafe.Offsetof(j.out), "jobClasses": unsafe.Offsetof(j.classes),
+		"jobLists": unsafe.Offsetof(j.lists), "jobCount": unsafe.Offsetof(j.count),
 		"jobHalf": unsafe.Offsetof(j.half), "jobNewFlags": unsafe.Offsetof(j.newFlags), "jobNumbers": unsafe.Offsetof(j.numbers),
 		"jobRules": unsafe.Offsetof(j.rules), "jobReserved": unsafe.Offsetof(j.reserved),
 
@@ -77,7 +77,6 @@ func TestImplementations(t *testing.T) {
 			Index    []int32
 			Out      []bpf.Insn
 			Flags    []bpf.Flag
-			Origin   []int32
 			Reserved uint32
 		}
 		var numbers [block]uint32
@@ -85,28 +84,27 @@ func TestImplementations(t *testing.T) {
 			numbers[i] = r.Uint32()
 		}
 		half := uint32(r.IntN(2))
-		run := func(layOut func(*walk, []bpf.Insn, []bpf.Flag, int32, []int32), hide func(*walk, []bpf.Insn, []uint32, int32, []int32) uint32) results {
-			const at, start = 5, 7
+		run := func(layOut func(*walk, []bpf.Insn, []bpf.Flag, []int32), hide func(*walk, []bpf.Insn, []uint32, []int32) uint32) results {
+			const at = 5
 			room := at + upperLen*count + group
 			w := &walk{half: half}
-			w.out, w.flags, w.origin = make([]bpf.Insn, room), make([]bpf.Flag, room), make([]int32, room)
+			w.out, w.flags = make([]bpf.Insn, room), make([]bpf.Flag, room)
 			for i := range w.last.insns {
 				w.last.insns[i], w.last.flags[i] = bpf.Insn{Op: mov64, Imm: 5}, 1 // behind the end is anything
 			}
 			insns, flags := w.window(p, 0, count)
 			index := make([]int32, count+1+group)
 			index[0] = at
-			layOut(w, insns, flags, start, index)
+			layOut(w, insns, flags, index)
 			index = index[:count+1]
-			reserved := hide(w, insns, numbers[:w.numHidden], start, index)
+			reserved := hide(w, insns, numbers[:w.numHidden], index)
 			// Behind the ends there is anything.
 			clear(w.hidden[w.numHidden:])
 			end := index[count]
-			return results{w.lists, w.half, index, w.out[:end], w.flags[:end], w.origin[:end], reserved}
+			return results{w.lists, w.half, index, w.out[:end], w.flags[:end], reserved}
 		}
 		want := run((*walk).layOutGeneric, (*walk).hideGeneric)
 		got := run((*walk).layOut, (*walk).hide)
-		// The place between the halves of a 64-bit constant is filled in later.
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(lists{})); diff != "" {
 			t.Fatalf("%d slots (-go +assembly):\n%s", count, diff)
 		}

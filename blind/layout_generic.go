@@ -4,12 +4,12 @@ package blind
 
 import "github.com/bpfjit/bpfjit/bpf"
 
-func (w *walk) layOut(insns []bpf.Insn, flags []bpf.Flag, start int32, index []int32) {
-	w.layOutGeneric(insns, flags, start, index)
+func (w *walk) layOut(insns []bpf.Insn, flags []bpf.Flag, index []int32) {
+	w.layOutGeneric(insns, flags, index)
 }
 
-func (w *walk) hide(insns []bpf.Insn, numbers []uint32, start int32, index []int32) (reserved uint32) {
-	return w.hideGeneric(insns, numbers, start, index)
+func (w *walk) hide(insns []bpf.Insn, numbers []uint32, index []int32) (reserved uint32) {
+	return w.hideGeneric(insns, numbers, index)
 }
 
 // blockJob is for assembly.

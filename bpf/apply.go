@@ -71,6 +71,7 @@ func (r *Patched) Apply(p *Program, patches []Patch) error {
 	if err := checkPatches(p, patches); err != nil {
 		return err
 	}
+	p = p.Flat()
 	m := mover{old: p, patches: patches, index: resize(r.Index, len(p.Insns)+1), enter: r.enter[:0]}
 	m.layOut()
 	r.Index, r.enter = m.index, m.enter

@@ -50,10 +50,9 @@ func Check(p *Program, d Dialect) error {
 		return &Error{Slot: -1, Reason: "has no instructions"}
 	case n > MaxSlots:
 		return &Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, more than %d", n, MaxSlots)}
-	case p.Flags != nil && len(p.Flags) != n:
-		return &Error{Slot: -1, Reason: fmt.Sprintf("has %d flags for %d slots", len(p.Flags), n)}
-	case p.Origin != nil && len(p.Origin) != n:
-		return &Error{Slot: -1, Reason: fmt.Sprintf("has %d origins for %d slots", len(p.Origin), n)}
+	}
+	if err := p.checkSizes(); err != nil {
+		return err
 	}
 	c := checker{p: p, dialect: d}
 	if c.quick() {

@@ -117,8 +117,8 @@ func (p *Program) List(w io.Writer, opts ListOptions) error {
 		}
 		if opts.Marks {
 			b.WriteString(mark(p.Flag(slot)))
-			if src := p.Source(slot); p.Origin != nil {
-				fmt.Fprintf(b, "%*d  ", width, src)
+			if p.Moved() {
+				fmt.Fprintf(b, "%*d  ", width, p.Source(slot))
 			}
 		}
 		if opts.Numbers {

@@ -216,3 +216,28 @@ func BenchmarkMend(b *testing.B) {
 		})
 	}
 }
+
+// TestIndex: a program with an Index knows its source slots, and so does what is
+// made of it.
+func TestIndex(t *testing.T) {
+	p := testprog.Parse(t, "r1 = 1\nr2 = 2\nr3 = 3\nr4 = 4\nr5 = 5\nexit")
+	p.Index = []int32{0, 1, 4, 5, 6} // of four slots the second became three
+	for _, tt := range []struct{ origin, want []int32 }{
+		{nil, []int32{0, 1, 1, 1, 2, 3}},
+		{[]int32{7, 7, 8, 5}, []int32{7, 7, 7, 7, 8, 5}},
+	} {
+		p.Origin = tt.origin
+		if err := bpf.Check(p, bpf.Source); err != nil {
+			t.Fatal(err)
+		}
+		np, _, err := bpf.Apply(p, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for slot, want := range tt.want {
+			if got := []int{p.Source(slot), p.Flat().Source(slot), np.Source(slot)}; !slices.Equal(got, slices.Repeat([]int{int(want)}, 3)) {
+				t.Errorf("slot %d: source %v, want %d", slot, got, want)
+			}
+		}
+	}
+}

@@ -1,6 +1,11 @@
 package bpf
 
-import "github.com/bpfjit/bpfjit/abi"
+import (
+	"fmt"
+	"sort"
+
+	"github.com/bpfjit/bpfjit/abi"
+)
 
 // Insn is one 8-byte slot of a program.
 type Insn = abi.Insn
@@ -27,6 +32,10 @@ type Program struct {
 	// its author wrote it. An inserted slot has the origin of the
 	// instruction that it was inserted for.
 	Origin []int32
+	// Index, if there is one, says that each slot of an older program became one
+	// or more: slot i became those from Index[i] up to Index[i+1]. Origin then
+	// has an entry for each slot of the older program.
+	Index []int32
 }
 
 // Flag returns the marks of slot i.
@@ -37,10 +46,48 @@ func (p *Program) Flag(i int) Flag {
 	return p.Flags[i]
 }
 
-// Source returns the source slot of slot i.
+// Source returns the source slot of slot i. If the program has an Index, it takes
+// time in proportion to the logarithm of the slots.
 func (p *Program) Source(i int) int {
+	if p.Index != nil {
+		i = sort.Search(len(p.Index)-1, func(k int) bool { return int(p.Index[k+1]) > i })
+	}
 	if p.Origin == nil {
 		return i
 	}
 	return int(p.Origin[i])
+}
+
+// Moved reports whether slots are elsewhere than their source slots.
+func (p *Program) Moved() bool { return p.Origin != nil || p.Index != nil }
+
+// Flat returns p without an Index: itself, or a copy with origins of its own.
+func (p *Program) Flat() *Program {
+	if p.Index == nil {
+		return p
+	}
+	origin := make([]int32, len(p.Insns))
+	for i := range origin {
+		origin[i] = int32(p.Source(i))
+	}
+	return &Program{Insns: p.Insns, Flags: p.Flags, Origin: origin}
+}
+
+// checkSizes tells whether p's lists are as long as they should be.
+func (p *Program) checkSizes() error {
+	n := len(p.Insns)
+	if p.Flags != nil && len(p.Flags) != n {
+		return &Error{Slot: -1, Reason: fmt.Sprintf("has %d flags for %d slots", len(p.Flags), n)}
+	}
+	older := n
+	if p.Index != nil {
+		older = len(p.Index) - 1
+		if older < 0 || int(p.Index[older]) != n {
+			return &Error{Slot: -1, Reason: fmt.Sprintf("has an index that doesn't fit %d slots", n)}
+		}
+	}
+	if p.Origin != nil && len(p.Origin) != older {
+		return &Error{Slot: -1, Reason: fmt.Sprintf("has %d origins for %d slots", len(p.Origin), older)}
+	}
+	return nil
 }

@@ -81,7 +81,7 @@ func (c *Code) Compile(p *bpf.Program, profile *Profile, fn *Function) error {
 	if n > maxSlots {
 		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, more than %d", n, maxSlots)}
 	}
-	if n == 0 || p.Flags != nil && len(p.Flags) != n || p.Origin != nil && len(p.Origin) != n || fn.PrivateStack != 0 {
+	if n == 0 || p.Flags != nil && len(p.Flags) != n || p.Origin != nil && p.Index == nil && len(p.Origin) != n || fn.PrivateStack != 0 {
 		if err := bpf.Check(p, bpf.Translated); err != nil {
 			return err
 		}

@@ -128,7 +128,7 @@ func toHide(p *bpf.Program, shown []bpf.Insn) *bpf.Program {
 		constant   = 0x18
 		ofFunction = 4
 	)
-	hide := &bpf.Program{Insns: slices.Clone(p.Insns), Flags: make([]bpf.Flag, len(p.Insns)), Origin: p.Origin}
+	hide := &bpf.Program{Insns: slices.Clone(p.Insns), Flags: make([]bpf.Flag, len(p.Insns)), Origin: p.Origin, Index: p.Index}
 	for slot := range hide.Insns {
 		switch in := &hide.Insns[slot]; {
 		case in.Op == tailCall:

@@ -165,6 +165,7 @@ func (c *Compiler) Stages(slots []byte) ([]Work, error) {
 	// stages behind have a copy.
 	input, final := c.input, &bpf.Program{
 		Insns: slices.Clone(c.final.Insns), Flags: slices.Clone(c.final.Flags), Origin: slices.Clone(c.final.Origin),
+		Index: slices.Clone(c.final.Index),
 	}
 	for i := range work[1:] {
 		run := work[1+i].Run

@@ -17,16 +17,14 @@ const (
 	jobFlags    = 8
 	jobIndex    = 16
 	jobOut      = 24
-	jobOrigin   = 32
-	jobClasses  = 40
-	jobLists    = 48
-	jobCount    = 56
-	jobStart    = 64
-	jobHalf     = 72
-	jobNewFlags = 80
-	jobNumbers  = 88
-	jobRules    = 96
-	jobReserved = 104
+	jobClasses  = 32
+	jobLists    = 40
+	jobCount    = 48
+	jobHalf     = 56
+	jobNewFlags = 64
+	jobNumbers  = 72
+	jobRules    = 80
+	jobReserved = 88
 )
 
 // Offsets into blind.classTable and blind.lists.
@@ -239,19 +237,14 @@ func classify(job, lists reg.GPVirtual) {
 //	sums, up to and with    0  2  2  2  5  7  7  7
 //	where they go           0  3  4  5  9 12 13 14   = number + sum
 func move(job, lists reg.GPVirtual) {
-	insns, index, out, origin, slot, at := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	insns, index, out, left, at := GP64(), GP64(), GP64(), GP64(), GP64()
 	bitmaps, hidden, ones, numbers := GP64(), GP64(), GP64(), GP64()
-	load(job, map[int]reg.GPVirtual{jobInsns: insns, jobIndex: index, jobOut: out, jobOrigin: origin, jobStart: slot},
-		jobInsns, jobIndex, jobOut, jobOrigin, jobStart)
+	load(job, map[int]reg.GPVirtual{jobInsns: insns, jobIndex: index, jobOut: out, jobCount: left},
+		jobInsns, jobIndex, jobOut, jobCount)
 	sequence := GLOBL("sequence", RODATA|NOPTR)
 	DATA(0, U64(0x0706050403020100))
-	end := AllocLocal(8)
-	MOVQ(slot, at)
-	ADDQ(Mem{Base: job, Disp: jobCount}, at)
-	MOVQ(at, end)
 	MOVL(Mem{Base: index}, at.As32())
 	LEAQ(Mem{Base: out, Index: at, Scale: 8}, out)
-	LEAQ(Mem{Base: origin, Index: at, Scale: 4}, origin)
 	MOVQ(lists, bitmaps)
 	LEAQ(Mem{Base: lists, Disp: listHidden}, hidden)
 	MOVQ(U64(0x0101010101010101), ones)
@@ -300,26 +293,20 @@ func move(job, lists reg.GPVirtual) {
 		}
 		MOVQ(Mem{Base: insns, Disp: 8 * k}, v)
 		MOVQ(v, Mem{Base: out, Index: to, Scale: 8})
-		LEAL(Mem{Base: slot, Disp: k}, v.As32())
-		MOVL(v.As32(), Mem{Base: origin, Index: to, Scale: 4})
 	}
 	SHRQ(U8(56), grow)
 	ADDQ(U8(group), grow)
 	ADDQ(grow, at)
 	LEAQ(Mem{Base: out, Index: grow, Scale: 8}, out)
-	LEAQ(Mem{Base: origin, Index: grow, Scale: 4}, origin)
 	ADDQ(U8(8*group), insns)
 	ADDQ(U8(4*group), index)
 	INCQ(bitmaps)
-	ADDQ(U8(group), slot)
-	CMPQ(slot, end)
-	JLT(LabelRef("group"))
+	SUBQ(U8(group), left)
+	JGT(LabelRef("group"))
 
 	Comment("The last group may have gone over the end.")
-	SUBQ(end, slot)
-	SUBQ(slot, at)
-	NEGQ(slot)
-	MOVL(at.As32(), Mem{Base: index, Index: slot, Scale: 4})
+	ADDQ(left, at)
+	MOVL(at.As32(), Mem{Base: index, Index: left, Scale: 4})
 	job = Load(Param("job"), GP64()).(reg.GPVirtual)
 	MOVQ(Mem{Base: job, Disp: jobLists}, lists)
 	SUBQ(lists, hidden)
@@ -333,14 +320,14 @@ func hide() {
 	Doc("hideAVO does what hideGeneric does for the slots that layOutAVO has listed; there",
 		"is one at least.")
 	job := Load(Param("job"), GP64()).(reg.GPVirtual)
-	insns, index, out, origin, lists, flags, numbers, rules := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	insns, index, out, lists, flags, numbers, rules := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
 	load(job, map[int]reg.GPVirtual{
-		jobInsns: insns, jobIndex: index, jobOut: out, jobOrigin: origin,
+		jobInsns: insns, jobIndex: index, jobOut: out,
 		jobLists: lists, jobNewFlags: flags, jobNumbers: numbers, jobRules: rules,
-	}, jobInsns, jobIndex, jobOut, jobOrigin, jobLists, jobNewFlags, jobNumbers, jobRules)
-	k, reserved := GP64(), AllocLocal(8)
+	}, jobInsns, jobIndex, jobOut, jobLists, jobNewFlags, jobNumbers, jobRules)
+	k, reserved := GP64(), GP64()
 	XORL(k.As32(), k.As32())
-	MOVQ(k, reserved)
+	XORL(reserved.As32(), reserved.As32())
 
 	Label("hide")
 	i, at, rule, number, v := GP64(), GP64(), GP64(), GP64(), GP64()
@@ -365,19 +352,14 @@ func hide() {
 	MOVL(Mem{Base: insns, Index: i, Scale: 8}, v.As32())
 	MOVL(Mem{Base: rule, Disp: ruleReserved}, number.As32())
 	ANDL(v.As32(), number.As32())
-	ORL(number.As32(), reserved)
+	ORL(number.As32(), reserved.As32())
 	ORL(Mem{Base: rule, Disp: ruleOwn}, v.As32())
 	MOVQ(v, slot(2, 0))
-	Comment("Two are inserted, and all come from where it does.")
+	Comment("Two are inserted.")
 	MOVW(U16(inserted<<8|inserted), Mem{Base: flags, Index: at, Scale: 1})
-	ADDL(Mem{Base: job, Disp: jobStart}, i.As32())
-	for n := range 3 {
-		MOVL(i.As32(), Mem{Base: origin, Index: at, Scale: 4, Disp: 4 * n})
-	}
 	INCQ(k)
 	CMPQ(k, Mem{Base: lists, Disp: listNumHidden})
 	JLT(LabelRef("hide"))
-	MOVQ(reserved, k)
-	MOVQ(k, Mem{Base: job, Disp: jobReserved})
+	MOVQ(reserved, Mem{Base: job, Disp: jobReserved})
 	RET()
 }
