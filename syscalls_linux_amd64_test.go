@@ -4,6 +4,7 @@ package bpfjit_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -159,34 +160,59 @@ func systemCalls(t *testing.T, name string) (calls map[uint64]int, length time.D
 // TestSystemCalls: neither publishing a tiny program, nor all of its life, takes a
 // system call, but for what is done once for many: ending the quarantine of 64 KiB
 // of freed code, and looking whether faults still lead here.
+//
+// A call for each program would be seen thousands of times. Go's runtime makes a few
+// of its own, whenever it likes, whose numbers depend on its version and on the
+// machine: a few of any kind are allowed, and an unlucky count is taken again.
 func TestSystemCalls(t *testing.T) {
 	if err := machine.Check(); err != nil {
 		t.Skip(err)
 	}
+	const tries = 3
+	for _, name := range []string{"publish", "life"} {
+		t.Run(name, func(t *testing.T) {
+			var err error
+			for range tries {
+				calls, length := systemCalls(t, name)
+				t.Logf("system calls of %d rounds in %v, by number: %v", rounds, length, calls)
+				if err = tooMany(calls, length); err == nil {
+					return
+				}
+			}
+			t.Errorf("the last of %d tries: %v", tries, err)
+		})
+	}
+}
+
+// tooMany finds what calls has too many of for rounds programs in a time.
+func tooMany(calls map[uint64]int, length time.Duration) error {
 	const (
 		perQuarantine = 64 << 10 / 64 // programs
 		handlers      = 8             // that machine.Check looks at
-		checkEvery    = 10 * time.Millisecond
+		period        = 10 * time.Millisecond
+		signal        = 8 // calls around a signal that the runtime sends itself, at most
 	)
-	for _, name := range []string{"publish", "life"} {
-		t.Run(name, func(t *testing.T) {
-			calls, length := systemCalls(t, name)
-			t.Logf("system calls of %d rounds in %v, by number: %v", rounds, length, calls)
-			allowed := map[uint64]int{unix.SYS_MEMBARRIER: rounds/perQuarantine + 1}
-			if name == "life" {
-				allowed[unix.SYS_RT_SIGACTION] = handlers * int(length/checkEvery+2)
-				allowed[unix.SYS_MMAP] = rounds / 500 // by Go's allocator, for its books
-			}
-			// The runtime's own: timers, wakers of other threads, and returns
-			// from handlers of signals that it sends to itself.
-			for _, number := range []uint64{unix.SYS_FUTEX, unix.SYS_RT_SIGRETURN, unix.SYS_SCHED_YIELD, unix.SYS_GETPID, unix.SYS_TGKILL} {
-				delete(calls, number)
-			}
-			for number, n := range calls {
-				if n > allowed[number] {
-					t.Errorf("system call %d: %d, at most %d are allowed", number, n, allowed[number])
-				}
-			}
-		})
+	periods := int(length/period) + 2 // a slow machine has more of them
+	own := 0
+	for number, n := range calls {
+		allowed := 0
+		switch number {
+		case unix.SYS_MEMBARRIER:
+			allowed = 2 * (rounds/perQuarantine + 1)
+		case unix.SYS_RT_SIGACTION:
+			allowed = handlers * periods
+		default:
+			own += n
+			continue
+		}
+		if n > allowed {
+			return fmt.Errorf("system call %d: %d, at most %d are allowed", number, n, allowed)
+		}
 	}
+	// The runtime takes memory for its books, starts and wakes threads, and stops a
+	// goroutine once in a period by a signal.
+	if allowed := min(rounds/500+signal*periods, rounds/2); own > allowed {
+		return fmt.Errorf("%d system calls of other kinds, at most %d are allowed", own, allowed)
+	}
+	return nil
 }
