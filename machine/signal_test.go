@@ -266,7 +266,9 @@ func TestDump(t *testing.T) {
 			t.Parallel()
 			s, _, _ := strings.Cut(test, " ")
 			cmd := exec.Command(os.Args[0], "-test.run=^TestDump$")
-			cmd.Env = append(os.Environ(), child+"="+test, "GOTRACEBACK=all")
+			// A thread that stays in the loop keeps its P, and no stop of the world
+			// ends: another P has to be there to send the signal, and no collector.
+			cmd.Env = append(os.Environ(), child+"="+test, "GOTRACEBACK=all", "GOMAXPROCS=2", "GOGC=off")
 			var out bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &out
 			err := cmd.Run()
