@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"github.com/bpfjit/bpfjit"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 )
 
 // within is a program that calls a helper once.
@@ -214,7 +215,7 @@ func TestAllocs(t *testing.T) {
 		defer in.Close()
 		mem := make([]byte, 100)
 		for name, run := range map[string]func([]byte) (uint64, error){"instance": in.Run, "program": p.Run} {
-			if n := testing.AllocsPerRun(100, func() { run(mem) }); n >= 1 {
+			if n := testprog.Allocations(100, func() { run(mem) }); n >= 1 {
 				t.Errorf("%s: %v allocations a run", name, n)
 			}
 		}

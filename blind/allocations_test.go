@@ -25,7 +25,7 @@ func TestAllocations(t *testing.T) {
 	}
 	rewrite()
 	insns, flags, index := &r.Program.Insns[0], &r.Program.Flags[0], &r.Program.Index[0]
-	if n := testing.AllocsPerRun(20, rewrite); n > 1 {
+	if n := testprog.Allocations(20, rewrite); n > 1 {
 		t.Errorf("%v allocations a run", n)
 	}
 	if insns != &r.Program.Insns[0] || flags != &r.Program.Flags[0] || index != &r.Program.Index[0] {

@@ -187,7 +187,7 @@ func FuzzQuick(f *testing.F) {
 func TestCheckMemory(t *testing.T) {
 	p := benchProgram(1000)
 	for _, d := range []bpf.Dialect{bpf.Source, bpf.Translated} {
-		if n := testing.AllocsPerRun(10, func() {
+		if n := testprog.Allocations(10, func() {
 			if err := bpf.Check(p, d); err != nil {
 				t.Fatal(err)
 			}
@@ -197,7 +197,7 @@ func TestCheckMemory(t *testing.T) {
 	}
 	code := bpf.Encode(p.Insns)
 	insns := make([]bpf.Insn, 0, len(p.Insns))
-	if n := testing.AllocsPerRun(10, func() { insns, _ = bpf.AppendDecode(insns[:0], code) }); n != 0 {
+	if n := testprog.Allocations(10, func() { insns, _ = bpf.AppendDecode(insns[:0], code) }); n != 0 {
 		t.Errorf("AppendDecode: %v allocations", n)
 	}
 }

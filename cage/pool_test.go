@@ -229,7 +229,7 @@ func TestHammerClose(t *testing.T) {
 func TestPoolAllocs(t *testing.T) {
 	each(t, func(t *testing.T, s *Space, kind Kind) {
 		mem := make([]byte, 64)
-		if n := testing.AllocsPerRun(100, func() {
+		if n := testprog.Allocations(100, func() {
 			i, err := s.Get(kind, mem)
 			if err != nil {
 				panic(err)

@@ -12,6 +12,7 @@ import (
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/interp"
 	"github.com/bpfjit/bpfjit/maps"
 )
@@ -218,7 +219,7 @@ func TestHelperAllocs(t *testing.T) {
 	table := Standard()
 	for _, number := range []uint32{MapLookupElem, MapUpdateElem, MapDeleteElem, KtimeGetNs, GetPrandomU32, GetSmpProcessorID} {
 		f := table.Lookup(number)
-		if n := testing.AllocsPerRun(100, func() {
+		if n := testprog.Allocations(100, func() {
 			if _, err := f(w.env, handle, abi.MemBase, abi.MemBase+4, 0, 0); err != nil {
 				panic(err)
 			}

@@ -406,7 +406,7 @@ func TestRunAllocs(t *testing.T) {
 		exit`))
 	inst := newInstance(t, cage.Plain, make([]byte, 16))
 	cfg := &Config{R1: abi.MemBase, Helper: helpers}
-	if n := testing.AllocsPerRun(100, func() { prog.Run(inst, cfg) }); n != 0 {
+	if n := testprog.Allocations(100, func() { prog.Run(inst, cfg) }); n != 0 {
 		t.Errorf("%v allocations a run", n)
 	}
 }
