@@ -81,6 +81,12 @@ func restrict(name string) error {
 	limit := func(which int, n uint64) error {
 		return unix.Setrlimit(which, &unix.Rlimit{Cur: n, Max: n})
 	}
+	// The runtime makes its poller for the first file or timer, and doesn't survive
+	// that it can't.
+	statm, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return err
+	}
 	switch name {
 	case "no memfd":
 		return seccomp.Deny(unix.SYS_MEMFD_CREATE, seccomp.Always)
@@ -95,11 +101,7 @@ func restrict(name string) error {
 	case "files":
 		return limit(unix.RLIMIT_NOFILE, 0)
 	case "address space":
-		b, err := os.ReadFile("/proc/self/statm")
-		if err != nil {
-			return err
-		}
-		pages, _ := strconv.ParseUint(strings.Fields(string(b))[0], 10, 64)
+		pages, _ := strconv.ParseUint(strings.Fields(string(statm))[0], 10, 64)
 		return limit(unix.RLIMIT_AS, pages*4096+1<<30)
 	}
 	return nil

@@ -212,6 +212,9 @@ func restrict(name string) error {
 	limit := func(which int, n uint64) error {
 		return unix.Setrlimit(which, &unix.Rlimit{Cur: n, Max: n})
 	}
+	// The runtime makes its poller for the first file or timer, and doesn't survive
+	// that it can't.
+	taken := vmSize()
 	switch name {
 	case "memfd_noexec":
 		return os.WriteFile("/proc/sys/vm/memfd_noexec", []byte("2"), 0)
@@ -222,9 +225,9 @@ func restrict(name string) error {
 	case "no mprotect for code":
 		return seccomp.Deny(unix.SYS_MPROTECT, unix.PROT_EXEC)
 	case "address space":
-		return limit(unix.RLIMIT_AS, vmSize()+1<<30)
+		return limit(unix.RLIMIT_AS, taken+1<<30)
 	case "little address space":
-		return limit(unix.RLIMIT_AS, vmSize()+40<<20)
+		return limit(unix.RLIMIT_AS, taken+40<<20)
 	case "file size":
 		return limit(unix.RLIMIT_FSIZE, 4096)
 	case "files":

@@ -4,6 +4,7 @@ package machine
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -28,6 +29,7 @@ func TestTrace(t *testing.T) {
 	code := assemble(t, endless(1))
 	file := filepath.Join(t.TempDir(), "trace")
 	var text string
+	var unreadable error
 	for range 20 { // until there are samples
 		f, err := os.Create(file)
 		if err != nil {
@@ -48,13 +50,16 @@ func TestTrace(t *testing.T) {
 			t.Fatal(err)
 		}
 		out, err := exec.Command(tool, "tool", "trace", "-d=parsed", file).CombinedOutput()
-		if err != nil {
-			t.Fatalf("the trace can't be read: %v\n%s", err, out)
+		if err != nil { // may be the fault of the machine's clocks, once
+			unreadable = fmt.Errorf("the trace can't be read: %w\n%s", err, out)
+			continue
 		}
-		text = string(out)
-		if sampled(text) {
+		if text = string(out); sampled(text) {
 			break
 		}
+	}
+	if text == "" {
+		t.Fatal(unreadable)
 	}
 	if n := strings.Count(text, `"generated code"`); n != 2 {
 		t.Errorf("%d ends of the region, want 2", n)
