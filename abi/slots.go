@@ -26,6 +26,16 @@ func AppendSlots(insns []Insn, code []byte) []Insn {
 	return insns
 }
 
+// ViewSlots returns the slots that code holds, in code's own memory, if they can be
+// read where they are: on a little-endian machine, from an address that slots have.
+func ViewSlots(code []byte) (insns []Insn, ok bool) {
+	at := unsafe.Pointer(unsafe.SliceData(code))
+	if !littleEndian || uintptr(at)%unsafe.Alignof(Insn{}) != 0 {
+		return nil, false
+	}
+	return unsafe.Slice((*Insn)(at), len(code)/InsnSize), true
+}
+
 // slot reads a slot field by field.
 func slot(b []byte) Insn {
 	return Insn{

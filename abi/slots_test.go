@@ -2,6 +2,7 @@ package abi
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -20,6 +21,11 @@ func TestAppendSlots(t *testing.T) {
 			got := AppendSlots([]Insn{first}, b)
 			if len(got) != 1+len(b)/InsnSize || got[0] != first {
 				t.Fatalf("%d bytes are %d slots: %v", len(b), len(got)-1, got)
+			}
+			if view, ok := ViewSlots(b); ok && !slices.Equal(view, got[1:]) {
+				t.Errorf("viewed from %d: %v, want %v", from, view, got[1:])
+			} else if !ok && littleEndian && from%4 == 0 {
+				t.Errorf("no view from %d", from)
 			}
 			for i, in := range got[1:] {
 				if want := slot(b[i*InsnSize:]); in != want {

@@ -24,6 +24,16 @@ func AppendDecode(insns []Insn, code []byte) ([]Insn, error) {
 	return abi.AppendSlots(insns, code), nil
 }
 
+// View returns what Decode does, in code's own memory, if the slots can be read
+// where they are: on a little-endian machine, from an address that slots have. While
+// they are in use nothing may change them, which is the caller's to see to.
+func View(code []byte) (insns []Insn, ok bool) {
+	if len(code)%abi.InsnSize != 0 {
+		return nil, false
+	}
+	return abi.ViewSlots(code)
+}
+
 // Encode is the reverse of Decode.
 func Encode(insns []Insn) []byte {
 	code := make([]byte, 0, len(insns)*abi.InsnSize)

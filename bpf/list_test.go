@@ -2,6 +2,7 @@ package bpf_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -139,6 +140,12 @@ func TestDecode(t *testing.T) {
 	}
 	if d := cmp.Diff(code, bpf.Encode(insns)); d != "" {
 		t.Error(d)
+	}
+	if view, ok := bpf.View(code); ok && !slices.Equal(view, insns) {
+		t.Errorf("viewed %v, decoded %v", view, insns)
+	}
+	if _, ok := bpf.View(code[:11]); ok {
+		t.Error("a view of a slot that is cut off")
 	}
 	_, err = bpf.Decode(code[:11])
 	if err == nil || err.Error() != "slot 1: the code ends after 3 of 8 bytes" {

@@ -46,6 +46,7 @@ type Options struct {
 type Compiler struct {
 	Options
 	prog    bpf.Program
+	decoded []bpf.Insn   // where slots can't be read where they are
 	input   *bpf.Program // of the stage Blind
 	final   *bpf.Program // of the stage JIT
 	lowered lower.Result
@@ -106,8 +107,13 @@ func (c *Compiler) compile(slots []byte) error {
 func (c *Compiler) Code() *jit.Code { return &c.code }
 
 func (c *Compiler) decode(slots []byte) (err error) {
-	c.prog.Insns, err = bpf.AppendDecode(c.prog.Insns[:0], slots)
 	c.input, c.final = &c.prog, &c.prog
+	var ok bool
+	if c.prog.Insns, ok = bpf.View(slots); ok {
+		return nil
+	}
+	c.decoded, err = bpf.AppendDecode(c.decoded[:0], slots)
+	c.prog.Insns = c.decoded
 	return err
 }
 
