@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func layOutAVO(job *uint64)
-// Requires: AVX, AVX2, BMI, BMI2, CMOV, POPCNT
+// Requires: AVX, AVX2, BMI, BMI2, CMOV, MMX+, POPCNT
 TEXT ·layOutAVO(SB), NOSPLIT, $0-8
 	MOVQ           job+0(FP), CX
 	MOVQ           40(CX), AX
@@ -144,6 +144,12 @@ unit:
 	MOVQ  sequence<>+0(SB), R10
 
 group:
+	// A page ahead: the processor's own prefetching ends where a page does.
+	PREFETCHT0 4096(DX)
+	PREFETCHT0 4096(SI)
+	PREFETCHT0 4160(SI)
+	PREFETCHT0 4096(BX)
+
 	// What they grow by: two if hidden, and one more if an upper half
 	MOVBLZX (R8), R11
 	MOVBLZX 32(R8), R12

@@ -39,7 +39,7 @@ func TestOffsets(t *testing.T) {
 
 		"listHiding": unsafe.Offsetof(l.hiding), "listUpper": unsafe.Offsetof(l.upper), "listZero": unsafe.Offsetof(l.zero),
 		"listLeads": unsafe.Offsetof(l.leads), "listHidden": unsafe.Offsetof(l.hidden), "listNumHidden": unsafe.Offsetof(l.numHidden),
-		"insnImm": unsafe.Offsetof(in.Imm), "inserted": uintptr(bpf.Inserted), "unit": unit, "group": group,
+		"insnImm": unsafe.Offsetof(in.Imm), "page": 4096, "inserted": uintptr(bpf.Inserted), "unit": unit, "group": group,
 	}
 	got, err := generated.Constants("../gen/asm/blind/blind_asm.go")
 	if err != nil {

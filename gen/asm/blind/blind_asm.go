@@ -228,6 +228,10 @@ func classify(job, lists reg.GPVirtual) {
 	VZEROUPPER()
 }
 
+// page is the size of a page in bytes. Fetching from behind the end of memory does
+// nothing.
+const page = 4096
+
 // move makes the index and the list of what is hidden, and moves the slots.
 //
 // Of a group of eight slots, a word has a byte for each. With the number of slots
@@ -252,6 +256,11 @@ func move(job, lists reg.GPVirtual) {
 
 	Label("group")
 	hiding, grow, t := GP64(), GP64(), GP64()
+	Comment("A page ahead: the processor's own prefetching ends where a page does.")
+	PREFETCHT0(Mem{Base: insns, Disp: page})
+	PREFETCHT0(Mem{Base: out, Disp: page})
+	PREFETCHT0(Mem{Base: out, Disp: page + 64})
+	PREFETCHT0(Mem{Base: index, Disp: page})
 	Comment("What they grow by: two if hidden, and one more if an upper half")
 	MOVBLZX(Mem{Base: bitmaps, Disp: listHiding}, hiding.As32())
 	MOVBLZX(Mem{Base: bitmaps, Disp: listUpper}, grow.As32())
