@@ -26,7 +26,6 @@ func TestOffsets(t *testing.T) {
 		q quickRow
 		r tables.Row
 		m Mark
-		g Gap
 	)
 	want := map[string]uintptr{
 		"writeInsns": unsafe.Offsetof(w.insns), "writeEnds": unsafe.Offsetof(w.ends), "writeRanks": unsafe.Offsetof(w.ranks),
@@ -59,7 +58,7 @@ func TestOffsets(t *testing.T) {
 		"rowMore":  unsafe.Offsetof(r.More),
 
 		"markSlot": unsafe.Offsetof(m.Slot), "markRow": unsafe.Offsetof(m.row), "markSize": MarkSize,
-		"gapBytes": unsafe.Offsetof(g.Bytes), "gapLen": unsafe.Offsetof(g.Len),
+		"gapLen": gapLen,
 
 		"classBits": tables.ClassBits, "firstProperty": tables.ClassImm8, "opLdImm64": abi.OpLdImm64,
 	}
@@ -67,7 +66,7 @@ func TestOffsets(t *testing.T) {
 		{unsafe.Sizeof(w), 14 * 8}, {unsafe.Sizeof(j), 11 * 8}, // as the stubs have them
 		{unsafe.Offsetof(r.Step), 0}, {unsafe.Sizeof(i), abi.InsnSize}, {unsafe.Sizeof(r), tables.RowSize},
 		{unsafe.Sizeof(q), tables.RowSize},
-		{unsafe.Sizeof(m), MarkSize}, {unsafe.Sizeof(g), 16},
+		{unsafe.Sizeof(m), MarkSize}, {unsafe.Sizeof(Gap(0)), 8},
 		{tables.ClassImm8 << 7, tables.ClassOffZero}, // what vectors find
 	} {
 		if pair[0] != pair[1] {

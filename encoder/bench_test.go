@@ -115,7 +115,7 @@ func BenchmarkJoin(b *testing.B) {
 		d.Marks = d.Marks[:marks]
 		gaps := make([]Gap, len(d.Marks), len(d.Marks)+1)
 		for k := range gaps {
-			gaps[k].Len = 5
+			gaps[k] = MakeGap(0, 5)
 		}
 		size := d.Len() + 5*len(gaps)
 		code, ends := make([]byte, size+Slack), make([]uint32, len(prog)+EndsSlack)

@@ -69,12 +69,25 @@ const MarkSize = 8
 func (m Mark) Row() *tables.Row { return &tables.Rows[m.row/tables.RowSize] }
 
 // A Gap is what Join puts in the place of a mark.
-type Gap struct {
-	// Bytes are the code, as a little-endian word. Where Len is more than 8,
-	// the rest is left for the caller to write.
-	Bytes uint64
-	Len   uint32
+//
+//	63    48 47                     0
+//	| length | code, little-endian  |
+//
+// Where the length is more than 6 bytes, the rest of the code is left for the
+// caller to write.
+type Gap uint64
+
+// MakeGap makes a gap of a length in bytes, less than 1<<16, with the first 6 bytes
+// of code.
+func MakeGap(code uint64, length uint32) Gap {
+	return Gap(uint64(length)<<gapLen | code&(1<<gapLen-1))
 }
+
+// gapLen is where the length stands in a Gap.
+const gapLen = 48
+
+// Len returns the length in bytes.
+func (g Gap) Len() uint32 { return uint32(g >> gapLen) }
 
 // Longest is the most bytes that the code of a slot can have.
 const Longest = 128
@@ -128,7 +141,7 @@ func (d *Draft) Extend(n int) bool {
 func (d *Draft) Len() int { return int(d.Ends[d.Slots] - d.Ends[0]) }
 
 // Join puts the code together in code, from at on: behind the steps of mark k
-// come gaps[k].Len bytes. ends[i] becomes the offset in code behind slot i, its
+// come gaps[k].Len() bytes. ends[i] becomes the offset in code behind slot i, its
 // gap included. Join returns where the code ends.
 //
 // code needs Slack bytes more than that, ends EndsSlack elements more than
@@ -188,11 +201,11 @@ func (j *Joint) Extend(n int) bool {
 func sum(gaps []Gap) (n int) {
 	for ; len(gaps) >= 8; gaps = gaps[8:] {
 		g := (*[8]Gap)(gaps)
-		n += int(g[0].Len) + int(g[1].Len) + int(g[2].Len) + int(g[3].Len) +
-			int(g[4].Len) + int(g[5].Len) + int(g[6].Len) + int(g[7].Len)
+		n += int(g[0].Len()) + int(g[1].Len()) + int(g[2].Len()) + int(g[3].Len()) +
+			int(g[4].Len()) + int(g[5].Len()) + int(g[6].Len()) + int(g[7].Len())
 	}
 	for k := range gaps {
-		n += int(gaps[k].Len)
+		n += int(gaps[k].Len())
 	}
 	return n
 }
@@ -296,13 +309,13 @@ func (j *Joint) extendGeneric(stop int) {
 		from := int(d.Ends[j.slot] - d.Ends[0])
 		shift := uint32(j.at - from)
 		j.at += copy(j.code[j.at:], d.code[from:to])
-		binary.LittleEndian.PutUint64(j.code[j.at:], g.Bytes)
-		j.at += int(g.Len)
+		binary.LittleEndian.PutUint64(j.code[j.at:], uint64(g))
+		j.at += int(g.Len())
 		for ; j.slot < behind; j.slot++ {
 			j.ends[j.slot] = d.Ends[j.slot+1] - d.Ends[0] + shift
 		}
 		if behind > 0 {
-			j.ends[behind-1] += g.Len
+			j.ends[behind-1] += g.Len()
 		}
 	}
 	for k := j.Marks; k < stop; k++ {
@@ -310,7 +323,7 @@ func (j *Joint) extendGeneric(stop int) {
 		join(behind, int(d.Ends[behind]-d.Ends[0]), j.gaps[k])
 	}
 	if stop == len(d.Marks) {
-		join(len(d.Ends)-1, d.Len(), Gap{})
+		join(len(d.Ends)-1, d.Len(), 0)
 	}
 }
 

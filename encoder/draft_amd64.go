@@ -272,7 +272,7 @@ func (j *Joint) begin() {
 	// What stands behind the last mark is joined as if there were one more.
 	d := j.draft
 	marks := append(d.Marks, Mark{Slot: uint32(len(d.Ends) - 2)})
-	gaps := append(j.gaps, Gap{})
+	gaps := append(j.gaps, 0)
 	j.job = joinJob{
 		from: unsafe.SliceData(d.code), ends: &d.Ends[0], marks: &marks[0], gaps: &gaps[0], to: &j.code[j.at], out: &j.ends[0],
 		end: uint64(d.Ends[0]), shift: uint64(uint32(j.at) - d.Ends[0]),

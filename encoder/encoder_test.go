@@ -314,10 +314,10 @@ func TestJoinPanics(t *testing.T) {
 		gaps           []Gap
 		want           string
 	}{
-		{"code", Slack - 1, 0, 1 + EndsSlack, []Gap{{}}, "too little room"},
-		{"code for the gap", Slack + 8, 0, 1 + EndsSlack, []Gap{{Len: 9}}, "too little room"},
-		{"code behind at", Slack + 8, 9, 1 + EndsSlack, []Gap{{}}, "too little room"},
-		{"ends", 100, 0, EndsSlack, []Gap{{}}, "too little room"},
+		{"code", Slack - 1, 0, 1 + EndsSlack, []Gap{0}, "too little room"},
+		{"code for the gap", Slack + 8, 0, 1 + EndsSlack, []Gap{MakeGap(0, 9)}, "too little room"},
+		{"code behind at", Slack + 8, 9, 1 + EndsSlack, []Gap{0}, "too little room"},
+		{"ends", 100, 0, EndsSlack, []Gap{0}, "too little room"},
 		{"gaps", 100, 0, 1 + EndsSlack, nil, "slice bounds out of range"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

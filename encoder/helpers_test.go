@@ -136,16 +136,16 @@ func encode(t testing.TB, im impl, p tables.Profile, prog []abi.Insn, gap func(k
 	gaps := guarded[Gap](t, len(d.Marks)+1, atEnd)[:len(d.Marks)]
 	for k, m := range d.Marks {
 		res.Slots, res.Rows = append(res.Slots, m.Slot), append(res.Rows, m.row)
-		gaps[k] = Gap{Bytes: 0xa1a2a3a4a5a6a7a8, Len: gap(k)}
-		size += int(gaps[k].Len)
+		gaps[k] = MakeGap(0xa3a4a5a6a7a8, gap(k))
+		size += int(gaps[k].Len())
 	}
 	code := guarded[byte](t, at+size+Slack, atEnd)
 	ends := guarded[uint32](t, n+EndsSlack, atEnd)
 	im.join(&d, code, at, gaps, ends)
 	res.Ends = ends[:n]
 	for k, m := range d.Marks {
-		room := code[ends[m.Slot]-gaps[k].Len : ends[m.Slot]]
-		for i, b := range room[:min(8, len(room))] {
+		room := code[ends[m.Slot]-gaps[k].Len() : ends[m.Slot]]
+		for i, b := range room[:min(6, len(room))] {
 			if b != 0xa8-byte(i) {
 				t.Errorf("%s: byte %d of gap %d is %#x", im.name, i, k, b)
 			}

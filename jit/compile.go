@@ -192,7 +192,7 @@ func (c *compiler) writeOthers(code *Code, others []uint32, stop int) ([]uint32,
 		slot := int(marks[k&^isPlain].Slot)
 		end := ends[slot]
 		if k&isPlain == 0 {
-			if err := c.writeOther(code, slot, marks[k].Row(), c.gaps[k].Len, end); err != nil {
+			if err := c.writeOther(code, slot, marks[k].Row(), c.gaps[k].Len(), end); err != nil {
 				return nil, err
 			}
 			continue

@@ -68,13 +68,13 @@ func (im implementation) run(t *testing.T, p *bpf.Program, profile *Profile, fn 
 		if c.job.next == len(c.jumps) {
 			break
 		}
-		c.gaps[c.job.next] = encoder.Gap{Bytes: 1, Len: 1}
+		c.gaps[c.job.next] = encoder.MakeGap(1, 1)
 	}
 	for k, g := range c.gaps {
-		if g.Len > 0 && g.Len < 8 { // behind its length a gap has no meaning
-			g.Bytes &= 1<<(8*g.Len) - 1
+		if n := g.Len(); n < 6 { // behind its length a gap has no meaning
+			g = encoder.MakeGap(uint64(g)&(1<<(8*n)-1), n)
 		}
-		if g.Len > 0 && c.jumps[k].dist != far {
+		if g.Len() > 0 && c.jumps[k].dist != far {
 			s.Gaps = append(s.Gaps, g)
 		}
 	}

@@ -174,7 +174,7 @@ func (c *compiler) lastPass(pad bool) error {
 			return fmt.Errorf("%w: equal lengths, other addresses", ErrConvergence)
 		}
 		c.padding += int(room - size)
-		c.gaps[k] = encoder.Gap{Bytes: encoder.Jump(j.op, size, room-size, int32(d)), Len: room}
+		c.gaps[k] = encoder.MakeGap(encoder.Jump(j.op, size, room-size, int32(d)), room)
 	}
 }
 
@@ -195,6 +195,6 @@ func (c *compiler) lastPassGeneric() {
 		if j.length(d, c.job.reach) != room {
 			return
 		}
-		c.gaps[k] = encoder.Gap{Bytes: encoder.Jump(j.op, room, 0, int32(d)), Len: room}
+		c.gaps[k] = encoder.MakeGap(encoder.Jump(j.op, room, 0, int32(d)), room)
 	}
 }

@@ -170,11 +170,10 @@ TEXT ·lastPassAVO(SB), NOSPLIT, $0-8
 	MOVQ 64(AX), BX
 	MOVQ 72(AX), SI
 
-	// j = jumps[k], g = gaps[k]
+	// j = jumps[k]
 	MOVQ BX, R8
 	SHLQ $0x04, R8
 	ADDQ R8, DX
-	ADDQ R8, DI
 	CMPQ BX, SI
 	JGE  finished
 
@@ -194,7 +193,6 @@ write:
 	CMOVLEQ zero<>+0(SB), R11
 	CMPL    R11, R10
 	JNE     finished
-	MOVL    R11, 8(DI)
 
 	// code = op | d<<8, and what encoder.Jump makes of it for each length
 	MOVBLZX 13(DX), R8
@@ -209,9 +207,10 @@ write:
 	ORQ     $0x0f, R9
 	CMPL    R11, $0x06
 	CMOVQEQ R9, R8
-	MOVQ    R8, (DI)
+	SHLQ    $0x30, R11
+	ORQ     R11, R8
+	MOVQ    R8, (DI)(BX*8)
 	ADDQ    $0x10, DX
-	ADDQ    $0x10, DI
 	INCQ    BX
 	CMPQ    BX, SI
 	JLT     write

@@ -34,7 +34,7 @@ func newEncoding(insns []abi.Insn, code *jit.Code) (*encoding, error) {
 			start = code.Ends[m.Slot-1]
 		}
 		steps := e.draft.Ends[m.Slot+1] - e.draft.Ends[m.Slot]
-		e.gaps = append(e.gaps, encoder.Gap{Len: code.Ends[m.Slot] - start - steps})
+		e.gaps = append(e.gaps, encoder.MakeGap(0, code.Ends[m.Slot]-start-steps))
 	}
 	e.gaps = slices.Grow(e.gaps, 1)
 	e.size = int(code.Ends[len(insns)-1] - body)

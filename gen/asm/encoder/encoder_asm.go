@@ -91,8 +91,7 @@ const (
 	markSlot = 0
 	markRow  = 4
 	markSize = 8
-	gapBytes = 0
-	gapLen   = 8
+	gapLen   = 48 // where the length stands
 )
 
 // Numbers of tables and abi.
@@ -491,12 +490,9 @@ func join() {
 	LEAQ(Mem{Base: m, Disp: 1}, slot)
 
 	Comment("The gap")
-	MOVQ(k, t)
-	SHLQ(U8(4), t)
-	ADDQ(gaps, t)
-	MOVQ(Mem{Base: t, Disp: gapBytes}, n)
-	MOVQ(n, Mem{Base: to})
-	MOVL(Mem{Base: t, Disp: gapLen}, t.As32())
+	MOVQ(Mem{Base: gaps, Index: k, Scale: 8}, t)
+	MOVQ(t, Mem{Base: to})
+	SHRQ(U8(gapLen), t)
 	ADDQ(t, to)
 	ADDL(t.As32(), shift.As32())
 	ADDL(t.As32(), Mem{Base: out, Index: m, Scale: 4})

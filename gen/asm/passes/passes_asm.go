@@ -44,9 +44,7 @@ const (
 const (
 	markSlot = 0
 	markRow  = 4
-	gapBytes = 0
-	gapLen   = 8
-	gapShift = 4
+	gapLen   = 48 // where the length stands
 	rowKind  = 39
 	rowShort = 43
 	insnOp   = 0
@@ -266,11 +264,10 @@ func lastPass() {
 	sums, j, k, n, g := GP64(), GP64(), GP64(), GP64(), GP64()
 	load(job, map[int]reg.GPVirtual{jobJumps: j, jobSums: sums, jobGaps: g, jobNext: k, jobCount: n})
 	t := GP64()
-	Comment("j = jumps[k], g = gaps[k]")
+	Comment("j = jumps[k]")
 	MOVQ(k, t)
 	SHLQ(U8(jumpShift), t)
 	ADDQ(t, j)
-	ADDQ(t, g) // gapShift is jumpShift
 	CMPQ(k, n)
 	JGE(LabelRef("finished"))
 
@@ -287,7 +284,6 @@ func lastPass() {
 	length(size, d, t, Mem{Base: j, Disp: jumpVanish}, Mem{Base: job, Disp: jobReach})
 	CMPL(size.As32(), room.As32())
 	JNE(LabelRef("finished"))
-	MOVL(size.As32(), Mem{Base: g, Disp: gapLen})
 	Comment("code = op | d<<8, and what encoder.Jump makes of it for each length")
 	code, long := GP64(), GP64()
 	MOVBLZX(Mem{Base: j, Disp: jumpOp}, code.As32())
@@ -302,9 +298,10 @@ func lastPass() {
 	ORQ(U8(0x0f), long)
 	CMPL(size.As32(), U8(longJcc))
 	CMOVQEQ(long, code)
-	MOVQ(code, Mem{Base: g, Disp: gapBytes})
+	SHLQ(U8(gapLen), size)
+	ORQ(size, code)
+	MOVQ(code, Mem{Base: g, Index: k, Scale: 8})
 	ADDQ(U8(1<<jumpShift), j)
-	ADDQ(U8(1<<gapShift), g)
 	INCQ(k)
 	CMPQ(k, n)
 	JLT(LabelRef("write"))
