@@ -2,6 +2,7 @@ package jit
 
 import (
 	"encoding/binary"
+	"sort"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
@@ -39,7 +40,8 @@ func (code *Code) CompileCage(p *bpf.Program, profile *Profile) error {
 		for i > 0 && len(code.Bytes)%16 != 0 {
 			code.Bytes = append(code.Bytes, 0xcc)
 		}
-		c.fn = &Function{Subprogram: i > 0}
+		c.part = Function{Subprogram: i > 0}
+		c.fn = &c.part
 		if err := c.function(code, f.Start, f.End); err != nil {
 			return err
 		}
@@ -51,22 +53,43 @@ func (code *Code) CompileCage(p *bpf.Program, profile *Profile) error {
 
 // linkCalls resolves the calls between the program's functions.
 func linkCalls(p *bpf.Program, code *Code) {
-	entry := make(map[int]uint32, len(code.Funcs))
-	for _, f := range code.Funcs {
-		entry[f.Start] = f.Entry
-	}
 	for _, r := range code.Relocs {
-		target := entry[r.Slot+1+int(p.Insns[r.Slot].Imm)]
-		binary.LittleEndian.PutUint32(code.Bytes[r.Offset:], target-(r.Offset+4))
+		to := r.Slot + 1 + int(p.Insns[r.Slot].Imm)
+		// The functions are in the order of their slots.
+		i := sort.Search(len(code.Funcs), func(i int) bool { return code.Funcs[i].Start >= to })
+		binary.LittleEndian.PutUint32(code.Bytes[r.Offset:], code.Funcs[i].Entry-(r.Offset+4))
 	}
 	code.Relocs = code.Relocs[:0]
 }
 
-// noteProbes adds the loads that read as zero where they fault. The access is
-// the last x86 instruction of the slot.
+// noteProbes adds the loads that read as zero where they fault.
 func noteProbes(p *bpf.Program, code *Code, profile *Profile) {
-	for i, f := range p.Flags {
-		if f&bpf.Probe == 0 {
+	const probes = 0x0101010101010101 * uint64(bpf.Probe)
+	// They are rare, or there are none at all, so it looks at 16 flags at a time.
+	flags := p.Flags
+	for len(flags) >= 16 {
+		f := (*[16]bpf.Flag)(flags)
+		if (eight(f[:8])|eight(f[8:]))&probes != 0 {
+			start := len(p.Flags) - len(flags)
+			noteProbesIn(p, code, profile, start, start+16)
+		}
+		flags = flags[16:]
+	}
+	noteProbesIn(p, code, profile, len(p.Flags)-len(flags), len(p.Flags))
+}
+
+// eight returns eight flags as a word; the Go compiler makes one load of it.
+func eight(f []bpf.Flag) uint64 {
+	_ = f[7]
+	return uint64(f[0]) | uint64(f[1])<<8 | uint64(f[2])<<16 | uint64(f[3])<<24 |
+		uint64(f[4])<<32 | uint64(f[5])<<40 | uint64(f[6])<<48 | uint64(f[7])<<56
+}
+
+// noteProbesIn does so for slots start to end. The access is the last x86
+// instruction of the slot.
+func noteProbesIn(p *bpf.Program, code *Code, profile *Profile, start, end int) {
+	for i := start; i < end; i++ {
+		if p.Flags[i]&bpf.Probe == 0 {
 			continue
 		}
 		in := p.Insns[i]

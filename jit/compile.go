@@ -17,6 +17,7 @@ type compiler struct {
 	profile *Profile
 	prog    *bpf.Program
 	fn      *Function
+	part    Function // what fn points to in the cage
 	cage    bool
 	start   int        // first slot of the function
 	insns   []abi.Insn // of the function
