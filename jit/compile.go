@@ -34,13 +34,13 @@ type compiler struct {
 	padding int
 	job     passJob
 
-	private  []abi.Insn // the instructions with R10 replaced, or fused
-	targets  []bool     // of jumps, by slot
-	fusable  []int32    // slots of moves
-	again    []int32    // slots of accesses whose address r11 has
-	prologue []byte
-	epilogue []byte
-	special  []byte
+	private   []abi.Insn // the instructions with R10 replaced, or fused
+	targets   []uint8    // by slot: isTarget where a jump leads to
+	additions []uint64   // a bit a slot: adds to what the slot before moves
+	again     []uint64   // a bit a slot: an access whose address r11 has
+	prologue  []byte
+	epilogue  []byte
+	special   []byte
 
 	exit    int // slot of the first EXIT, or -1
 	charges []uint32

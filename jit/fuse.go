@@ -2,7 +2,7 @@ package jit
 
 import (
 	"encoding/binary"
-	"slices"
+	"math/bits"
 
 	"github.com/bpfjit/bpfjit/abi"
 )
@@ -16,9 +16,10 @@ import (
 //
 // The cage makes one instruction of them, which pays for its masks and its
 // CHARGEs. If a load into the same register follows, which is the last that is
-// seen of the sum, the lea goes to r11, and the load finds its address there. The first slot becomes the lea, the others nothing. None of them
-// can fault or leave the code, no jump may lead to the others, and so nobody
-// can see the state in between. The kernel's profile has no such thing.
+// seen of the sum, the lea goes to r11, and the load finds its address there.
+// The first slot becomes the lea, the others nothing. None of them can fault or
+// leave the code, no jump may lead to the others, and so nobody can see the
+// state in between. The kernel's profile has no such thing.
 
 // Opcodes that are fused, 64 bits; the forms of 32 bits are 3 less.
 const (
@@ -36,70 +37,20 @@ var nothing = abi.Insn{Op: opMoveX}
 
 // fuse replaces the function's instructions by a copy with moves and additions
 // fused, and with accesses marked whose address r11 has already; see again.go.
-// If there is nothing of that, nothing is copied.
 func (c *compiler) fuse() {
+	c.prepareSurvey()
 	c.survey()
-	if len(c.fusable)+len(c.again) == 0 {
-		return
+	insns := c.insns
+	for w, word := range c.additions {
+		for ; word != 0; word &= word - 1 {
+			c.fuseAt(w*wordSlots + bits.TrailingZeros64(word) - 1)
+		}
 	}
-	insns := append(c.private[:0], c.insns...)
-	c.private = insns
-	c.insns = insns
-	for _, i := range c.fusable {
-		c.fuseAt(int(i))
+	for w, word := range c.again {
+		for ; word != 0; word &= word - 1 {
+			markAgain(&insns[w*wordSlots+bits.TrailingZeros64(word)])
+		}
 	}
-	for _, i := range c.again {
-		markAgain(&insns[i])
-	}
-}
-
-// survey lists the moves that an addition to the same register follows, and
-// the accesses whose address r11 has already. It marks the targets of jumps.
-func (c *compiler) survey() {
-	n := len(c.insns)
-	c.fusable = slices.Grow(c.fusable[:0], n)[:n]
-	c.again = slices.Grow(c.again[:0], n)[:n]
-	c.targets = slices.Grow(c.targets[:0], n+2)[:n+2]
-	clear(c.targets)
-	targets, fusable, again := c.targets, c.fusable, c.again
-	numFusable, numAgain := 0, 0
-	before, dst := uint8(0), uint8(0)
-	held := uint8(nothingHeld) // the register that r11 has the lower half of
-	for i := range c.insns {
-		in := &c.insns[i]
-		what := &opcodes[in.Op]
-		if before&what.add != 0 && (in.Regs^dst)&15 == 0 {
-			fusable[numFusable] = int32(i - 1)
-			numFusable++
-		}
-		before, dst = what.move, in.Regs
-
-		// Jumps back lead to a CHARGE, which forgets; those ahead are marked.
-		if targets[i] {
-			held = nothingHeld
-		}
-		if base := in.Regs >> (what.base & 7) & 15; what.base != noBase && base != abi.R10 {
-			again[numAgain] = int32(i)
-			if base == held {
-				numAgain++
-			}
-			held = base
-		}
-		if what.forgets || what.writes && in.Regs&15 == held {
-			held = nothingHeld
-		}
-
-		// What is no jump has its target behind the function's end.
-		to := n + 1
-		if what.jumps {
-			to = i + 1 + int(in.Off)
-		}
-		if in.Op == abi.OpGotol {
-			to = i + 1 + int(in.Imm)
-		}
-		targets[to] = true
-	}
-	c.fusable, c.again = fusable[:numFusable], again[:numAgain]
 }
 
 // fuseAt fuses the move of a slot with what follows, if that is possible.
@@ -115,7 +66,7 @@ func (c *compiler) fuseAt(i int) {
 		lea.Op, less = abi.OpLea32, narrow
 	}
 	n, added := 1, false
-	for ; i+n < len(insns) && !c.targets[i+n]; n++ {
+	for ; i+n < len(insns) && c.targets[i+n] == 0; n++ {
 		next := insns[i+n]
 		if next.Dst() != in.Dst() || next.Off != 0 {
 			break
@@ -139,7 +90,7 @@ func (c *compiler) fuseAt(i int) {
 	if n == 1 {
 		return
 	}
-	if end := i + n; end < len(insns) && !c.targets[end] && overwrites(insns[end], in.Dst()) {
+	if end := i + n; end < len(insns) && c.targets[end] == 0 && overwrites(insns[end], in.Dst()) {
 		lea.Off |= leaScratch
 		markAgain(&insns[end])
 	}

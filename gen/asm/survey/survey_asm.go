@@ -1,0 +1,345 @@
+// Command survey generates the assembly of package jit that finds what the
+// cage's compiler can fuse. It looks at 64 slots at a time: vectors make a bit
+// of each slot for everything that one may ask, and arithmetic on words of 64
+// bits does the rest. Nothing in it branches on a program's data but the loop
+// over jumps.
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// Offsets into jit.surveyJob. A test pins them, and those below, to the structs.
+const (
+	jobInsns     = 0
+	jobTargets   = 8
+	jobAdditions = 16
+	jobAgain     = 24
+	jobSlots     = 32
+	jobNext      = 40
+	jobStop      = 48
+	jobHeld      = 56
+	jobMoves     = 96
+)
+
+// Offsets into abi.Insn.
+const (
+	insnOff = 2
+	insnImm = 4
+)
+
+// Numbers of abi and jit.
+const (
+	opGotol   = 0x06
+	frame     = 10
+	isTarget  = 0xff
+	noMove    = 0x40
+	numBits   = 4 // of a register's number
+	wordShift = 6 // of wordSlots
+	slotShift = 3 // of abi.InsnSize
+)
+
+// bytes makes a constant of 32 bytes, of which the upper 16 are the lower.
+func bytes(name string, b func(i int) uint8) Mem {
+	m := GLOBL(name, RODATA|NOPTR)
+	for i := range 32 {
+		DATA(i, U8(b(i%16)))
+	}
+	return m
+}
+
+// all makes a constant of 32 equal bytes.
+func all(name string, b uint8) Mem { return bytes(name, func(int) uint8 { return b }) }
+
+// A pair is the same of slots 0 to 31 and of slots 32 to 63.
+type pair [2]reg.VecVirtual
+
+// mask returns the uppermost bits of the bytes that test leaves in to for
+// either half of 64 slots.
+func mask(test func(h int, to reg.VecVirtual)) reg.GPVirtual {
+	m, upper := GP64(), GP64()
+	for h, g := range []reg.GPVirtual{m, upper} {
+		t := YMM()
+		test(h, t)
+		VPMOVMSKB(t, g.As32())
+	}
+	SHLQ(U8(32), upper)
+	ORQ(upper, m)
+	return m
+}
+
+// bit returns bit k of the bytes of a pair.
+func bit(k uint8, p pair) reg.GPVirtual {
+	return mask(func(h int, to reg.VecVirtual) { VPSLLW(U8(7-k), p[h], to) })
+}
+
+// none returns where a pair has none of some bits.
+func none(name string, bits uint8, p pair) reg.GPVirtual {
+	c := all(name, bits)
+	return mask(func(h int, to reg.VecVirtual) {
+		VPAND(c, p[h], to)
+		VPCMPEQB(zero, to, to)
+	})
+}
+
+var (
+	job, insns, slot       reg.GPVirtual
+	zero, nibble, lowWord  reg.VecVirtual
+	before                 reg.VecVirtual // moves of the 32 slots before
+	lowTable, highTable    Mem
+	inOrder, nibbles, tens Mem
+)
+
+func main() {
+	ConstraintExpr("amd64")
+	ConstraintExpr("!purego")
+	lowTable = half("lowTable", func(p product) []uint8 { return p.low })
+	highTable = half("highTable", func(p product) []uint8 { return p.high })
+	// Of eight words of two slots each, those of the lower half and those of
+	// the upper half take turns.
+	inOrder = bytes("inOrder", func(i int) uint8 { return uint8(i/4*2 + i%2 + i/2%2*8) })
+	nibbles, tens = all("nibbles", 15), all("tens", frame)
+	survey()
+	Generate()
+}
+
+func survey() {
+	TEXT("surveyAVO", NOSPLIT, "func(job *uint64)")
+	Pragma("noescape")
+	Doc("surveyAVO surveys the slots of the words from job.next up to job.stop.")
+	job, insns, slot = GP64(), GP64(), GP64()
+	zero, nibble, lowWord, before = YMM(), YMM(), YMM(), YMM()
+	Load(Param("job"), job)
+	MOVQ(field(jobNext), slot)
+	SHLQ(U8(wordShift), slot)
+	MOVQ(field(jobInsns), insns)
+	LEAQ(Mem{Base: insns, Index: slot, Scale: 1 << slotShift}, insns)
+	VPXOR(zero, zero, zero)
+	VMOVDQU(nibbles, nibble)
+	VMOVDQU(field(jobMoves), before)
+	Comment("The two lowest bytes of every eight")
+	VPCMPEQD(lowWord, lowWord, lowWord)
+	VPSRLQ(U8(48), lowWord, lowWord)
+
+	Label("word")
+	var regs, bits pair
+	for h := range regs {
+		Comment(fmt.Sprintf("opcodes and registers of slots %d to %d", 32*h, 32*h+31))
+		op := YMM()
+		regs[h] = YMM()
+		gather(32*h, op, regs[h])
+		Comment("bits = properties of opcodes")
+		bits[h] = properties(op)
+	}
+	markTargets(bit(4, bits))
+	dst := pair{YMM(), YMM()}
+	for h := range dst {
+		VPAND(nibble, regs[h], dst[h])
+	}
+	additions(dst, bits)
+	again(regs, dst, bits)
+
+	ADDQ(U8(64), slot)
+	ADDQ(I32(64<<slotShift), insns)
+	next := GP64()
+	MOVQ(field(jobNext), next)
+	INCQ(next)
+	MOVQ(next, field(jobNext))
+	CMPQ(next, field(jobStop))
+	JLT(LabelRef("word"))
+	VMOVDQU(before, field(jobMoves))
+	VZEROUPPER()
+	RET()
+}
+
+func field(at int) Mem { return Mem{Base: job, Disp: at} }
+
+// gather collects opcodes and registers of 32 slots.
+func gather(first int, op, regs reg.VecVirtual) {
+	var words pair
+	for h := range words {
+		var four [4]reg.VecVirtual
+		for k := range four {
+			four[k] = YMM()
+			VPAND(Mem{Base: insns, Disp: (first + 16*h + 4*k) << slotShift}, lowWord, four[k])
+			if k%2 == 1 {
+				VPACKUSDW(four[k], four[k-1], four[k-1])
+			}
+		}
+		words[h] = four[0]
+		VPACKUSDW(four[2], four[0], words[h])
+	}
+	low := YMM()
+	VPCMPEQW(low, low, low)
+	VPSRLW(U8(8), low, low)
+	t := YMM()
+	VPAND(low, words[0], op)
+	VPAND(low, words[1], t)
+	VPACKUSWB(t, op, op)
+	VPSRLW(U8(8), words[0], regs)
+	VPSRLW(U8(8), words[1], t)
+	VPACKUSWB(t, regs, regs)
+	// The lanes hold slots 0 1 4 5 8 9 ... and 2 3 6 7 10 11 ...
+	for _, v := range []reg.VecVirtual{op, regs} {
+		VPERMQ(U8(0xd8), v, v)
+		VPSHUFB(inOrder, v, v)
+	}
+}
+
+// properties looks up opcodes.
+func properties(op reg.VecVirtual) reg.VecVirtual {
+	low, high, t := YMM(), YMM(), YMM()
+	VPSRLW(U8(4), op, high)
+	VPAND(nibble, high, high)
+	VPAND(nibble, op, low)
+	VMOVDQU(highTable, t)
+	VPSHUFB(high, t, high)
+	VMOVDQU(lowTable, t)
+	VPSHUFB(low, t, low)
+	VPAND(high, low, low)
+	return low
+}
+
+// markTargets marks where the jumps lead to. Those to nowhere, which nobody
+// compiles, lead behind the last slot.
+func markTargets(jumps reg.GPVirtual) {
+	targets, n, k, to := GP64(), GP64(), GP64(), GP64()
+	at := func(disp int) Mem { return Mem{Base: insns, Index: k, Scale: 1 << slotShift, Disp: disp} }
+	Comment("targets[slot+1+off] of each jump")
+	TESTQ(jumps, jumps)
+	JEQ(LabelRef("marked"))
+	MOVQ(field(jobTargets), targets)
+	MOVQ(field(jobSlots), n)
+	Label("jump")
+	TZCNTQ(jumps, k)
+	MOVWLSX(at(insnOff), to.As32())
+	CMPB(at(0), U8(opGotol))
+	JEQ(LabelRef("gotol"))
+	Label("mark")
+	ADDL(slot.As32(), k.As32())
+	LEAL(Mem{Base: k, Index: to, Scale: 1, Disp: 1}, to.As32())
+	CMPL(to.As32(), n.As32())
+	CMOVLCC(n.As32(), to.As32())
+	MOVB(U8(isTarget), Mem{Base: targets, Index: to, Scale: 1})
+	BLSRQ(jumps, jumps)
+	JNE(LabelRef("jump"))
+	JMP(LabelRef("marked"))
+	Label("gotol")
+	MOVL(at(insnImm), to.As32())
+	JMP(LabelRef("mark"))
+	Label("marked")
+}
+
+// additions finds those to the register that the slot before moves to.
+func additions(dst, bits pair) {
+	Comment("moved = dst, with 0x80 if it is a move and 0x40 if not; added = dst, with 0x80",
+		"if it is an addition. Is that of a slot moved of the one before?")
+	moveBit, addBit, other := all("move", move), all("add", add), all("other", noMove)
+	m := mask(func(h int, to reg.VecVirtual) {
+		moved, t := YMM(), YMM()
+		VPAND(moveBit, bits[h], moved)
+		VPADDB(dst[h], moved, moved)
+		VPADDB(other, moved, moved)
+		Comment("to = moved, one slot on")
+		VPERM2I128(U8(0x21), moved, before, t)
+		VPALIGNR(U8(15), t, moved, to)
+		VMOVDQA(moved, before)
+		VPAND(addBit, bits[h], t)
+		VPOR(dst[h], t, t)
+		VPCMPEQB(t, to, to)
+	})
+	store(m, jobAdditions)
+}
+
+// store stores the word of these slots in a bitmap.
+func store(word reg.GPVirtual, bitmap int) {
+	at, to := GP64(), GP64()
+	MOVQ(slot, at)
+	SHRQ(U8(slotShift), at)
+	MOVQ(field(bitmap), to)
+	MOVQ(word, Mem{Base: to, Index: at, Scale: 1})
+}
+
+// again finds the accesses whose base r11 has already: it is that of the access
+// before, and nothing between changes it or r11, or is where a jump leads to.
+func again(regs, dst, bits pair) {
+	Comment("base = dst of stores, src of loads; start = loads that overwrite their base")
+	base := pair{YMM(), YMM()}
+	start := mask(func(h int, to reg.VecVirtual) {
+		load, src := YMM(), YMM()
+		VPSLLW(U8(6), bits[h], load)
+		VPSRLW(U8(4), regs[h], src)
+		VPAND(nibble, src, src)
+		VPBLENDVB(load, src, dst[h], base[h])
+		VPCMPEQB(src, dst[h], to)
+		VPAND(load, to, to)
+	})
+	Comment("other = no access, or one of the frame")
+	other := none("accesses", stores|loads, bits)
+	ORQ(mask(func(h int, to reg.VecVirtual) { VPCMPEQB(tens, base[h], to) }), other)
+	Comment("start = accesses that leave their base in r11")
+	ORQ(other, start)
+	NOTQ(start)
+
+	Comment("Of each slot, held is the base of the access before. differs says where it isn't",
+		"the base of this one, safe where it isn't what this one writes.")
+	var differs, safe reg.GPVirtual
+	for k := range uint8(numBits) {
+		Comment(fmt.Sprintf("bit %d", k))
+		b := bit(k, base)
+		held := GP64()
+		ANDNQ(b, other, held)
+		held = spread(held, other, int(k))
+		d := bit(k, regs)
+		XORQ(held, b)
+		XORQ(held, d)
+		if k == 0 {
+			differs, safe = b, d
+			continue
+		}
+		ORQ(b, differs)
+		ORQ(d, safe)
+	}
+	Comment("quiet = slots that are no accesses and leave it and r11 as they are")
+	ORQ(none("writers", loads|computes|shifts|wide, bits), safe)
+	ANDNQ(safe, none("harmless", stores|loads|computes|shifts|jumps|wide|add, bits), safe)
+	at := GP64()
+	MOVQ(field(jobTargets), at)
+	ADDQ(slot, at)
+	targets := mask(func(h int, to reg.VecVirtual) { VMOVDQU(Mem{Base: at, Disp: 32 * h}, to) })
+	quiet := safe
+	ANDNQ(quiet, targets, quiet)
+	ANDQ(other, quiet)
+	held := spread(start, quiet, numBits)
+	Comment("again = accesses behind those, of the same base, that no jump leads to")
+	ANDNQ(held, other, held)
+	ANDNQ(held, targets, held)
+	ANDNQ(held, differs, held)
+	store(held, jobAgain)
+}
+
+// spread returns the slots behind those of start, each with the run of slots in
+// through that begins there and the slot that ends it. The sum of through and
+// the beginnings of runs carries through them. What goes on behind the 64 slots
+// comes from, and is left in, a word of job.held. start is lost.
+func spread(start, through reg.GPVirtual, k int) reg.GPVirtual {
+	behind, run := GP64(), GP64()
+	Comment("behind = start, one slot on; run = where runs begin")
+	MOVQ(field(jobHeld+8*k), behind)
+	LEAQ(Mem{Base: behind, Index: start, Scale: 2}, behind)
+	SHRQ(U8(63), start)
+	MOVQ(behind, run)
+	ANDQ(through, run)
+	ANDNQ(behind, through, behind)
+	Comment("The carries are what changes in through.")
+	ADDQ(through, run)
+	ADCQ(U8(0), start)
+	MOVQ(start, field(jobHeld+8*k))
+	XORQ(through, run)
+	ORQ(run, behind)
+	return behind
+}

@@ -1,0 +1,149 @@
+package jit
+
+import (
+	"slices"
+
+	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/tables"
+)
+
+// wordSlots is how many slots a word of a bitmap has a bit for.
+const wordSlots = 64
+
+// isTarget is the mark of a slot that a jump leads to.
+const isTarget = 0xff
+
+// nothingHeld is no register.
+const nothingHeld = 16
+
+// noBase is the base of what doesn't access memory by a move to r11.
+const noBase = 8
+
+// opcode is what a survey wants to know of one.
+type opcode struct {
+	move, add bool  // of registers, or of a constant
+	base      uint8 // where in Regs the base of the address is, or noBase
+	writes    bool  // dst
+	forgets   bool  // what r11 holds
+	jumps     bool
+}
+
+var opcodes = func() (t [256]opcode) {
+	for op := range t {
+		t[op] = opcode{base: noBase, forgets: true}
+	}
+	for f := tables.Form(1); f < tables.NumForms; f++ {
+		form := &tables.Forms[f]
+		o := &t[form.Op]
+		switch class := form.Op & abi.ClassMask; {
+		case form.Off.Use == tables.UseDistance, f == tables.FormJmpGotol:
+			o.forgets = false
+		case class == abi.ClassALU, class == abi.ClassALU64:
+			o.writes = true
+			switch form.Op & abi.OpMask {
+			case 0x30, 0x90: // division
+			case 0x60, 0x70, 0xc0:
+				o.forgets = form.Op&abi.SourceX != 0
+			default:
+				o.forgets = false
+			}
+		case form.Op == abi.OpLdImm64, f == tables.FormLdSecond:
+			o.writes, o.forgets = form.Op == abi.OpLdImm64, false
+		}
+		switch f {
+		case tables.FormLdxMemB, tables.FormLdxMemH, tables.FormLdxMemW, tables.FormLdxMemDw,
+			tables.FormLdxMemsxB, tables.FormLdxMemsxH, tables.FormLdxMemsxW:
+			*o = opcode{base: 4, writes: true}
+		case tables.FormStxMemB, tables.FormStxMemH, tables.FormStxMemW, tables.FormStxMemDw,
+			tables.FormStMemB, tables.FormStMemH, tables.FormStMemW, tables.FormStMemDw:
+			*o = opcode{base: 0}
+		}
+	}
+	for op := range t {
+		switch uint8(op) & abi.ClassMask {
+		case abi.ClassJMP, abi.ClassJMP32:
+			t[op].jumps = true
+		}
+	}
+	for _, op := range []uint8{abi.OpCall, abi.OpCallx, abi.OpExit, abi.OpCharge} {
+		t[op].jumps = false
+	}
+	for _, less := range []uint8{0, narrow} {
+		t[opMoveX-less].move, t[opAddK-less].add, t[opAddX-less].add = true, true, true
+	}
+	return t
+}()
+
+// prepareSurvey makes room for the results of a survey, and a copy of the
+// instructions: with them whole words.
+func (c *compiler) prepareSurvey() {
+	n := len(c.insns)
+	words := (n + wordSlots - 1) / wordSlots
+	insns := slices.Grow(c.private[:0], words*wordSlots)[:words*wordSlots]
+	copy(insns, c.insns)
+	clear(insns[n:])
+	c.private, c.insns = insns, insns[:n]
+	c.targets = slices.Grow(c.targets[:0], words*wordSlots+1)[:words*wordSlots+1]
+	clear(c.targets)
+	c.additions = slices.Grow(c.additions[:0], words)[:words]
+	c.again = slices.Grow(c.again[:0], words)[:words]
+}
+
+// surveyGeneric finds the additions to the register that the slot before moves
+// to, and the accesses whose address r11 has already. It marks the targets of
+// jumps. Bits behind the function's end have no meaning.
+//
+// What is before a word of slots doesn't see jumps back into it: they lead to a
+// CHARGE, which forgets.
+func (c *compiler) surveyGeneric() {
+	clear(c.additions)
+	clear(c.again)
+	moved := uint8(nothingHeld) // the register that the slot before moves to
+	held := uint8(nothingHeld)  // the one that r11 has the lower half of
+	for word := range c.additions {
+		start := word * wordSlots
+		insns := c.insns[start:min(start+wordSlots, len(c.insns))]
+		c.markTargets(insns, start)
+		for i, in := range insns {
+			what := &opcodes[in.Op]
+			bit := uint64(1) << i
+			if what.add && in.Dst() == moved {
+				c.additions[word] |= bit
+			}
+			moved = nothingHeld
+			if what.move {
+				moved = in.Dst()
+			}
+
+			if c.targets[start+i] != 0 {
+				held = nothingHeld
+			}
+			if base := in.Regs >> (what.base & 7) & 15; what.base != noBase && base != abi.R10 {
+				if base == held {
+					c.again[word] |= bit
+				}
+				held = base
+			}
+			if what.forgets || what.writes && in.Dst() == held {
+				held = nothingHeld
+			}
+		}
+	}
+}
+
+// markTargets marks where the jumps of instructions lead to, the first of which
+// is that of slot start. Those to nowhere, which nobody compiles, lead behind
+// the last slot.
+func (c *compiler) markTargets(insns []abi.Insn, start int) {
+	for i, in := range insns {
+		if !opcodes[in.Op].jumps {
+			continue
+		}
+		distance := int32(in.Off)
+		if in.Op == abi.OpGotol {
+			distance = in.Imm
+		}
+		to := min(uint32(start+i+1)+uint32(distance), uint32(len(c.insns)))
+		c.targets[to] = isTarget
+	}
+}

@@ -1,0 +1,151 @@
+//go:build amd64 && !purego
+
+package jit
+
+import (
+	"math/rand/v2"
+	"testing"
+	"unsafe"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/encoder"
+	"github.com/bpfjit/bpfjit/internal/generated"
+	"github.com/bpfjit/bpfjit/internal/testprog"
+	"github.com/bpfjit/bpfjit/tables"
+)
+
+// surveyed is what a survey finds.
+type surveyed struct {
+	Targets          []uint8
+	Additions, Again []uint64
+}
+
+// surveyBy runs an implementation.
+func surveyBy(survey func(*compiler), insns []abi.Insn) surveyed {
+	c := &compiler{insns: insns}
+	c.prepareSurvey()
+	survey(c)
+	n := len(insns)
+	if rest := n % wordSlots; rest != 0 { // bits behind the end have no meaning
+		last := len(c.additions) - 1
+		c.additions[last] &= 1<<rest - 1
+		c.again[last] &= 1<<rest - 1
+	}
+	return surveyed{c.targets[:n+1], c.additions, c.again}
+}
+
+// TestSurvey compares the assembly with surveyGeneric: on programs of all
+// lengths up to 200, and some that take more than a call.
+func TestSurvey(t *testing.T) {
+	if !encoder.Vectors() {
+		t.Skip("the processor has no AVX2")
+	}
+	lengths := []int{surveyWords*wordSlots - 1, surveyWords * wordSlots, surveyWords*wordSlots + 1, 3*surveyWords*wordSlots + 77}
+	for n := range 201 {
+		for range 20 {
+			lengths = append(lengths, n)
+		}
+	}
+	ops := cageOpcodes()
+	seed := testprog.Seed(t)
+	additions, again, targets := 0, 0, 0
+	for i, n := range lengths {
+		insns := surveyProgram(testprog.Rand(seed, uint64(i)), ops, n)
+		want := surveyBy((*compiler).surveyGeneric, insns)
+		if d := cmp.Diff(want, surveyBy((*compiler).surveyASM, insns)); d != "" {
+			t.Fatalf("%d slots, %v: Go and assembly differ (-go +asm):\n%s", n, insns, d)
+		}
+		for w := range want.Additions {
+			additions += int(min(want.Additions[w], 1))
+			again += int(min(want.Again[w], 1))
+		}
+		for _, m := range want.Targets {
+			targets += int(m & 1)
+		}
+	}
+	t.Logf("words with additions: %d, with accesses again: %d, targets: %d", additions, again, targets)
+	if min(additions, again, targets) < len(lengths)/4 {
+		t.Error("too few of one kind")
+	}
+}
+
+// cageOpcodes returns the opcodes that the cage has code for, but the second
+// half of constants.
+func cageOpcodes() (ops []uint8) {
+	for f := tables.Form(1); f < tables.NumForms; f++ {
+		form := &tables.Forms[f]
+		in := abi.Insn{Op: form.Op, Regs: abi.Registers(uint8(form.Dst.Value), uint8(form.Src.Value)), Off: int16(form.Off.Value), Imm: form.Imm.Value}
+		if encoder.RowOf(tables.Cage, in).Kind != tables.None && form.Op != 0 {
+			ops = append(ops, form.Op)
+		}
+	}
+	return ops
+}
+
+// surveyProgram returns random instructions, whose opcodes exist. Most are what
+// a survey looks at, with few registers. Some jumps lead to nowhere.
+func surveyProgram(r *rand.Rand, ops []uint8, n int) []abi.Insn {
+	often := []uint8{opMoveX, opMoveX - narrow, opAddX, opAddK, opAddK - narrow, 0x61, 0x79, 0x91, 0x7b, 0x62}
+	registers := []uint8{0, 1, 2, 7, 10, 11}
+	insns := make([]abi.Insn, n)
+	for i := range insns {
+		in := abi.Insn{Op: ops[r.IntN(len(ops))]}
+		if r.IntN(4) > 0 {
+			in.Op = often[r.IntN(len(often))]
+		}
+		in.Regs = abi.Registers(registers[r.IntN(len(registers))], registers[r.IntN(len(registers))])
+		in.Off = int16(r.IntN(n+2) - i - 1)
+		switch r.IntN(10) {
+		case 0:
+			in.Off = int16(r.Uint32())
+		case 1:
+			in.Off = int16(r.IntN(20))
+		}
+		in.Imm = int32(in.Off)
+		if r.IntN(20) == 0 {
+			in.Imm = int32(r.Uint32())
+		}
+		insns[i] = in
+	}
+	for i := range insns {
+		if insns[i].Op == abi.OpLdImm64 && i+1 < n {
+			insns[i+1] = abi.Insn{Imm: int32(r.Uint32())}
+		}
+	}
+	return insns
+}
+
+// TestSurveyOffsets pins the offsets in the generator of the assembly to the
+// structs.
+func TestSurveyOffsets(t *testing.T) {
+	var (
+		j surveyJob
+		i abi.Insn
+	)
+	want := map[string]uintptr{
+		"jobInsns": unsafe.Offsetof(j.insns), "jobTargets": unsafe.Offsetof(j.targets),
+		"jobAdditions": unsafe.Offsetof(j.additions), "jobAgain": unsafe.Offsetof(j.again),
+		"jobSlots": unsafe.Offsetof(j.slots), "jobNext": unsafe.Offsetof(j.next), "jobStop": unsafe.Offsetof(j.stop),
+		"jobHeld": unsafe.Offsetof(j.held), "jobMoves": unsafe.Offsetof(j.moves),
+		"insnOff": unsafe.Offsetof(i.Off), "insnImm": unsafe.Offsetof(i.Imm),
+		"opGotol": abi.OpGotol, "frame": abi.R10, "isTarget": isTarget, "noMove": noMove,
+		"numBits": 4, "wordShift": 6, "slotShift": 3,
+	}
+	got, err := generated.Constants("../gen/asm/survey/survey_asm.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what structs have and the generator has (-want +got):\n%s", diff)
+	}
+	for _, pair := range [][2]uintptr{
+		{unsafe.Sizeof(i), 1 << 3}, {wordSlots, 1 << 6}, {uintptr(len(j.held)), 4 + 1}, {unsafe.Offsetof(i.Op), 0},
+		{unsafe.Offsetof(i.Regs), 1},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("offsets or sizes differ: %d", pair)
+		}
+	}
+}

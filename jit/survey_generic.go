@@ -1,0 +1,5 @@
+//go:build !amd64 || purego
+
+package jit
+
+func (c *compiler) survey() { c.surveyGeneric() }
