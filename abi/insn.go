@@ -90,8 +90,10 @@ const (
 	OpTailCall = 0xf5 // translated programs only
 	OpCharge   = 0xf6 // internal: take Imm from the budget
 	OpNospec   = 0xc2 // translated programs only
-	OpLea      = 0xe7 // internal: Dst = Src + Imm + register Off-1, if Off isn't 0
+	OpLea      = 0xe7 // internal: Dst = Src + Off
 	OpLea32    = 0xe4 // internal: the same in 32 bits
+	OpSum      = 0xf7 // internal: Dst = Src + Imm + register Off-1, if Off isn't 0
+	OpSum32    = 0xf4 // internal: the same in 32 bits
 )
 
 // Kinds of call, in the source field of OpCall.

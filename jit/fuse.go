@@ -29,8 +29,8 @@ const (
 	narrow  = abi.ClassALU64 - abi.ClassALU
 )
 
-// leaScratch in off makes r11d the destination of an OpLea.
-const leaScratch = 0x100
+// sumScratch in off makes r11d the destination of an OpSum.
+const sumScratch = 0x100
 
 // nothing is a slot without code: r0 = r0.
 var nothing = abi.Insn{Op: opMoveX}
@@ -55,15 +55,34 @@ func (c *compiler) fuse() {
 
 // fuseAt fuses the move of a slot with what follows, if that is possible.
 func (c *compiler) fuseAt(i int) {
+	insns := c.insns[i:]
+	if len(insns) < 3 {
+		c.fuseSum(i)
+		return
+	}
+	// Most have the frame's address plus a constant, and nothing behind.
+	move, add, behind := insns[0], insns[1], insns[2]
+	imm := int16(add.Imm)
+	if (behind.Regs^move.Regs)&15 == 0 || move.Op != opMoveX || move.Off != 0 || move.Dst() == move.Src() ||
+		add.Op != opAddK || add.Imm != int32(imm) || imm == 0 || c.targets[i+1] != 0 {
+		c.fuseSum(i)
+		return
+	}
+	insns[0] = abi.Insn{Op: abi.OpLea, Regs: move.Regs, Off: imm}
+	insns[1] = nothing
+}
+
+// fuseSum does so for any move.
+func (c *compiler) fuseSum(i int) {
 	insns := c.insns
 	in := insns[i]
 	if in.Op != opMoveX && in.Op != opMoveX-narrow || in.Off != 0 || in.Dst() == in.Src() {
-		return // or fused already
+		return
 	}
-	lea := abi.Insn{Op: abi.OpLea, Regs: in.Regs}
+	sum := abi.Insn{Op: abi.OpSum, Regs: in.Regs}
 	less := uint8(0)
 	if in.Op != opMoveX {
-		lea.Op, less = abi.OpLea32, narrow
+		sum.Op, less = abi.OpSum32, narrow
 	}
 	n, added := 1, false
 	for ; i+n < len(insns) && c.targets[i+n] == 0; n++ {
@@ -72,10 +91,10 @@ func (c *compiler) fuseAt(i int) {
 			break
 		}
 		if next.Op == opAddK-less && !added {
-			lea.Imm, added = next.Imm, true
+			sum.Imm, added = next.Imm, true
 			continue
 		}
-		if next.Op != opAddX-less || lea.Off != 0 {
+		if next.Op != opAddX-less || sum.Off != 0 {
 			break
 		}
 		index := next.Src()
@@ -85,16 +104,19 @@ func (c *compiler) fuseAt(i int) {
 			}
 			index = in.Src()
 		}
-		lea.Off = int16(index) + 1
+		sum.Off = int16(index) + 1
 	}
 	if n == 1 {
 		return
 	}
 	if end := i + n; end < len(insns) && c.targets[end] == 0 && overwrites(insns[end], in.Dst()) {
-		lea.Off |= leaScratch
+		sum.Off |= sumScratch
 		markAgain(&insns[end])
 	}
-	insns[i] = lea
+	if off := int16(sum.Imm); sum.Off == 0 && off != 0 && sum.Imm == int32(off) {
+		sum = abi.Insn{Op: abi.OpLea - less, Regs: in.Regs, Off: off}
+	}
+	insns[i] = sum
 	for k := i + 1; k < i+n; k++ {
 		insns[k] = nothing
 	}
@@ -106,17 +128,17 @@ func overwrites(in abi.Insn, r uint8) bool {
 	return opcodes[in.Op].base == 4 && in.Imm == 0 && in.Src() == r && in.Dst() == r
 }
 
-// appendLea appends lea dst, [src+index+imm].
+// appendSum appends lea dst, [src+index+imm].
 //
 //	REX.W 8D /r    ModRM  mod reg=dst rm      SIB  00 index base
 //
 // rbp and r13 as a base take a displacement, even 0.
-func appendLea(b []byte, in abi.Insn) []byte {
+func appendSum(b []byte, in abi.Insn) []byte {
 	dst, base := abi.Native[in.Dst()], abi.Native[in.Src()]
-	wide := in.Op == abi.OpLea
-	if in.Off&leaScratch != 0 {
+	wide := in.Op == abi.OpSum
+	if in.Off&sumScratch != 0 {
 		dst, wide = abi.X86R11, false
-		in.Off -= leaScratch
+		in.Off -= sumScratch
 	}
 	index := uint8(abi.RSP) // none
 	if in.Off != 0 {

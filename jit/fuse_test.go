@@ -34,22 +34,22 @@ func sum(t *testing.T, code []byte) (dst x86asm.Reg, sum [17]int64) {
 	return in.Args[0].(x86asm.Reg), sum
 }
 
-// TestLea decodes the lea of all registers.
-func TestLea(t *testing.T) {
+// TestSum decodes the lea of all registers.
+func TestSum(t *testing.T) {
 	for _, imm := range []int32{0, 1, -1, 127, 128, -128, -129, 1<<31 - 1, -1 << 31} {
 		for dst := range uint8(12) {
 			for src := range uint8(12) {
 				for off := range int16(13) {
-					for _, op := range []uint8{abi.OpLea, abi.OpLea32} {
+					for _, op := range []uint8{abi.OpSum, abi.OpSum32} {
 						in := abi.Insn{Op: op, Regs: abi.Registers(dst, src), Off: off, Imm: imm}
-						got, gotSum := sum(t, appendLea(nil, in))
+						got, gotSum := sum(t, appendSum(nil, in))
 						want := x86asm.Reg(abi.Native[dst]) + x86asm.RAX
-						if op == abi.OpLea32 {
+						if op == abi.OpSum32 {
 							want -= x86asm.RAX - x86asm.EAX
 						}
 						scratch := in
-						scratch.Off += leaScratch
-						if r, s := sum(t, appendLea(nil, scratch)); r != x86asm.R11L || s != gotSum {
+						scratch.Off += sumScratch
+						if r, s := sum(t, appendSum(nil, scratch)); r != x86asm.R11L || s != gotSum {
 							t.Fatalf("%+v: %v of %v, want r11d of %v", scratch, r, s, gotSum)
 						}
 						var wantSum [17]int64
@@ -71,26 +71,30 @@ func TestLea(t *testing.T) {
 // TestFuse says what is fused and what isn't.
 func TestFuse(t *testing.T) {
 	for _, tt := range []struct{ name, in, want string }{
-		{"constant", "r1 = r10\nr1 += -8\nexit", "lea r1, r10, -8 [0]\n-\nexit"},
-		{"register", "r1 = r2\nr1 += r3\nexit", "lea r1, r2, 0 [4]\n-\nexit"},
-		{"both", "r1 = r2\nr1 += -8\nr1 += r3\nexit", "lea r1, r2, -8 [4]\n-\n-\nexit"},
-		{"both, turned", "r1 = r2\nr1 += r0\nr1 += -8\nexit", "lea r1, r2, -8 [1]\n-\n-\nexit"},
-		{"32 bits", "w1 = w2\nw1 += 5\nw1 += w3\nexit", "lea w1, w2, 5 [4]\n-\n-\nexit"},
-		{"twice itself", "r1 = r2\nr1 += r1\nr1 += 1\nexit", "lea r1, r2, 1 [3]\n-\n-\nexit"},
-		{"twice the sum", "r1 = r2\nr1 += 1\nr1 += r1\nexit", "lea r1, r2, 1 [0]\n-\nr1 += r1\nexit"},
-		{"two constants", "r1 = r2\nr1 += 1\nr1 += 2\nexit", "lea r1, r2, 1 [0]\n-\nr1 += 2\nexit"},
-		{"two registers", "r1 = r2\nr1 += r3\nr1 += r4\nexit", "lea r1, r2, 0 [4]\n-\nr1 += r4\nexit"},
-		{"two moves", "r1 = r2\nr3 = r4\nr3 += 1\nexit", "r1 = r2\nlea r3, r4, 1 [0]\n-\nexit"},
-		{"into a load", "r1 = r2\nr1 += r3\nr1 = *(u64 *)(r1 + 8)\nexit", "lea r1, r2, 0 [260]\n-\nr1 = *(u64 *)(r1 + 8) again\nexit"},
-		{"into another load", "r1 = r2\nr1 += r3\nr4 = *(u64 *)(r1 + 8)\nexit", "lea r1, r2, 0 [4]\n-\nr4 = *(u64 *)(r1 + 8)\nexit"},
+		{"constant", "r1 = r10\nr1 += -8\nexit", "lea r1, r10 - 8\n-\nexit"},
+		{"large constant", "r1 = r10\nr1 += 32768\nexit", "sum r1, r10, 32768 [0]\n-\nexit"},
+		{"zero", "r1 = r2\nr1 += 0\nexit", "sum r1, r2, 0 [0]\n-\nexit"},
+		{"constant of 32 bits", "w1 = w2\nw1 += 32767\nexit", "lea w1, w2 + 32767\n-\nexit"},
+		{"nothing behind", "exit\nr1 = r2\nr1 += 1", "exit\nlea r1, r2 + 1\n-"},
+		{"register", "r1 = r2\nr1 += r3\nexit", "sum r1, r2, 0 [4]\n-\nexit"},
+		{"both", "r1 = r2\nr1 += -8\nr1 += r3\nexit", "sum r1, r2, -8 [4]\n-\n-\nexit"},
+		{"both, turned", "r1 = r2\nr1 += r0\nr1 += -8\nexit", "sum r1, r2, -8 [1]\n-\n-\nexit"},
+		{"32 bits", "w1 = w2\nw1 += 5\nw1 += w3\nexit", "sum w1, w2, 5 [4]\n-\n-\nexit"},
+		{"twice itself", "r1 = r2\nr1 += r1\nr1 += 1\nexit", "sum r1, r2, 1 [3]\n-\n-\nexit"},
+		{"twice the sum", "r1 = r2\nr1 += 1\nr1 += r1\nexit", "lea r1, r2 + 1\n-\nr1 += r1\nexit"},
+		{"two constants", "r1 = r2\nr1 += 1\nr1 += 2\nexit", "lea r1, r2 + 1\n-\nr1 += 2\nexit"},
+		{"two registers", "r1 = r2\nr1 += r3\nr1 += r4\nexit", "sum r1, r2, 0 [4]\n-\nr1 += r4\nexit"},
+		{"two moves", "r1 = r2\nr3 = r4\nr3 += 1\nexit", "r1 = r2\nlea r3, r4 + 1\n-\nexit"},
+		{"into a load", "r1 = r2\nr1 += r3\nr1 = *(u64 *)(r1 + 8)\nexit", "sum r1, r2, 0 [260]\n-\nr1 = *(u64 *)(r1 + 8) again\nexit"},
+		{"into another load", "r1 = r2\nr1 += r3\nr4 = *(u64 *)(r1 + 8)\nexit", "sum r1, r2, 0 [4]\n-\nr4 = *(u64 *)(r1 + 8)\nexit"},
 		{"another register", "r1 = r2\nr3 += 1\nexit", "r1 = r2\nr3 += 1\nexit"},
 		{"itself", "r1 = r1\nr1 += 1\nexit", "r1 = r1\nr1 += 1\nexit"},
 		{"widths", "r1 = r2\nw1 += 1\nw3 = w4\nr3 += 1\nexit", "r1 = r2\nw1 += 1\nw3 = w4\nr3 += 1\nexit"},
 		{"sign extension", "r1 = (s32)r2\nr1 += 1\nexit", "r1 = (s32)r2\nr1 += 1\nexit"},
 		{"subtraction", "r1 = r2\nr1 -= 1\nexit", "r1 = r2\nr1 -= 1\nexit"},
 		{"a jump between", "if r1 == 0 goto +1\nr1 = r2\nr1 += 1\nexit", "if r1 == 0 goto +1 <2>\nr1 = r2\nr1 += 1\nexit"},
-		{"a jump behind", "if r1 == 0 goto +2\nr1 = r2\nr1 += 1\nr1 += r3\nexit", "if r1 == 0 goto +2 <3>\nlea r1, r2, 1 [0]\n-\nr1 += r3\nexit"},
-		{"a jump to the move", "if r1 == 0 goto +0\nr1 = r2\nr1 += 1\nexit", "if r1 == 0 goto +0 <1>\nlea r1, r2, 1 [0]\n-\nexit"},
+		{"a jump behind", "if r1 == 0 goto +2\nr1 = r2\nr1 += 1\nr1 += r3\nexit", "if r1 == 0 goto +2 <3>\nlea r1, r2 + 1\n-\nr1 += r3\nexit"},
+		{"a jump to the move", "if r1 == 0 goto +0\nr1 = r2\nr1 += 1\nexit", "if r1 == 0 goto +0 <1>\nlea r1, r2 + 1\n-\nexit"},
 		{"a long jump between", "r0 = r2\nr0 += 1\ngotol -2\nexit", "r0 = r2\nr0 += 1\ngotol -2 <1>\nexit"},
 		{"constants of two slots", "r1 = 7 ll\nr1 += 1\nexit", "r1 = 0x7 ll\nr1 += 1\nexit"},
 		{"the end", "exit\nr1 = r2", "exit\nr1 = r2"},
@@ -106,7 +110,7 @@ func TestFuse(t *testing.T) {
 			got := ""
 			for i, in := range c.insns {
 				switch {
-				case in.Op == abi.OpLea || in.Op == abi.OpLea32:
+				case in.Op == abi.OpSum || in.Op == abi.OpSum32:
 					got += fmt.Sprintf("%s [%d]\n", p.Text(i), in.Off)
 				case in == nothing && insns[i] != nothing:
 					got += "-\n"
@@ -132,7 +136,7 @@ func TestFuseRandom(t *testing.T) {
 			in := abi.Insn{Op: ops[r.IntN(len(ops))], Regs: abi.Registers(uint8(r.IntN(3)), uint8(r.IntN(3)))}
 			if in.Op&abi.SourceX == 0 {
 				in.Regs &= 15
-				in.Imm = int32(r.Uint32())
+				in.Imm = int32(r.Uint32()) >> r.IntN(32)
 			}
 			insns[i] = in
 		}
@@ -157,6 +161,8 @@ func evaluate(insns []abi.Insn, r [3]uint64) [3]uint64 {
 		case opAddK | narrow:
 			v = r[d] + uint64(int64(in.Imm))
 		case abi.OpLea | narrow:
+			v = r[s] + uint64(int64(in.Off))
+		case abi.OpSum | narrow:
 			v = r[s] + uint64(int64(in.Imm))
 			if in.Off > 0 {
 				v += r[in.Off-1]

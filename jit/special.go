@@ -31,8 +31,8 @@ func (c *compiler) appendSpecial(b []byte, slot int, row *tables.Row, code *Code
 		}
 	}
 	switch in.Op {
-	case abi.OpLea, abi.OpLea32:
-		return appendLea(b, in), nil
+	case abi.OpSum, abi.OpSum32:
+		return appendSum(b, in), nil
 	case abi.OpExit:
 		b = append(b, c.epilogue...)
 		if !c.cage && c.profile.ReturnThunk {

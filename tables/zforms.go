@@ -137,6 +137,8 @@ const (
 	FormJmpCharge                    // jmp.charge
 	FormAlu64Lea                     // alu64.lea
 	FormAlu32Lea                     // alu32.lea
+	FormAlu64Sum                     // alu64.sum
+	FormAlu32Sum                     // alu32.sum
 	FormLdImm64                      // ld.imm64
 	FormLdMapFd                      // ld.map_fd
 	FormLdMapValue                   // ld.map_value
@@ -391,8 +393,10 @@ var Forms = [NumForms]FormInfo{
 	FormJmpMayGoto:       {Name: "jmp.may_goto", Op: 0xe5, Off: Operand{Use: UseDistance}, Flow: FlowBranch, Source: Allowed, Text: "may_goto {off}"},
 	FormJmpTailCall:      {Name: "jmp.tail_call", Op: 0xf5, Imm: Operand{Use: UseConstant}, Flow: FlowCall, Translated: Allowed, Text: "tail_call {imm}"},
 	FormJmpCharge:        {Name: "jmp.charge", Op: 0xf6, Imm: Operand{Use: UseConstant}, Text: "charge {imm}"},
-	FormAlu64Lea:         {Name: "alu64.lea", Op: 0xe7, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseConstant}, Imm: Operand{Use: UseConstant}, Text: "lea {dst}, {src}, {imm}"},
-	FormAlu32Lea:         {Name: "alu32.lea", Op: 0xe4, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseConstant}, Imm: Operand{Use: UseConstant}, Text: "lea {wdst}, {wsrc}, {imm}"},
+	FormAlu64Lea:         {Name: "alu64.lea", Op: 0xe7, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Text: "lea {dst}, {src}{off}"},
+	FormAlu32Lea:         {Name: "alu32.lea", Op: 0xe4, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseAddress}, Off: Operand{Use: UseDisplacement}, Text: "lea {wdst}, {wsrc}{off}"},
+	FormAlu64Sum:         {Name: "alu64.sum", Op: 0xf7, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseConstant}, Imm: Operand{Use: UseConstant}, Text: "sum {dst}, {src}, {imm}"},
+	FormAlu32Sum:         {Name: "alu32.sum", Op: 0xf4, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseRead}, Off: Operand{Use: UseConstant}, Imm: Operand{Use: UseConstant}, Text: "sum {wdst}, {wsrc}, {imm}"},
 	FormLdImm64:          {Name: "ld.imm64", Op: 0x18, Dst: Operand{Use: UseWrite}, Src: Operand{Use: UseNumber}, Imm: Operand{Use: UseConstant}, Group: "base64", Source: Allowed, Translated: Allowed, Blind: BlindImm64, Text: "{dst} = {imm64} ll"},
 	FormLdMapFd:          {Name: "ld.map_fd", Op: 0x18, Dst: Operand{Use: UseWrite}, Src: Operand{UseNumber, 1}, Imm: Operand{Use: UseConstant}, Group: "base64", Source: Loader, Translated: Allowed, Blind: BlindImm64, Text: "{dst} = map[fd:{imm}]"},
 	FormLdMapValue:       {Name: "ld.map_value", Op: 0x18, Dst: Operand{Use: UseWrite}, Src: Operand{UseNumber, 2}, Imm: Operand{Use: UseConstant}, Group: "base64", Source: Loader, Translated: Allowed, Blind: BlindImm64, Text: "{dst} = map[fd:{imm}][0]+{next}"},
@@ -672,9 +676,11 @@ var Selectors = [256]Selector{
 	0xe7: {Base: 373},
 	0xeb: {Base: 374, Shift: 35, Mask: 0x2, LowShift: 32, Low: 0x0},
 	0xf3: {Base: 377, Shift: 35, Mask: 0x2, LowShift: 32, Low: 0x0},
-	0xf5: {Base: 380},
-	0xf6: {Base: 381},
-	0xfb: {Base: 382, Shift: 35, Mask: 0x2e, LowShift: 32, Low: 0x1},
+	0xf4: {Base: 380},
+	0xf5: {Base: 381},
+	0xf6: {Base: 382},
+	0xf7: {Base: 383},
+	0xfb: {Base: 384, Shift: 35, Mask: 0x2e, LowShift: 32, Low: 0x1},
 }
 
 // FormIndex holds, from each selector's Base on, the form of each key.
@@ -837,9 +843,11 @@ var FormIndex = [...]Form{
 	373: FormAlu64Lea,                             // e7
 	374: FormArenaLoadAcqH, 0, FormArenaStoreRelH, // eb
 	377: FormArenaLoadAcqB, 0, FormArenaStoreRelB, // f3
-	380: FormJmpTailCall,                                                                                                                                                                                                                                                                       // f5
-	381: FormJmpCharge,                                                                                                                                                                                                                                                                         // f6
-	382: FormArena64Add, FormArena64FetchAdd, 0, 0, FormArena64Xor, 0, 0, 0, FormArena64Or, 0, FormArena64And, 0, 0, FormArena64Xchg, 0, FormArena64Cmpxchg, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, FormArenaLoadAcqDw, 0, FormArenaStoreRelDw, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // fb
+	380: FormAlu32Sum,                                                                                                                                                                                                                                                                          // f4
+	381: FormJmpTailCall,                                                                                                                                                                                                                                                                       // f5
+	382: FormJmpCharge,                                                                                                                                                                                                                                                                         // f6
+	383: FormAlu64Sum,                                                                                                                                                                                                                                                                          // f7
+	384: FormArena64Add, FormArena64FetchAdd, 0, 0, FormArena64Xor, 0, 0, 0, FormArena64Or, 0, FormArena64And, 0, 0, FormArena64Xchg, 0, FormArena64Cmpxchg, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, FormArenaLoadAcqDw, 0, FormArenaStoreRelDw, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // fb
 }
 
 // Matches verifies forms.
@@ -974,8 +982,10 @@ var Matches = [NumForms]Match{
 	FormJmpMayGoto:       {Mask: 0xffffffff0000ffff, Value: 0xe5},
 	FormJmpTailCall:      {Mask: 0x00000000ffffffff, Value: 0xf5},
 	FormJmpCharge:        {Mask: 0x00000000ffffffff, Value: 0xf6},
-	FormAlu64Lea:         {Mask: 0x00000000000000ff, Value: 0xe7},
-	FormAlu32Lea:         {Mask: 0x00000000000000ff, Value: 0xe4},
+	FormAlu64Lea:         {Mask: 0xffffffff000000ff, Value: 0xe7},
+	FormAlu32Lea:         {Mask: 0xffffffff000000ff, Value: 0xe4},
+	FormAlu64Sum:         {Mask: 0x00000000000000ff, Value: 0xf7},
+	FormAlu32Sum:         {Mask: 0x00000000000000ff, Value: 0xf4},
 	FormLdImm64:          {Mask: 0x00000000fffff0ff, Value: 0x18},
 	FormLdMapFd:          {Mask: 0x00000000fffff0ff, Value: 0x1018},
 	FormLdMapValue:       {Mask: 0x00000000fffff0ff, Value: 0x2018},

@@ -51,7 +51,7 @@ var Bits = [688]uint64{
 }
 
 // Steps are the x86 instructions of all rows.
-var Steps = [2030]Step{
+var Steps = [2036]Step{
 	{Head: 0xc083, Dst: 16, Disp: 2, Imm: 2, Len: 3},                         // add dst.d, imm
 	{Head: 0x5, Disp: 1, Imm: 1, Len: 5},                                     // add eax, imm
 	{Head: 0xc081, Dst: 16, Disp: 2, Imm: 2, Len: 6},                         // add dst.d, imm
@@ -2080,12 +2080,18 @@ var Steps = [2030]Step{
 	{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7},                                // lea r11, ptr [rbp+off]
 	{Head: 0xb0f027407c3f641, Disp: 8, Imm: 8, Len: 8},                       // test r11b, 7; jz aligned; ud2
 	{Head: 0x1c04894b, Src: 64, Disp: 4, Imm: 4, Len: 4},                     // mov qword ptr [r12+r11], src
+	{Head: 0x408d, Dst: 48, Src: 16, Disp: 2, Imm: 3, Len: 3},                // lea dst.d, ptr [src+off]
+	{Head: 0x808d, Dst: 48, Src: 16, Disp: 2, Imm: 6, Len: 6},                // lea dst.d, ptr [src+off]
+	{Head: 0x408d40, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4},              // lea dst.d, ptr [src+off]
+	{Head: 0x808d40, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7},              // lea dst.d, ptr [src+off]
+	{Head: 0x408d48, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4},              // lea dst, ptr [src+off]
+	{Head: 0x808d48, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7},              // lea dst, ptr [src+off]
 	{Head: 0xe98349, Disp: 3, Imm: 3, Len: 4},                                // sub r9, imm
 	{Head: 0xe98149, Disp: 3, Imm: 3, Len: 7},                                // sub r9, imm
 }
 
 // NumRows is the number of rows.
-const NumRows = 990
+const NumRows = 996
 
 // Rows are the codes of all forms. Row 0 is none.
 var Rows = [NumRows]Row{
@@ -2909,7 +2915,7 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0x1c04634b, Dst: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000081, Refuse: 0x80001, Pair: 15616, First: 1405, Count: 1, Size: 4, Last: 4, Kind: Plain},                              // ldx.again.sw, x86.txt:437
 	{Step: Step{Head: 0x1c44634b, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000081, Refuse: 0x80001, Pair: 15616, First: 1406, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.again.sw, x86.txt:438
 	{Step: Step{Head: 0x1c84634b, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000081, Refuse: 0x80001, Pair: 15616, First: 1407, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.again.sw, x86.txt:438
-	{Step: Step{Head: 0xb8, Disp: 1, Imm: 1, Len: 5}, Mask: 0xffffffff, Value: 0x85, Refuse: 0x1, First: 1408, Count: 2, Size: 13, Last: 8, Kind: Plain, More: 1},                                                                   // jmp.call, x86.txt:536
+	{Step: Step{Head: 0xb8, Disp: 1, Imm: 1, Len: 5}, Mask: 0xffffffff, Value: 0x85, Refuse: 0x1, First: 1408, Count: 2, Size: 13, Last: 8, Kind: Plain, More: 1},                                                                   // jmp.call, x86.txt:538
 	{Step: Step{Head: 0x1c04bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1410, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.memsx.h, x86.txt:415
 	{Step: Step{Head: 0x1c44bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1411, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.memsx.h, x86.txt:418
 	{Step: Step{Head: 0x1c84bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1412, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.memsx.h, x86.txt:418
@@ -2918,7 +2924,7 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0x1c04bf0f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000089, Refuse: 0x80001, Pair: 16640, First: 1415, Count: 1, Size: 5, Last: 5, Kind: Plain},                           // ldx.again.sh, x86.txt:437
 	{Step: Step{Head: 0x1c44bf0f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000089, Refuse: 0x80001, Pair: 16640, First: 1416, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.again.sh, x86.txt:438
 	{Step: Step{Head: 0x1c84bf0f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000089, Refuse: 0x80001, Pair: 16640, First: 1417, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.again.sh, x86.txt:438
-	{Step: Step{Head: 0xc08948, Dst: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x8d, Refuse: 0x1, Pair: 15616, First: 1418, Count: 2, Size: 11, Last: 8, Kind: Plain, More: 1},                                 // jmp.callx, x86.txt:539
+	{Step: Step{Head: 0xc08948, Dst: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x8d, Refuse: 0x1, Pair: 15616, First: 1418, Count: 2, Size: 11, Last: 8, Kind: Plain, More: 1},                                 // jmp.callx, x86.txt:541
 	{Step: Step{Head: 0x1c04be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1420, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.memsx.b, x86.txt:415
 	{Step: Step{Head: 0x1c44be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1421, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.memsx.b, x86.txt:418
 	{Step: Step{Head: 0x1c84be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1422, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.memsx.b, x86.txt:418
@@ -3075,17 +3081,23 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 15616, First: 2019, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},                // store_rel.dw, x86.txt:461
 	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, First: 2022, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                              // store_rel.dw, x86.txt:461
 	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, First: 2025, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                              // store_rel.dw, x86.txt:461
-	{Mask: 0xff, Value: 0xe4, Refuse: 0x80001, Mark: 1, Kind: Compiler},                                                                                               // alu32.lea, x86.txt:533
-	{Mask: 0xff, Value: 0xe7, Refuse: 0x80001, Mark: 1, Kind: Compiler},                                                                                               // alu64.lea, x86.txt:532
-	{Step: Step{Head: 0xe98349, Disp: 3, Imm: 3, Len: 4}, Mask: 0xffffffff, Value: 0xf6, Refuse: 0x1, Mark: 1, First: 2028, Count: 1, Size: 4, Last: 4, Kind: Charge}, // jmp.charge, x86.txt:546
-	{Step: Step{Head: 0xe98149, Disp: 3, Imm: 3, Len: 7}, Mask: 0xffffffff, Value: 0xf6, Refuse: 0x1, Mark: 1, First: 2029, Count: 1, Size: 7, Last: 7, Kind: Charge}, // jmp.charge, x86.txt:549
+	{Step: Step{Head: 0x408d, Dst: 48, Src: 16, Disp: 2, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xe4, Refuse: 0x80001, Pair: 7936, First: 2028, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu32.lea, x86.txt:533
+	{Step: Step{Head: 0x808d, Dst: 48, Src: 16, Disp: 2, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xe4, Refuse: 0x80001, Pair: 7936, First: 2029, Count: 1, Size: 6, Last: 6, Kind: Plain},                                 // alu32.lea, x86.txt:533
+	{Step: Step{Head: 0x408d40, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe4, Refuse: 0x80001, Pair: 8192, First: 2030, Count: 1, Size: 4, Last: 4, Kind: Plain},                               // alu32.lea, x86.txt:533
+	{Step: Step{Head: 0x808d40, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe4, Refuse: 0x80001, Pair: 8192, First: 2031, Count: 1, Size: 7, Last: 7, Kind: Plain},                               // alu32.lea, x86.txt:533
+	{Step: Step{Head: 0x408d48, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe7, Refuse: 0x80001, Pair: 8192, First: 2032, Count: 1, Size: 4, Last: 4, Kind: Plain},                               // alu64.lea, x86.txt:532
+	{Step: Step{Head: 0x808d48, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe7, Refuse: 0x80001, Pair: 8192, First: 2033, Count: 1, Size: 7, Last: 7, Kind: Plain},                               // alu64.lea, x86.txt:532
+	{Mask: 0xff, Value: 0xf4, Refuse: 0x80001, Mark: 1, Kind: Compiler},                                                                                               // alu32.sum, x86.txt:535
+	{Step: Step{Head: 0xe98349, Disp: 3, Imm: 3, Len: 4}, Mask: 0xffffffff, Value: 0xf6, Refuse: 0x1, Mark: 1, First: 2034, Count: 1, Size: 4, Last: 4, Kind: Charge}, // jmp.charge, x86.txt:548
+	{Step: Step{Head: 0xe98149, Disp: 3, Imm: 3, Len: 7}, Mask: 0xffffffff, Value: 0xf6, Refuse: 0x1, Mark: 1, First: 2035, Count: 1, Size: 7, Last: 7, Kind: Charge}, // jmp.charge, x86.txt:551
+	{Mask: 0xff, Value: 0xf7, Refuse: 0x80001, Mark: 1, Kind: Compiler},                                                                                               // alu64.sum, x86.txt:534
 }
 
 // Pairs are the Dst and Src of the first steps of rows.
 var Pairs = [67][2]uint16{{0, 0}, {16, 0}, {32, 0}, {16, 48}, {32, 64}, {80, 0}, {96, 0}, {112, 0}, {128, 0}, {176, 192}, {144, 160}, {0, 224}, {0, 240}, {0, 256}, {272, 288}, {320, 336}, {320, 0}, {352, 224}, {176, 304}, {176, 368}, {384, 288}, {288, 0}, {0, 416}, {0, 400}, {320, 304}, {320, 368}, {432, 448}, {176, 464}, {288, 336}, {480, 224}, {224, 0}, {48, 16}, {64, 32}, {192, 0}, {496, 0}, {192, 176}, {496, 224}, {512, 528}, {304, 240}, {336, 256}, {448, 416}, {304, 400}, {176, 448}, {64, 160}, {160, 0}, {160, 64}, {144, 544}, {560, 0}, {560, 224}, {416, 320}, {560, 576}, {240, 0}, {256, 0}, {608, 0}, {624, 0}, {640, 0}, {656, 576}, {448, 224}, {0, 592}, {464, 224}, {592, 64}, {64, 0}, {64, 592}, {0, 64}, {672, 64}, {144, 0}, {64, 480}}
 
 // RowIndex holds the windows of all finders.
-var RowIndex = [7367]uint16{
+var RowIndex = [7377]uint16{
 	0, 1, 4, 2, 3, 2, 6, 5, 0, 0, 7, 8, 11, 9, 10, 9,
 	12, 13, 13, 13, 14, 17, 15, 16, 15, 19, 18, 0, 0, 22, 21, 0,
 	20, 25, 24, 0, 23, 28, 27, 0, 26, 31, 29, 30, 29, 33, 33, 33,
@@ -3546,7 +3558,8 @@ var RowIndex = [7367]uint16{
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 986, 987, 989, 988,
+	0, 0, 0, 987, 986, 989, 988, 989, 988, 989, 988, 991, 990, 992, 994, 993,
+	995,
 }
 
 // Finders says for each profile how to find the row of an opcode.
@@ -4428,6 +4441,8 @@ var Finders = [NumProfiles]Finder{
 			0xdb: 0xb8800000001a4000,
 			0xdc: 0x1800000000200000,
 			0xde: 0x600000,
+			0xe4: 0x604000,
+			0xe7: 0x4000,
 			0xf6: 0x100,
 		},
 		Bases: [256]uint32{
@@ -4555,8 +4570,10 @@ var Finders = [NumProfiles]Finder{
 			0xdd: 3080,
 			0xde: 3081,
 			0xe4: 7363,
-			0xe7: 7364,
-			0xf6: 7365,
+			0xe7: 7371,
+			0xf4: 7373,
+			0xf6: 7374,
+			0xf7: 7376,
 		},
 	},
 	CageNoBMI2: {
@@ -4660,6 +4677,8 @@ var Finders = [NumProfiles]Finder{
 			0xdb: 0xb8800000001a4000,
 			0xdc: 0x1800000000200000,
 			0xde: 0x600000,
+			0xe4: 0x604000,
+			0xe7: 0x4000,
 			0xf6: 0x100,
 		},
 		Bases: [256]uint32{
@@ -4787,8 +4806,10 @@ var Finders = [NumProfiles]Finder{
 			0xdd: 3080,
 			0xde: 3081,
 			0xe4: 7363,
-			0xe7: 7364,
-			0xf6: 7365,
+			0xe7: 7371,
+			0xf4: 7373,
+			0xf6: 7374,
+			0xf7: 7376,
 		},
 	},
 }
