@@ -37,7 +37,6 @@ type compiler struct {
 	private   []abi.Insn // the instructions with R10 replaced, or fused
 	targets   []uint8    // by slot: isTarget where a jump leads to
 	additions []uint64   // a bit a slot: adds to what the slot before moves
-	again     []uint64   // a bit a slot: an access whose address r11 has
 	prologue  []byte
 	epilogue  []byte
 	special   []byte

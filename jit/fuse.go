@@ -40,39 +40,46 @@ var nothing = abi.Insn{Op: opMoveX}
 func (c *compiler) fuse() {
 	c.prepareSurvey()
 	c.survey()
-	insns := c.insns
+	c.fuseConstants()
 	for w, word := range c.additions {
 		for ; word != 0; word &= word - 1 {
-			c.fuseAt(w*wordSlots + bits.TrailingZeros64(word) - 1)
-		}
-	}
-	for w, word := range c.again {
-		for ; word != 0; word &= word - 1 {
-			markAgain(&insns[w*wordSlots+bits.TrailingZeros64(word)])
+			c.fuseSum(w*wordSlots + bits.TrailingZeros64(word) - 1)
 		}
 	}
 }
 
-// fuseAt fuses the move of a slot with what follows, if that is possible.
-func (c *compiler) fuseAt(i int) {
-	insns := c.insns[i:]
-	if len(insns) < 3 {
-		c.fuseSum(i)
-		return
+// fuseConstants fuses what most are: a move of 64 bits and a constant of 16,
+// with nothing behind. It leaves the other additions.
+func (c *compiler) fuseConstants() {
+	additions, insns := c.additions, c.insns
+	targets := c.targets[:len(insns)]
+	for w, rest := range additions {
+		left := rest
+		for rest != 0 {
+			bit := rest & -rest
+			rest ^= bit
+			i := w*wordSlots + bits.TrailingZeros64(bit)
+			if i+1 >= len(insns) {
+				break
+			}
+			slots := (*[3]abi.Insn)(insns[i-1:])
+			move, add, behind := &slots[0], &slots[1], &slots[2]
+			imm := int16(add.Imm)
+			// Of the conditions that hold nearly always, one is asked for.
+			odd := uint32(move.Op^opMoveX) | uint32(uint16(move.Off)) | uint32(add.Op^opAddK) |
+				uint32(add.Imm^int32(imm)) | uint32(targets[i])
+			if odd != 0 || imm == 0 || move.Dst() == move.Src() || behind.Dst() == move.Dst() {
+				continue
+			}
+			move.Op, move.Off = abi.OpLea, imm
+			*add = nothing
+			left ^= bit
+		}
+		additions[w] = left
 	}
-	// Most have the frame's address plus a constant, and nothing behind.
-	move, add, behind := insns[0], insns[1], insns[2]
-	imm := int16(add.Imm)
-	if (behind.Regs^move.Regs)&15 == 0 || move.Op != opMoveX || move.Off != 0 || move.Dst() == move.Src() ||
-		add.Op != opAddK || add.Imm != int32(imm) || imm == 0 || c.targets[i+1] != 0 {
-		c.fuseSum(i)
-		return
-	}
-	insns[0] = abi.Insn{Op: abi.OpLea, Regs: move.Regs, Off: imm}
-	insns[1] = nothing
 }
 
-// fuseSum does so for any move.
+// fuseSum fuses the move of a slot with what follows, if that is possible.
 func (c *compiler) fuseSum(i int) {
 	insns := c.insns
 	in := insns[i]

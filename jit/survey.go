@@ -86,18 +86,16 @@ func (c *compiler) prepareSurvey() {
 	c.targets = slices.Grow(c.targets[:0], words*wordSlots+1)[:words*wordSlots+1]
 	clear(c.targets)
 	c.additions = slices.Grow(c.additions[:0], words)[:words]
-	c.again = slices.Grow(c.again[:0], words)[:words]
 }
 
 // surveyGeneric finds the additions to the register that the slot before moves
-// to, and the accesses whose address r11 has already. It marks the targets of
-// jumps. Bits behind the function's end have no meaning.
+// to, and marks the targets of jumps and the accesses whose address r11 has
+// already. Bits behind the function's end have no meaning.
 //
 // What is before a word of slots doesn't see jumps back into it: they lead to a
 // CHARGE, which forgets.
 func (c *compiler) surveyGeneric() {
 	clear(c.additions)
-	clear(c.again)
 	moved := uint8(nothingHeld) // the register that the slot before moves to
 	held := uint8(nothingHeld)  // the one that r11 has the lower half of
 	for word := range c.additions {
@@ -120,7 +118,7 @@ func (c *compiler) surveyGeneric() {
 			}
 			if base := in.Regs >> (what.base & 7) & 15; what.base != noBase && base != abi.R10 {
 				if base == held {
-					c.again[word] |= bit
+					markAgain(&insns[i])
 				}
 				held = base
 			}

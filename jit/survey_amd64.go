@@ -18,12 +18,11 @@ type surveyJob struct {
 	insns     *abi.Insn // room for whole words
 	targets   *uint8
 	additions *uint64
-	again     *uint64
 
 	slots      int
 	next, stop int // in words
 
-	held  [5]uint64 // whether, and bits of which, r11 holds behind the last word
+	held  [5]uint64 // bits of the last base, and whether r11 holds it still
 	moves [32]uint8 // of the last 32 slots: dst, and noMove or twice that
 }
 
@@ -51,7 +50,7 @@ func (c *compiler) surveyASM() {
 	}
 	_ = c.targets[words*wordSlots]
 	job := surveyJob{
-		insns: &c.insns[:words*wordSlots][0], targets: &c.targets[0], additions: &c.additions[0], again: &c.again[:words][0],
+		insns: &c.insns[:words*wordSlots][0], targets: &c.targets[0], additions: &c.additions[0],
 		slots: len(c.insns),
 	}
 	job.moves[31] = noMove

@@ -178,13 +178,13 @@ GLOBL tens<>(SB), RODATA|NOPTR, $32
 // Requires: AVX, AVX2, BMI, CMOV
 TEXT ·surveyAVO(SB), NOSPLIT, $0-8
 	MOVQ    job+0(FP), AX
-	MOVQ    40(AX), DX
+	MOVQ    32(AX), DX
 	SHLQ    $0x06, DX
 	MOVQ    (AX), CX
 	LEAQ    (CX)(DX*8), CX
 	VPXOR   Y0, Y0, Y0
 	VMOVDQU nibbles<>+0(SB), Y1
-	VMOVDQU 96(AX), Y3
+	VMOVDQU 88(AX), Y3
 
 	// The two lowest bytes of every eight
 	VPCMPEQD Y2, Y2, Y2
@@ -277,7 +277,7 @@ word:
 	TESTQ BX, BX
 	JEQ   marked
 	MOVQ  8(AX), SI
-	MOVQ  32(AX), DI
+	MOVQ  24(AX), DI
 
 jump:
 	TZCNTQ  BX, R8
@@ -387,7 +387,7 @@ marked:
 	ANDNQ     DI, SI, R8
 
 	// behind = start, one slot on; run = where runs begin
-	MOVQ  56(AX), R9
+	MOVQ  48(AX), R9
 	LEAQ  (R9)(R8*2), R9
 	SHRQ  $0x3f, R8
 	MOVQ  R9, R10
@@ -397,7 +397,7 @@ marked:
 	// The carries are what changes in through.
 	ADDQ      SI, R10
 	ADCQ      $0x00, R8
-	MOVQ      R8, 56(AX)
+	MOVQ      R8, 48(AX)
 	XORQ      SI, R10
 	ORQ       R10, R9
 	VPSLLW    $0x07, Y5, Y9
@@ -419,7 +419,7 @@ marked:
 	ANDNQ     R9, SI, R10
 
 	// behind = start, one slot on; run = where runs begin
-	MOVQ  64(AX), R11
+	MOVQ  56(AX), R11
 	LEAQ  (R11)(R10*2), R11
 	SHRQ  $0x3f, R10
 	MOVQ  R11, R12
@@ -429,7 +429,7 @@ marked:
 	// The carries are what changes in through.
 	ADDQ      SI, R12
 	ADCQ      $0x00, R10
-	MOVQ      R10, 64(AX)
+	MOVQ      R10, 56(AX)
 	XORQ      SI, R12
 	ORQ       R12, R11
 	VPSLLW    $0x06, Y5, Y9
@@ -453,7 +453,7 @@ marked:
 	ANDNQ     R9, SI, R10
 
 	// behind = start, one slot on; run = where runs begin
-	MOVQ  72(AX), R11
+	MOVQ  64(AX), R11
 	LEAQ  (R11)(R10*2), R11
 	SHRQ  $0x3f, R10
 	MOVQ  R11, R12
@@ -463,7 +463,7 @@ marked:
 	// The carries are what changes in through.
 	ADDQ      SI, R12
 	ADCQ      $0x00, R10
-	MOVQ      R10, 72(AX)
+	MOVQ      R10, 64(AX)
 	XORQ      SI, R12
 	ORQ       R12, R11
 	VPSLLW    $0x05, Y5, Y9
@@ -487,7 +487,7 @@ marked:
 	ANDNQ     R9, SI, R10
 
 	// behind = start, one slot on; run = where runs begin
-	MOVQ  80(AX), R11
+	MOVQ  72(AX), R11
 	LEAQ  (R11)(R10*2), R11
 	SHRQ  $0x3f, R10
 	MOVQ  R11, R12
@@ -497,7 +497,7 @@ marked:
 	// The carries are what changes in through.
 	ADDQ      SI, R12
 	ADCQ      $0x00, R10
-	MOVQ      R10, 80(AX)
+	MOVQ      R10, 72(AX)
 	XORQ      SI, R12
 	ORQ       R12, R11
 	VPSLLW    $0x04, Y5, Y5
@@ -542,7 +542,7 @@ marked:
 	ANDQ      SI, R8
 
 	// behind = start, one slot on; run = where runs begin
-	MOVQ  88(AX), R9
+	MOVQ  80(AX), R9
 	LEAQ  (R9)(BX*2), R9
 	SHRQ  $0x3f, BX
 	MOVQ  R9, R11
@@ -552,26 +552,38 @@ marked:
 	// The carries are what changes in through.
 	ADDQ R8, R11
 	ADCQ $0x00, BX
-	MOVQ BX, 88(AX)
+	MOVQ BX, 80(AX)
 	XORQ R8, R11
 	ORQ  R11, R9
 
 	// again = accesses behind those, of the same base, that no jump leads to
-	ANDNQ   R9, SI, R9
-	ANDNQ   R9, R10, R9
-	ANDNQ   R9, DI, R9
-	MOVQ    DX, BX
-	SHRQ    $0x03, BX
-	MOVQ    24(AX), SI
-	MOVQ    R9, (SI)(BX*1)
+	ANDNQ R9, SI, R9
+	ANDNQ R9, R10, R9
+	ANDNQ R9, DI, R9
+
+	// The mark is in src of stores of a constant, in imm of others.
+	TESTQ R9, R9
+	JEQ   next
+	LEAQ  marks<>+0(SB), DI
+
+again:
+	TZCNTQ R9, BX
+	MOVL   (CX)(BX*8), SI
+	ANDL   $0x07, SI
+	MOVQ   (DI)(SI*8), SI
+	ORQ    SI, (CX)(BX*8)
+	BLSRQ  R9, R9
+	JNE    again
+
+next:
 	ADDQ    $0x40, DX
 	ADDQ    $+512, CX
-	MOVQ    40(AX), BX
+	MOVQ    32(AX), BX
 	INCQ    BX
-	MOVQ    BX, 40(AX)
-	CMPQ    BX, 48(AX)
+	MOVQ    BX, 32(AX)
+	CMPQ    BX, 40(AX)
 	JLT     word
-	VMOVDQU Y3, 96(AX)
+	VMOVDQU Y3, 88(AX)
 	VZEROUPPER
 	RET
 
@@ -778,3 +790,13 @@ DATA harmless<>+29(SB)/1, $0xbf
 DATA harmless<>+30(SB)/1, $0xbf
 DATA harmless<>+31(SB)/1, $0xbf
 GLOBL harmless<>(SB), RODATA|NOPTR, $32
+
+DATA marks<>+0(SB)/8, $0x0000000100000000
+DATA marks<>+8(SB)/8, $0x0000000100000000
+DATA marks<>+16(SB)/8, $0x0000000000001000
+DATA marks<>+24(SB)/8, $0x0000000100000000
+DATA marks<>+32(SB)/8, $0x0000000100000000
+DATA marks<>+40(SB)/8, $0x0000000100000000
+DATA marks<>+48(SB)/8, $0x0000000100000000
+DATA marks<>+56(SB)/8, $0x0000000100000000
+GLOBL marks<>(SB), RODATA|NOPTR, $64

@@ -3,6 +3,8 @@
 package jit
 
 import (
+	"encoding/binary"
+	"math/bits"
 	"math/rand/v2"
 	"testing"
 	"unsafe"
@@ -10,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/encoder"
 	"github.com/bpfjit/bpfjit/internal/generated"
 	"github.com/bpfjit/bpfjit/internal/testprog"
@@ -18,8 +21,9 @@ import (
 
 // surveyed is what a survey finds.
 type surveyed struct {
-	Targets          []uint8
-	Additions, Again []uint64
+	Insns     []abi.Insn
+	Targets   []uint8
+	Additions []uint64
 }
 
 // surveyBy runs an implementation.
@@ -29,11 +33,9 @@ func surveyBy(survey func(*compiler), insns []abi.Insn) surveyed {
 	survey(c)
 	n := len(insns)
 	if rest := n % wordSlots; rest != 0 { // bits behind the end have no meaning
-		last := len(c.additions) - 1
-		c.additions[last] &= 1<<rest - 1
-		c.again[last] &= 1<<rest - 1
+		c.additions[len(c.additions)-1] &= 1<<rest - 1
 	}
-	return surveyed{c.targets[:n+1], c.additions, c.again}
+	return surveyed{c.insns, c.targets[:n+1], c.additions}
 }
 
 // TestSurvey compares the assembly with surveyGeneric: on programs of all
@@ -59,13 +61,17 @@ func TestSurvey(t *testing.T) {
 		}
 		for w := range want.Additions {
 			additions += int(min(want.Additions[w], 1))
-			again += int(min(want.Again[w], 1))
+		}
+		for i := range insns {
+			if insns[i] != want.Insns[i] {
+				again++
+			}
 		}
 		for _, m := range want.Targets {
 			targets += int(m & 1)
 		}
 	}
-	t.Logf("words with additions: %d, with accesses again: %d, targets: %d", additions, again, targets)
+	t.Logf("words with additions: %d, accesses again: %d, targets: %d", additions, again, targets)
 	if min(additions, again, targets) < len(lengths)/4 {
 		t.Error("too few of one kind")
 	}
@@ -107,6 +113,12 @@ func surveyProgram(r *rand.Rand, ops []uint8, n int) []abi.Insn {
 		if r.IntN(20) == 0 {
 			in.Imm = int32(r.Uint32())
 		}
+		switch in.Op & abi.ClassMask { // what is reserved in accesses, where marks are set
+		case abi.ClassST:
+			in.Regs &= 15
+		case abi.ClassLDX, abi.ClassSTX:
+			in.Imm = 0
+		}
 		insns[i] = in
 	}
 	for i := range insns {
@@ -126,11 +138,12 @@ func TestSurveyOffsets(t *testing.T) {
 	)
 	want := map[string]uintptr{
 		"jobInsns": unsafe.Offsetof(j.insns), "jobTargets": unsafe.Offsetof(j.targets),
-		"jobAdditions": unsafe.Offsetof(j.additions), "jobAgain": unsafe.Offsetof(j.again),
-		"jobSlots": unsafe.Offsetof(j.slots), "jobNext": unsafe.Offsetof(j.next), "jobStop": unsafe.Offsetof(j.stop),
+		"jobAdditions": unsafe.Offsetof(j.additions),
+		"jobSlots":     unsafe.Offsetof(j.slots), "jobNext": unsafe.Offsetof(j.next), "jobStop": unsafe.Offsetof(j.stop),
 		"jobHeld": unsafe.Offsetof(j.held), "jobMoves": unsafe.Offsetof(j.moves),
 		"insnOff": unsafe.Offsetof(i.Off), "insnImm": unsafe.Offsetof(i.Imm),
 		"opGotol": abi.OpGotol, "frame": abi.R10, "isTarget": isTarget, "noMove": noMove,
+		"classST": abi.ClassST, "numClasses": abi.ClassMask + 1, "markSrc": markOf(abi.ClassST), "markImm": markOf(abi.ClassLDX),
 		"numBits": 4, "wordShift": 6, "slotShift": 3,
 	}
 	got, err := generated.Constants("../gen/asm/survey/survey_asm.go")
@@ -148,4 +161,12 @@ func TestSurveyOffsets(t *testing.T) {
 			t.Errorf("offsets or sizes differ: %d", pair)
 		}
 	}
+}
+
+// markOf returns which bit of a slot markAgain sets in a class.
+func markOf(class uint8) uintptr {
+	in := abi.Insn{Op: class}
+	markAgain(&in)
+	slot := binary.LittleEndian.Uint64(bpf.Encode([]abi.Insn{in}))
+	return uintptr(bits.Len64(slot) - 1)
 }

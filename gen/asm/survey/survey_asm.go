@@ -18,12 +18,11 @@ const (
 	jobInsns     = 0
 	jobTargets   = 8
 	jobAdditions = 16
-	jobAgain     = 24
-	jobSlots     = 32
-	jobNext      = 40
-	jobStop      = 48
-	jobHeld      = 56
-	jobMoves     = 96
+	jobSlots     = 24
+	jobNext      = 32
+	jobStop      = 40
+	jobHeld      = 48
+	jobMoves     = 88
 )
 
 // Offsets into abi.Insn.
@@ -34,13 +33,19 @@ const (
 
 // Numbers of abi and jit.
 const (
-	opGotol   = 0x06
-	frame     = 10
-	isTarget  = 0xff
-	noMove    = 0x40
-	numBits   = 4 // of a register's number
-	wordShift = 6 // of wordSlots
-	slotShift = 3 // of abi.InsnSize
+	opGotol  = 0x06
+	frame    = 10
+	isTarget = 0xff
+	noMove   = 0x40
+	classST  = 2
+	// The bits that markAgain sets, in a slot as a little-endian word.
+	markSrc = 12
+	markImm = 32
+
+	numClasses = 8
+	numBits    = 4 // of a register's number
+	wordShift  = 6 // of wordSlots
+	slotShift  = 3 // of abi.InsnSize
 )
 
 // bytes makes a constant of 32 bytes, of which the upper 16 are the lower.
@@ -252,19 +257,14 @@ func additions(dst, bits pair) {
 		VPOR(dst[h], t, t)
 		VPCMPEQB(t, to, to)
 	})
-	store(m, jobAdditions)
-}
-
-// store stores the word of these slots in a bitmap.
-func store(word reg.GPVirtual, bitmap int) {
 	at, to := GP64(), GP64()
 	MOVQ(slot, at)
 	SHRQ(U8(slotShift), at)
-	MOVQ(field(bitmap), to)
-	MOVQ(word, Mem{Base: to, Index: at, Scale: 1})
+	MOVQ(field(jobAdditions), to)
+	MOVQ(m, Mem{Base: to, Index: at, Scale: 1})
 }
 
-// again finds the accesses whose base r11 has already: it is that of the access
+// again marks the accesses whose base r11 has already: it is that of the access
 // before, and nothing between changes it or r11, or is where a jump leads to.
 func again(regs, dst, bits pair) {
 	Comment("base = dst of stores, src of loads; start = loads that overwrite their base")
@@ -319,7 +319,34 @@ func again(regs, dst, bits pair) {
 	ANDNQ(held, other, held)
 	ANDNQ(held, targets, held)
 	ANDNQ(held, differs, held)
-	store(held, jobAgain)
+	mark(held)
+}
+
+// mark marks accesses.
+func mark(accesses reg.GPVirtual) {
+	Comment("The mark is in src of stores of a constant, in imm of others.")
+	marks := GLOBL("marks", RODATA|NOPTR)
+	for class := range numClasses {
+		mark := markImm
+		if class == classST {
+			mark = markSrc
+		}
+		DATA(8*class, U64(1<<mark))
+	}
+	k, class, table := GP64(), GP64(), GP64()
+	slot := Mem{Base: insns, Index: k, Scale: 1 << slotShift}
+	TESTQ(accesses, accesses)
+	JEQ(LabelRef("next"))
+	LEAQ(marks, table)
+	Label("again")
+	TZCNTQ(accesses, k)
+	MOVL(slot, class.As32())
+	ANDL(U8(numClasses-1), class.As32())
+	MOVQ(Mem{Base: table, Index: class, Scale: 8}, class)
+	ORQ(class, slot)
+	BLSRQ(accesses, accesses)
+	JNE(LabelRef("again"))
+	Label("next")
 }
 
 // spread returns the slots behind those of start, each with the run of slots in
