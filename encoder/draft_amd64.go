@@ -80,8 +80,8 @@ type lookup struct {
 	pairs [256 * len(tables.Pairs)]uint64
 }
 
-// A quickRow is a row of one step in a shape that takes few instructions. It is
-// a cache line.
+// A quickRow is a row of one step in a shape that takes few instructions, or of
+// two if the second is a constant. It is a cache line.
 type quickRow struct {
 	head [2]uint64
 	// place says for each byte of the step which of the fields it takes, from
@@ -91,7 +91,7 @@ type quickRow struct {
 	//	off      imm   next off next imm
 	place [16]uint8
 	// mask and value are a check of the key that finds the row: where key&mask
-	// == value, the slot is what the row is for. Rows of more steps and those
+	// == value, the slot is what the row is for. Rows of other steps and those
 	// whose check takes more bits than a key has let nothing pass.
 	mask, value uint64
 	length      uint64
@@ -123,6 +123,12 @@ func quick(r *tables.Row) quickRow {
 	q.mask |= r.Mask & low << tables.ClassBits
 	q.value |= r.Value & low << tables.ClassBits
 	rare := r.More > 0 || r.Kind == tables.None
+	if s := constantStep(r); s != nil {
+		rare = false
+		q.head[0] |= s.Head << (8 * r.Len) // shifts may be of 64 and more
+		q.head[1] = s.Head<<(8*r.Len-64) | s.Head>>(64-8*r.Len)
+		q.length += uint64(s.Len)
+	}
 	if imm := r.Mask >> 32; imm != 0 {
 		bit := uint64(tables.ClassImmZero)
 		if r.Value>>32 == 1 {
@@ -137,6 +143,19 @@ func quick(r *tables.Row) quickRow {
 		q.value |= tables.ClassNever
 	}
 	return q
+}
+
+// constantStep returns the second step of a row of two if it is the same for all
+// slots and fits behind the first. In the cage that is the call of a helper.
+func constantStep(r *tables.Row) *tables.Step {
+	if r.More != 1 {
+		return nil
+	}
+	s := &tables.Steps[r.First+1]
+	if s.Dst|s.Src != 0 || s.Disp != s.Len || r.Len+s.Len > uint8(len(quickRow{}.place)) {
+		return nil
+	}
+	return s
 }
 
 // everything is the tables in the shape that the assembly wants. It takes some
