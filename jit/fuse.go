@@ -48,34 +48,23 @@ func (c *compiler) fuse() {
 	}
 }
 
-// fuseConstants fuses what most are: a move of 64 bits and a constant of 16,
-// with nothing behind. It leaves the other additions.
-func (c *compiler) fuseConstants() {
-	additions, insns := c.additions, c.insns
-	targets := c.targets[:len(insns)]
-	for w, rest := range additions {
-		left := rest
-		for rest != 0 {
-			bit := rest & -rest
-			rest ^= bit
-			i := w*wordSlots + bits.TrailingZeros64(bit)
-			if i+1 >= len(insns) {
-				break
-			}
-			slots := (*[3]abi.Insn)(insns[i-1:])
-			move, add, behind := &slots[0], &slots[1], &slots[2]
+// fuseConstantsGeneric fuses what most are: a move of 64 bits and a constant of
+// 16, with nothing behind. It leaves the other additions.
+func (c *compiler) fuseConstantsGeneric() {
+	for w, rest := range c.additions {
+		for ; rest != 0; rest &= rest - 1 {
+			bit := bits.TrailingZeros64(rest)
+			i := w*wordSlots + bit
+			move, add, behind := &c.private[i-1], &c.private[i], &c.private[i+1]
 			imm := int16(add.Imm)
-			// Of the conditions that hold nearly always, one is asked for.
-			odd := uint32(move.Op^opMoveX) | uint32(uint16(move.Off)) | uint32(add.Op^opAddK) |
-				uint32(add.Imm^int32(imm)) | uint32(targets[i])
-			if odd != 0 || imm == 0 || move.Dst() == move.Src() || behind.Dst() == move.Dst() {
+			if move.Op != opMoveX || move.Off != 0 || move.Dst() == move.Src() || add.Op != opAddK || imm == 0 ||
+				add.Imm != int32(imm) || c.targets[i] != 0 || behind.Dst() == move.Dst() {
 				continue
 			}
-			move.Op, move.Off = abi.OpLea, imm
+			*move = abi.Insn{Op: abi.OpLea, Regs: move.Regs, Off: imm}
 			*add = nothing
-			left ^= bit
+			c.additions[w] &^= 1 << bit
 		}
-		additions[w] = left
 	}
 }
 

@@ -75,11 +75,11 @@ var opcodes = func() (t [256]opcode) {
 }()
 
 // prepareSurvey makes room for the results of a survey, and a copy of the
-// instructions: with them whole words.
+// instructions in c.private: whole words of them, and one more.
 func (c *compiler) prepareSurvey() {
 	n := len(c.insns)
 	words := (n + wordSlots - 1) / wordSlots
-	insns := slices.Grow(c.private[:0], words*wordSlots)[:words*wordSlots]
+	insns := slices.Grow(c.private[:0], words*wordSlots+1)[:words*wordSlots+1]
 	copy(insns, c.insns)
 	clear(insns[n:])
 	c.private, c.insns = insns, insns[:n]

@@ -15,7 +15,7 @@ const surveyWords = 64
 
 // surveyJob is what surveyAVO works on. gen/asm/survey has the offsets.
 type surveyJob struct {
-	insns     *abi.Insn // room for whole words
+	insns     *abi.Insn // whole words, and one more
 	targets   *uint8
 	additions *uint64
 
@@ -29,11 +29,14 @@ type surveyJob struct {
 // noMove is above dst where no move writes it.
 const noMove = 0x40
 
-// surveyAVO does what surveyGeneric does; a test compares them. gen/asm/survey
-// writes it.
-//
+// These do what the functions of the same names without AVO do, some words a
+// call; a test compares them. gen/asm/survey writes them.
+
 //go:noescape
 func surveyAVO(job *surveyJob)
+
+//go:noescape
+func fuseConstantsAVO(job *surveyJob)
 
 func (c *compiler) survey() {
 	if !encoder.Vectors() {
@@ -44,18 +47,42 @@ func (c *compiler) survey() {
 }
 
 func (c *compiler) surveyASM() {
-	words := len(c.additions)
-	if words == 0 {
-		return
-	}
-	_ = c.targets[words*wordSlots]
-	job := surveyJob{
-		insns: &c.insns[:words*wordSlots][0], targets: &c.targets[0], additions: &c.additions[0],
-		slots: len(c.insns),
-	}
-	job.moves[31] = noMove
-	for job.next < words {
-		job.stop = min(job.next+surveyWords, words)
+	job := c.surveyJob()
+	for job.goOn(c) {
 		surveyAVO(&job)
 	}
+}
+
+func (c *compiler) fuseConstants() {
+	if !encoder.Vectors() {
+		c.fuseConstantsGeneric()
+		return
+	}
+	c.fuseConstantsASM()
+}
+
+func (c *compiler) fuseConstantsASM() {
+	job := c.surveyJob()
+	for job.goOn(c) {
+		fuseConstantsAVO(&job)
+	}
+}
+
+// surveyJob prepares a job.
+func (c *compiler) surveyJob() (job surveyJob) {
+	words := len(c.additions)
+	if words == 0 {
+		return job
+	}
+	_, _ = c.targets[words*wordSlots], c.private[words*wordSlots]
+	job.insns, job.targets, job.additions, job.slots = &c.private[0], &c.targets[0], &c.additions[0], len(c.insns)
+	job.moves[31] = noMove
+	return job
+}
+
+// goOn tells whether there are words left, and prepares the next call.
+func (j *surveyJob) goOn(c *compiler) bool {
+	words := len(c.additions)
+	j.stop = min(j.next+surveyWords, words)
+	return j.next < words
 }

@@ -800,3 +800,86 @@ DATA marks<>+40(SB)/8, $0x0000000100000000
 DATA marks<>+48(SB)/8, $0x0000000100000000
 DATA marks<>+56(SB)/8, $0x0000000100000000
 GLOBL marks<>(SB), RODATA|NOPTR, $64
+
+// func fuseConstantsAVO(job *uint64)
+// Requires: BMI
+TEXT ·fuseConstantsAVO(SB), NOSPLIT, $0-8
+	MOVQ job+0(FP), AX
+	MOVQ 32(AX), DX
+	MOVQ 16(AX), BX
+
+	// insns and targets of the word
+	MOVQ DX, R14
+	SHLQ $0x06, R14
+	MOVQ 8(AX), SI
+	ADDQ R14, SI
+	MOVQ (AX), CX
+	LEAQ (CX)(R14*8), CX
+
+word:
+	MOVQ  (BX)(DX*8), DI
+	TESTQ DI, DI
+	JEQ   none
+
+	// rest = additions that stay
+	MOVQ DI, R8
+
+addition:
+	TZCNTQ DI, R9
+
+	// odd = move isn't a move of 64 bits
+	MOVQ -8(CX)(R9*8), R10
+	MOVQ (CX)(R9*8), R11
+	MOVL R10, R13
+	ANDL $0xffff00ff, R13
+	XORL $0x000000bf, R13
+
+	// or the slot isn't the addition of a constant, or it is jumped to
+	MOVBLZX R11, R14
+	XORL    $0x07, R14
+	ORL     R14, R13
+	MOVBLZX (SI)(R9*1), R14
+	ORL     R14, R13
+
+	// or the constant doesn't fit off.
+	SARQ    $0x20, R11
+	MOVWLSX R11, R12
+	XORL    R12, R11
+	ORL     R11, R13
+	JNE     odd
+	TESTL   R12, R12
+	JEQ     odd
+
+	// dst of the move isn't its src, nor dst of the slot behind
+	SHRL    $0x08, R10
+	MOVL    R10, R11
+	SHRL    $0x04, R10
+	XORL    R11, R10
+	TESTL   $0x0000000f, R10
+	JEQ     odd
+	MOVBLZX 9(CX)(R9*8), R14
+	XORL    R11, R14
+	TESTL   $0x0000000f, R14
+	JEQ     odd
+
+	// The move becomes the lea, the addition nothing.
+	SHLL $0x08, R11
+	SHLL $0x10, R12
+	LEAL 231(R12)(R11*1), R14
+	MOVQ R14, -8(CX)(R9*8)
+	MOVQ $0x000000bf, (CX)(R9*8)
+	BTRQ R9, R8
+
+odd:
+	BLSRQ DI, DI
+	JNE   addition
+	MOVQ  R8, (BX)(DX*8)
+
+none:
+	ADDQ $+512, CX
+	ADDQ $+64, SI
+	INCQ DX
+	CMPQ DX, 40(AX)
+	JLT  word
+	MOVQ DX, 32(AX)
+	RET

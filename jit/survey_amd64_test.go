@@ -26,11 +26,15 @@ type surveyed struct {
 	Additions []uint64
 }
 
-// surveyBy runs an implementation.
-func surveyBy(survey func(*compiler), insns []abi.Insn) surveyed {
+// surveyBy runs an implementation, and if there is one, one of fuseConstants
+// behind the survey.
+func surveyBy(survey, fuse func(*compiler), insns []abi.Insn) surveyed {
 	c := &compiler{insns: insns}
 	c.prepareSurvey()
 	survey(c)
+	if fuse != nil {
+		fuse(c)
+	}
 	n := len(insns)
 	if rest := n % wordSlots; rest != 0 { // bits behind the end have no meaning
 		c.additions[len(c.additions)-1] &= 1<<rest - 1
@@ -55,9 +59,13 @@ func TestSurvey(t *testing.T) {
 	additions, again, targets := 0, 0, 0
 	for i, n := range lengths {
 		insns := surveyProgram(testprog.Rand(seed, uint64(i)), ops, n)
-		want := surveyBy((*compiler).surveyGeneric, insns)
-		if d := cmp.Diff(want, surveyBy((*compiler).surveyASM, insns)); d != "" {
+		want := surveyBy((*compiler).surveyGeneric, nil, insns)
+		if d := cmp.Diff(want, surveyBy((*compiler).surveyASM, nil, insns)); d != "" {
 			t.Fatalf("%d slots, %v: Go and assembly differ (-go +asm):\n%s", n, insns, d)
+		}
+		fused := surveyBy((*compiler).surveyGeneric, (*compiler).fuseConstantsGeneric, insns)
+		if d := cmp.Diff(fused, surveyBy((*compiler).surveyGeneric, (*compiler).fuseConstantsASM, insns)); d != "" {
+			t.Fatalf("%d slots, %v: Go and assembly fuse other constants (-go +asm):\n%s", n, insns, d)
 		}
 		for w := range want.Additions {
 			additions += int(min(want.Additions[w], 1))
@@ -142,6 +150,8 @@ func TestSurveyOffsets(t *testing.T) {
 		"jobSlots":     unsafe.Offsetof(j.slots), "jobNext": unsafe.Offsetof(j.next), "jobStop": unsafe.Offsetof(j.stop),
 		"jobHeld": unsafe.Offsetof(j.held), "jobMoves": unsafe.Offsetof(j.moves),
 		"insnOff": unsafe.Offsetof(i.Off), "insnImm": unsafe.Offsetof(i.Imm),
+		"insnRegs": unsafe.Offsetof(i.Regs),
+		"opMoveX":  opMoveX, "opAddK": opAddK, "opLea": abi.OpLea,
 		"opGotol": abi.OpGotol, "frame": abi.R10, "isTarget": isTarget, "noMove": noMove,
 		"classST": abi.ClassST, "numClasses": abi.ClassMask + 1, "markSrc": markOf(abi.ClassST), "markImm": markOf(abi.ClassLDX),
 		"numBits": 4, "wordShift": 6, "slotShift": 3,
@@ -155,7 +165,6 @@ func TestSurveyOffsets(t *testing.T) {
 	}
 	for _, pair := range [][2]uintptr{
 		{unsafe.Sizeof(i), 1 << 3}, {wordSlots, 1 << 6}, {uintptr(len(j.held)), 4 + 1}, {unsafe.Offsetof(i.Op), 0},
-		{unsafe.Offsetof(i.Regs), 1},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("offsets or sizes differ: %d", pair)

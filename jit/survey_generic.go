@@ -2,4 +2,5 @@
 
 package jit
 
-func (c *compiler) survey() { c.surveyGeneric() }
+func (c *compiler) survey()        { c.surveyGeneric() }
+func (c *compiler) fuseConstants() { c.fuseConstantsGeneric() }

@@ -27,13 +27,17 @@ const (
 
 // Offsets into abi.Insn.
 const (
-	insnOff = 2
-	insnImm = 4
+	insnRegs = 1
+	insnOff  = 2
+	insnImm  = 4
 )
 
 // Numbers of abi and jit.
 const (
 	opGotol  = 0x06
+	opMoveX  = 0xbf
+	opAddK   = 0x07
+	opLea    = 0xe7
 	frame    = 10
 	isTarget = 0xff
 	noMove   = 0x40
@@ -109,6 +113,7 @@ func main() {
 	inOrder = bytes("inOrder", func(i int) uint8 { return uint8(i/4*2 + i%2 + i/2%2*8) })
 	nibbles, tens = all("nibbles", 15), all("tens", frame)
 	survey()
+	fuseConstants()
 	Generate()
 }
 
