@@ -24,6 +24,8 @@ type surveyJob struct {
 
 	held  [5]uint64 // bits of the last base, and whether r11 holds it still
 	moves [32]uint8 // of the last 32 slots: dst, and noMove or twice that
+
+	words int // in all
 }
 
 // noMove is above dst where no move writes it.
@@ -47,8 +49,9 @@ func (c *compiler) survey() {
 }
 
 func (c *compiler) surveyASM() {
-	job := c.surveyJob()
-	for job.goOn(c) {
+	var job surveyJob
+	job.begin(c)
+	for job.goOn() {
 		surveyAVO(&job)
 	}
 }
@@ -62,27 +65,26 @@ func (c *compiler) fuseConstants() {
 }
 
 func (c *compiler) fuseConstantsASM() {
-	job := c.surveyJob()
-	for job.goOn(c) {
+	var job surveyJob
+	job.begin(c)
+	for job.goOn() {
 		fuseConstantsAVO(&job)
 	}
 }
 
-// surveyJob prepares a job.
-func (c *compiler) surveyJob() (job surveyJob) {
-	words := len(c.additions)
-	if words == 0 {
-		return job
+// begin prepares a job for all words.
+func (j *surveyJob) begin(c *compiler) {
+	j.words = len(c.additions)
+	if j.words == 0 {
+		return
 	}
-	_, _ = c.targets[words*wordSlots], c.private[words*wordSlots]
-	job.insns, job.targets, job.additions, job.slots = &c.private[0], &c.targets[0], &c.additions[0], len(c.insns)
-	job.moves[31] = noMove
-	return job
+	_, _ = c.targets[j.words*wordSlots], c.private[j.words*wordSlots]
+	j.insns, j.targets, j.additions, j.slots = &c.private[0], &c.targets[0], &c.additions[0], len(c.insns)
+	j.moves[31] = noMove
 }
 
-// goOn tells whether there are words left, and prepares the next call.
-func (j *surveyJob) goOn(c *compiler) bool {
-	words := len(c.additions)
-	j.stop = min(j.next+surveyWords, words)
-	return j.next < words
+// goOn prepares the next call, if there are words left.
+func (j *surveyJob) goOn() bool {
+	j.stop = min(j.next+surveyWords, j.words)
+	return j.next < j.words
 }
