@@ -306,6 +306,8 @@ func (m *mover) moveRun(np *Program, start, end, at int) error {
 	return nil
 }
 
+const quickBlock = 256
+
 // mendRun sets the distances of slots that have no patch, at most quickBlock
 // of them. Where they are can't be foreseen, so a loop that doesn't branch on
 // it lists them first.

@@ -1,6 +1,8 @@
 package bpf
 
 import (
+	"math/bits"
+
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/tables"
 )
@@ -11,282 +13,233 @@ import (
 // A program is in order if each slot is, but for what the order of slots says:
 // halves of constants stand in pairs, and distances lead to instructions. What
 // a slot is can't be foreseen, and a branch foreseen wrongly costs as much as
-// ten slots. So a first loop over a block has no branch that depends on the
-// slot: it looks for bits that the opcode refuses, and lists the slots that
-// have some. Marked like that are also the slots that are in order only if
-// another one is. A second loop goes over the list, and all that it asks has
-// nearly always the same answer.
+// ten slots. So a survey looks at all slots without a branch, and what it can't
+// tell by looking at the bits of one slot it lists, or marks as suspect. All
+// that is asked about those has nearly always the same answer.
 func (c *checker) quick() bool {
-	w := quickWalk{c: c, t: &refusals[c.dialect]}
-	n := len(c.p.Insns)
-	for start := 0; start < n; start += quickBlock {
-		if !w.block(start, min(start+quickBlock, n)) {
-			return false
-		}
+	s := surveys.Get().(*Survey)
+	defer s.release()
+	s.take(c.p, &refusals[c.dialect])
+	if !s.paired() || !s.landing() {
+		return false
 	}
-	for slot, f := range c.p.Flags {
-		if f&Probe != 0 && c.slot(slot) != nil {
-			return false
-		}
-	}
-	return c.linked(&w)
+	w := quickWalk{c: c, s: s}
+	return w.suspects() && w.probes() && w.linked()
 }
 
-// linked checks what quick's loops have put off.
-func (c *checker) linked(w *quickWalk) bool {
+// paired reports whether all first halves of constants have a second half
+// behind them, and nothing else has.
+func (s *Survey) paired() bool {
+	var wrong, before uint64
+	for k := range s.blocks {
+		b := &s.blocks[k]
+		wrong |= b.seconds ^ (b.firsts<<1 | before)
+		before = b.firsts >> (blockSlots - 1)
+	}
+	return wrong|before == 0
+}
+
+// landing reports whether all distances in off lead to slots of the program
+// that aren't second halves.
+func (s *Survey) landing() bool {
+	insns, blocks := s.program.Insns, s.blocks
+	var seconds uint64
+	for k := range blocks {
+		for set := blocks[k].jumps; set != 0; set &= set - 1 {
+			slot := k*blockSlots + bits.TrailingZeros64(set)
+			to := uint(slot + 1 + int(insns[slot].Off))
+			if to >= uint(len(insns)) {
+				return false
+			}
+			seconds |= blocks[to/blockSlots].seconds >> (to % blockSlots)
+		}
+	}
+	return seconds&1 == 0
+}
+
+// quickWalk is what quick finds out about suspects.
+type quickWalk struct {
+	c *checker
+	s *Survey
+	// far is set if there is a distance of 32 bits within a function, links
+	// if there is one to a function.
+	far, links bool
+}
+
+// suspects checks the slots that a survey couldn't tell about.
+func (w *quickWalk) suspects() bool {
+	for k := range w.s.blocks {
+		for set := w.s.blocks[k].suspects; set != 0; set &= set - 1 {
+			if !w.suspect(k*blockSlots + bits.TrailingZeros64(set)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (w *quickWalk) suspect(slot int) bool {
+	if w.c.slot(slot) != nil {
+		return false
+	}
+	in := w.c.p.Insns[slot]
+	f := form(in)
+	w.far = w.far || f.Op == abi.OpGotol
+	w.links = w.links || f.Imm.Use == tables.UseDistance && f.Flow != tables.FlowJump && w.c.dialect == Source
+	// What the first half of a constant is, its second half depends on.
+	return in.Op != abi.OpLdImm64 || w.c.slot(slot+1) == nil
+}
+
+// probes checks what is marked as a fault-tolerant load.
+func (w *quickWalk) probes() bool {
+	for slot, f := range w.c.p.Flags {
+		if f&Probe != 0 && w.c.slot(slot) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// linked checks what depends on where functions begin and end.
+func (w *quickWalk) linked() bool {
+	c := w.c
 	whole := Func{Start: 0, End: len(c.p.Insns)}
 	if !w.links {
 		return c.ends(whole) && (!w.far || c.function(whole) == nil)
 	}
 	funcs, err := Functions(c.p)
-	if err != nil {
+	if err != nil || !w.s.within(funcs) {
 		return false
 	}
 	for _, f := range funcs {
-		if !w.within(f) || !c.ends(f) || w.far && c.function(f) != nil {
+		if !c.ends(f) || w.far && c.function(f) != nil {
 			return false
 		}
 	}
 	return checkNesting(c.p, funcs) == nil
 }
 
-// within reports whether no distance in off leads out of a function.
-func (w *quickWalk) within(f Func) bool {
-	outside := 0
-	for i := f.Start; i < f.End; i++ {
-		in := &w.c.p.Insns[i]
-		to := i + (int(in.Off)+1)&int(w.t.jumps[in.Op])
-		outside |= (to - f.Start) | (f.End - 1 - to) // negative
+// within reports whether no distance in off leads out of its function.
+func (s *Survey) within(funcs []Func) bool {
+	outside, f := 0, 0
+	for k := range s.blocks {
+		for set := s.blocks[k].jumps; set != 0; set &= set - 1 {
+			slot := k*blockSlots + bits.TrailingZeros64(set)
+			for slot >= funcs[f].End {
+				f++
+			}
+			to := slot + 1 + int(s.program.Insns[slot].Off)
+			outside |= (to - funcs[f].Start) | (funcs[f].End - 1 - to) // negative
+		}
 	}
 	return outside >= 0
 }
 
-// quickBlock is how many slots quick goes over at a time: as many as a byte
-// counts.
-const quickBlock = 256
-
-// quickWalk is what quick's loops find out.
-type quickWalk struct {
-	c *checker
-	t *refusal
-	// far is set if there is a distance of 32 bits within a function, links
-	// if there is one to a function.
-	far, links bool
-}
-
-// refusal says what a slot of a dialect must not have. Of each opcode it knows
-// one form, the one whose numbers that select are 0.
+// refusal says what the slots of a dialect must not have, as far as that goes
+// by looking at one slot without a branch. It knows one form of most opcodes,
+// the one whose numbers that select are 0; other slots are suspect. So are
+// those that have one of the bits below in their opcode and in their fields:
 //
-// A slot is in order if of these two words no bit is left:
+//	opcode           fields
+//	noImm            imm isn't 0
+//	noOff            off isn't 0
+//	noSrc, noDst     src, dst isn't 0
+//	dstWritten       dst is R10
+//	frame            dst is R10, and off not in the frame for all sizes
+//	frameSrc         src is R10, and off not in the frame for all sizes
 //
-//	in.Imm & imm[op]
-//	(in.Off ^ flip[op]) & rest[op] & classes[row[op]+in.Regs]
-//
-// The lower half of the second word is about off, where flip has the bits that
-// must be 1. The upper half, of which flip sets all bits, is about classes of
-// registers. Off counts in three ways, and classes has a row for each:
-//
-//   - in any case, by a mask
-//   - if dst is R10, or if src is: then it is an address in the frame. To lie
-//     within it, off must be negative, not below -512, and a multiple of the
-//     size, or it gets a second look.
+// Any slot is suspect with a register that doesn't exist in the dialect. Each
+// table of nibbles has room for 8 rectangles.
 type refusal struct {
-	imm, flip, rest, row [256]uint32
-	classes              [4 * 256]uint32 // the last row is not in use
-	// jumps is -1 for opcodes with a distance in off, else 0. steps is what
-	// leads to the slot to look at besides. It must not be of the kinds that
-	// the opcode refuses.
-	jumps         [256]int16
-	steps         [256]int8
-	kinds, refuse [256]uint8
+	constants nibbles
+	registers nibbles
+	known     nibbles   // opcodes of which a form is known: some bit
+	last      [32]uint8 // the largest number of a register
 }
 
-// Rows of refusal.classes.
+// Bits of refusal.constants. A rule has as many rectangles as it needs.
 const (
-	offCounts = 256 * iota
-	offByDst
-	offBySrc
+	noImm = 0x0f
+	noOff = 0x70
+	noSrc = 0x80
 )
 
-// Classes of registers.
+// Bits of refusal.registers.
 const (
-	noRegister = 1 << (16 + iota) // one of them doesn't exist in the dialect
-	dstSet                        // dst isn't 0
-	srcSet                        // src isn't 0
-	dstFrame                      // dst is R10
-	srcFrame                      // src is R10
-	always                        // whatever they are: for a second look
-	odd                           // whatever they are: no form is known
+	noDst      = 0x03
+	dstWritten = 0x0c
+	frame      = 0x10
+	frameSrc   = 0x20
 )
 
-// Kinds of opcode.
-const (
-	kindOrdinary = 1 << iota
-	kindFirst    // ldimm64
-	kindSecond   // its second half
-)
+// Accesses of any size lie in the frame if off is at least -abi.FrameBytes and
+// no more than frameSpan further.
+const frameSpan = abi.FrameBytes - 8
 
-// ofImm and ofRest return the bits that are left of the two words.
-func (t *refusal) ofImm(in *Insn) uint32 { return uint32(in.Imm) & t.imm[in.Op] }
-
-func (t *refusal) ofRest(in *Insn) uint32 {
-	op := in.Op
-	return (uint32(uint16(in.Off)) ^ t.flip[op]) & t.rest[op] & t.classes[(t.row[op]+uint32(in.Regs))%uint32(len(t.classes))]
-}
-
-// known reports whether a slot is in order, if on second look it is.
-func (t *refusal) known(in *Insn) bool { return t.ofImm(in) == 0 && t.ofRest(in) == always }
-
-// block checks the slots from start up to end.
-func (w *quickWalk) block(start, end int) bool {
-	var list [quickBlock]uint8
-	n := 0
-	t := w.t
-	add := func(i int, in *Insn) {
-		list[uint8(n)] = uint8(i)
-		if t.ofImm(in)|t.ofRest(in) != 0 {
-			n++
+// suspect returns some bit if a slot is suspect.
+func (r *refusal) suspect(in Insn) uint8 {
+	var constants, registers uint8
+	dst, src := in.Dst(), in.Src()
+	outside := uint16(in.Off+abi.FrameBytes) > frameSpan
+	for _, f := range []struct {
+		yes                  bool
+		constants, registers uint8
+	}{
+		{in.Imm != 0, noImm, 0}, {in.Off != 0, noOff, 0}, {src != 0, noSrc, 0},
+		{dst != 0, 0, noDst}, {dst == abi.R10, 0, dstWritten},
+		{dst == abi.R10 && outside, 0, frame}, {src == abi.R10 && outside, 0, frameSrc},
+	} {
+		if f.yes {
+			constants |= f.constants
+			registers |= f.registers
 		}
 	}
-	insns := w.c.p.Insns[start:end]
-	for len(insns) >= 4 {
-		four := (*[4]Insn)(insns)
-		i := end - start - len(insns)
-		add(i, &four[0])
-		add(i+1, &four[1])
-		add(i+2, &four[2])
-		add(i+3, &four[3])
-		insns = insns[4:]
+	if max(dst, src) > r.last[0] || r.known.of(in.Op) == 0 {
+		return 1
 	}
-	for k := range insns {
-		add(end-start-len(insns)+k, &insns[k])
-	}
-	for rest := list[:n]; ; rest = rest[1:] {
-		done := w.fine(rest, start)
-		if rest = rest[done:]; len(rest) == 0 {
-			return true
-		}
-		if i := start + int(rest[0]); t.known(&w.c.p.Insns[i]) || !w.odd(i) {
-			return false
-		}
-	}
-}
-
-// fine returns how many of the listed slots are in order on second look.
-func (w *quickWalk) fine(list []uint8, start int) int {
-	t, insns := w.t, w.c.p.Insns
-	for k := range list {
-		i := start + int(list[k])
-		in := &insns[i]
-		to := i + int(t.steps[in.Op]) + int(in.Off&t.jumps[in.Op])
-		if !t.known(in) || uint(to) >= uint(len(insns)) || t.kinds[insns[to].Op]&t.refuse[in.Op] != 0 {
-			return k
-		}
-	}
-	return len(list)
-}
-
-// odd checks a slot that doesn't have the form that quick knows.
-func (w *quickWalk) odd(slot int) bool {
-	if w.c.slot(slot) != nil {
-		return false
-	}
-	in := &w.c.p.Insns[slot]
-	f := form(*in)
-	w.far = w.far || f.Op == abi.OpGotol
-	w.links = w.links || f.Imm.Use == tables.UseDistance && f.Flow != tables.FlowJump && w.c.dialect == Source
-	return in.Op != abi.OpLdImm64 || slot+1 < len(w.c.p.Insns) && w.c.slot(slot+1) == nil
+	return constants&r.constants.of(in.Op) | registers&r.registers.of(in.Op)
 }
 
 // refusals are those of both dialects.
 var refusals = [2]refusal{Source: refusalOf(Source), Translated: refusalOf(Translated)}
 
-func refusalOf(d Dialect) (t refusal) {
-	most := uint8(abi.R10)
-	if d == Translated {
-		most = abi.AX
-	}
-	for regs := range 256 {
-		dst, src := uint8(regs&15), uint8(regs>>4)
-		class := uint32(always | odd)
-		for _, is := range []struct {
-			class uint32
-			yes   bool
-		}{
-			{noRegister, dst > most || src > most},
-			{dstSet, dst != 0}, {srcSet, src != 0},
-			{dstFrame, dst == abi.R10}, {srcFrame, src == abi.R10},
-		} {
-			if is.yes {
-				class |= is.class
-			}
-		}
-		t.classes[offCounts+regs] = class | allOff
-		t.classes[offByDst+regs] = class
-		if dst == abi.R10 {
-			t.classes[offByDst+regs] |= allOff
-		}
-		t.classes[offBySrc+regs] = class
-		if src == abi.R10 {
-			t.classes[offBySrc+regs] |= allOff
-		}
-	}
-	for op := range 256 {
-		t.flip[op], t.rest[op] = ^uint32(allOff), odd
-		t.steps[op], t.kinds[op] = 1, kindOrdinary
-	}
-	t.kinds[abi.OpLdImm64] = kindFirst
-	t.kinds[opSecond] = kindSecond
+func refusalOf(d Dialect) (r refusal) {
+	// forms has the form that is known of each opcode.
+	var forms [256]*tables.FormInfo
+	c := checker{dialect: d}
 	for f := tables.Form(1); f < tables.NumForms; f++ {
 		form := &tables.Forms[f]
-		c := checker{dialect: d}
-		if c.support(form) == tables.Allowed && tables.Matches[f].Value == uint64(form.Op) && form.Op != abi.OpGotol {
-			t.know(d, form)
+		ordinary := tables.Matches[f].Value == uint64(form.Op) && form.Op != abi.OpGotol && !form.Src.Writes()
+		if c.support(form) == tables.Allowed && ordinary {
+			forms[form.Op] = form
 		}
 	}
-	return t
+	add := func(n *nibbles, rule uint8, of func(form *tables.FormInfo) bool) {
+		in := func(op int) bool { return forms[op] != nil && of(forms[op]) }
+		n.add(rule, in, func(op int) bool { return forms[op] == nil })
+		for op := range 256 {
+			if in(op) && n.of(uint8(op))&rule == 0 { // too few rectangles
+				forms[op] = nil
+			}
+		}
+	}
+	add(&r.constants, noImm, func(f *tables.FormInfo) bool { return f.Imm.Fixed() })
+	add(&r.constants, noOff, func(f *tables.FormInfo) bool {
+		return f.Off.Fixed() || f.Off.Use == tables.UseTranslated && d == Source
+	})
+	add(&r.constants, noSrc, func(f *tables.FormInfo) bool { return f.Src.Fixed() })
+	add(&r.registers, noDst, func(f *tables.FormInfo) bool { return f.Dst.Fixed() })
+	add(&r.registers, dstWritten, func(f *tables.FormInfo) bool { return f.Dst.Writes() })
+	add(&r.registers, frame, func(f *tables.FormInfo) bool { return f.Dst.Use == tables.UseAddress && d == Source })
+	add(&r.registers, frameSrc, func(f *tables.FormInfo) bool { return f.Src.Use == tables.UseAddress && d == Source })
+	r.known.add(0xff, func(op int) bool { return forms[op] != nil }, never)
+	for i := range r.last {
+		r.last[i] = abi.R10
+		if d == Translated {
+			r.last[i] = abi.AX
+		}
+	}
+	return r
 }
-
-const allOff = 1<<16 - 1
 
 var opSecond = tables.Forms[tables.FormLdSecond].Op
-
-// know enters the form of an opcode.
-func (t *refusal) know(d Dialect, form *tables.FormInfo) {
-	op := form.Op
-	rest := uint32(noRegister)
-	if form.Imm.Fixed() {
-		t.imm[op] = 1<<32 - 1
-	}
-	if form.Off.Fixed() || form.Off.Use == tables.UseTranslated && d == Source {
-		rest |= allOff
-	}
-	for _, r := range []struct {
-		tables.Operand
-		set, frame, row uint32
-	}{{form.Dst, dstSet, dstFrame, offByDst}, {form.Src, srcSet, srcFrame, offBySrc}} {
-		switch {
-		case r.Fixed():
-			rest |= r.set
-		case r.Writes():
-			rest |= r.frame
-		case r.Use == tables.UseAddress && d == Source:
-			const negative = allOff &^ (abi.FrameBytes - 1)
-			t.flip[op] |= negative
-			rest |= negative | uint32(abi.AccessSize(op)-1)
-			t.row[op] = r.row
-		}
-	}
-	switch {
-	case form.Off.Use == tables.UseDistance:
-		t.jumps[op], t.refuse[op] = -1, kindSecond
-	case op == abi.OpLdImm64:
-		t.refuse[op] = kindOrdinary | kindFirst
-	case op == opSecond:
-		t.steps[op], t.refuse[op] = -1, kindOrdinary|kindSecond
-	}
-	if t.refuse[op] != 0 {
-		rest |= always
-	}
-	t.rest[op] = rest
-}

@@ -31,7 +31,7 @@ package            | ours                       | others                        
 
 tables             |                            |                                | pure
 abi                |                            |                                | pure unsafe
-bpf                | tables abi                 |                                | pure
+bpf                | tables abi                 | golang.org/x/sys               | pure
 encoder            | tables abi                 | golang.org/x/sys               | pure unsafe
 lower              | tables abi bpf             |                                | pure
 blind              | tables abi bpf             | golang.org/x/sys               | pure pins

@@ -1,0 +1,66 @@
+package bpf
+
+import "github.com/bpfjit/bpfjit/abi"
+
+// places says which slots a survey is about.
+type places struct {
+	jumps, others nibbles
+	// source belongs to others: a slot is one of them if its opcode and its
+	// source field have a bit in common. It stands there twice, as nibbles do.
+	source [32]uint8
+}
+
+var surveyed = func() (p places) {
+	p.jumps.add(0xff, func(op int) bool { return reaches[op] == reachOff }, never)
+	const call, function, whatever = 1, 2, 0xfc
+	p.others.add(call, func(op int) bool { return op == abi.OpCall }, never)
+	p.others.add(function, func(op int) bool { return op == abi.OpLdImm64 }, never)
+	p.others.add(whatever, func(op int) bool {
+		return op == abi.OpGotol || op == abi.OpMayGoto || IsDivision(uint8(op))
+	}, never)
+	for i := range p.source {
+		p.source[i] = whatever
+		switch i & 15 {
+		case abi.CallLocal:
+			p.source[i] |= call
+		case abi.Imm64Func:
+			p.source[i] |= function
+		}
+	}
+	return p
+}()
+
+func never(int) bool { return false }
+
+// IsDivision reports whether an opcode is one of DIV, SDIV, MOD and SMOD.
+func IsDivision(op uint8) bool {
+	class, what := op&abi.ClassMask, op&abi.OpMask
+	return (class == abi.ClassALU || class == abi.ClassALU64) && (what == 0x30 || what == 0x90)
+}
+
+// classifyGeneric fills in blocks. r says which slots are suspect; without it
+// none is.
+func classifyGeneric(insns []Insn, blocks []block, r *refusal) {
+	for k := range blocks {
+		b := block{}
+		for i, in := range insns[k*blockSlots:][:blockSlots] {
+			jump := bit(surveyed.jumps.of(in.Op))
+			b.jumps |= jump << i
+			b.back |= jump & uint64(uint16(in.Off)>>15) << i
+			b.exits |= is(in.Op, abi.OpExit) << i
+			b.firsts |= is(in.Op, abi.OpLdImm64) << i
+			b.seconds |= is(in.Op, 0) << i
+			b.others |= bit(surveyed.others.of(in.Op)&surveyed.source[in.Src()]) << i
+			if r != nil {
+				b.suspects |= bit(r.suspect(in)) << i
+			}
+		}
+		blocks[k] = b
+	}
+}
+
+// bit returns 1 if any of the bits is set.
+func bit(set uint8) uint64 { return uint64(-uint32(set) >> 31) }
+
+// is returns 1 if a and b are the same.
+func is(a, b uint8) uint64 { return 1 - bit(a^b) }

@@ -1,0 +1,144 @@
+package bpf
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/tables"
+)
+
+func testRand(t *testing.T) *rand.Rand { return rand.New(rand.NewPCG(uint64(len(t.Name())), 7)) }
+
+// testInsn makes a slot of any kind. Its fields are often 0, or have one bit,
+// or a number at which something changes.
+func testInsn(r *rand.Rand) Insn {
+	in := Insn{Op: uint8(r.Uint32())}
+	switch r.IntN(16) {
+	case 0:
+		in.Op = abi.OpLdImm64
+	case 1:
+		in.Op = opSecond
+	}
+	regs := []uint8{0, 1, 2, 4, 9, abi.R10, abi.AX, 12, 15}
+	in.Regs = abi.Registers(regs[r.IntN(len(regs))], regs[r.IntN(len(regs))])
+	switch r.IntN(4) {
+	case 0:
+		in.Off = 1 << r.IntN(16)
+	case 1:
+		in.Off = int16(-abi.FrameBytes*r.IntN(2) + r.IntN(20) - 10)
+	case 2:
+		in.Off = int16(r.Uint32())
+	}
+	switch r.IntN(4) {
+	case 0:
+		in.Imm = 1 << r.IntN(32)
+	case 1:
+		in.Imm = int32(r.Uint32())
+	}
+	return in
+}
+
+// TestSurvey compares a survey with what the words of it mean, for programs of
+// all lengths about those of blocks.
+func TestSurvey(t *testing.T) {
+	r := testRand(t)
+	var s Survey
+	for n := range 5 * blockSlots {
+		p := &Program{Insns: make([]Insn, n)}
+		for i := range p.Insns {
+			p.Insns[i] = testInsn(r)
+		}
+		s.Take(p)
+		others := s.AppendOthers(nil)
+		for i := range len(s.blocks) * blockSlots {
+			var in Insn
+			if i < n {
+				in = p.Insns[i]
+			} else {
+				in.Op = 0xff // nothing
+			}
+			b, at := &s.blocks[i/blockSlots], i%blockSlots
+			jump := reaches[in.Op] == reachOff
+			other := in.Op == abi.OpGotol || in.Op == abi.OpMayGoto || IsDivision(in.Op) ||
+				in.Op == abi.OpCall && in.Src() == abi.CallLocal || in.Op == abi.OpLdImm64 && in.Src() == abi.Imm64Func
+			for _, w := range []struct {
+				name string
+				word uint64
+				want bool
+			}{
+				{"jumps", b.jumps, jump}, {"back", b.back, jump && in.Off < 0}, {"exits", b.exits, in.Op == abi.OpExit},
+				{"firsts", b.firsts, in.Op == abi.OpLdImm64}, {"seconds", b.seconds, in.Op == 0}, {"others", b.others, other},
+			} {
+				if got := w.word>>at&1 != 0; got != w.want {
+					t.Fatalf("%d slots: %s of slot %d (%v) is %v", n, w.name, i, in, got)
+				}
+			}
+			if other {
+				if len(others) == 0 || others[0] != int32(i) {
+					t.Fatalf("%d slots: slot %d isn't among the others", n, i)
+				}
+				others = others[1:]
+			}
+		}
+		if len(others) != 0 {
+			t.Fatalf("%d slots: %d others too many", n, len(others))
+		}
+	}
+}
+
+// TestNibbles: rectangles cover what they should, and nothing that they must
+// not, with as many bits as there are.
+func TestNibbles(t *testing.T) {
+	r := testRand(t)
+	for range 1000 {
+		var in, free [256]bool
+		for range r.IntN(6) {
+			rows, columns := uint16(r.Uint32()), uint16(r.Uint32())&uint16(r.Uint32())
+			for op := range in {
+				in[op] = in[op] || rows>>(op>>4)&columns>>(op&15)&1 != 0
+			}
+		}
+		for op := range free {
+			free[op] = r.IntN(8) == 0
+		}
+		taken := uint8(r.Uint32())
+		var n nibbles
+		n.add(taken, func(op int) bool { return in[op] }, func(op int) bool { return free[op] })
+		for op := range in {
+			got := n.of(uint8(op))
+			if got&^taken != 0 || got != 0 && !in[op] && !free[op] {
+				t.Fatalf("bits %#x: %#02x has %#x", taken, op, got)
+			}
+		}
+	}
+}
+
+// TestRefusals: of the opcodes that a dialect has, all but few are known, and
+// no rule has run out of rectangles. What isn't known costs time, not more.
+func TestRefusals(t *testing.T) {
+	for d := range Dialect(2) {
+		var allowed [256]bool
+		c := checker{dialect: d}
+		for f := tables.Form(1); f < tables.NumForms; f++ {
+			form := &tables.Forms[f]
+			if c.support(form) == tables.Allowed && tables.Matches[f].Value == uint64(form.Op) {
+				allowed[form.Op] = true
+			}
+		}
+		unknown := 0
+		for op := range allowed {
+			known := refusals[d].known.of(uint8(op)) != 0
+			if known && !allowed[op] {
+				t.Errorf("%v: %#02x is known", d, op)
+			}
+			if allowed[op] && !known {
+				t.Logf("%v: %#02x isn't known", d, op)
+				unknown++
+			}
+		}
+		if unknown > 6 {
+			t.Errorf("%v: %d opcodes aren't known", d, unknown)
+		}
+	}
+}

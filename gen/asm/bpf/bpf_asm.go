@@ -1,0 +1,317 @@
+// Command bpf generates the assembly of package bpf: what is known of a slot
+// by its bits, of 32 slots at a time.
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// Offsets into bpf.block, whose size is blockSize, bpf.places and bpf.refusal.
+// A test pins them, and those below, to the structs.
+const (
+	blockJumps    = 0
+	blockBack     = 8
+	blockExits    = 16
+	blockFirsts   = 24
+	blockSeconds  = 32
+	blockOthers   = 40
+	blockSuspects = 48
+	blockSize     = 64
+
+	placesJumps  = 0
+	placesOthers = 64
+	placesSource = 128
+
+	refusalConstants = 0
+	refusalRegisters = 64
+	refusalKnown     = 128
+	refusalLast      = 192
+
+	nibblesHigh = 0
+	nibblesLow  = 32
+)
+
+// Bits of a refusal.
+const (
+	noImm      = 0x0f
+	noOff      = 0x70
+	noSrc      = 0x80
+	noDst      = 0x03
+	dstWritten = 0x0c
+	frame      = 0x10
+	frameSrc   = 0x20
+)
+
+// Numbers of abi and bpf.
+const (
+	opExit     = 0x95
+	opLdImm64  = 0x18
+	r10        = 10
+	frameBytes = 512
+	frameSpan  = 504
+)
+
+func main() {
+	ConstraintExpr("amd64")
+	ConstraintExpr("!purego")
+	survey()
+	check()
+	Generate()
+}
+
+// A vector is 32 bytes, one of each slot, in order.
+type vector = reg.VecVirtual
+
+// wide makes a constant of four 64-bit words, or finds the one that it has made
+// before.
+func wide(name string, word uint64) Mem {
+	if m, ok := made[name]; ok {
+		return m
+	}
+	m := GLOBL(name, RODATA|NOPTR)
+	for i := range 4 {
+		DATA(8*i, U64(word))
+	}
+	made[name] = m
+	return m
+}
+
+var made = map[string]Mem{}
+
+// eachByte and eachWord make constants of the same number over and over.
+func eachByte(name string, b uint8) Mem  { return wide(name, uint64(b)*0x0101010101010101) }
+func eachWord(name string, w uint16) Mem { return wide(name, uint64(w)*0x0001000100010001) }
+
+// half is what the code works on: 32 slots of a block.
+type half struct {
+	insns, block, places reg.Register
+	zero                 vector
+	words, offs          [2]vector // op and regs, off; 16 slots each
+	immZero              vector
+	ops, high, low       vector // opcodes, and their halves
+	dst, src             vector
+}
+
+// load takes 32 slots apart. With imms it also finds out where imm is 0.
+func (h *half) load(imms bool) {
+	var longs, zeros [4]vector
+	a, b := YMM(), YMM()
+	for k := range 4 {
+		Comment(fmt.Sprintf("Slots %d to %d, and those 16 further", 4*k, 4*k+3))
+		at := func(slot int) Mem { return Mem{Base: h.insns, Disp: 8 * (4*k + slot)} }
+		VMOVDQU(at(0), a.AsX())
+		VINSERTI128(U8(1), at(16), a, a)
+		VMOVDQU(at(2), b.AsX())
+		VINSERTI128(U8(1), at(18), b, b)
+		longs[k] = YMM()
+		VSHUFPS(U8(0x88), b, a, longs[k])
+		if imms {
+			zeros[k] = YMM()
+			VSHUFPS(U8(0xdd), b, a, zeros[k])
+			VPCMPEQD(h.zero, zeros[k], zeros[k])
+		}
+	}
+	if imms {
+		VPACKSSDW(zeros[1], zeros[0], zeros[0])
+		VPACKSSDW(zeros[3], zeros[2], zeros[2])
+		VPACKSSWB(zeros[2], zeros[0], zeros[0])
+		h.immZero = zeros[0]
+	}
+	Comment("Words of op and regs, and of off")
+	lowWord := wide("lowWord", 0xffff_0000_ffff)
+	for k := range 2 {
+		h.words[k], h.offs[k] = YMM(), YMM()
+		lower, upper := longs[2*k], longs[2*k+1]
+		VPSRAD(U8(16), lower, h.offs[k])
+		VPSRAD(U8(16), upper, a)
+		VPACKSSDW(a, h.offs[k], h.offs[k])
+		VPAND(lowWord, lower, lower)
+		VPAND(lowWord, upper, upper)
+		VPACKUSDW(upper, lower, h.words[k])
+	}
+	Comment("Opcodes and their halves; registers")
+	lowByte, nibble := eachWord("lowByte", 0xff), eachByte("nibble", 0x0f)
+	h.ops, h.high, h.low, h.dst, h.src = YMM(), YMM(), YMM(), YMM(), YMM()
+	VPAND(lowByte, h.words[0], h.ops)
+	VPAND(lowByte, h.words[1], a)
+	VPACKUSWB(a, h.ops, h.ops)
+	VPSRLW(U8(4), h.ops, h.high)
+	VPAND(nibble, h.high, h.high)
+	VPAND(nibble, h.ops, h.low)
+	VPSRLW(U8(8), h.words[0], h.dst)
+	VPSRLW(U8(8), h.words[1], a)
+	VPACKUSWB(a, h.dst, h.dst)
+	VPSRLW(U8(4), h.dst, h.src)
+	VPAND(nibble, h.src, h.src)
+}
+
+// pack makes bytes of words, where too much becomes the most.
+func (h *half) pack(words [2]vector) vector {
+	v := YMM()
+	VPACKSSWB(words[1], words[0], v)
+	return v
+}
+
+// lookUp returns what nibbles have of the opcodes.
+func (h *half) lookUp(table reg.Register, at int) vector {
+	v, t := YMM(), YMM()
+	VMOVDQU(Mem{Base: table, Disp: at + nibblesHigh}, v)
+	VPSHUFB(h.high, v, v)
+	VMOVDQU(Mem{Base: table, Disp: at + nibblesLow}, t)
+	VPSHUFB(h.low, t, t)
+	VPAND(t, v, v)
+	return v
+}
+
+// put writes the upper bits of bytes, or what they are not.
+func (h *half) put(v vector, at int, not bool) {
+	t := GP32()
+	VPMOVMSKB(v, t)
+	if not {
+		NOTL(t)
+	}
+	MOVL(t, Mem{Base: h.block, Disp: at})
+}
+
+// findPlaces writes all words but suspects.
+func (h *half) findPlaces() {
+	t := YMM()
+	for _, w := range []struct {
+		op, at int
+		name   string
+	}{{opExit, blockExits, "exit"}, {opLdImm64, blockFirsts, "ldimm64"}, {0, blockSeconds, ""}} {
+		if w.op == 0 {
+			VPCMPEQB(h.zero, h.ops, t)
+		} else {
+			VPCMPEQB(eachByte(w.name, uint8(w.op)), h.ops, t)
+		}
+		h.put(t, w.at, false)
+	}
+	Comment("Jumps, and those whose off is negative")
+	other := h.lookUp(h.places, placesJumps)
+	VPCMPEQB(h.zero, other, other)
+	h.put(other, blockJumps, true)
+	VPANDN(h.pack(h.offs), other, t)
+	h.put(t, blockBack, false)
+	Comment("Others")
+	other = h.lookUp(h.places, placesOthers)
+	VMOVDQU(Mem{Base: h.places, Disp: placesSource}, t)
+	VPSHUFB(h.src, t, t)
+	VPAND(t, other, other)
+	VPCMPEQB(h.zero, other, other)
+	h.put(other, blockOthers, true)
+}
+
+// findSuspects writes suspects.
+func (h *half) findSuspects(refusal reg.Register) {
+	facts, t := YMM(), YMM()
+	dst, src := h.dst, h.src
+
+	Comment("What the constants of the slots have that the opcodes must not: where imm, off or",
+		"src isn't 0")
+	rule := func(name string, b uint8) Mem { return eachByte(name, b) }
+	VPANDN(rule("noImm", noImm), h.immZero, facts)
+	words := [2]vector{YMM(), YMM()}
+	VPCMPEQW(h.zero, h.offs[0], words[0])
+	VPCMPEQW(h.zero, h.offs[1], words[1])
+	VPANDN(rule("noOff", noOff), h.pack(words), t)
+	VPOR(t, facts, facts)
+	VPCMPEQB(h.zero, src, t)
+	VPANDN(rule("noSrc", noSrc), t, t)
+	VPOR(t, facts, facts)
+	bad := h.lookUp(refusal, refusalConstants)
+	VPAND(facts, bad, bad)
+
+	Comment("The same of registers: where dst isn't 0, is R10, or it or src is and off isn't in",
+		"the frame")
+	VPAND(eachByte("nibble", 0x0f), dst, dst)
+	VPCMPEQB(h.zero, dst, t)
+	VPANDN(rule("noDst", noDst), t, facts)
+	isFrame := YMM()
+	VPCMPEQB(eachByte("r10", r10), dst, isFrame)
+	VPAND(rule("dstWritten", dstWritten), isFrame, t)
+	VPOR(t, facts, facts)
+	for k := range 2 {
+		VPADDW(eachWord("frameBytes", frameBytes), h.offs[k], h.offs[k])
+		VPSUBUSW(eachWord("frameSpan", frameSpan), h.offs[k], h.offs[k])
+		VPCMPEQW(h.zero, h.offs[k], h.offs[k])
+	}
+	inside := h.pack(h.offs)
+	VPANDN(isFrame, inside, t)
+	VPAND(rule("frame", frame), t, t)
+	VPOR(t, facts, facts)
+	VPCMPEQB(eachByte("r10", r10), src, isFrame)
+	VPANDN(isFrame, inside, t)
+	VPAND(rule("frameSrc", frameSrc), t, t)
+	VPOR(t, facts, facts)
+	found := h.lookUp(refusal, refusalRegisters)
+	VPAND(facts, found, found)
+	VPOR(found, bad, bad)
+
+	Comment("Registers that don't exist")
+	VPMAXUB(dst, src, t)
+	VPSUBUSB(Mem{Base: refusal, Disp: refusalLast}, t, t)
+	VPOR(t, bad, bad)
+	VPCMPEQB(h.zero, bad, bad)
+	Comment("Opcodes that aren't known")
+	known := h.lookUp(refusal, refusalKnown)
+	VPCMPEQB(h.zero, known, known)
+	VPANDN(bad, known, bad)
+	h.put(bad, blockSuspects, true)
+}
+
+// loop makes the body for n blocks, twice for each: for 32 slots, and for the
+// 32 behind. Words of blocks are written in halves.
+func loop(h *half, body func()) {
+	n := GP64()
+	h.insns, h.block, h.places = GP64(), GP64(), GP64()
+	Load(Param("insns"), h.insns.(reg.GPVirtual))
+	Load(Param("blocks"), h.block.(reg.GPVirtual))
+	Load(Param("n"), n)
+	Load(Param("p"), h.places.(reg.GPVirtual))
+	h.zero = YMM()
+	VPXOR(h.zero, h.zero, h.zero)
+	step := GP64()
+	Comment("It is 4 bytes to the second half of a block's words, and to the next block the rest.")
+	MOVQ(U32(4), step)
+	ADDQ(n, n)
+
+	Label("half")
+	body()
+	ADDQ(U32(32*8), h.insns)
+	ADDQ(step, h.block)
+	XORQ(U8(4^(blockSize-4)), step)
+	DECQ(n)
+	JNE(LabelRef("half"))
+	VZEROUPPER()
+	RET()
+}
+
+func survey() {
+	TEXT("surveyAVO", NOSPLIT, "func(insns, blocks *uint64, n int, p *uint64)")
+	Pragma("noescape")
+	Doc("surveyAVO fills in n blocks, but for suspects.")
+	h := new(half)
+	loop(h, func() {
+		h.load(false)
+		h.findPlaces()
+	})
+}
+
+func check() {
+	TEXT("checkAVO", NOSPLIT, "func(insns, blocks *uint64, n int, p, r *uint64)")
+	Pragma("noescape")
+	Doc("checkAVO fills in n blocks.")
+	h := new(half)
+	refusal := GP64()
+	Load(Param("r"), refusal)
+	loop(h, func() {
+		h.load(true)
+		h.findPlaces()
+		h.findSuspects(refusal)
+	})
+}
