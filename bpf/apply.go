@@ -3,6 +3,7 @@ package bpf
 import (
 	"fmt"
 	"math"
+	"math/bits"
 	"sort"
 
 	"github.com/bpfjit/bpfjit/abi"
@@ -68,6 +69,14 @@ type Patched struct {
 // Apply sets r to p with all changes, see the function Apply. It uses the
 // memory that r has again. With an error nothing in r is of use.
 func (r *Patched) Apply(p *Program, patches []Patch) error {
+	s := surveyOf(p)
+	defer s.release()
+	return r.ApplySurveyed(s, patches)
+}
+
+// ApplySurveyed does it for the program that was surveyed.
+func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
+	p := s.program
 	if err := checkPatches(p, patches); err != nil {
 		return err
 	}
@@ -78,7 +87,7 @@ func (r *Patched) Apply(p *Program, patches []Patch) error {
 	if m.length > math.MaxInt32 {
 		return &Error{Slot: -1, Reason: fmt.Sprintf("has %d slots when patched", m.length)}
 	}
-	return m.move(&r.Program)
+	return m.move(&r.Program, s)
 }
 
 // rank orders the patches of one slot.
@@ -223,9 +232,10 @@ func (m *mover) entered(slot int) int {
 	return at
 }
 
-// move makes the new program. Most slots have no patch: it goes over runs of
-// them and over what is patched in between.
-func (m *mover) move(np *Program) error {
+// move makes the new program. Most slots have no patch: those are copied in
+// runs, then of those that lead somewhere the distance is set, and then what is
+// patched is put between.
+func (m *mover) move(np *Program, s *Survey) error {
 	flags, origin := np.Flags, np.Origin
 	np.Insns = resize(np.Insns, m.length)
 	np.Flags, np.Origin = nil, nil
@@ -235,49 +245,36 @@ func (m *mover) move(np *Program) error {
 	if m.old.Origin != nil || len(m.patches) > 0 {
 		np.Origin = resize(origin, m.length)
 	}
-	n := len(m.old.Insns)
-	k, at := 0, 0
-	for slot := 0; ; slot++ {
-		run := m.run(slot, k)
-		if err := m.moveRun(np, slot, slot+run, at); err != nil {
-			return err
+	m.moveRuns(np)
+	if len(m.patches) == 0 {
+		return nil // no distance changes
+	}
+	unpatched, patched := m.mendRuns(np, s), m.place(np)
+	if patched == nil || unpatched != nil && unpatched.Slot < patched.Slot {
+		patched = unpatched
+	}
+	if patched == nil {
+		return nil
+	}
+	return patched
+}
+
+// moveRuns copies the slots that have no patch.
+func (m *mover) moveRuns(np *Program) {
+	for slot, k := 0, 0; slot < len(m.old.Insns); slot++ {
+		if run := m.run(slot, k); run > 0 {
+			m.moveRun(np, slot, slot+run, int(m.index[slot]))
+			slot += run
 		}
-		slot, at = slot+run, at+run
-		if slot == n {
-			return nil
+		for k < len(m.patches) && m.patches[k].Slot == slot {
+			k++
 		}
-		own, ownAt := m.old.Insns[slot], -1
-		for ; k < len(m.patches) && m.patches[k].Slot == slot; k++ {
-			t := &m.patches[k]
-			for i, in := range t.Insns {
-				if i == t.Own {
-					own, ownAt = in, at
-				}
-				m.put(np, at, in, Inserted, slot)
-				at++
-			}
-		}
-		if ownAt < 0 {
-			ownAt = at
-			at++
-		}
-		own, err := m.mend(slot, own, ownAt)
-		if err != nil {
-			return err
-		}
-		m.put(np, ownAt, own, m.old.Flag(slot), slot)
 	}
 }
 
-// put sets a slot of the new program, which comes from an old one.
-func (m *mover) put(np *Program, at int, in Insn, f Flag, slot int) {
-	np.Insns[at], np.Flags[at], np.Origin[at] = in, f, int32(m.old.Source(slot))
-}
-
 // moveRun copies the slots from start up to end.
-func (m *mover) moveRun(np *Program, start, end, at int) error {
-	insns := np.Insns[at:][:end-start]
-	copy(insns, m.old.Insns[start:end])
+func (m *mover) moveRun(np *Program, start, end, at int) {
+	copy(np.Insns[at:], m.old.Insns[start:end])
 	if np.Flags != nil {
 		if flags := np.Flags[at:][:end-start]; m.old.Flags != nil {
 			copy(flags, m.old.Flags[start:end])
@@ -292,69 +289,84 @@ func (m *mover) moveRun(np *Program, start, end, at int) error {
 			count(origin, int32(start))
 		}
 	}
-	if len(m.patches) == 0 {
-		return nil // no distance changes
-	}
-	for len(insns) > 0 {
-		block := insns[:min(len(insns), quickBlock)]
-		insns = insns[len(block):]
-		if err := m.mendRun(block, start, at); err != nil {
-			return err
+}
+
+// mendRuns sets the distances of the slots that have no patch. What it does to
+// others place does again.
+func (m *mover) mendRuns(np *Program, s *Survey) *Error {
+	insns, index, moved := m.old.Insns, m.index, np.Insns
+	for b := range s.blocks {
+		for set := s.blocks[b].jumps; set != 0; set &= set - 1 {
+			slot := b*blockSlots + bits.TrailingZeros64(set)
+			to, at := slot+1+int(insns[slot].Off), index[slot]
+			if uint(to) < uint(len(index)) {
+				// What mend does, in the usual case.
+				if d := index[to] - at - 1; d == int32(int16(d)) {
+					moved[at].Off = int16(d)
+					continue
+				}
+			}
+			if err := m.mendRun(np, slot); err != nil {
+				return err
+			}
 		}
-		start, at = start+len(block), at+len(block)
+		for set := s.blocks[b].others; set != 0; set &= set - 1 {
+			if err := m.mendRun(np, b*blockSlots+bits.TrailingZeros64(set)); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
-const quickBlock = 256
+// mendRun sets the distance of a slot, unless it has a patch.
+func (m *mover) mendRun(np *Program, slot int) *Error {
+	k := sort.Search(len(m.patches), func(k int) bool { return m.patches[k].Slot >= slot })
+	if k < len(m.patches) && m.patches[k].Slot == slot {
+		return nil
+	}
+	at := int(m.index[slot])
+	mended, err := m.mend(slot, np.Insns[at], at)
+	np.Insns[at] = mended
+	return err
+}
 
-// mendRun sets the distances of slots that have no patch, at most quickBlock
-// of them. Where they are can't be foreseen, so a loop that doesn't branch on
-// it lists them first.
-func (m *mover) mendRun(insns []Insn, start, at int) error {
-	var list [quickBlock]uint8
-	n := 0
-	add := func(i int, in *Insn) {
-		list[uint8(n)] = uint8(i)
-		if distanceOps[in.Op]&distanceRegs[in.Regs] != 0 {
-			n++
-		}
-	}
-	i := 0
-	for ; len(insns)-i >= 4; i += 4 {
-		four := (*[4]Insn)(insns[i:])
-		add(i, &four[0])
-		add(i+1, &four[1])
-		add(i+2, &four[2])
-		add(i+3, &four[3])
-	}
-	for ; i < len(insns); i++ {
-		add(i, &insns[i])
-	}
-	for _, i := range list[:n] {
-		in := &insns[i]
-		slot := start + int(i)
-		if to := slot + 1 + int(in.Off); reaches[in.Op] == reachOff && uint(to) < uint(len(m.index)) {
-			// What mend does, in the usual case.
-			d := int(m.index[to]) - (at + int(i)) - 1
-			if d != int(int16(d)) {
-				return m.far(slot, "off", d, 16)
+// place puts the patches where they belong, and the instructions that have some.
+func (m *mover) place(np *Program) *Error {
+	for k := 0; k < len(m.patches); {
+		slot := m.patches[k].Slot
+		at := m.entered(slot)
+		own, ownAt := m.old.Insns[slot], -1
+		for ; k < len(m.patches) && m.patches[k].Slot == slot; k++ {
+			t := &m.patches[k]
+			for i, in := range t.Insns {
+				if i == t.Own {
+					own, ownAt = in, at
+				}
+				m.put(np, at, in, Inserted, slot)
+				at++
 			}
-			in.Off = int16(d)
-			continue
 		}
-		mended, err := m.mend(slot, *in, at+int(i))
+		if ownAt < 0 {
+			ownAt = at
+		}
+		own, err := m.mend(slot, own, ownAt)
 		if err != nil {
 			return err
 		}
-		*in = mended
+		m.put(np, ownAt, own, m.old.Flag(slot), slot)
 	}
 	return nil
+}
+
+// put sets a slot of the new program, which comes from an old one.
+func (m *mover) put(np *Program, at int, in Insn, f Flag, slot int) {
+	np.Insns[at], np.Flags[at], np.Origin[at] = in, f, int32(m.old.Source(slot))
 }
 
 // mend returns what becomes of insn, which stood at an old slot and now
 // stands at a new one: the distance of its old place counts.
-func (m *mover) mend(slot int, insn Insn, at int) (Insn, error) {
+func (m *mover) mend(slot int, insn Insn, at int) (Insn, *Error) {
 	d, _, ok := distance(m.old.Insns[slot])
 	if !ok {
 		return insn, nil
@@ -385,7 +397,7 @@ func (m *mover) mend(slot int, insn Insn, at int) (Insn, error) {
 	return insn, nil
 }
 
-func (m *mover) far(slot int, field string, d, bits int) error {
+func (m *mover) far(slot int, field string, d, bits int) *Error {
 	return &Error{Slot: slot, Insn: m.old.Insns[slot], Field: field, Err: ErrRange,
 		Reason: fmt.Sprintf("would be %d, which %d bits don't hold", d, bits)}
 }

@@ -34,69 +34,73 @@ func Charges(p *Program) []int32 {
 // function called pays for itself. The budget used is thus never less than
 // the number of instructions executed.
 func AppendCharges(list []Charge, p *Program) []Charge {
-	if len(p.Insns) == 0 {
+	s := surveyOf(p)
+	defer s.release()
+	return s.AppendCharges(list)
+}
+
+// AppendCharges does it for the program that was surveyed, see the function
+// AppendCharges.
+func (s *Survey) AppendCharges(list []Charge) []Charge {
+	if len(s.blocks) == 0 {
 		return list
 	}
 	c := chargers.Get().(*charger)
 	defer chargers.Put(c)
-	c.insns = p.Insns
-	c.findEvents()
-	c.findPoints()
+	c.insns = s.program.Insns
+	c.begin(s)
+	c.findPoints(s)
 	list = c.charge(list)
 	c.insns = nil
 	return list
 }
 
-// charger works out charges. Only some slots matter, the events: jumps, and
-// ends of functions. In between, one instruction follows another, and so does
-// what they cost.
+// charger works out charges. Only some slots matter, the marks: charge points,
+// and the events, which are jumps and ends of functions. In between, one
+// instruction follows another, and so does what they cost.
 //
 // The cost of a way is measured by where it would end if the program were one
 // straight line: number(i), the number of instructions in front of slot i,
 // plus the length of the way from there. This end is the same for all slots
-// from one event to the next. A jump over k instructions ends k earlier than
-// what it leads to.
+// behind one mark up to and with the next. A jump over k instructions ends k
+// earlier than what it leads to. A way that comes to a charge point ends there.
 //
 // One walk backward suffices: a way ends where it jumps backward, since that
 // is a charge point, so what is behind an instruction on a way also stands
 // behind it in the program.
 type charger struct {
-	insns []Insn
-	// at[i] counts what is in front of slot i.
-	at []eventCount
-	// events has the slots of events. splits is added to those that have
-	// charge points between the event in front of them and them, or at them.
-	events []int32
-	// ends has where the longest way from an event ends.
+	insns  []Insn
+	blocks []chargeBlock
+	// ends has where the longest way ends from a mark, for those that come to
+	// it. There is one more, for the end of the program.
 	ends []int32
-	// links are the slots that may lead to functions.
-	links []int32
-	// set has a bit for each charge point, points has them in order.
-	set    []uint64
-	points []int32
+	// others are those of the survey.
+	others []int32
 }
 
-const splits = -1 << 31
+// chargeBlock is what a charger knows of the slots of a block of a survey. It
+// has one more, so that the slot behind the last one is in some block.
+type chargeBlock struct {
+	marks, points uint64
+	seconds       uint64 // halves of constants, which are no instructions
+	// How many there are in blocks before.
+	marksBefore, secondsBefore int32
+}
 
-// eventCount counts events in its lower 32 bits, and in its upper ones second
-// halves of constants, which are no instructions.
-type eventCount uint64
+// before is a word with ones for the slots of a block in front of a slot.
+func before(slot int32) uint64 { return 1<<(uint32(slot)%blockSlots) - 1 }
 
-func (c eventCount) events() int    { return int(uint32(c)) }
-func (c eventCount) seconds() int32 { return int32(c >> 32) }
+// mark returns how many marks there are in front of a slot.
+func (c *charger) mark(slot int32) int32 {
+	b := &c.blocks[uint32(slot)/blockSlots]
+	return b.marksBefore + int32(bits.OnesCount64(b.marks&before(slot)))
+}
 
-// eventSteps says how each opcode counts.
-var eventSteps = func() (steps [256]eventCount) {
-	for f := tables.Form(1); f < tables.NumForms; f++ {
-		switch form := &tables.Forms[f]; {
-		case f == tables.FormLdSecond:
-			steps[form.Op] = 1 << 32
-		case form.Flow == tables.FlowExit, form.Flow == tables.FlowJump, form.Flow == tables.FlowBranch:
-			steps[form.Op] = 1
-		}
-	}
-	return steps
-}()
+// number returns the number of instructions in front of a slot.
+func (c *charger) number(slot int32) int32 {
+	b := &c.blocks[uint32(slot)/blockSlots]
+	return slot - b.secondsBefore - int32(bits.OnesCount64(b.seconds&before(slot)))
+}
 
 var chargers = sync.Pool{New: func() any { return new(charger) }}
 
@@ -109,140 +113,125 @@ func resize[E any](s []E, n int) []E {
 	return make([]E, n, n+n/4)
 }
 
-// findEvents lists the events. Where they are can't be foreseen, so the loop
-// doesn't branch on it.
-func (c *charger) findEvents() {
-	n := len(c.insns)
-	c.at = resize(c.at, n+1)
-	c.events = resize(c.events, n+1)
-	var now eventCount
-	insns, at, events := c.insns, c.at[:n], c.events
-	for len(insns) >= 4 && len(at) >= 4 {
-		four, at4 := (*[4]Insn)(insns), (*[4]eventCount)(at)
-		slot := int32(n - len(insns))
-		at4[0], events[now.events()] = now, slot
-		now += eventSteps[four[0].Op]
-		at4[1], events[now.events()] = now, slot+1
-		now += eventSteps[four[1].Op]
-		at4[2], events[now.events()] = now, slot+2
-		now += eventSteps[four[2].Op]
-		at4[3], events[now.events()] = now, slot+3
-		now += eventSteps[four[3].Op]
-		insns, at = insns[4:], at[4:]
+// begin fills in the blocks, but for points.
+func (c *charger) begin(s *Survey) {
+	c.blocks = resize(c.blocks, len(s.blocks)+1)
+	for k := range s.blocks {
+		b := &s.blocks[k]
+		c.blocks[k] = chargeBlock{marks: b.jumps | b.exits, seconds: b.seconds}
 	}
-	for i := range insns {
-		at[i], events[now.events()] = now, int32(n-len(insns)+i)
-		now += eventSteps[insns[i].Op]
-	}
-	c.at[n] = now
-	c.events = c.events[:now.events()]
-	c.ends = resize(c.ends, len(c.events))
-	c.links = appendLinks(c.links[:0], c.insns)
+	c.blocks[len(s.blocks)] = chargeBlock{}
+	c.others = s.AppendOthers(c.others[:0])
 }
 
-// number returns the number of instructions in front of a slot.
-func (c *charger) number(slot int32) int32 { return slot - c.at[slot].seconds() }
-
-// findPoints lists the charge points.
-func (c *charger) findPoints() {
-	c.set = resize(c.set, (len(c.insns)+63)/64)
-	clear(c.set)
+// findPoints finds the charge points, and counts.
+func (c *charger) findPoints(s *Survey) {
 	c.addPoint(0)
-	for _, slot := range c.events {
-		switch in := &c.insns[slot]; {
-		case in.Op == abi.OpGotol:
+	for k := range s.blocks {
+		for set := s.blocks[k].back; set != 0; set &= set - 1 {
+			slot := int32(k*blockSlots + bits.TrailingZeros64(set))
+			c.addPoint(slot + 1 + int32(c.insns[slot].Off))
+		}
+	}
+	for _, slot := range c.others {
+		switch in := c.insns[slot]; in.Op {
+		case abi.OpGotol:
+			c.blocks[slot/blockSlots].marks |= 1 << (slot % blockSlots)
 			if in.Imm < 0 {
 				c.addPoint(slot + 1 + in.Imm)
 			}
-		case in.Off < 0:
-			c.addPoint(slot + 1 + int32(in.Off))
+		case abi.OpCall, abi.OpLdImm64:
+			if d, ok := Distance(in); ok {
+				c.addPoint(slot + 1 + d)
+			}
 		}
 	}
-	for _, slot := range c.links {
-		if d, ok := Distance(c.insns[slot]); ok {
-			c.addPoint(slot + 1 + d)
-		}
+	var marks, seconds int32
+	for k := range c.blocks {
+		b := &c.blocks[k]
+		b.marks |= b.points
+		b.marksBefore, b.secondsBefore = marks, seconds
+		marks += int32(bits.OnesCount64(b.marks))
+		seconds += int32(bits.OnesCount64(b.seconds))
 	}
-	c.points = c.points[:0]
-	for w, set := range c.set {
-		for ; set != 0; set &= set - 1 {
-			slot := int32(64*w + bits.TrailingZeros64(set))
-			c.points = append(c.points, slot)
-			c.events[c.at[slot].events()] |= splits
-		}
-	}
+	c.ends = resize(c.ends, int(marks)+1)
+	c.ends[marks] = int32(len(c.insns)) - seconds
 }
 
-func (c *charger) addPoint(slot int32) { c.set[slot/64] |= 1 << (slot % 64) }
+func (c *charger) addPoint(slot int32) {
+	c.blocks[slot/blockSlots].points |= 1 << (slot % blockSlots)
+}
 
-// charge walks backward over events and charge points.
+// charge walks backward over the marks.
 func (c *charger) charge(list []Charge) []Charge {
 	first := len(list)
-	left := len(c.points) // charge points in front of what is done
-	list = slices.Grow(list, left)[:first+left]
-	var end int32
-	for k := len(c.events) - 1; k >= 0; k-- {
-		slot := c.events[k] &^ splits
-		in := &c.insns[slot]
-		number := c.number(slot)
-		d := int32(in.Off)
-		if in.Op == abi.OpGotol {
-			d = in.Imm
+	k := len(c.ends) - 1
+	end := c.ends[k]
+	for at := len(c.blocks) - 1; at >= 0; at-- {
+		b := &c.blocks[at]
+		for set := b.marks; set != 0; {
+			i := bits.Len64(set) - 1
+			set &^= 1 << i
+			slot := int32(at*blockSlots + i)
+			in := &c.insns[slot]
+			number := c.number(slot)
+			k--
+			if b.points>>i&1 == 0 || flows[in.Op].marked {
+				end = c.event(in, slot, number, end)
+			}
+			if b.points>>i&1 != 0 {
+				list = append(list, Charge{Slot: slot, N: end - number})
+				end = number
+			}
+			c.ends[k] = end
 		}
-		if in.Op == abi.OpExit || d < 0 && goesOn[in.Op] == 0 {
-			end = number + 1
-		} else {
-			// Where a branch leads backward, it is as if it led to the next
-			// instruction.
-			end = most(end&goesOn[in.Op], c.jump(number, slot+1+most(d, 0)))
-		}
-		c.ends[k] = end
-		if c.events[k] >= 0 {
-			continue
-		}
-		after := int32(-1)
-		if k > 0 {
-			after = c.events[k-1] &^ splits
-		}
-		for ; left > 0 && c.points[left-1] > after; left-- {
-			number := c.number(c.points[left-1])
-			list[first+left-1] = Charge{Slot: c.points[left-1], N: end - number}
-			end = number
+	}
+	slices.Reverse(list[first:])
+	return list
+}
+
+// event returns where the longest way ends from an event with a number, if the
+// one from the next instruction ends at end. What it does with a kind of
+// instruction it does without a branch.
+func (c *charger) event(in *Insn, slot, number, end int32) int32 {
+	d := int32(in.Off)
+	if in.Op == abi.OpGotol {
+		d = in.Imm
+	}
+	f := &flows[in.Op]
+	back := d >> 31
+	// Where a branch leads backward, it is as if it led to the next instruction.
+	to := slot + 1 + d&^back
+	there := c.ends[c.mark(to)] - c.number(to) + number + 1
+	stops := f.stops | back&^f.goesOn
+	there = there&^stops | (number+1)&stops
+	return most(end&f.goesOn, there)
+}
+
+// flow is what matters of an opcode to a charger, as masks.
+type flow struct {
+	goesOn int32 // -1 if it may go on at the next instruction
+	stops  int32 // -1 if it leads nowhere
+	marked bool  // it is an event
+}
+
+var flows = func() (list [256]flow) {
+	for f := tables.Form(1); f < tables.NumForms; f++ {
+		switch form := &tables.Forms[f]; form.Flow {
+		case tables.FlowBranch:
+			list[form.Op] = flow{goesOn: -1, marked: true}
+		case tables.FlowJump:
+			list[form.Op] = flow{marked: true}
+		case tables.FlowExit:
+			list[form.Op] = flow{stops: -1, marked: true}
 		}
 	}
 	return list
-}
+}()
 
 // most is the greater one of a and b, which are not far apart. Unlike max it
 // is compiled without a branch.
 func most(a, b int32) int32 {
 	d := b - a
 	return a + d&^(d>>31)
-}
-
-// goesOn is -1 for the opcodes of branches.
-var goesOn = func() (list [256]int32) {
-	for f := tables.Form(1); f < tables.NumForms; f++ {
-		if form := &tables.Forms[f]; form.Flow == tables.FlowBranch {
-			list[form.Op] = -1
-		}
-	}
-	return list
-}()
-
-// jump returns where a way ends that leads forward to a slot, from the
-// instruction with the given number.
-func (c *charger) jump(from, slot int32) int32 {
-	k := c.at[slot].events()
-	if k >= len(c.events) {
-		return from + 1 // behind the last instruction: a branch there is never taken
-	}
-	end := c.ends[k]
-	if c.events[k] < 0 {
-		// Maybe a charge point lies in between, or is the slot itself.
-		if at, _ := slices.BinarySearch(c.points, slot); at < len(c.points) && c.points[at] <= c.events[k]&^splits {
-			end = c.number(c.points[at])
-		}
-	}
-	return end - (c.number(slot) - from - 1)
 }

@@ -3,8 +3,8 @@
 package bpf
 
 import (
+	"reflect"
 	"testing"
-	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -12,25 +12,28 @@ import (
 	"github.com/bpfjit/bpfjit/internal/generated"
 )
 
+// offset is where a field of a struct lies.
+func offset[S any](t *testing.T, field string) uintptr {
+	f, ok := reflect.TypeFor[S]().FieldByName(field)
+	if !ok {
+		t.Fatalf("no field %s", field)
+	}
+	return f.Offset
+}
+
 // TestOffsets pins the offsets in the generator of the assembly to the
 // structs.
 func TestOffsets(t *testing.T) {
-	var (
-		b block
-		p places
-		r refusal
-		n nibbles
-		i Insn
-	)
 	want := map[string]uintptr{
-		"blockJumps": unsafe.Offsetof(b.jumps), "blockBack": unsafe.Offsetof(b.back), "blockExits": unsafe.Offsetof(b.exits),
-		"blockFirsts": unsafe.Offsetof(b.firsts), "blockSeconds": unsafe.Offsetof(b.seconds),
-		"blockOthers": unsafe.Offsetof(b.others), "blockSuspects": unsafe.Offsetof(b.suspects), "blockSize": unsafe.Sizeof(b),
+		"blockJumps": offset[block](t, "jumps"), "blockBack": offset[block](t, "back"), "blockExits": offset[block](t, "exits"),
+		"blockFirsts": offset[block](t, "firsts"), "blockSeconds": offset[block](t, "seconds"),
+		"blockOthers": offset[block](t, "others"), "blockSuspects": offset[block](t, "suspects"),
+		"blockSize": reflect.TypeFor[block]().Size(),
 
-		"placesJumps": unsafe.Offsetof(p.jumps), "placesOthers": unsafe.Offsetof(p.others), "placesSource": unsafe.Offsetof(p.source),
-		"refusalConstants": unsafe.Offsetof(r.constants), "refusalRegisters": unsafe.Offsetof(r.registers),
-		"refusalKnown": unsafe.Offsetof(r.known), "refusalLast": unsafe.Offsetof(r.last),
-		"nibblesHigh": unsafe.Offsetof(n.high), "nibblesLow": unsafe.Offsetof(n.low),
+		"placesJumps": offset[places](t, "jumps"), "placesOthers": offset[places](t, "others"), "placesSource": offset[places](t, "source"),
+		"refusalConstants": offset[refusal](t, "constants"), "refusalRegisters": offset[refusal](t, "registers"),
+		"refusalKnown": offset[refusal](t, "known"), "refusalLast": offset[refusal](t, "last"),
+		"nibblesHigh": offset[nibbles](t, "high"), "nibblesLow": offset[nibbles](t, "low"),
 
 		"noImm": noImm, "noOff": noOff, "noSrc": noSrc,
 		"noDst": noDst, "dstWritten": dstWritten, "frame": frame, "frameSrc": frameSrc,
@@ -43,7 +46,7 @@ func TestOffsets(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("what structs have and the generator has (-want +got):\n%s", diff)
 	}
-	if unsafe.Sizeof(i) != 8 || unsafe.Offsetof(i.Regs) != 1 || unsafe.Offsetof(i.Off) != 2 || unsafe.Offsetof(i.Imm) != 4 || opSecond != 0 {
+	if offset[Insn](t, "Regs") != 1 || offset[Insn](t, "Off") != 2 || offset[Insn](t, "Imm") != 4 || opSecond != 0 {
 		t.Error("slots aren't what they are on the wire")
 	}
 }

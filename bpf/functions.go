@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/tables"
@@ -68,66 +69,24 @@ func toFunction(form *tables.FormInfo) bool {
 	return form.Flow != tables.FlowBranch && form.Flow != tables.FlowJump
 }
 
-// appendLinks appends the slots that may lead to functions. They are few.
-func appendLinks(links []int32, insns []Insn) []int32 {
-	is := func(i *Insn) uint8 { return linkOps[i.Op] & distanceRegs[i.Regs] }
-	n := len(insns)
-	for len(insns) >= 4 {
-		four := (*[4]Insn)(insns)
-		if is(&four[0])|is(&four[1])|is(&four[2])|is(&four[3]) != 0 {
-			for i := range four {
-				if is(&four[i]) != 0 {
-					links = append(links, int32(n-len(insns)+i))
-				}
-			}
-		}
-		insns = insns[4:]
-	}
-	for i := range insns {
-		if is(&insns[i]) != 0 {
-			links = append(links, int32(n-len(insns)+i))
-		}
-	}
-	return links
-}
-
-// A slot may have a distance if distanceOps of its opcode and distanceRegs of
-// its registers have a bit in common. With linkOps, it may have one that leads
-// to a function.
-var linkOps, distanceOps, distanceRegs = func() (links, all, regs [256]uint8) {
-	const (
-		call = 1 << iota
-		function
-		other
-	)
-	for op, r := range reaches {
-		if r != reachNothing {
-			all[op] = other
-		}
-	}
-	links[abi.OpCall], links[abi.OpLdImm64] = call, function
-	all[abi.OpCall], all[abi.OpLdImm64] = call, function
-	for r := range regs {
-		switch regs[r] = other; r >> 4 {
-		case abi.CallLocal:
-			regs[r] |= call
-		case abi.Imm64Func:
-			regs[r] |= function
-		}
-	}
-	return links, all, regs
-}()
-
 // Functions finds the functions of a source program. The main program is the
 // first; others begin where a call or an address constant leads, and end
 // where the next one begins. The error is an *Error that names a call that
 // leads nowhere.
 func Functions(p *Program) ([]Func, error) {
+	s := surveyOf(p)
+	defer s.release()
+	return s.Functions()
+}
+
+// Functions finds the functions of the program, see the function Functions.
+func (s *Survey) Functions() ([]Func, error) {
+	p := s.program
 	n := len(p.Insns)
 	if n == 0 {
 		return nil, nil
 	}
-	links := appendLinks(nil, p.Insns)
+	links := s.links()
 	if len(links) == 0 {
 		return []Func{{Start: 0, End: n}}, nil
 	}
@@ -161,6 +120,14 @@ func Functions(p *Program) ([]Func, error) {
 		}
 	}
 	return funcs, link(p, funcs, number, linked)
+}
+
+// links lists the slots that may lead to functions. They are few.
+func (s *Survey) links() []int32 {
+	return slices.DeleteFunc(s.AppendOthers(nil), func(slot int32) bool {
+		op := s.program.Insns[slot].Op
+		return op != abi.OpCall && op != abi.OpLdImm64
+	})
 }
 
 // halves tells second halves of constants from other slots, in programs that

@@ -106,8 +106,11 @@ func (m *mover) mendOther(np *Program, slot int) error {
 		return &Error{Slot: slot, Insn: insn, Reason: fmt.Sprintf("mend: %s has no distance any more", Text(*own))}
 	}
 	mended, err := m.mend(slot, *own, at)
+	if err != nil {
+		return err
+	}
 	*own = mended
-	return err
+	return nil
 }
 
 // nowhere is the error about a jump that leads to no instruction, but might in

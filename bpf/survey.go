@@ -52,9 +52,9 @@ func (s *Survey) take(p *Program, r *refusal) {
 	}
 }
 
-// AppendOthers appends to list the slots that lead somewhere by their imm, and
-// those of which Lower makes something else: gotol, may_goto, divisions, calls
-// of functions of the program and addresses of such. They are few.
+// AppendOthers appends to list the slots that lead somewhere by their imm or
+// that lowering may replace: gotol, calls of functions of the program, addresses
+// of such, may_goto and divisions. They are few.
 func (s *Survey) AppendOthers(list []int32) []int32 {
 	for b := range s.blocks {
 		for set := s.blocks[b].others; set != 0; set &= set - 1 {
@@ -64,13 +64,15 @@ func (s *Survey) AppendOthers(list []int32) []int32 {
 	return list
 }
 
-// second reports whether a slot has the opcode of second halves.
-func (s *Survey) second(slot int) bool {
-	return s.blocks[slot/blockSlots].seconds>>(slot%blockSlots)&1 != 0
-}
-
 // surveys are those that functions of this package need for themselves.
 var surveys = sync.Pool{New: func() any { return new(Survey) }}
+
+// surveyOf returns a survey to be released.
+func surveyOf(p *Program) *Survey {
+	s := surveys.Get().(*Survey)
+	s.Take(p)
+	return s
+}
 
 func (s *Survey) release() {
 	s.program = nil

@@ -39,16 +39,7 @@ var width32 = forms{
 	addK: tables.FormAlu32AddK, mul: tables.FormAlu32MulX, neg: tables.FormAlu32Neg,
 }
 
-const (
-	opDiv = 0x30
-	opMod = 0x90
-)
-
-// isDiv reports whether an opcode is one of DIV, SDIV, MOD and SMOD.
-func isDiv(op uint8) bool {
-	class := op & abi.ClassMask
-	return (class == abi.ClassALU || class == abi.ClassALU64) && (op&abi.OpMask == opDiv || op&abi.OpMask == opMod)
-}
+const opMod = 0x90
 
 // division guards the division in a slot, if it can trap.
 func (l *lowerer) division(slot int, insn bpf.Insn) {

@@ -1,6 +1,8 @@
 package lower
 
 import (
+	"slices"
+
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/tables"
@@ -38,19 +40,21 @@ type Result struct {
 // has again. With an error nothing in r is of use.
 func (r *Result) Lower(p *bpf.Program) error {
 	l := &r.lowerer
+	l.survey.Take(p)
 	if err := l.collect(p); err != nil {
 		return err
 	}
-	return r.Apply(p, l.patches)
+	return r.ApplySurveyed(&l.survey, l.patches)
 }
 
 // lowerer collects patches in the order of the slots.
 type lowerer struct {
+	survey  bpf.Survey
 	patches []bpf.Patch
 	// insns is where the instructions of the patches lie.
 	insns []bpf.Insn
-	// slots are those of the instructions that are replaced, charges what is
-	// charged in front of others, entries the beginnings of functions that
+	// slots are those of the instructions that may be replaced, charges what
+	// is charged in front of others, entries the beginnings of functions that
 	// have a may_goto.
 	slots   []int32
 	charges []bpf.Charge
@@ -60,22 +64,24 @@ type lowerer struct {
 // collect makes the patches of a program.
 func (l *lowerer) collect(p *bpf.Program) error {
 	l.patches, l.insns = l.patches[:0], l.insns[:0]
-	mayGoto, calls := l.find(p)
+	l.slots = l.survey.AppendOthers(l.slots[:0])
 	l.entries = l.entries[:0]
-	if mayGoto || calls {
-		funcs, err := bpf.Functions(p)
+	if !l.divides(p) {
+		funcs, err := l.survey.Functions()
 		if err != nil {
 			return err
 		}
 		l.findEntries(p, funcs)
 	}
-	l.charges = bpf.AppendCharges(l.charges[:0], p)
+	l.charges = l.survey.AppendCharges(l.charges[:0])
 	charges, entries := l.charges, l.entries
 	for _, slot := range l.slots {
-		charges, entries = l.enter(charges, entries, slot)
-		if insn := p.Insns[slot]; insn.Op == abi.OpMayGoto {
+		switch insn := p.Insns[slot]; {
+		case insn.Op == abi.OpMayGoto:
+			charges, entries = l.enter(charges, entries, slot)
 			l.mayGoto(int(slot))
-		} else {
+		case bpf.IsDivision(insn.Op):
+			charges, entries = l.enter(charges, entries, slot)
 			l.division(int(slot), insn)
 		}
 	}
@@ -83,63 +89,11 @@ func (l *lowerer) collect(p *bpf.Program) error {
 	return nil
 }
 
-// find lists the slots that may have to be replaced, and reports whether one
-// of them is a may_goto, and whether there are functions that are called.
-// Such slots are few.
-func (l *lowerer) find(p *bpf.Program) (mayGoto, calls bool) {
-	l.slots = l.slots[:0]
-	all := uint8(0)
-	add := func(i int, in *bpf.Insn) {
-		what := rarity(in)
-		if all |= what; what&(isMayGoto|isDivision) != 0 {
-			l.slots = append(l.slots, int32(i))
-		}
-	}
-	insns := p.Insns
-	for ; len(insns) >= 4; insns = insns[4:] {
-		four := (*[4]bpf.Insn)(insns)
-		if rarity(&four[0])|rarity(&four[1])|rarity(&four[2])|rarity(&four[3]) != 0 {
-			for i := range four {
-				add(len(p.Insns)-len(insns)+i, &four[i])
-			}
-		}
-	}
-	for i := range insns {
-		add(len(p.Insns)-len(insns)+i, &insns[i])
-	}
-	return all&isMayGoto != 0, all&(isCall|isFunc) != 0
+// divides reports whether all slots that may be replaced are divisions, and no
+// function is called.
+func (l *lowerer) divides(p *bpf.Program) bool {
+	return !slices.ContainsFunc(l.slots, func(slot int32) bool { return !bpf.IsDivision(p.Insns[slot].Op) })
 }
-
-// rarity says what a slot is to find.
-func rarity(in *bpf.Insn) uint8 { return rare[in.Op] & rareRegs[in.Regs] }
-
-// What a slot is to find: where rare of the opcode and rareRegs of the
-// registers have a bit in common.
-const (
-	isMayGoto = 1 << iota
-	isDivision
-	isCall // of a function
-	isFunc // the address of one
-)
-
-var rare, rareRegs = func() (ops, regs [256]uint8) {
-	for op := range ops {
-		if isDiv(uint8(op)) {
-			ops[op] = isDivision
-		}
-	}
-	ops[abi.OpMayGoto], ops[abi.OpCall], ops[abi.OpLdImm64] = isMayGoto, isCall, isFunc
-	for r := range regs {
-		regs[r] = isMayGoto | isDivision
-		switch r >> 4 {
-		case abi.CallLocal:
-			regs[r] |= isCall
-		case abi.Imm64Func:
-			regs[r] |= isFunc
-		}
-	}
-	return ops, regs
-}()
 
 // findEntries lists the functions that have a may_goto.
 func (l *lowerer) findEntries(p *bpf.Program, funcs []bpf.Func) {
