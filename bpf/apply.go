@@ -207,8 +207,8 @@ func (m *mover) layOut() {
 	m.length = at
 }
 
-// count fills s with from, from+1 and so on.
-func count(s []int32, from int32) {
+// countGeneric fills s with from, from+1 and so on.
+func countGeneric(s []int32, from int32) {
 	for len(s) >= 8 {
 		e := (*[8]int32)(s)
 		e[0], e[1], e[2], e[3] = from, from+1, from+2, from+3
@@ -249,7 +249,7 @@ func (m *mover) move(np *Program, s *Survey) error {
 	if len(m.patches) == 0 {
 		return nil // no distance changes
 	}
-	unpatched, patched := m.mendRuns(np, s), m.place(np)
+	unpatched, patched := m.mendRuns(s.blocks, np), m.place(np)
 	if patched == nil || unpatched != nil && unpatched.Slot < patched.Slot {
 		patched = unpatched
 	}
@@ -292,11 +292,27 @@ func (m *mover) moveRun(np *Program, start, end, at int) {
 }
 
 // mendRuns sets the distances of the slots that have no patch. What it does to
-// others place does again.
-func (m *mover) mendRuns(np *Program, s *Survey) *Error {
+// others, place does again.
+func (m *mover) mendRuns(blocks []block, np *Program) *Error {
+	if err := m.mendJumps(blocks, np); err != nil {
+		return err
+	}
+	for b := range blocks {
+		for set := blocks[b].others; set != 0; set &= set - 1 {
+			if err := m.mendRun(np, b*blockSlots+bits.TrailingZeros64(set)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// mendJumpsGeneric sets the distances of the jumps in the blocks from next up
+// to stop.
+func (m *mover) mendJumpsGeneric(blocks []block, np *Program, next, stop int) *Error {
 	insns, index, moved := m.old.Insns, m.index, np.Insns
-	for b := range s.blocks {
-		for set := s.blocks[b].jumps; set != 0; set &= set - 1 {
+	for b := next; b < stop; b++ {
+		for set := blocks[b].jumps; set != 0; set &= set - 1 {
 			slot := b*blockSlots + bits.TrailingZeros64(set)
 			to, at := slot+1+int(insns[slot].Off), index[slot]
 			if uint(to) < uint(len(index)) {
@@ -307,11 +323,6 @@ func (m *mover) mendRuns(np *Program, s *Survey) *Error {
 				}
 			}
 			if err := m.mendRun(np, slot); err != nil {
-				return err
-			}
-		}
-		for set := s.blocks[b].others; set != 0; set &= set - 1 {
-			if err := m.mendRun(np, b*blockSlots+bits.TrailingZeros64(set)); err != nil {
 				return err
 			}
 		}

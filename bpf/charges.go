@@ -49,21 +49,16 @@ func (s *Survey) AppendCharges(list []Charge) []Charge {
 	defer chargers.Put(c)
 	c.insns = s.program.Insns
 	c.begin(s)
-	c.findPoints(s)
+	c.findRare(s)
 	list = c.charge(list)
 	c.insns = nil
 	return list
 }
 
 // charger works out charges. Only some slots matter, the marks: charge points,
-// and the events, which are jumps and ends of functions. In between, one
-// instruction follows another, and so does what they cost.
-//
-// The cost of a way is measured by where it would end if the program were one
-// straight line: number(i), the number of instructions in front of slot i,
-// plus the length of the way from there. This end is the same for all slots
-// behind one mark up to and with the next. A jump over k instructions ends k
-// earlier than what it leads to. A way that comes to a charge point ends there.
+// jumps, ends of functions, and second halves of constants, which are no
+// instructions. In between, one instruction follows another, and the way from
+// each is longer by one than that from the next.
 //
 // One walk backward suffices: a way ends where it jumps backward, since that
 // is a charge point, so what is behind an instruction on a way also stands
@@ -71,36 +66,26 @@ func (s *Survey) AppendCharges(list []Charge) []Charge {
 type charger struct {
 	insns  []Insn
 	blocks []chargeBlock
-	// ends has where the longest way ends from a mark, for those that come to
-	// it. There is one more, for the end of the program.
-	ends []int32
+	// lengths has, behind lengthsBefore elements, for each slot and the end of
+	// the program how many instructions a way to the slot goes on from there:
+	// none if it is a charge point.
+	lengths []int32
 	// others are those of the survey.
 	others []int32
+	// What is behind slot at is done, and the way from there has a length.
+	at     int
+	length int32
 }
 
-// chargeBlock is what a charger knows of the slots of a block of a survey. It
-// has one more, so that the slot behind the last one is in some block.
+// chargeBlock is what a charger knows of the slots of a block of a survey.
 type chargeBlock struct {
-	marks, points uint64
-	seconds       uint64 // halves of constants, which are no instructions
-	// How many there are in blocks before.
-	marksBefore, secondsBefore int32
+	marks  uint64
+	points uint64
+	rare   uint64 // marks that walk leaves to rare: points, and gotol
 }
 
-// before is a word with ones for the slots of a block in front of a slot.
-func before(slot int32) uint64 { return 1<<(uint32(slot)%blockSlots) - 1 }
-
-// mark returns how many marks there are in front of a slot.
-func (c *charger) mark(slot int32) int32 {
-	b := &c.blocks[uint32(slot)/blockSlots]
-	return b.marksBefore + int32(bits.OnesCount64(b.marks&before(slot)))
-}
-
-// number returns the number of instructions in front of a slot.
-func (c *charger) number(slot int32) int32 {
-	b := &c.blocks[uint32(slot)/blockSlots]
-	return slot - b.secondsBefore - int32(bits.OnesCount64(b.seconds&before(slot)))
-}
+// lengthsBefore is how many elements in front of a slot's walk may set.
+const lengthsBefore = 16
 
 var chargers = sync.Pool{New: func() any { return new(charger) }}
 
@@ -113,19 +98,19 @@ func resize[E any](s []E, n int) []E {
 	return make([]E, n, n+n/4)
 }
 
-// begin fills in the blocks, but for points.
+// begin fills in the blocks, but for rare marks.
 func (c *charger) begin(s *Survey) {
-	c.blocks = resize(c.blocks, len(s.blocks)+1)
+	c.blocks = resize(c.blocks, len(s.blocks))
 	for k := range s.blocks {
 		b := &s.blocks[k]
-		c.blocks[k] = chargeBlock{marks: b.jumps | b.exits, seconds: b.seconds}
+		c.blocks[k] = chargeBlock{marks: b.jumps | b.exits | b.seconds}
 	}
-	c.blocks[len(s.blocks)] = chargeBlock{}
 	c.others = s.AppendOthers(c.others[:0])
+	c.lengths = resize(c.lengths, lengthsBefore+len(c.insns)+1)
 }
 
-// findPoints finds the charge points, and counts.
-func (c *charger) findPoints(s *Survey) {
+// findRare finds the charge points, and gotol.
+func (c *charger) findRare(s *Survey) {
 	c.addPoint(0)
 	for k := range s.blocks {
 		for set := s.blocks[k].back; set != 0; set &= set - 1 {
@@ -136,7 +121,7 @@ func (c *charger) findPoints(s *Survey) {
 	for _, slot := range c.others {
 		switch in := c.insns[slot]; in.Op {
 		case abi.OpGotol:
-			c.blocks[slot/blockSlots].marks |= 1 << (slot % blockSlots)
+			c.blocks[slot/blockSlots].rare |= 1 << (slot % blockSlots)
 			if in.Imm < 0 {
 				c.addPoint(slot + 1 + in.Imm)
 			}
@@ -146,16 +131,11 @@ func (c *charger) findPoints(s *Survey) {
 			}
 		}
 	}
-	var marks, seconds int32
 	for k := range c.blocks {
 		b := &c.blocks[k]
-		b.marks |= b.points
-		b.marksBefore, b.secondsBefore = marks, seconds
-		marks += int32(bits.OnesCount64(b.marks))
-		seconds += int32(bits.OnesCount64(b.seconds))
+		b.rare |= b.points
+		b.marks |= b.rare
 	}
-	c.ends = resize(c.ends, int(marks)+1)
-	c.ends[marks] = int32(len(c.insns)) - seconds
 }
 
 func (c *charger) addPoint(slot int32) {
@@ -165,73 +145,79 @@ func (c *charger) addPoint(slot int32) {
 // charge walks backward over the marks.
 func (c *charger) charge(list []Charge) []Charge {
 	first := len(list)
-	k := len(c.ends) - 1
-	end := c.ends[k]
-	for at := len(c.blocks) - 1; at >= 0; at-- {
-		b := &c.blocks[at]
-		for set := b.marks; set != 0; {
-			i := bits.Len64(set) - 1
-			set &^= 1 << i
-			slot := int32(at*blockSlots + i)
-			in := &c.insns[slot]
-			number := c.number(slot)
-			k--
-			if b.points>>i&1 == 0 || flows[in.Op].marked {
-				end = c.event(in, slot, number, end)
-			}
-			if b.points>>i&1 != 0 {
-				list = append(list, Charge{Slot: slot, N: end - number})
-				end = number
-			}
-			c.ends[k] = end
+	c.at, c.length = len(c.insns), 0
+	for c.at > 0 { // slot 0 is a charge point
+		c.walk()
+		in, d := &c.insns[c.at], 0
+		switch f := &flows[in.Op]; {
+		case in.Op == abi.OpGotol:
+			d = int(in.Imm)
+		case f.leads != 0:
+			d = int(in.Off)
+		}
+		c.length = c.from(in, c.length, d)
+		if c.blocks[c.at/blockSlots].points>>(c.at%blockSlots)&1 != 0 {
+			list = append(list, Charge{Slot: int32(c.at), N: c.length})
+			c.length = 0
 		}
 	}
 	slices.Reverse(list[first:])
 	return list
 }
 
-// event returns where the longest way ends from an event with a number, if the
-// one from the next instruction ends at end. What it does with a kind of
-// instruction it does without a branch.
-func (c *charger) event(in *Insn, slot, number, end int32) int32 {
-	d := int32(in.Off)
-	if in.Op == abi.OpGotol {
-		d = in.Imm
-	}
+// from returns the length of the way from slot at, where in is, which leads
+// over d slots. next is that from the next slot. A way that leads back ends
+// there.
+func (c *charger) from(in *Insn, next int32, d int) int32 {
 	f := &flows[in.Op]
-	back := d >> 31
-	// Where a branch leads backward, it is as if it led to the next instruction.
-	to := slot + 1 + d&^back
-	there := c.ends[c.mark(to)] - c.number(to) + number + 1
-	stops := f.stops | back&^f.goesOn
-	there = there&^stops | (number+1)&stops
-	return most(end&f.goesOn, there)
+	there := int32(0)
+	if d >= 0 {
+		there = c.lengths[lengthsBefore:][c.at+1+d] & f.leads
+	}
+	return max(next&f.goesOn, there) + f.counts
 }
 
-// flow is what matters of an opcode to a charger, as masks.
+// walkGeneric walks backward from slot at, up to the next rare mark: at is that
+// then, the lengths behind it are known, and length is that of the slot behind.
+func (c *charger) walkGeneric() {
+	lengths := c.lengths[lengthsBefore:]
+	lengths[c.at] = c.length
+	for c.at--; ; c.at-- {
+		b, bit := &c.blocks[c.at/blockSlots], uint64(1)<<(c.at%blockSlots)
+		switch in := &c.insns[c.at]; {
+		case b.rare&bit != 0:
+			return
+		case b.marks&bit != 0:
+			c.length = c.from(in, c.length, int(in.Off))
+		default:
+			c.length++
+		}
+		lengths[c.at] = c.length
+	}
+}
+
+// flow is what matters of an opcode to a charger. The first two are masks.
 type flow struct {
 	goesOn int32 // -1 if it may go on at the next instruction
-	stops  int32 // -1 if it leads nowhere
-	marked bool  // it is an event
+	leads  int32 // -1 if it may go on elsewhere
+	counts int32 // 1 if it is an instruction
+	_      int32
 }
 
 var flows = func() (list [256]flow) {
+	for op := range list {
+		list[op] = flow{goesOn: -1, counts: 1}
+	}
 	for f := tables.Form(1); f < tables.NumForms; f++ {
 		switch form := &tables.Forms[f]; form.Flow {
 		case tables.FlowBranch:
-			list[form.Op] = flow{goesOn: -1, marked: true}
+			list[form.Op].leads = -1
 		case tables.FlowJump:
-			list[form.Op] = flow{marked: true}
+			list[form.Op] = flow{leads: -1, counts: 1}
 		case tables.FlowExit:
-			list[form.Op] = flow{stops: -1, marked: true}
+			list[form.Op] = flow{counts: 1}
 		}
 	}
+	list[opSecond].counts = 0
 	return list
 }()
-
-// most is the greater one of a and b, which are not far apart. Unlike max it
-// is compiled without a branch.
-func most(a, b int32) int32 {
-	d := b - a
-	return a + d&^(d>>31)
-}

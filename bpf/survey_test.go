@@ -94,7 +94,7 @@ func TestNibbles(t *testing.T) {
 	for range 1000 {
 		var in, free [256]bool
 		for range r.IntN(6) {
-			rows, columns := uint16(r.Uint32()), uint16(1)<<r.IntN(16)|uint16(1)<<r.IntN(16)
+			rows, columns := uint16(r.Uint32()), uint16(0x1111)<<r.IntN(4)|1<<r.IntN(16)
 			for op := range in {
 				in[op] = in[op] || rows>>(op>>4)&columns>>(op&15)&1 != 0
 			}

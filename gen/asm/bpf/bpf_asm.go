@@ -1,5 +1,5 @@
 // Command bpf generates the assembly of package bpf: what is known of a slot
-// by its bits, of 32 slots at a time.
+// by its bits, of 32 slots at a time, and walks over the jumps of a program.
 package main
 
 import (
@@ -35,6 +35,33 @@ const (
 	nibblesLow  = 32
 )
 
+// Offsets into bpf.chargeJob, bpf.chargeBlock, bpf.flow and bpf.mendJob.
+const (
+	chargeInsns   = 0
+	chargeBlocks  = 8
+	chargeLengths = 16
+	chargeFlows   = 24
+	chargeSlots   = 32
+	chargeAt      = 40
+	chargeLength  = 48
+
+	chargeBlockMarks = 0
+	chargeBlockRare  = 16
+	chargeBlockSize  = 24
+
+	flowGoesOn = 0
+	flowLeads  = 4
+	flowCounts = 8
+
+	mendInsns  = 0
+	mendBlocks = 8
+	mendIndex  = 16
+	mendMoved  = 24
+	mendNext   = 32
+	mendStop   = 40
+	mendLength = 48
+)
+
 // Bits of a refusal.
 const (
 	noImm      = 0x0f
@@ -48,11 +75,14 @@ const (
 
 // Numbers of abi and bpf.
 const (
+	insnOff    = 2
 	opExit     = 0x95
 	opLdImm64  = 0x18
 	r10        = 10
 	frameBytes = 512
 	frameSpan  = 504
+
+	chargeChunk = 64
 )
 
 func main() {
@@ -60,6 +90,9 @@ func main() {
 	ConstraintExpr("!purego")
 	survey()
 	check()
+	count()
+	charge()
+	mend()
 	Generate()
 }
 
@@ -88,7 +121,7 @@ func eachWord(name string, w uint16) Mem { return wide(name, uint64(w)*0x0001000
 
 // half is what the code works on: 32 slots of a block.
 type half struct {
-	insns, block, places reg.Register
+	insns, block, places reg.GPVirtual
 	zero                 vector
 	words, offs          [2]vector // op and regs, off; 16 slots each
 	immZero              vector
@@ -269,10 +302,10 @@ func (h *half) findSuspects(refusal reg.Register) {
 func loop(h *half, body func()) {
 	n := GP64()
 	h.insns, h.block, h.places = GP64(), GP64(), GP64()
-	Load(Param("insns"), h.insns.(reg.GPVirtual))
-	Load(Param("blocks"), h.block.(reg.GPVirtual))
+	Load(Param("insns"), h.insns)
+	Load(Param("blocks"), h.block)
 	Load(Param("n"), n)
-	Load(Param("p"), h.places.(reg.GPVirtual))
+	Load(Param("p"), h.places)
 	h.zero = YMM()
 	VPXOR(h.zero, h.zero, h.zero)
 	step := GP64()

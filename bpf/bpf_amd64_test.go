@@ -35,6 +35,16 @@ func TestOffsets(t *testing.T) {
 		"refusalKnown": offset[refusal](t, "known"), "refusalLast": offset[refusal](t, "last"),
 		"nibblesHigh": offset[nibbles](t, "high"), "nibblesLow": offset[nibbles](t, "low"),
 
+		"chargeInsns": offset[chargeJob](t, "insns"), "chargeBlocks": offset[chargeJob](t, "blocks"),
+		"chargeLengths": offset[chargeJob](t, "lengths"), "chargeFlows": offset[chargeJob](t, "flows"),
+		"chargeSlots": offset[chargeJob](t, "slots"), "chargeAt": offset[chargeJob](t, "at"), "chargeLength": offset[chargeJob](t, "length"),
+		"chargeBlockMarks": offset[chargeBlock](t, "marks"), "chargeBlockRare": offset[chargeBlock](t, "rare"),
+		"chargeBlockSize": reflect.TypeFor[chargeBlock]().Size(),
+		"flowGoesOn":      offset[flow](t, "goesOn"), "flowLeads": offset[flow](t, "leads"), "flowCounts": offset[flow](t, "counts"),
+		"mendInsns": offset[mendJob](t, "insns"), "mendBlocks": offset[mendJob](t, "blocks"), "mendIndex": offset[mendJob](t, "index"),
+		"mendMoved": offset[mendJob](t, "moved"), "mendNext": offset[mendJob](t, "next"), "mendStop": offset[mendJob](t, "stop"),
+		"mendLength": offset[mendJob](t, "length"), "insnOff": offset[Insn](t, "Off"), "chargeChunk": chunk,
+
 		"noImm": noImm, "noOff": noOff, "noSrc": noSrc,
 		"noDst": noDst, "dstWritten": dstWritten, "frame": frame, "frameSrc": frameSrc,
 		"opExit": abi.OpExit, "opLdImm64": abi.OpLdImm64, "r10": abi.R10, "frameBytes": abi.FrameBytes, "frameSpan": frameSpan,
@@ -59,7 +69,7 @@ func TestImplementations(t *testing.T) {
 		t.Skip("the processor doesn't have what the assembly needs")
 	}
 	r := testRand(t)
-	const count = classifyChunk + 3
+	const count = chunk + 3
 	insns := make([]Insn, count*blockSlots)
 	for range 300 {
 		for i := range insns {
@@ -76,4 +86,11 @@ func TestImplementations(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Twin calls f without assembly.
+func Twin(f func()) {
+	defer func(was bool) { assembly = was }(assembly)
+	assembly = false
+	f()
 }

@@ -1,0 +1,11 @@
+//go:build !amd64 || purego
+
+package bpf
+
+func classify(insns []Insn, blocks []block, r *refusal) { classifyGeneric(insns, blocks, r) }
+func (c *charger) walk()                                { c.walkGeneric() }
+func count(s []int32, from int32)                       { countGeneric(s, from) }
+
+func (m *mover) mendJumps(blocks []block, np *Program) *Error {
+	return m.mendJumpsGeneric(blocks, np, 0, len(blocks))
+}

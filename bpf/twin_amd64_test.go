@@ -1,0 +1,74 @@
+//go:build amd64 && !purego
+
+package bpf_test
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/testprog"
+)
+
+// TestTwins compares charges and patched programs with what the Go twins of the
+// assembly make of the same. Some programs have long runs without a jump, which
+// the assembly goes over in several steps.
+func TestTwins(t *testing.T) {
+	r := testprog.Rand(testprog.Seed(t), 0)
+	type result struct {
+		Charges []bpf.Charge
+		Program *bpf.Program
+		Index   []int32
+		Err     string
+	}
+	for i := range 2000 {
+		p := randomProgram(r, 1+r.IntN(1+i/4))
+		if i%100 == 0 {
+			for range 1 + r.IntN(3) {
+				straight(r, p, 1+r.IntN(20_000))
+			}
+		}
+		patches := fewPatches(r, p)
+		if i%3 == 0 {
+			patches = randomPatches(r, p)
+		}
+		run := func() (res result) {
+			res.Charges = bpf.AppendCharges(nil, p)
+			var err error
+			if res.Program, res.Index, err = bpf.Apply(p, patches); err != nil {
+				res.Err = err.Error()
+			}
+			return res
+		}
+		var want result
+		bpf.Twin(func() { want = run() })
+		if diff := cmp.Diff(want, run()); diff != "" {
+			t.Fatalf("program %d (-go +assembly):\n%s", i, diff)
+		}
+	}
+}
+
+// straight puts n moves in front of a program, or behind its exit.
+func straight(r *rand.Rand, p *bpf.Program, n int) {
+	moves := slices.Repeat([]bpf.Insn{{Op: 0xb7, Regs: 1}}, n)
+	if r.IntN(2) == 0 {
+		p.Insns = slices.Concat(moves, p.Insns)
+	} else {
+		p.Insns = slices.Concat(p.Insns, moves, []bpf.Insn{{Op: 0x95}})
+	}
+}
+
+// fewPatches puts something in front of some instructions.
+func fewPatches(r *rand.Rand, p *bpf.Program) (list []bpf.Patch) {
+	often := 1 + r.IntN(100)
+	for slot, in := range p.Insns {
+		if in.Op != 0 && r.IntN(often) == 0 {
+			own := bpf.Before - r.IntN(2)
+			list = append(list, bpf.Patch{Slot: slot, Own: own, Insns: slices.Repeat([]bpf.Insn{{Op: 0xb7}}, 1+r.IntN(3))})
+		}
+	}
+	return list
+}
