@@ -25,6 +25,9 @@ func surveyAVO(insns *Insn, blocks *block, n int, p *places)
 func checkAVO(insns *Insn, blocks *block, n int, p *places, r *refusal)
 
 //go:noescape
+func landingAVO(insns *Insn, blocks *block, next, stop, n int) (wrong int)
+
+//go:noescape
 func countAVO(s *int32, n, from int)
 
 //go:noescape
@@ -61,16 +64,28 @@ func classify(insns []Insn, blocks []block, r *refusal) {
 		classifyGeneric(insns, blocks, r)
 		return
 	}
-	for len(blocks) > 0 {
-		n := min(len(blocks), chunk)
-		_ = insns[n*blockSlots-1]
+	for len(insns) > 0 {
+		n := min(len(insns), chunk*blockSlots)
+		_ = blocks[(n-1)/blockSlots]
 		if r == nil {
-			surveyAVO(&insns[0], &blocks[0], n, &surveyed)
+			surveyAVO(&insns[0], &blocks[0], n/halfBlock, &surveyed)
 		} else {
-			checkAVO(&insns[0], &blocks[0], n, &surveyed, r)
+			checkAVO(&insns[0], &blocks[0], n/halfBlock, &surveyed, r)
 		}
-		insns, blocks = insns[n*blockSlots:], blocks[n:]
+		insns, blocks = insns[n:], blocks[(n+blockSlots-1)/blockSlots:]
 	}
+}
+
+func (s *Survey) landing() bool {
+	if !assembly {
+		return s.landingGeneric()
+	}
+	n := len(s.program.Insns)
+	wrong := 0
+	for next := 0; next < len(s.blocks) && wrong == 0; next += chunk {
+		wrong = landingAVO(&s.program.Insns[0], &s.blocks[0], next, min(next+chunk, len(s.blocks)), n)
+	}
+	return wrong == 0
 }
 
 func count(s []int32, from int32) {

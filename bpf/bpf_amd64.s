@@ -15,7 +15,6 @@ TEXT ·surveyAVO(SB), NOSPLIT, $0-32
 
 	// It is 4 bytes to the second half of a block's words, and to the next block the rest.
 	MOVQ $0x00000004, SI
-	ADDQ AX, AX
 
 half:
 	// Slots 0 to 3, and those 16 further
@@ -160,7 +159,6 @@ TEXT ·checkAVO(SB), NOSPLIT, $0-40
 
 	// It is 4 bytes to the second half of a block's words, and to the next block the rest.
 	MOVQ $0x00000004, DI
-	ADDQ CX, CX
 
 half:
 	// Slots 0 to 3, and those 16 further
@@ -170,7 +168,6 @@ half:
 	VINSERTI128 $0x01, 144(DX), Y2, Y2
 	VSHUFPS     $0x88, Y2, Y1, Y3
 	VSHUFPS     $0xdd, Y2, Y1, Y4
-	VPCMPEQD    Y0, Y4, Y4
 
 	// Slots 4 to 7, and those 16 further
 	VMOVDQU     32(DX), X1
@@ -179,7 +176,6 @@ half:
 	VINSERTI128 $0x01, 176(DX), Y2, Y2
 	VSHUFPS     $0x88, Y2, Y1, Y5
 	VSHUFPS     $0xdd, Y2, Y1, Y6
-	VPCMPEQD    Y0, Y6, Y6
 
 	// Slots 8 to 11, and those 16 further
 	VMOVDQU     64(DX), X1
@@ -188,7 +184,6 @@ half:
 	VINSERTI128 $0x01, 208(DX), Y2, Y2
 	VSHUFPS     $0x88, Y2, Y1, Y7
 	VSHUFPS     $0xdd, Y2, Y1, Y8
-	VPCMPEQD    Y0, Y8, Y8
 
 	// Slots 12 to 15, and those 16 further
 	VMOVDQU     96(DX), X1
@@ -197,7 +192,6 @@ half:
 	VINSERTI128 $0x01, 240(DX), Y2, Y2
 	VSHUFPS     $0x88, Y2, Y1, Y9
 	VSHUFPS     $0xdd, Y2, Y1, Y1
-	VPCMPEQD    Y0, Y1, Y1
 	VPACKSSDW   Y6, Y4, Y4
 	VPACKSSDW   Y1, Y8, Y8
 	VPACKSSWB   Y8, Y4, Y4
@@ -269,30 +263,31 @@ half:
 
 	// What the constants of the slots have that the opcodes must not: where imm, off or
 	// src isn't 0
-	VPANDN    noImm<>+0(SB), Y4, Y4
-	VPCMPEQW  Y0, Y6, Y8
-	VPCMPEQW  Y0, Y5, Y11
-	VPACKSSWB Y11, Y8, Y8
-	VPANDN    noOff<>+0(SB), Y8, Y8
-	VPOR      Y8, Y4, Y4
-	VPCMPEQB  Y0, Y7, Y8
-	VPANDN    noSrc<>+0(SB), Y8, Y8
-	VPOR      Y8, Y4, Y4
-	VMOVDQU   (AX), Y11
-	VPSHUFB   Y9, Y11, Y11
-	VMOVDQU   32(AX), Y8
-	VPSHUFB   Y10, Y8, Y8
-	VPAND     Y8, Y11, Y11
-	VPAND     Y4, Y11, Y11
+	VPCMPEQB  Y0, Y4, Y11
+	VPANDN    noImm<>+0(SB), Y11, Y8
+	VPCMPEQW  Y0, Y6, Y11
+	VPCMPEQW  Y0, Y5, Y12
+	VPACKSSWB Y12, Y11, Y11
+	VPANDN    noOff<>+0(SB), Y11, Y11
+	VPOR      Y11, Y8, Y8
+	VPCMPEQB  Y0, Y7, Y11
+	VPANDN    noSrc<>+0(SB), Y11, Y11
+	VPOR      Y11, Y8, Y8
+	VMOVDQU   (AX), Y12
+	VPSHUFB   Y9, Y12, Y12
+	VMOVDQU   32(AX), Y11
+	VPSHUFB   Y10, Y11, Y11
+	VPAND     Y11, Y12, Y12
+	VPAND     Y8, Y12, Y12
 
 	// The same of registers: where dst isn't 0, is R10, or it or src is and off isn't in
 	// the frame
 	VPAND     nibble<>+0(SB), Y3, Y3
-	VPCMPEQB  Y0, Y3, Y8
-	VPANDN    noDst<>+0(SB), Y8, Y4
-	VPCMPEQB  r10<>+0(SB), Y3, Y12
-	VPAND     dstWritten<>+0(SB), Y12, Y8
-	VPOR      Y8, Y4, Y4
+	VPCMPEQB  Y0, Y3, Y11
+	VPANDN    noDst<>+0(SB), Y11, Y8
+	VPCMPEQB  r10<>+0(SB), Y3, Y13
+	VPAND     dstWritten<>+0(SB), Y13, Y11
+	VPOR      Y11, Y8, Y8
 	VPADDW    frameBytes<>+0(SB), Y6, Y6
 	VPSUBUSW  frameSpan<>+0(SB), Y6, Y6
 	VPCMPEQW  Y0, Y6, Y6
@@ -300,36 +295,47 @@ half:
 	VPSUBUSW  frameSpan<>+0(SB), Y5, Y5
 	VPCMPEQW  Y0, Y5, Y5
 	VPACKSSWB Y5, Y6, Y5
-	VPANDN    Y12, Y5, Y8
-	VPAND     frame<>+0(SB), Y8, Y8
-	VPOR      Y8, Y4, Y4
-	VPCMPEQB  r10<>+0(SB), Y7, Y12
-	VPANDN    Y12, Y5, Y8
-	VPAND     frameSrc<>+0(SB), Y8, Y8
-	VPOR      Y8, Y4, Y4
-	VMOVDQU   64(AX), Y5
-	VPSHUFB   Y9, Y5, Y5
-	VMOVDQU   96(AX), Y6
-	VPSHUFB   Y10, Y6, Y6
-	VPAND     Y6, Y5, Y5
-	VPAND     Y4, Y5, Y5
-	VPOR      Y5, Y11, Y11
+	VPANDN    Y13, Y5, Y11
+	VPAND     frame<>+0(SB), Y11, Y11
+	VPOR      Y11, Y8, Y8
+	VPCMPEQB  r10<>+0(SB), Y7, Y13
+	VPANDN    Y13, Y5, Y11
+	VPAND     frameSrc<>+0(SB), Y11, Y11
+	VPOR      Y11, Y8, Y8
+
+	// And where imm isn't 16, 32 or 64
+	VPCMPEQB width16<>+0(SB), Y4, Y13
+	VPCMPEQB width32<>+0(SB), Y4, Y11
+	VPOR     Y11, Y13, Y13
+	VPCMPEQB width64<>+0(SB), Y4, Y11
+	VPOR     Y11, Y13, Y13
+	VPANDN   widths<>+0(SB), Y13, Y11
+	VPOR     Y11, Y8, Y8
+	VMOVDQU  64(AX), Y5
+	VPSHUFB  Y9, Y5, Y5
+	VMOVDQU  96(AX), Y4
+	VPSHUFB  Y10, Y4, Y4
+	VPAND    Y4, Y5, Y5
+	VPAND    swapping<>+0(SB), Y5, Y4
+	VPAND    Y8, Y5, Y5
+	VPOR     Y5, Y12, Y12
 
 	// Registers that don't exist
-	VPMAXUB  Y3, Y7, Y8
-	VPSUBUSB 192(AX), Y8, Y8
-	VPOR     Y8, Y11, Y11
-	VPCMPEQB Y0, Y11, Y11
+	VPMAXUB  Y3, Y7, Y11
+	VPSUBUSB 192(AX), Y11, Y11
+	VPOR     Y11, Y12, Y12
+	VPCMPEQB Y0, Y12, Y12
 
 	// Opcodes that aren't known
 	VMOVDQU   128(AX), Y3
 	VPSHUFB   Y9, Y3, Y3
-	VMOVDQU   160(AX), Y4
-	VPSHUFB   Y10, Y4, Y4
-	VPAND     Y4, Y3, Y3
+	VMOVDQU   160(AX), Y5
+	VPSHUFB   Y10, Y5, Y5
+	VPAND     Y5, Y3, Y3
+	VPOR      Y4, Y3, Y3
 	VPCMPEQB  Y0, Y3, Y3
-	VPANDN    Y11, Y3, Y11
-	VPMOVMSKB Y11, R8
+	VPANDN    Y12, Y3, Y12
+	VPMOVMSKB Y12, R8
 	NOTL      R8
 	MOVL      R8, 48(BX)
 	ADDQ      $0x00000100, DX
@@ -346,16 +352,16 @@ DATA noImm<>+16(SB)/8, $0x0f0f0f0f0f0f0f0f
 DATA noImm<>+24(SB)/8, $0x0f0f0f0f0f0f0f0f
 GLOBL noImm<>(SB), RODATA|NOPTR, $32
 
-DATA noOff<>+0(SB)/8, $0x7070707070707070
-DATA noOff<>+8(SB)/8, $0x7070707070707070
-DATA noOff<>+16(SB)/8, $0x7070707070707070
-DATA noOff<>+24(SB)/8, $0x7070707070707070
+DATA noOff<>+0(SB)/8, $0x3030303030303030
+DATA noOff<>+8(SB)/8, $0x3030303030303030
+DATA noOff<>+16(SB)/8, $0x3030303030303030
+DATA noOff<>+24(SB)/8, $0x3030303030303030
 GLOBL noOff<>(SB), RODATA|NOPTR, $32
 
-DATA noSrc<>+0(SB)/8, $0x8080808080808080
-DATA noSrc<>+8(SB)/8, $0x8080808080808080
-DATA noSrc<>+16(SB)/8, $0x8080808080808080
-DATA noSrc<>+24(SB)/8, $0x8080808080808080
+DATA noSrc<>+0(SB)/8, $0xc0c0c0c0c0c0c0c0
+DATA noSrc<>+8(SB)/8, $0xc0c0c0c0c0c0c0c0
+DATA noSrc<>+16(SB)/8, $0xc0c0c0c0c0c0c0c0
+DATA noSrc<>+24(SB)/8, $0xc0c0c0c0c0c0c0c0
 GLOBL noSrc<>(SB), RODATA|NOPTR, $32
 
 DATA noDst<>+0(SB)/8, $0x0303030303030303
@@ -399,6 +405,36 @@ DATA frameSrc<>+8(SB)/8, $0x2020202020202020
 DATA frameSrc<>+16(SB)/8, $0x2020202020202020
 DATA frameSrc<>+24(SB)/8, $0x2020202020202020
 GLOBL frameSrc<>(SB), RODATA|NOPTR, $32
+
+DATA width16<>+0(SB)/8, $0x1010101010101010
+DATA width16<>+8(SB)/8, $0x1010101010101010
+DATA width16<>+16(SB)/8, $0x1010101010101010
+DATA width16<>+24(SB)/8, $0x1010101010101010
+GLOBL width16<>(SB), RODATA|NOPTR, $32
+
+DATA width32<>+0(SB)/8, $0x2020202020202020
+DATA width32<>+8(SB)/8, $0x2020202020202020
+DATA width32<>+16(SB)/8, $0x2020202020202020
+DATA width32<>+24(SB)/8, $0x2020202020202020
+GLOBL width32<>(SB), RODATA|NOPTR, $32
+
+DATA width64<>+0(SB)/8, $0x4040404040404040
+DATA width64<>+8(SB)/8, $0x4040404040404040
+DATA width64<>+16(SB)/8, $0x4040404040404040
+DATA width64<>+24(SB)/8, $0x4040404040404040
+GLOBL width64<>(SB), RODATA|NOPTR, $32
+
+DATA widths<>+0(SB)/8, $0x4040404040404040
+DATA widths<>+8(SB)/8, $0x4040404040404040
+DATA widths<>+16(SB)/8, $0x4040404040404040
+DATA widths<>+24(SB)/8, $0x4040404040404040
+GLOBL widths<>(SB), RODATA|NOPTR, $32
+
+DATA swapping<>+0(SB)/8, $0x8080808080808080
+DATA swapping<>+8(SB)/8, $0x8080808080808080
+DATA swapping<>+16(SB)/8, $0x8080808080808080
+DATA swapping<>+24(SB)/8, $0x8080808080808080
+GLOBL swapping<>(SB), RODATA|NOPTR, $32
 
 // func countAVO(s *uint32, n int, from int)
 // Requires: AVX, AVX2
@@ -650,4 +686,52 @@ end:
 
 out:
 	MOVQ DI, 32(AX)
+	RET
+
+// func landingAVO(insns *uint64, blocks *uint64, next int, stop int, n int) (wrong int)
+// Requires: BMI
+TEXT ·landingAVO(SB), NOSPLIT, $0-48
+	MOVQ insns+0(FP), AX
+	MOVQ blocks+8(FP), CX
+	MOVQ next+16(FP), DX
+	MOVQ stop+24(FP), BX
+	MOVQ n+32(FP), SI
+
+	// Blocks are as many bytes as slots.
+	SHLQ $0x06, DX
+	SHLQ $0x06, BX
+	XORL DI, DI
+
+block:
+	CMPQ  DX, BX
+	JGE   out
+	MOVQ  (CX)(DX*1), R8
+	TESTQ R8, R8
+	JEQ   end
+
+jump:
+	// Bit to%64 of the seconds of block to/64
+	TZCNTQ  R8, R9
+	ADDQ    DX, R9
+	MOVWQSX 2(AX)(R9*8), R10
+	LEAQ    1(R9)(R10*1), R10
+	CMPQ    R10, SI
+	JAE     outside
+	MOVQ    R10, R9
+	ANDQ    $-64, R9
+	MOVQ    32(CX)(R9*1), R9
+	BTQ     R10, R9
+	ADCQ    $0x00, DI
+	BLSRQ   R8, R8
+	JNE     jump
+
+end:
+	ADDQ $0x40, DX
+	JMP  block
+
+outside:
+	MOVQ $-1, DI
+
+out:
+	MOVQ DI, wrong+40(FP)
 	RET

@@ -38,12 +38,15 @@ func IsDivision(op uint8) bool {
 	return (class == abi.ClassALU || class == abi.ClassALU64) && (what == 0x30 || what == 0x90)
 }
 
-// classifyGeneric fills in blocks. r says which slots are suspect; without it
-// none is.
+// halfBlock is how many slots classify takes, or a multiple.
+const halfBlock = blockSlots / 2
+
+// classifyGeneric fills in blocks, the last one perhaps by half. r says which
+// slots are suspect; without it none is.
 func classifyGeneric(insns []Insn, blocks []block, r *refusal) {
 	for k := range blocks {
 		b := block{}
-		for i, in := range insns[k*blockSlots:][:blockSlots] {
+		for i, in := range insns[k*blockSlots : min((k+1)*blockSlots, len(insns))] {
 			jump := bit(surveyed.jumps.of(in.Op))
 			b.jumps |= jump << i
 			b.back |= jump & uint64(uint16(in.Off)>>15) << i

@@ -39,9 +39,9 @@ func (s *Survey) paired() bool {
 	return wrong|before == 0
 }
 
-// landing reports whether all distances in off lead to slots of the program
-// that aren't second halves.
-func (s *Survey) landing() bool {
+// landingGeneric reports whether all distances in off lead to slots of the
+// program that aren't second halves.
+func (s *Survey) landingGeneric() bool {
 	insns, blocks := s.program.Insns, s.blocks
 	var seconds uint64
 	for k := range blocks {
@@ -137,11 +137,13 @@ func (s *Survey) within(funcs []Func) bool {
 
 // refusal says what the slots of a dialect must not have, as far as that goes
 // by looking at one slot without a branch. It knows one form of most opcodes,
-// the one whose numbers that select are 0; other slots are suspect. So are
-// those that have one of the bits below in their opcode and in their fields:
+// the one whose numbers that select are 0, and those that swap bytes; other
+// slots are suspect. So are those that have one of the bits below in their
+// opcode and in their fields:
 //
 //	opcode           fields
 //	noImm            imm isn't 0
+//	widths           imm isn't 16, 32 or 64
 //	noOff            off isn't 0
 //	noSrc, noDst     src, dst isn't 0
 //	dstWritten       dst is R10
@@ -153,15 +155,15 @@ func (s *Survey) within(funcs []Func) bool {
 type refusal struct {
 	constants nibbles
 	registers nibbles
-	known     nibbles   // opcodes of which a form is known: some bit
+	known     nibbles   // some bit: opcodes of which a form is known, but for swaps
 	last      [32]uint8 // the largest number of a register
 }
 
 // Bits of refusal.constants. A rule has as many rectangles as it needs.
 const (
 	noImm = 0x0f
-	noOff = 0x70
-	noSrc = 0x80
+	noOff = 0x30
+	noSrc = 0xc0
 )
 
 // Bits of refusal.registers.
@@ -170,6 +172,8 @@ const (
 	dstWritten = 0x0c
 	frame      = 0x10
 	frameSrc   = 0x20
+	widths     = 0x40 // of imm, but there is room here
+	swapping   = 0x80 // no rule: opcodes that are known, too
 )
 
 // Accesses of any size lie in the frame if off is at least -abi.FrameBytes and
@@ -185,7 +189,7 @@ func (r *refusal) suspect(in Insn) uint8 {
 		yes                  bool
 		constants, registers uint8
 	}{
-		{in.Imm != 0, noImm, 0}, {in.Off != 0, noOff, 0}, {src != 0, noSrc, 0},
+		{in.Imm != 0, noImm, 0}, {in.Imm != 16 && in.Imm != 32 && in.Imm != 64, 0, widths}, {in.Off != 0, noOff, 0}, {src != 0, noSrc, 0},
 		{dst != 0, 0, noDst}, {dst == abi.R10, 0, dstWritten},
 		{dst == abi.R10 && outside, 0, frame}, {src == abi.R10 && outside, 0, frameSrc},
 	} {
@@ -194,24 +198,43 @@ func (r *refusal) suspect(in Insn) uint8 {
 			registers |= f.registers
 		}
 	}
-	if max(dst, src) > r.last[0] || r.known.of(in.Op) == 0 {
+	if max(dst, src) > r.last[0] || !r.knows(in.Op) {
 		return 1
 	}
 	return constants&r.constants.of(in.Op) | registers&r.registers.of(in.Op)
+}
+
+// knows reports whether a form of an opcode is known.
+func (r *refusal) knows(op uint8) bool {
+	return r.known.of(op)|r.registers.of(op)&swapping != 0
 }
 
 // refusals are those of both dialects.
 var refusals = [2]refusal{Source: refusalOf(Source), Translated: refusalOf(Translated)}
 
 func refusalOf(d Dialect) (r refusal) {
-	// forms has the form that is known of each opcode.
+	// forms has the form that is known of each opcode, or one of those of a
+	// swap.
 	var forms [256]*tables.FormInfo
+	var seen [256]int32 // widths of swaps
 	c := checker{dialect: d}
 	for f := tables.Form(1); f < tables.NumForms; f++ {
 		form := &tables.Forms[f]
-		ordinary := tables.Matches[f].Value == uint64(form.Op) && form.Op != abi.OpGotol && !form.Src.Writes()
-		if c.support(form) == tables.Allowed && ordinary {
+		// Of gotol one has to know more, and callx would take rectangles of its own.
+		rare := form.Src.Writes() || form.Op == abi.OpGotol || form.Op == abi.OpCallx
+		if rare || c.support(form) != tables.Allowed {
+			continue
+		}
+		if tables.Matches[f].Value == uint64(form.Op) {
 			forms[form.Op] = form
+		} else if swap(form) {
+			seen[form.Op] |= form.Imm.Value
+			forms[form.Op] = form
+		}
+	}
+	for op, all := range seen {
+		if all != 0 && all != 16|32|64 {
+			forms[op] = nil
 		}
 	}
 	add := func(n *nibbles, rule uint8, of func(form *tables.FormInfo) bool) {
@@ -223,7 +246,7 @@ func refusalOf(d Dialect) (r refusal) {
 			}
 		}
 	}
-	add(&r.constants, noImm, func(f *tables.FormInfo) bool { return f.Imm.Fixed() })
+	add(&r.constants, noImm, func(f *tables.FormInfo) bool { return f.Imm.Fixed() && !swap(f) })
 	add(&r.constants, noOff, func(f *tables.FormInfo) bool {
 		return f.Off.Fixed() || f.Off.Use == tables.UseTranslated && d == Source
 	})
@@ -232,7 +255,10 @@ func refusalOf(d Dialect) (r refusal) {
 	add(&r.registers, dstWritten, func(f *tables.FormInfo) bool { return f.Dst.Writes() })
 	add(&r.registers, frame, func(f *tables.FormInfo) bool { return f.Dst.Use == tables.UseAddress && d == Source })
 	add(&r.registers, frameSrc, func(f *tables.FormInfo) bool { return f.Src.Use == tables.UseAddress && d == Source })
-	r.known.add(0xff, func(op int) bool { return forms[op] != nil }, never)
+	add(&r.registers, widths, swap)
+	swaps := func(op int) bool { return forms[op] != nil && swap(forms[op]) }
+	r.registers.add(swapping, swaps, never)
+	r.known.add(0xff, func(op int) bool { return forms[op] != nil && !swaps(op) }, never)
 	for i := range r.last {
 		r.last[i] = abi.R10
 		if d == Translated {
@@ -240,6 +266,13 @@ func refusalOf(d Dialect) (r refusal) {
 		}
 	}
 	return r
+}
+
+// swap reports whether a form has its number of bits in imm, which is all that
+// such an opcode's forms differ in.
+func swap(f *tables.FormInfo) bool {
+	return f.Imm.Use == tables.UseNumber && (f.Imm.Value == 16 || f.Imm.Value == 32 || f.Imm.Value == 64) &&
+		f.Dst.Use == tables.UseReadWrite && f.Src.Use == tables.UseReserved && f.Off.Use == tables.UseReserved
 }
 
 var opSecond = tables.Forms[tables.FormLdSecond].Op

@@ -47,7 +47,8 @@ func (s *Survey) take(p *Program, r *refusal) {
 		// halves.
 		var last [blockSlots]Insn
 		copy(last[:], p.Insns[whole*blockSlots:])
-		classify(last[:], s.blocks[whole:], r)
+		s.blocks[whole] = block{}
+		classify(last[:(rest+halfBlock-1)&^(halfBlock-1)], s.blocks[whole:], r)
 		s.blocks[whole].seconds &= 1<<rest - 1
 	}
 }

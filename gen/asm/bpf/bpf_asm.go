@@ -65,12 +65,14 @@ const (
 // Bits of a refusal.
 const (
 	noImm      = 0x0f
-	noOff      = 0x70
-	noSrc      = 0x80
+	noOff      = 0x30
+	noSrc      = 0xc0
 	noDst      = 0x03
 	dstWritten = 0x0c
 	frame      = 0x10
 	frameSrc   = 0x20
+	widths     = 0x40
+	swapping   = 0x80
 )
 
 // Numbers of abi and bpf.
@@ -93,6 +95,7 @@ func main() {
 	count()
 	charge()
 	mend()
+	landing()
 	Generate()
 }
 
@@ -124,14 +127,14 @@ type half struct {
 	insns, block, places reg.GPVirtual
 	zero                 vector
 	words, offs          [2]vector // op and regs, off; 16 slots each
-	immZero              vector
-	ops, high, low       vector // opcodes, and their halves
+	imms                 vector    // what doesn't fit a byte is the most or least that does
+	ops, high, low       vector    // opcodes, and their halves
 	dst, src             vector
 }
 
-// load takes 32 slots apart. With imms it also finds out where imm is 0.
-func (h *half) load(imms bool) {
-	var longs, zeros [4]vector
+// load takes 32 slots apart, with their imms or without.
+func (h *half) load(withImms bool) {
+	var longs, imms [4]vector
 	a, b := YMM(), YMM()
 	for k := range 4 {
 		Comment(fmt.Sprintf("Slots %d to %d, and those 16 further", 4*k, 4*k+3))
@@ -142,17 +145,16 @@ func (h *half) load(imms bool) {
 		VINSERTI128(U8(1), at(18), b, b)
 		longs[k] = YMM()
 		VSHUFPS(U8(0x88), b, a, longs[k])
-		if imms {
-			zeros[k] = YMM()
-			VSHUFPS(U8(0xdd), b, a, zeros[k])
-			VPCMPEQD(h.zero, zeros[k], zeros[k])
+		if withImms {
+			imms[k] = YMM()
+			VSHUFPS(U8(0xdd), b, a, imms[k])
 		}
 	}
-	if imms {
-		VPACKSSDW(zeros[1], zeros[0], zeros[0])
-		VPACKSSDW(zeros[3], zeros[2], zeros[2])
-		VPACKSSWB(zeros[2], zeros[0], zeros[0])
-		h.immZero = zeros[0]
+	if withImms {
+		VPACKSSDW(imms[1], imms[0], imms[0])
+		VPACKSSDW(imms[3], imms[2], imms[2])
+		VPACKSSWB(imms[2], imms[0], imms[0])
+		h.imms = imms[0]
 	}
 	Comment("Words of op and regs, and of off")
 	lowWord := wide("lowWord", 0xffff_0000_ffff)
@@ -247,7 +249,8 @@ func (h *half) findSuspects(refusal reg.Register) {
 	Comment("What the constants of the slots have that the opcodes must not: where imm, off or",
 		"src isn't 0")
 	rule := func(name string, b uint8) Mem { return eachByte(name, b) }
-	VPANDN(rule("noImm", noImm), h.immZero, facts)
+	VPCMPEQB(h.zero, h.imms, t)
+	VPANDN(rule("noImm", noImm), t, facts)
 	words := [2]vector{YMM(), YMM()}
 	VPCMPEQW(h.zero, h.offs[0], words[0])
 	VPCMPEQW(h.zero, h.offs[1], words[1])
@@ -281,7 +284,17 @@ func (h *half) findSuspects(refusal reg.Register) {
 	VPANDN(isFrame, inside, t)
 	VPAND(rule("frameSrc", frameSrc), t, t)
 	VPOR(t, facts, facts)
-	found := h.lookUp(refusal, refusalRegisters)
+	Comment("And where imm isn't 16, 32 or 64")
+	width := func(n uint8, to vector) { VPCMPEQB(eachByte(fmt.Sprint("width", n), n), h.imms, to) }
+	width(16, isFrame)
+	for _, n := range []uint8{32, 64} {
+		width(n, t)
+		VPOR(t, isFrame, isFrame)
+	}
+	VPANDN(rule("widths", widths), isFrame, t)
+	VPOR(t, facts, facts)
+	found, swaps := h.lookUp(refusal, refusalRegisters), YMM()
+	VPAND(rule("swapping", swapping), found, swaps)
 	VPAND(facts, found, found)
 	VPOR(found, bad, bad)
 
@@ -292,13 +305,14 @@ func (h *half) findSuspects(refusal reg.Register) {
 	VPCMPEQB(h.zero, bad, bad)
 	Comment("Opcodes that aren't known")
 	known := h.lookUp(refusal, refusalKnown)
+	VPOR(swaps, known, known)
 	VPCMPEQB(h.zero, known, known)
 	VPANDN(bad, known, bad)
 	h.put(bad, blockSuspects, true)
 }
 
-// loop makes the body for n blocks, twice for each: for 32 slots, and for the
-// 32 behind. Words of blocks are written in halves.
+// loop makes the body for n halves of blocks. Words of blocks are written in
+// halves, too.
 func loop(h *half, body func()) {
 	n := GP64()
 	h.insns, h.block, h.places = GP64(), GP64(), GP64()
@@ -311,7 +325,6 @@ func loop(h *half, body func()) {
 	step := GP64()
 	Comment("It is 4 bytes to the second half of a block's words, and to the next block the rest.")
 	MOVQ(U32(4), step)
-	ADDQ(n, n)
 
 	Label("half")
 	body()
@@ -327,7 +340,7 @@ func loop(h *half, body func()) {
 func survey() {
 	TEXT("surveyAVO", NOSPLIT, "func(insns, blocks *uint64, n int, p *uint64)")
 	Pragma("noescape")
-	Doc("surveyAVO fills in n blocks, but for suspects.")
+	Doc("surveyAVO fills in n halves of blocks, but for suspects.")
 	h := new(half)
 	loop(h, func() {
 		h.load(false)
@@ -338,7 +351,7 @@ func survey() {
 func check() {
 	TEXT("checkAVO", NOSPLIT, "func(insns, blocks *uint64, n int, p, r *uint64)")
 	Pragma("noescape")
-	Doc("checkAVO fills in n blocks.")
+	Doc("checkAVO fills in n halves of blocks.")
 	h := new(half)
 	refusal := GP64()
 	Load(Param("r"), refusal)
