@@ -299,7 +299,11 @@ func (m *mover) mendRuns(blocks []block, np *Program) *Error {
 	}
 	for b := range blocks {
 		for set := blocks[b].others; set != 0; set &= set - 1 {
-			if err := m.mendRun(np, b*blockSlots+bits.TrailingZeros64(set)); err != nil {
+			slot := b*blockSlots + bits.TrailingZeros64(set)
+			if !leads[m.old.Insns[slot].Op] {
+				continue // a division
+			}
+			if err := m.mendRun(np, slot); err != nil {
 				return err
 			}
 		}

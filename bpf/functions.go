@@ -2,7 +2,7 @@ package bpf
 
 import (
 	"fmt"
-	"slices"
+	"math/bits"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/tables"
@@ -123,11 +123,16 @@ func (s *Survey) Functions() ([]Func, error) {
 }
 
 // links lists the slots that may lead to functions. They are few.
-func (s *Survey) links() []int32 {
-	return slices.DeleteFunc(s.AppendOthers(nil), func(slot int32) bool {
-		op := s.program.Insns[slot].Op
-		return op != abi.OpCall && op != abi.OpLdImm64
-	})
+func (s *Survey) links() (list []int32) {
+	for b := range s.blocks {
+		for set := s.blocks[b].others; set != 0; set &= set - 1 {
+			slot := b*blockSlots + bits.TrailingZeros64(set)
+			if op := s.program.Insns[slot].Op; op == abi.OpCall || op == abi.OpLdImm64 {
+				list = append(list, int32(slot))
+			}
+		}
+	}
+	return list
 }
 
 // halves tells second halves of constants from other slots, in programs that

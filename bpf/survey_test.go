@@ -76,6 +76,9 @@ func TestSurvey(t *testing.T) {
 					t.Fatalf("%d slots: %s of slot %d (%v) is %v", n, w.name, i, in, got)
 				}
 			}
+			if _, leads := Distance(in); leads && !jump && !other {
+				t.Fatalf("%d slots: slot %d (%v) leads somewhere", n, i, in)
+			}
 			if other {
 				if len(others) == 0 || others[0] != int32(i) {
 					t.Fatalf("%d slots: slot %d isn't among the others", n, i)
