@@ -65,7 +65,8 @@ func compile(src *Source, s settings, space *Space, maps map[string]*Map) (*Prog
 	if err != nil {
 		return fail(err)
 	}
-	if err := bpf.Check(resolved, bpf.Source); err != nil {
+	survey := new(bpf.Survey)
+	if err := survey.Check(resolved, bpf.Source); err != nil {
 		return fail(err)
 	}
 	if err := checkHelpers(resolved, &s); err != nil {
@@ -82,20 +83,21 @@ func compile(src *Source, s settings, space *Space, maps map[string]*Map) (*Prog
 		p.labels = newLabels(s.Name)
 	}
 	p.info.Insns = len(src.Program.Insns)
-	if err := p.choose(resolved); err != nil {
+	if err := p.choose(survey); err != nil {
 		return fail(err)
 	}
 	p.kind = p.engine.kind()
 	return p, nil
 }
 
-// choose makes the engine that the settings ask for.
-func (p *Program) choose(resolved *bpf.Program) error {
+// choose makes the engine that the settings ask for, of a program that has
+// passed the check.
+func (p *Program) choose(survey *bpf.Survey) error {
 	if p.settings.Engine != EngineInterpreter {
 		var e *native
 		err := p.space.mem.Windows()
 		if err == nil {
-			e, err = newNative(resolved, p.src, &p.settings, &p.info)
+			e, err = newNative(survey, p.src, &p.settings, &p.info)
 		}
 		if err == nil {
 			p.engine, p.info.Engine = e, EngineJIT
@@ -106,7 +108,7 @@ func (p *Program) choose(resolved *bpf.Program) error {
 		}
 		p.info.Reason = err
 	}
-	e, err := newReference(resolved, &p.settings)
+	e, err := newReference(survey.Program(), &p.settings)
 	p.engine, p.info.Engine = e, EngineInterpreter
 	return err
 }

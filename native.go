@@ -33,7 +33,7 @@ type native struct {
 // ARCHITECTURE.md draws:
 //
 //	lower -> blind, if asked for -> jit -> image
-func newNative(p *bpf.Program, src *Source, s *settings, info *Info) (*native, error) {
+func newNative(survey *bpf.Survey, src *Source, s *settings, info *Info) (*native, error) {
 	if err := machine.Recheck(); err != nil {
 		return nil, err
 	}
@@ -41,10 +41,11 @@ func newNative(p *bpf.Program, src *Source, s *settings, info *Info) (*native, e
 	if err != nil {
 		return nil, err
 	}
-	lowered, err := lower.Lower(p)
-	if err != nil {
+	var result lower.Result
+	if err := result.LowerSurveyed(survey); err != nil {
 		return nil, err
 	}
+	lowered := &result.Program
 	if err := functionHandles(lowered); err != nil {
 		return nil, err
 	}

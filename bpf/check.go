@@ -44,8 +44,15 @@ const MaxSlots = 1 << 20
 //     than abi.MaxFrames frames
 //   - maps are referred to by constants that a loader has put in
 func Check(p *Program, d Dialect) error {
-	n := len(p.Insns)
-	switch {
+	s := surveys.Get().(*Survey)
+	defer s.release()
+	return s.Check(p, d)
+}
+
+// Check does it as the function Check does, and makes s the survey of p by the
+// way, if there is no error.
+func (s *Survey) Check(p *Program, d Dialect) error {
+	switch n := len(p.Insns); {
 	case n == 0:
 		return &Error{Slot: -1, Reason: "has no instructions"}
 	case n > MaxSlots:
@@ -55,7 +62,7 @@ func Check(p *Program, d Dialect) error {
 		return err
 	}
 	c := checker{p: p, dialect: d}
-	if c.quick() {
+	if c.quick(s) {
 		return nil
 	}
 	return c.exact()

@@ -4,7 +4,7 @@ package bpf
 
 func Quick(p *Program, d Dialect) bool {
 	c := checker{p: p, dialect: d}
-	return c.quick()
+	return c.quick(new(Survey))
 }
 
 func Exact(p *Program, d Dialect) error {

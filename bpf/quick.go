@@ -7,8 +7,8 @@ import (
 	"github.com/bpfjit/bpfjit/tables"
 )
 
-// quick reports whether Check accepts a program of the right size. It may say
-// no of a program that is well-formed: exact decides then.
+// quick reports whether Check accepts a program of the right size, which it
+// surveys. It may say no of a program that is well-formed: exact decides then.
 //
 // A program is in order if each slot is, but for what the order of slots says:
 // halves of constants stand in pairs, and distances lead to instructions. What
@@ -16,9 +16,7 @@ import (
 // ten slots. So a survey looks at all slots without a branch, and what it can't
 // tell by looking at the bits of one slot it lists, or marks as suspect. All
 // that is asked about those has nearly always the same answer.
-func (c *checker) quick() bool {
-	s := surveys.Get().(*Survey)
-	defer s.release()
+func (c *checker) quick(s *Survey) bool {
 	s.take(c.p, &refusals[c.dialect])
 	if !s.paired() || !s.landing() {
 		return false
@@ -107,7 +105,7 @@ func (w *quickWalk) linked() bool {
 	if !w.links {
 		return c.ends(whole) && (!w.far || c.function(whole) == nil)
 	}
-	funcs, err := Functions(c.p)
+	funcs, err := w.s.Functions()
 	if err != nil || !w.s.within(funcs) {
 		return false
 	}

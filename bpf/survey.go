@@ -53,6 +53,9 @@ func (s *Survey) take(p *Program, r *refusal) {
 	}
 }
 
+// Program returns the program that was surveyed.
+func (s *Survey) Program() *Program { return s.program }
+
 // AppendOthers appends to list the slots that lead somewhere by their imm or
 // that lowering may replace: gotol, calls of functions of the program, addresses
 // of such, may_goto and divisions. They are few.

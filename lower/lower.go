@@ -33,23 +33,28 @@ func Lower(p *bpf.Program) (*bpf.Program, error) {
 // Result is a lowered program.
 type Result struct {
 	bpf.Patched
+	survey  bpf.Survey
 	lowerer lowerer
 }
 
 // Lower sets r to p lowered, see the function Lower. It uses the memory that r
 // has again. With an error nothing in r is of use.
 func (r *Result) Lower(p *bpf.Program) error {
+	r.survey.Take(p)
+	return r.LowerSurveyed(&r.survey)
+}
+
+// LowerSurveyed sets r to the program of a survey, lowered.
+func (r *Result) LowerSurveyed(s *bpf.Survey) error {
 	l := &r.lowerer
-	l.survey.Take(p)
-	if err := l.collect(p); err != nil {
+	if err := l.collect(s); err != nil {
 		return err
 	}
-	return r.ApplySurveyed(&l.survey, l.patches)
+	return r.ApplySurveyed(s, l.patches)
 }
 
 // lowerer collects patches in the order of the slots.
 type lowerer struct {
-	survey  bpf.Survey
 	patches []bpf.Patch
 	// insns is where the instructions of the patches lie.
 	insns []bpf.Insn
@@ -62,18 +67,19 @@ type lowerer struct {
 }
 
 // collect makes the patches of a program.
-func (l *lowerer) collect(p *bpf.Program) error {
+func (l *lowerer) collect(s *bpf.Survey) error {
+	p := s.Program()
 	l.patches, l.insns = l.patches[:0], l.insns[:0]
-	l.slots = l.survey.AppendOthers(l.slots[:0])
+	l.slots = s.AppendOthers(l.slots[:0])
 	l.entries = l.entries[:0]
 	if !l.divides(p) {
-		funcs, err := l.survey.Functions()
+		funcs, err := s.Functions()
 		if err != nil {
 			return err
 		}
 		l.findEntries(p, funcs)
 	}
-	l.charges = l.survey.AppendCharges(l.charges[:0])
+	l.charges = s.AppendCharges(l.charges[:0])
 	charges, entries := l.charges, l.entries
 	for _, slot := range l.slots {
 		switch insn := p.Insns[slot]; {

@@ -14,6 +14,7 @@ import (
 	"github.com/bpfjit/bpfjit/internal/golden"
 	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/lower"
+	"github.com/google/go-cmp/cmp"
 )
 
 // before is what the golden files have in front of the lowered program.
@@ -33,12 +34,20 @@ func TestGolden(t *testing.T) {
 		}
 		source, _, _ := strings.Cut(string(text), before)
 		p := testprog.Parse(t, source)
-		if err := bpf.Check(p, bpf.Source); err != nil {
+		var survey bpf.Survey
+		if err := survey.Check(p, bpf.Source); err != nil {
 			t.Fatalf("%s: %v", path, err)
 		}
 		np, err := lower.Lower(p)
 		if err != nil {
 			t.Fatalf("%s: %v", path, err)
+		}
+		var r lower.Result
+		if err := r.LowerSurveyed(&survey); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		if diff := cmp.Diff(np, &r.Program); diff != "" {
+			t.Errorf("%s: by a survey of its own and that of the check (-own +check):\n%s", path, diff)
 		}
 		var got strings.Builder
 		got.WriteString(source + before)

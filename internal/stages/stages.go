@@ -49,6 +49,7 @@ type Compiler struct {
 	decoded []bpf.Insn   // where slots can't be read where they are
 	input   *bpf.Program // of the stage Blind
 	final   *bpf.Program // of the stage JIT
+	survey  bpf.Survey   // of prog, where it is checked
 	lowered lower.Result
 	hidden  blind.Result
 	code    jit.Code
@@ -121,11 +122,11 @@ func (c *Compiler) decode(slots []byte) (err error) {
 // the kernel profile jit.Compile checks, and blinding lets nothing pass.
 func (c *Compiler) checks() bool { return c.Cage }
 
-func (c *Compiler) check() error { return bpf.Check(&c.prog, bpf.Source) }
+func (c *Compiler) check() error { return c.survey.Check(&c.prog, bpf.Source) }
 
 func (c *Compiler) lower() error {
 	c.input, c.final = &c.lowered.Program, &c.lowered.Program
-	return c.lowered.Lower(&c.prog)
+	return c.lowered.LowerSurveyed(&c.survey)
 }
 
 func (c *Compiler) blind() error {
