@@ -76,7 +76,7 @@ func (r *Patched) Apply(p *Program, patches []Patch) error {
 
 // ApplySurveyed does it for the program that was surveyed.
 func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
-	p := s.program
+	p := s.Program()
 	if err := checkPatches(p, patches); err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ func (s *Survey) AppendCharges(list []Charge) []Charge {
 	}
 	c := chargers.Get().(*charger)
 	defer chargers.Put(c)
-	c.insns = s.program.Insns
+	c.insns = s.Program().Insns
 	c.begin(s)
 	c.findRare(s)
 	list = c.charge(list)

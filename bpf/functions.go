@@ -81,7 +81,7 @@ func Functions(p *Program) ([]Func, error) {
 
 // Functions finds the functions of the program, see the function Functions.
 func (s *Survey) Functions() ([]Func, error) {
-	p := s.program
+	p := s.Program()
 	n := len(p.Insns)
 	if n == 0 {
 		return nil, nil

@@ -11,6 +11,7 @@ import (
 // little.
 type Survey struct {
 	program *Program
+	slots   int // of the program
 	blocks  []block
 }
 
@@ -37,8 +38,8 @@ func (s *Survey) Take(p *Program) { s.take(p, nil) }
 
 // take also finds suspects, if r says what is suspect.
 func (s *Survey) take(p *Program, r *refusal) {
-	s.program = p
 	n := len(p.Insns)
+	s.program, s.slots = p, n
 	s.blocks = resize(s.blocks, (n+blockSlots-1)/blockSlots)
 	whole := n / blockSlots
 	classify(p.Insns[:whole*blockSlots], s.blocks[:whole], r)
@@ -53,8 +54,14 @@ func (s *Survey) take(p *Program, r *refusal) {
 	}
 }
 
-// Program returns the program that was surveyed.
-func (s *Survey) Program() *Program { return s.program }
+// Program returns the program that was surveyed. It panics if the program has
+// become longer or shorter.
+func (s *Survey) Program() *Program {
+	if s.program == nil || len(s.program.Insns) != s.slots {
+		panic("BUG: a survey of another program")
+	}
+	return s.program
+}
 
 // AppendOthers appends to list the slots that lead somewhere by their imm or
 // that lowering may replace: gotol, calls of functions of the program, addresses

@@ -92,6 +92,32 @@ func TestSurvey(t *testing.T) {
 	}
 }
 
+// TestSurveyStale: a survey of a program that has another length by now isn't
+// used. Its bits could be those of slots that aren't there.
+func TestSurveyStale(t *testing.T) {
+	p := &Program{Insns: make([]Insn, 100)}
+	for i := range p.Insns {
+		p.Insns[i].Op = abi.OpExit
+	}
+	var s Survey
+	s.Take(p)
+	p.Insns = p.Insns[:50]
+	for name, use := range map[string]func(){
+		"AppendCharges": func() { s.AppendCharges(nil) },
+		"Functions":     func() { s.Functions() },
+		"ApplySurveyed": func() { new(Patched).ApplySurveyed(&s, nil) },
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s takes a stale survey", name)
+				}
+			}()
+			use()
+		}()
+	}
+}
+
 // TestNibbles: rectangles cover what they should, and nothing that they must
 // not, with as many bits as there are.
 func TestNibbles(t *testing.T) {
