@@ -102,7 +102,9 @@ func restrict(name string) error {
 		return limit(unix.RLIMIT_NOFILE, 0)
 	case "address space":
 		pages, _ := strconv.ParseUint(strings.Fields(string(statm))[0], 10, 64)
-		return limit(unix.RLIMIT_AS, pages*4096+1<<30)
+		// Of a power of two nearly all would be taken for a moment, and nothing
+		// be left for the runtime.
+		return limit(unix.RLIMIT_AS, pages*4096+3<<29)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 )
 
 // TestLittleAddressSpace runs a child without room for windows. What doesn't
@@ -54,6 +55,21 @@ func TestLittleAddressSpace(t *testing.T) {
 	}
 	if _, err := new(Space).NewInstance(Window); !errors.Is(err, ErrNoWindow) {
 		t.Errorf("%v, want ErrNoWindow", err)
+	}
+}
+
+// TestReserveAllocates nothing: all address space may be taken between the two.
+func TestReserveAllocates(t *testing.T) {
+	var m shared
+	if n := testprog.Allocations(100, func() {
+		if err := errors.Join(m.reserve(plainLeast), m.unreserve()); err != nil {
+			panic(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if m.unreserve() == nil {
+		t.Error("nothing was given back")
 	}
 }
 

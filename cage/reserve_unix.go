@@ -13,13 +13,15 @@ import (
 // plainLimit is an eighth of abi.SharedMax where addresses have 32 bits.
 const plainLimit = abi.SharedMax >> (3 * (1 - ^uint(0)>>63)) &^ (1<<16 - 1)
 
-// reserve takes address space; it holds no memory yet.
+// reserve takes address space; it holds no memory yet. It may be nearly all that
+// the process can have, and given back at once: meanwhile nothing is allocated
+// here, since Go's runtime doesn't survive that it gets no memory.
 func (m *shared) reserve(n int) error {
-	b, err := unix.Mmap(-1, 0, n, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	p, err := unix.MmapPtr(-1, 0, nil, uintptr(n), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		return err
 	}
-	m.keep, m.host = b, unsafe.Pointer(unsafe.SliceData(b))
+	m.keep, m.host = unsafe.Slice((*byte)(p), n), p
 	return nil
 }
 
@@ -32,4 +34,8 @@ func (m *shared) commit(from, to uint64) error {
 	return unix.Mprotect(m.keep[from:to], unix.PROT_READ|unix.PROT_WRITE)
 }
 
-func (m *shared) unreserve() error { return unix.Munmap(m.keep) }
+func (m *shared) unreserve() error {
+	n := len(m.keep)
+	m.keep = nil
+	return unix.MunmapPtr(m.host, uintptr(n)) // of nothing is an error
+}

@@ -12,7 +12,7 @@ type shared struct {
 	limit uint64 // bytes that host has room for, at most abi.SharedMax
 	file  int    // memfd that windows can map, or -1
 	noWin error  // why there is none
-	keep  []byte // holds host, where that is Go's memory or x/sys keeps track
+	keep  []byte // what host has room for; holds it where that is Go's memory
 }
 
 // newShared reserves shared memory: one that windows can map if possible,

@@ -225,7 +225,9 @@ func restrict(name string) error {
 	case "no mprotect for code":
 		return seccomp.Deny(unix.SYS_MPROTECT, unix.PROT_EXEC)
 	case "address space":
-		return limit(unix.RLIMIT_AS, taken+1<<30)
+		// Of a power of two nearly all would be taken for a moment, and nothing
+		// be left for the runtime.
+		return limit(unix.RLIMIT_AS, taken+3<<29)
 	case "little address space":
 		return limit(unix.RLIMIT_AS, taken+40<<20)
 	case "file size":
