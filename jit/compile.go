@@ -205,10 +205,7 @@ func (c *compiler) writeOthers(code *Code, others []uint32, stop int) ([]uint32,
 
 // writeOther writes a mark that is no plain call, into a room before end.
 func (c *compiler) writeOther(code *Code, slot int, row *tables.Row, room, end uint32) error {
-	switch row.Kind {
-	case tables.Charge: // appendCold writes it
-		return nil
-	case tables.Noted:
+	if row.Kind == tables.Noted {
 		c.note(code, slot, row, end)
 		return nil
 	}

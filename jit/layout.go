@@ -295,13 +295,14 @@ func (c *compiler) other(k int, m encoder.Mark) (size uint32, err error) {
 		c.noteOther(uint32(k) | isPlain)
 		return callSize, nil
 	}
+	if row.Kind == tables.Charge { // appendCold writes it
+		c.charges = append(c.charges, uint32(c.start)+m.Slot)
+		return encoder.LongJcc, nil
+	}
 	c.noteOther(uint32(k))
 	switch {
 	case row.Kind == tables.Noted:
 		return 0, nil
-	case row.Kind == tables.Charge:
-		c.charges = append(c.charges, uint32(c.start)+m.Slot)
-		return encoder.LongJcc, nil
 	case row.Kind == tables.Special:
 		return uint32(row.Size), nil
 	case in.Op == abi.OpExit:
