@@ -26,6 +26,9 @@ func (t *nibbles) add(taken uint8, in, free func(op int) bool) {
 	}
 	for ; taken != 0; taken &= taken - 1 {
 		columns := widest(&left, &most)
+		if columns == 0 {
+			return // nothing is left
+		}
 		bit := taken & -taken
 		for i := range 16 {
 			if columns&^most[i] == 0 {
@@ -45,6 +48,9 @@ func (t *nibbles) add(taken uint8, in, free func(op int) bool) {
 func widest(left, most *[16]uint16) (columns uint16) {
 	covered := 0
 	for i := range 16 {
+		if i > 0 && left[i] == left[i-1] && most[i] == most[i-1] {
+			continue // as most rows
+		}
 		for _, c := range []uint16{left[i], most[i]} {
 			n := 0
 			for row := range 16 {
