@@ -46,9 +46,11 @@ func newNative(survey *bpf.Survey, src *Source, s *settings, info *Info) (*nativ
 		return nil, err
 	}
 	lowered := &result.Program
-	if err := functionHandles(lowered); err != nil {
+	funcs, err := result.Functions()
+	if err != nil {
 		return nil, err
 	}
+	functionHandles(lowered, funcs)
 	if s.Blinding {
 		blinded, err := blind.Rewrite(lowered, s.Rand)
 		if err != nil {
@@ -123,13 +125,9 @@ func cageProfile() *jit.Profile {
 	return &jit.CageNoBMI2
 }
 
-// functionHandles makes the addresses of functions what they are in the cage:
+// functionHandles makes the addresses of p's functions what they are in the cage:
 // handles by the functions' numbers. p is changed.
-func functionHandles(p *bpf.Program) error {
-	funcs, err := bpf.Functions(p)
-	if err != nil {
-		return err
-	}
+func functionHandles(p *bpf.Program, funcs []bpf.Func) {
 	for _, f := range funcs {
 		for _, ref := range f.Refs {
 			handle := abi.FuncHandle(ref.Callee)
@@ -138,7 +136,6 @@ func functionHandles(p *bpf.Program) error {
 			lo.Imm, hi.Imm = int32(uint32(handle)), int32(uint32(handle>>32))
 		}
 	}
-	return nil
 }
 
 // passes adds up the lengths that the passes over each function arrived at.

@@ -32,6 +32,12 @@ func (code *Code) CompileCage(p *bpf.Program, profile *Profile) error {
 	if err != nil {
 		return err
 	}
+	return code.CompileFunctions(p, funcs, profile)
+}
+
+// CompileFunctions is CompileCage for those who know already what bpf.Functions
+// finds.
+func (code *Code) CompileFunctions(p *bpf.Program, funcs []bpf.Func, profile *Profile) error {
 	c := compilers.Get().(*compiler)
 	defer c.release()
 	c.profile, c.prog, c.cage = profile, p, true

@@ -1,8 +1,6 @@
 package lower
 
 import (
-	"slices"
-
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/tables"
@@ -53,6 +51,15 @@ func (r *Result) LowerSurveyed(s *bpf.Survey) error {
 	return r.ApplySurveyed(s, l.patches)
 }
 
+// Functions returns what bpf.Functions does of the lowered program. It is quick
+// if there is only one.
+func (r *Result) Functions() ([]bpf.Func, error) {
+	if n := len(r.Program.Insns); n > 0 && !r.lowerer.links {
+		return []bpf.Func{{End: n}}, nil
+	}
+	return bpf.Functions(&r.Program)
+}
+
 // lowerer collects patches in the order of the slots.
 type lowerer struct {
 	patches []bpf.Patch
@@ -64,6 +71,8 @@ type lowerer struct {
 	slots   []int32
 	charges []bpf.Charge
 	entries []int32
+	// links is set if a function is called or its address taken.
+	links bool
 }
 
 // collect makes the patches of a program.
@@ -72,7 +81,7 @@ func (l *lowerer) collect(s *bpf.Survey) error {
 	l.patches, l.insns = l.patches[:0], l.insns[:0]
 	l.slots = s.AppendOthers(l.slots[:0])
 	l.entries = l.entries[:0]
-	if !l.divides(p) {
+	if mayGoto := l.find(p); mayGoto || l.links {
 		funcs, err := s.Functions()
 		if err != nil {
 			return err
@@ -95,10 +104,18 @@ func (l *lowerer) collect(s *bpf.Survey) error {
 	return nil
 }
 
-// divides reports whether all slots that may be replaced are divisions, and no
-// function is called.
-func (l *lowerer) divides(p *bpf.Program) bool {
-	return !slices.ContainsFunc(l.slots, func(slot int32) bool { return !bpf.IsDivision(p.Insns[slot].Op) })
+// find tells what there is among the slots: may_goto, links.
+func (l *lowerer) find(p *bpf.Program) (mayGoto bool) {
+	l.links = false
+	for _, slot := range l.slots {
+		switch p.Insns[slot].Op {
+		case abi.OpCall, abi.OpLdImm64:
+			l.links = true
+		case abi.OpMayGoto:
+			mayGoto = true
+		}
+	}
+	return mayGoto
 }
 
 // findEntries lists the functions that have a may_goto.

@@ -49,6 +49,11 @@ func TestGolden(t *testing.T) {
 		if diff := cmp.Diff(np, &r.Program); diff != "" {
 			t.Errorf("%s: by a survey of its own and that of the check (-own +check):\n%s", path, diff)
 		}
+		funcs, err := r.Functions()
+		want, wantErr := bpf.Functions(np)
+		if diff := cmp.Diff(want, funcs); diff != "" || err != nil || wantErr != nil {
+			t.Errorf("%s: functions %v, %v (-want +got):\n%s", path, err, wantErr, diff)
+		}
 		var got strings.Builder
 		got.WriteString(source + before)
 		np.List(&got, bpf.ListOptions{Numbers: true, Marks: true})

@@ -135,8 +135,15 @@ func (c *Compiler) blind() error {
 }
 
 func (c *Compiler) jit() error {
-	if c.Cage {
+	switch {
+	case c.Cage && c.Blind:
 		return c.code.CompileCage(c.final, &jit.Cage)
+	case c.Cage:
+		funcs, err := c.lowered.Functions()
+		if err != nil {
+			return err
+		}
+		return c.code.CompileFunctions(c.final, funcs, &jit.Cage)
 	}
 	return c.code.Compile(c.final, Kernel, mainFunc)
 }
