@@ -33,6 +33,7 @@ type Result struct {
 	bpf.Patched
 	survey  bpf.Survey
 	lowerer lowerer
+	whole   [1]bpf.Func // the only function
 }
 
 // Lower sets r to p lowered, see the function Lower. It uses the memory that r
@@ -52,10 +53,11 @@ func (r *Result) LowerSurveyed(s *bpf.Survey) error {
 }
 
 // Functions returns what bpf.Functions does of the lowered program. It is quick
-// if there is only one.
+// if there is only one, and takes no memory then.
 func (r *Result) Functions() ([]bpf.Func, error) {
 	if n := len(r.Program.Insns); n > 0 && !r.lowerer.links {
-		return []bpf.Func{{End: n}}, nil
+		r.whole[0].End = n
+		return r.whole[:], nil
 	}
 	return bpf.Functions(&r.Program)
 }
