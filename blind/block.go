@@ -21,11 +21,16 @@ type lists struct {
 	// A bit for each slot: hiding, that it has a constant to hide; upper, that
 	// this is the first half of a 64-bit one; zero, that it becomes a zero;
 	// leads, that it may have a distance.
-	hiding, upper, zero, leads [block / unit]uint32
+	hiding, upper, zero, leads bitmap
 	// hidden lists the slots of hiding, with room for a group behind them.
 	hidden    [block + group]uint8
 	numHidden int
 }
+
+type bitmap [block / unit]uint32
+
+// word returns the bits of two units, u even.
+func (b *bitmap) word(u int) uint64 { return uint64(b[u]) | uint64(b[u|1])<<unit }
 
 // window is a block of a program, from whose end to the end of a unit there may
 // be anything.
@@ -58,6 +63,7 @@ func (w *walk) rewrite(p *bpf.Program, start, end int) error {
 	insns, flags := w.window(p, start, end)
 	index := w.index[start : end+1 : end+1+group]
 	half := w.half
+	w.upper, w.zero, w.leads = bitmap{}, bitmap{}, bitmap{} // the last unit may be the first one of a word
 	w.layOut(insns, flags, index)
 	clear(w.flags[index[0]:index[end-start]])
 	if p.Flags != nil {
@@ -76,28 +82,23 @@ func (w *walk) rewrite(p *bpf.Program, start, end int) error {
 			return err
 		}
 	}
-	for u := range (end - start + unit - 1) / unit {
-		at := start + u*unit
-		if u%2 == 0 {
-			w.jumps[at/64] = uint64(w.leads[u])
-		} else {
-			w.jumps[at/64] |= uint64(w.leads[u]) << unit
-		}
-		for set := w.upper[u]; set != 0; set &= set - 1 {
-			// The second half may be in the next block.
-			if slot := at + bits.TrailingZeros32(set); slot+1 < end {
+	for at := start; at < end; at += 64 {
+		u := (at - start) / unit
+		w.jumps[at/64] = w.leads.word(u)
+		upper := w.upper.word(u)
+		for set := upper | w.zero.word(u); set != 0; set &= set - 1 {
+			slot := at + bits.TrailingZeros64(set)
+			switch in := &p.Insns[slot]; {
+			case upper&set&-set == 0:
+				if in.Off != 0 {
+					return unchecked(p, slot)
+				}
+				w.out[w.index[slot]] = bpf.Insn{Op: xorReg, Regs: abi.Registers(in.Dst(), in.Dst())}
+			case slot+1 < end: // else the second half is in the next block
 				if err := w.hidePair(p, slot); err != nil {
 					return err
 				}
 			}
-		}
-		for set := w.zero[u]; set != 0; set &= set - 1 {
-			slot := at + bits.TrailingZeros32(set)
-			in := &p.Insns[slot]
-			if in.Off != 0 {
-				return unchecked(p, slot)
-			}
-			w.out[w.index[slot]] = bpf.Insn{Op: xorReg, Regs: abi.Registers(in.Dst(), in.Dst())}
 		}
 	}
 	return nil
