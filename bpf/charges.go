@@ -49,7 +49,6 @@ func (s *Survey) AppendCharges(list []Charge) []Charge {
 	defer chargers.Put(c)
 	c.insns = s.Program().Insns
 	c.begin(s)
-	c.findRare(s)
 	list = c.charge(list)
 	c.insns = nil
 	return list
@@ -81,7 +80,7 @@ type charger struct {
 type chargeBlock struct {
 	marks  uint64
 	points uint64
-	rare   uint64 // marks that walk leaves to rare: points, and gotol
+	rare   uint64 // marks that walk stops at: points, and gotol
 }
 
 // lengthsBefore is how many elements in front of a slot's walk may set.
@@ -98,30 +97,24 @@ func resize[E any](s []E, n int) []E {
 	return make([]E, n, n+n/4)
 }
 
-// begin fills in the blocks, but for rare marks.
+// begin finds the marks.
 func (c *charger) begin(s *Survey) {
 	c.blocks = resize(c.blocks, len(s.blocks))
+	c.lengths = resize(c.lengths, lengthsBefore+len(c.insns)+1)
 	for k := range s.blocks {
 		b := &s.blocks[k]
 		c.blocks[k] = chargeBlock{marks: b.jumps | b.exits | b.seconds}
-	}
-	c.others = s.AppendOthers(c.others[:0])
-	c.lengths = resize(c.lengths, lengthsBefore+len(c.insns)+1)
-}
-
-// findRare finds the charge points, and gotol.
-func (c *charger) findRare(s *Survey) {
-	c.addPoint(0)
-	for k := range s.blocks {
-		for set := s.blocks[k].back; set != 0; set &= set - 1 {
+		for set := b.back; set != 0; set &= set - 1 {
 			slot := int32(k*blockSlots + bits.TrailingZeros64(set))
-			c.addPoint(slot + 1 + int32(c.insns[slot].Off))
+			c.addPoint(slot + 1 + int32(c.insns[slot].Off)) // in this block, or in front
 		}
 	}
+	c.addPoint(0)
+	c.others = s.AppendOthers(c.others[:0])
 	for _, slot := range c.others {
 		switch in := c.insns[slot]; in.Op {
 		case abi.OpGotol:
-			c.blocks[slot/blockSlots].rare |= 1 << (slot % blockSlots)
+			c.addRare(slot)
 			if in.Imm < 0 {
 				c.addPoint(slot + 1 + in.Imm)
 			}
@@ -131,16 +124,16 @@ func (c *charger) findRare(s *Survey) {
 			}
 		}
 	}
-	for k := range c.blocks {
-		b := &c.blocks[k]
-		b.rare |= b.points
-		b.marks |= b.rare
-	}
 }
 
-func (c *charger) addPoint(slot int32) {
-	c.blocks[slot/blockSlots].points |= 1 << (slot % blockSlots)
+func (c *charger) addRare(slot int32) *chargeBlock {
+	b := &c.blocks[slot/blockSlots]
+	b.marks |= 1 << (slot % blockSlots)
+	b.rare |= 1 << (slot % blockSlots)
+	return b
 }
+
+func (c *charger) addPoint(slot int32) { c.addRare(slot).points |= 1 << (slot % blockSlots) }
 
 // charge walks backward over the marks.
 func (c *charger) charge(list []Charge) []Charge {
