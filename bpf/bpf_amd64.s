@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func surveyAVO(insns *uint64, blocks *uint64, n int, p *uint64)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·surveyAVO(SB), NOSPLIT, $0-32
 	MOVQ  insns+0(FP), CX
 	MOVQ  blocks+8(FP), DX
@@ -17,6 +17,12 @@ TEXT ·surveyAVO(SB), NOSPLIT, $0-32
 	MOVQ $0x00000004, SI
 
 half:
+	// What follows: a program that is looked at for the first time is in no cache.
+	PREFETCHT0 1024(CX)
+	PREFETCHT0 1088(CX)
+	PREFETCHT0 1152(CX)
+	PREFETCHT0 1216(CX)
+
 	// Slots 0 to 3, and those 16 further
 	VMOVDQU     (CX), X1
 	VINSERTI128 $0x01, 128(CX), Y1, Y1
@@ -148,7 +154,7 @@ DATA ldimm64<>+24(SB)/8, $0x1818181818181818
 GLOBL ldimm64<>(SB), RODATA|NOPTR, $32
 
 // func checkAVO(insns *uint64, blocks *uint64, n int, p *uint64, r *uint64)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·checkAVO(SB), NOSPLIT, $0-40
 	MOVQ  r+32(FP), AX
 	MOVQ  insns+0(FP), DX
@@ -161,6 +167,12 @@ TEXT ·checkAVO(SB), NOSPLIT, $0-40
 	MOVQ $0x00000004, DI
 
 half:
+	// What follows: a program that is looked at for the first time is in no cache.
+	PREFETCHT0 1024(DX)
+	PREFETCHT0 1088(DX)
+	PREFETCHT0 1152(DX)
+	PREFETCHT0 1216(DX)
+
 	// Slots 0 to 3, and those 16 further
 	VMOVDQU     (DX), X1
 	VINSERTI128 $0x01, 128(DX), Y1, Y1

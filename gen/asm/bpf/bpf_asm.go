@@ -132,10 +132,18 @@ type half struct {
 	dst, src             vector
 }
 
+// ahead is by how many bytes fetching is ahead of what looks at slots. Fetching from
+// behind the end of memory does nothing.
+const ahead = 1024
+
 // load takes 32 slots apart, with their imms or without.
 func (h *half) load(withImms bool) {
 	var longs, imms [4]vector
 	a, b := YMM(), YMM()
+	Comment("What follows: a program that is looked at for the first time is in no cache.")
+	for k := range 4 {
+		PREFETCHT0(Mem{Base: h.insns, Disp: ahead + 64*k})
+	}
 	for k := range 4 {
 		Comment(fmt.Sprintf("Slots %d to %d, and those 16 further", 4*k, 4*k+3))
 		at := func(slot int) Mem { return Mem{Base: h.insns, Disp: 8 * (4*k + slot)} }
