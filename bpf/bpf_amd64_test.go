@@ -25,7 +25,7 @@ func offset[S any](t *testing.T, field string) uintptr {
 // structs.
 func TestOffsets(t *testing.T) {
 	want := map[string]uintptr{
-		"ahead": 1024,
+		"ahead":      1024,
 		"blockJumps": offset[block](t, "jumps"), "blockBack": offset[block](t, "back"), "blockExits": offset[block](t, "exits"),
 		"blockFirsts": offset[block](t, "firsts"), "blockSeconds": offset[block](t, "seconds"),
 		"blockOthers": offset[block](t, "others"), "blockSuspects": offset[block](t, "suspects"),
