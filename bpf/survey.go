@@ -6,9 +6,8 @@ import (
 )
 
 // Survey says where in a program the slots are that stages look for, so that
-// none of them has to look at all slots: of six one is a jump, of sixty one is
-// something else that matters. It takes time in proportion to the slots, but
-// little.
+// none of them has to look at all slots: of nine one is a jump, and what else
+// matters is rarer. It takes time in proportion to the slots, but little.
 type Survey struct {
 	program *Program
 	slots   int // of the program
