@@ -24,11 +24,11 @@ func TestAllocations(t *testing.T) {
 		}
 	}
 	rewrite()
-	insns, flags, index := &r.Program.Insns[0], &r.Program.Flags[0], &r.Program.Index[0]
+	insns, flags, index := &r.Program.Insns[0], &r.Program.Flags[0], &r.Index[0]
 	if n := testprog.Allocations(20, rewrite); n > 1 {
 		t.Errorf("%v allocations a run", n)
 	}
-	if insns != &r.Program.Insns[0] || flags != &r.Program.Flags[0] || index != &r.Program.Index[0] {
+	if insns != &r.Program.Insns[0] || flags != &r.Program.Flags[0] || index != &r.Index[0] {
 		t.Error("the result is in other memory")
 	}
 }

@@ -21,13 +21,16 @@ func Rewrite(p *bpf.Program, rand io.Reader) (*bpf.Program, error) {
 
 // Result is a program whose constants are hidden.
 type Result struct {
-	// Program is the new program. Its Index tells where each slot of the old one
-	// went: of Index[i] up to, not including, Index[i+1] the last is the instruction
-	// itself. A jump to slot i leads to Index[i]. Its Origin is that of the old one.
 	Program bpf.Program
+	// Index tells where each slot of the old program went: slot i became
+	// Index[i] up to, not including, Index[i+1], of which the last is the
+	// instruction itself. A jump to slot i leads to Index[i]. If the old program
+	// has no Index of its own, that of Program is the same.
+	Index []int32
 	// Constants is how many constants are hidden, which is how many random
 	// numbers were taken. A 64-bit constant is two.
 	Constants int
+	composed  []int32 // of Program, if the old program has an Index
 }
 
 // Rewrite sets r to p with its constants hidden. p is a source program as
@@ -56,9 +59,8 @@ type Result struct {
 //
 // The error is rand's, or a *bpf.Error that wraps bpf.ErrRange and names the
 // jump of p whose distance no longer fits its field: 16 bits, or 32 in gotol,
-// calls and address constants. Of r only Program.Index and Constants are of use then.
+// calls and address constants. Of r only Index and Constants are of use then.
 func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
-	p = p.Flat()
 	n := len(p.Insns)
 	if n > math.MaxInt32/upperLen {
 		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, too many to blind", n)}
@@ -74,33 +76,50 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 	np := &r.Program
 	w.out, w.flags = np.Insns[:0], np.Flags[:0]
 	w.reserve(0, n)
-	w.index = slices.Grow(np.Index[:0], n+1+group)[:n+1+group]
+	w.index = slices.Grow(r.Index[:0], n+1+group)[:n+1+group]
 	w.jumps = slices.Grow(w.jumps[:0], n/64+block/64)[:n/64+block/64]
 	w.constants, w.half = 0, 0
 	w.index[0] = 0
 	w.mender.Start(p)
+	var tooFar error // then the index is of use all the same
 	for start := 0; start < n; start += block {
 		w.reserve(int(w.index[start])+block*upperLen+group, n)
 		end := min(start+block, n)
 		if err := w.rewrite(p, start, end); err != nil {
 			return err
 		}
-		if start >= behind {
-			if err := w.mend(start-behind, start-behind+block, end); err != nil {
-				return err
-			}
+		if start >= behind && tooFar == nil {
+			tooFar = w.mend(start-behind, start-behind+block, end)
 		}
 	}
 	if w.half != 0 {
 		return unchecked(p, n-1)
 	}
 	length := w.index[n]
-	np.Insns, np.Flags, np.Origin, np.Index = w.out[:length], w.flags[:length], p.Origin, w.index[:n+1]
-	r.Constants = w.constants
-	if err := w.mend(max((n-1)&^(block-1)-behind+block, 0), n, n); err != nil {
-		return err
+	np.Insns, np.Flags, np.Origin = w.out[:length], w.flags[:length], p.Origin
+	r.Index, r.Constants = w.index[:n+1], w.constants
+	np.Index = r.Index
+	if p.Index != nil {
+		r.composed = compose(r.composed, p.Index, r.Index)
+		np.Index = r.composed
 	}
-	return w.mender.Finish(np, np.Index)
+	if tooFar == nil {
+		tooFar = w.mend(max((n-1)&^(block-1)-behind+block, 0), n, n)
+	}
+	if tooFar != nil {
+		return tooFar
+	}
+	return w.mender.Finish(np, r.Index)
+}
+
+// compose says where slots are that first moves to slots which second moves, in the
+// memory of list.
+func compose(list, first, second []int32) []int32 {
+	list = slices.Grow(list[:0], len(first))[:len(first)]
+	for i, slot := range first {
+		list[i] = second[slot]
+	}
+	return list
 }
 
 // behind is by how many slots mending follows: so far that most jumps lead to

@@ -84,7 +84,7 @@ func TestRewrite(t *testing.T) {
 		if err := r.Rewrite(p, &words{next: func() uint32 { return random.Uint32N(1 << 16) }}); err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
 		}
-		fmt.Fprintf(&got, "%s: %d constants, index %v\n\n", tt.name, r.Constants, r.Program.Index)
+		fmt.Fprintf(&got, "%s: %d constants, index %v\n\n", tt.name, r.Constants, r.Index)
 		p.List(&got, bpf.ListOptions{Numbers: true})
 		got.WriteByte('\n')
 		r.Program.List(&got, bpf.ListOptions{Numbers: true, Marks: true})
@@ -128,8 +128,8 @@ func TestRandom(t *testing.T) {
 		if !same(np, &r.Program) {
 			t.Fatalf("program %d (-reference +got):\n%s", i, cmp.Diff(np, &r.Program))
 		}
-		if !slices.Equal(index, r.Program.Index) {
-			t.Fatalf("program %d: index (-reference +got):\n%s", i, cmp.Diff(index, r.Program.Index))
+		if !slices.Equal(index, r.Index) {
+			t.Fatalf("program %d: index (-reference +got):\n%s", i, cmp.Diff(index, r.Index))
 		}
 		if !same(before, p) {
 			t.Fatalf("program %d changed:\n%s", i, cmp.Diff(before, p))
@@ -251,15 +251,15 @@ func TestLowered(t *testing.T) {
 		}
 		live := liveAX(p)
 		for slot, in := range p.Insns {
-			now := r.Program.Insns[r.Program.Index[slot+1]-1]
-			hidden := r.Program.Index[slot+1]-r.Program.Index[slot] > 1
+			now := r.Program.Insns[r.Index[slot+1]-1]
+			hidden := r.Index[slot+1]-r.Index[slot] > 1
 			switch {
 			case hidden && live[slot]:
 				t.Errorf("program %d: slot %d (%s) is rewritten where AX is in use", i, slot, p.Text(slot))
 			case p.Flags[slot]&bpf.Inserted != 0 && (hidden || now.Op != in.Op || now.Regs != in.Regs):
 				t.Errorf("program %d: slot %d (%s) was inserted and became %s", i, slot, p.Text(slot), bpf.Text(now))
 			}
-			if from := r.Program.Source(int(r.Program.Index[slot])); from != p.Source(slot) {
+			if from := r.Program.Source(int(r.Index[slot])); from != p.Source(slot) {
 				t.Errorf("program %d: slot %d comes from %d, want %d", i, slot, from, p.Source(slot))
 			}
 		}

@@ -139,10 +139,21 @@ func is(bits uint8) uint32 { return (uint32(bits) + 0xff) >> 8 }
 // isZero returns 1 for 0, else 0.
 func isZero(v int32) uint32 { return ^uint32(v|-v) >> 31 }
 
-// copyFlags gives the instructions of a block the flags that they had.
+// copyFlags gives the instructions of a block, which have none, the flags that they
+// had. Most had none.
 func (w *walk) copyFlags(flags []bpf.Flag, index []int32) {
-	for i := range flags {
-		w.flags[index[i+1]-1] = flags[i]
+	for len(flags) >= group {
+		if f := (*[group]bpf.Flag)(flags); *f != [group]bpf.Flag{} {
+			w.copyFlagsOf(f[:], index)
+		}
+		flags, index = flags[group:], index[group:]
+	}
+	w.copyFlagsOf(flags, index)
+}
+
+func (w *walk) copyFlagsOf(flags []bpf.Flag, index []int32) {
+	for i, f := range flags {
+		w.flags[index[i+1]-1] = f
 	}
 }
 

@@ -61,7 +61,7 @@ func TestCVE2026_98816(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
-		if d, _ := bpf.Distance(r.Program.Insns[r.Program.Index[slot+1]-1]); int(d) != tt.now {
+		if d, _ := bpf.Distance(r.Program.Insns[r.Index[slot+1]-1]); int(d) != tt.now {
 			t.Errorf("%s: leads %d now, want %d", text, d, tt.now)
 		}
 	}
@@ -124,9 +124,9 @@ func TestCVE2018_25020(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		now := int(r.Program.Index[slot+1]) - 1
+		now := int(r.Index[slot+1]) - 1
 		nd, _ := bpf.Distance(r.Program.Insns[now])
-		if got, want := now+1+int(nd), int(r.Program.Index[slot+1+d]); got != want {
+		if got, want := now+1+int(nd), int(r.Index[slot+1+d]); got != want {
 			t.Errorf("%s: leads to slot %d, want %d", name, got, want)
 		}
 		if tt.jump == "call pc" {
@@ -216,4 +216,22 @@ func jumpsLand(t *testing.T, p *bpf.Program) int {
 		}
 	}
 	return len(code.Bytes)
+}
+
+// TestIndexOfTooFar: where a jump of a long program leads too far, Index is complete
+// and says which other ones do.
+func TestIndexOfTooFar(t *testing.T) {
+	const n = 60_000
+	insns := slices.Repeat([]bpf.Insn{{Op: 0x07, Regs: 1, Imm: 5}}, n) // r1 += 5
+	insns[0] = bpf.Insn{Op: abi.OpJa, Off: 32000}
+	insns[n-1] = bpf.Insn{Op: abi.OpExit}
+	var r Result
+	err := r.Rewrite(&bpf.Program{Insns: insns}, nil)
+	var e *bpf.Error
+	if !errors.Is(err, bpf.ErrRange) || !errors.As(err, &e) || e.Slot != 0 {
+		t.Fatalf("error %v, want ErrRange about slot 0", err)
+	}
+	if len(r.Index) != n+1 || r.Index[n] != 3*(n-2)+2 {
+		t.Errorf("an index of %d slots that ends at %d", len(r.Index), r.Index[len(r.Index)-1])
+	}
 }

@@ -54,14 +54,14 @@ func FuzzRewrite(f *testing.F) {
 // restore puts the constants back.
 func restore(t *testing.T, p *bpf.Program, r *Result) (insns []bpf.Insn) {
 	old := map[int32]int{} // slots by their place in the new program
-	for slot, at := range r.Program.Index {
+	for slot, at := range r.Index {
 		old[at] = slot
 	}
 	for slot, was := range p.Insns {
-		group := r.Program.Insns[r.Program.Index[slot]:r.Program.Index[slot+1]]
+		group := r.Program.Insns[r.Index[slot]:r.Index[slot+1]]
 		in := group[len(group)-1]
 		if d, ok := bpf.Distance(in); ok {
-			to, ok := old[r.Program.Index[slot+1]+d]
+			to, ok := old[r.Index[slot+1]+d]
 			outside := false // a function that isn't here: the number stays
 			if e, ok := bpf.Distance(was); ok {
 				outside = slot+1+int(e) < 0 || slot+1+int(e) >= len(p.Insns)

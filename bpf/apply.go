@@ -62,8 +62,10 @@ func Apply(p *Program, patches []Patch) (np *Program, index []int32, err error) 
 type Patched struct {
 	Program Program
 	Index   []int32
-	// enter lists what Enter patches insert, by slot.
-	enter []entry
+	// enter lists what Enter patches insert, by slot. origin has the origins of
+	// Program if there are such.
+	enter  []entry
+	origin []int32
 }
 
 // Apply sets r to p with all changes, see the function Apply. It uses the
@@ -81,13 +83,15 @@ func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
 		return err
 	}
 	p = p.Flat()
-	m := mover{old: p, patches: patches, index: resize(r.Index, len(p.Insns)+1), enter: r.enter[:0]}
+	m := mover{old: p, patches: patches, index: resize(r.Index, len(p.Insns)+1), enter: r.enter[:0], origin: r.origin}
 	m.layOut()
 	r.Index, r.enter = m.index, m.enter
 	if m.length > math.MaxInt32 {
 		return &Error{Slot: -1, Reason: fmt.Sprintf("has %d slots when patched", m.length)}
 	}
-	return m.move(&r.Program, s)
+	err := m.move(&r.Program, s)
+	r.origin = m.origin
+	return err
 }
 
 // rank orders the patches of one slot.
@@ -158,7 +162,8 @@ type mover struct {
 	index   []int32
 	length  int
 	// enter lists what Enter patches insert, by slot.
-	enter []entry
+	enter  []entry
+	origin []int32
 }
 
 // entry says how many instructions stand in front of index[slot] that jumps
@@ -236,14 +241,18 @@ func (m *mover) entered(slot int) int {
 // runs, then of those that lead somewhere the distance is set, and then what is
 // patched is put between.
 func (m *mover) move(np *Program, s *Survey) error {
-	flags, origin := np.Flags, np.Origin
+	flags := np.Flags
 	np.Insns = resize(np.Insns, m.length)
-	np.Flags, np.Origin = nil, nil
+	np.Flags, np.Origin, np.Index = nil, m.old.Origin, nil
 	if m.old.Flags != nil || len(m.patches) > 0 {
 		np.Flags = resize(flags, m.length)
 	}
-	if m.old.Origin != nil || len(m.patches) > 0 {
-		np.Origin = resize(origin, m.length)
+	switch {
+	case len(m.enter) > 0: // index says nothing about what is in front of it
+		m.origin = resize(m.origin, m.length)
+		np.Origin = m.origin
+	case len(m.patches) > 0:
+		np.Index = m.index
 	}
 	m.moveRuns(np)
 	if len(m.patches) == 0 {
@@ -282,7 +291,7 @@ func (m *mover) moveRun(np *Program, start, end, at int) {
 			clear(flags)
 		}
 	}
-	if np.Origin != nil {
+	if len(m.enter) > 0 {
 		if origin := np.Origin[at:][:end-start]; m.old.Origin != nil {
 			copy(origin, m.old.Origin[start:end])
 		} else {
@@ -376,7 +385,10 @@ func (m *mover) place(np *Program) *Error {
 
 // put sets a slot of the new program, which comes from an old one.
 func (m *mover) put(np *Program, at int, in Insn, f Flag, slot int) {
-	np.Insns[at], np.Flags[at], np.Origin[at] = in, f, int32(m.old.Source(slot))
+	np.Insns[at], np.Flags[at] = in, f
+	if len(m.enter) > 0 {
+		np.Origin[at] = int32(m.old.Source(slot))
+	}
 }
 
 // mend returns what becomes of insn, which stood at an old slot and now

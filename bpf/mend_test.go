@@ -94,7 +94,7 @@ func TestMendRandom(t *testing.T) {
 			t.Fatal(err)
 		}
 		insns, index := layOut(groups)
-		np := &bpf.Program{Insns: insns, Flags: want.Flags, Origin: want.Origin}
+		np := &bpf.Program{Insns: insns, Flags: want.Flags, Origin: want.Origin, Index: want.Index}
 		if err := follow(np, p, index, every(p), r); err != nil {
 			t.Fatal(err)
 		}

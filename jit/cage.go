@@ -71,15 +71,15 @@ func linkCalls(p *bpf.Program, code *Code) {
 // noteProbes adds the loads that read as zero where they fault.
 func noteProbes(p *bpf.Program, code *Code, profile *Profile) {
 	const probes = 0x0101010101010101 * uint64(bpf.Probe)
-	// They are rare, or there are none at all, so it looks at 16 flags at a time.
+	// They are rare, or there are none at all, so it looks at 32 flags at a time.
 	flags := p.Flags
-	for len(flags) >= 16 {
-		f := (*[16]bpf.Flag)(flags)
-		if (eight(f[:8])|eight(f[8:]))&probes != 0 {
+	for len(flags) >= 32 {
+		f := (*[32]bpf.Flag)(flags)
+		if (eight(f[:8])|eight(f[8:16])|eight(f[16:24])|eight(f[24:]))&probes != 0 {
 			start := len(p.Flags) - len(flags)
-			noteProbesIn(p, code, profile, start, start+16)
+			noteProbesIn(p, code, profile, start, start+32)
 		}
-		flags = flags[16:]
+		flags = flags[32:]
 	}
 	noteProbesIn(p, code, profile, len(p.Flags)-len(flags), len(p.Flags))
 }

@@ -137,7 +137,7 @@ func (g *gadgetDump) find(src *bpfjit.Source, p *bpf.Program, hidden *blind.Resu
 	for _, ref := range src.Maps {
 		references[ref.Slot] = true
 	}
-	index := hidden.Program.Index
+	index := hidden.Index
 	for slot := 0; slot < len(p.Insns); slot++ {
 		in, end := p.Insns[slot], slot+1
 		value := binary.LittleEndian.AppendUint32(nil, uint32(in.Imm))

@@ -236,8 +236,8 @@ func (p *predictor) harden(f *function, r *predictFunction) {
 		err := hidden.Rewrite(f.toHide, randomOf(p.seed+uint64(i)))
 		if i == 0 {
 			var wraps *predictJump
-			r.Constants, h.Slots = hidden.Constants, int(hidden.Program.Index[len(f.toHide.Insns)])
-			h.Ahead, h.Back, wraps, h.TooFar = f.jumps(f.toHide, hidden.Program.Index)
+			r.Constants, h.Slots = hidden.Constants, int(hidden.Index[len(f.toHide.Insns)])
+			h.Ahead, h.Back, wraps, h.TooFar = f.jumps(f.toHide, hidden.Index)
 			if wraps != nil {
 				r.add(verdictDanger, fmt.Sprintf("%s would lead %d: kernels with CVE-2026-98816 run wild there", wraps, wraps.Distance))
 			}
