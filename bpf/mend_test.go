@@ -68,8 +68,8 @@ func first(p *bpf.Program) []uint64 {
 // TestMendRandom compares with Apply, given the same as patches.
 func TestMendRandom(t *testing.T) {
 	r := testprog.Rand(testprog.Seed(t), 0)
-	for range 500 {
-		p := randomProgram(r, 1+r.IntN(400))
+	for range 150 {
+		p := randomProgram(r, 1+r.IntN(300))
 		if r.IntN(2) == 0 {
 			p.Flags = make([]bpf.Flag, len(p.Insns))
 			p.Origin = make([]int32, len(p.Insns))

@@ -31,6 +31,7 @@ func TestOffsets(t *testing.T) {
 		i abi.Insn
 	)
 	want := map[string]uintptr{
+		"page":     4096,
 		"jobMarks": unsafe.Offsetof(p.marks), "jobRows": unsafe.Offsetof(p.rows), "jobInsns": unsafe.Offsetof(p.insns),
 		"jobEnds": unsafe.Offsetof(p.ends), "jobRanks": unsafe.Offsetof(p.ranks), "jobJumps": unsafe.Offsetof(p.jumps),
 		"jobSums": unsafe.Offsetof(p.sums), "jobGaps": unsafe.Offsetof(p.gaps), "jobNext": unsafe.Offsetof(p.next),
