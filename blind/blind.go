@@ -67,7 +67,9 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 	}
 	w := walks.Get().(*walk)
 	defer func() {
-		w.result, w.job = result{}, blockJob{}
+		// The pool holds nothing of the caller's.
+		w.result, w.job, w.source.reader = result{}, blockJob{}, nil
+		w.mender.Start(nil)
 		walks.Put(w)
 	}()
 	if err := w.source.start(rand); err != nil {

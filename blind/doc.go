@@ -10,8 +10,8 @@
 //
 // It is Linux's rewrite (net.core.bpf_jit_harden), instruction by
 // instruction; the rules come from gen/bpf.txt. Linux mends every branch of
-// the program for every constant. Here all constants are found in one walk
-// and all branches are mended in one more.
+// the program for every constant. Here all constants are found in one walk,
+// and branches are mended on the way, as soon as their targets have a place.
 //
 // # What is not hidden
 //

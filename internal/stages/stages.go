@@ -17,7 +17,7 @@ type Stage uint8
 
 const (
 	Total  Stage = iota // slots to code, one stage behind the other
-	Decode              // bytes to slots
+	Decode              // bytes to slots: a view of them, where that can be
 	Check               // of the dialect; where jit doesn't do it by the way
 	Lower               // cage only
 	Blind               // where constants are hidden
