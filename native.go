@@ -45,11 +45,7 @@ func newNative(survey *bpf.Survey, src *Source, s *settings, info *Info) (*nativ
 	if err := result.LowerSurveyed(survey); err != nil {
 		return nil, err
 	}
-	lowered := &result.Program
-	funcs, err := result.Functions()
-	if err != nil {
-		return nil, err
-	}
+	lowered, funcs := &result.Program, result.Funcs
 	functionHandles(lowered, funcs)
 	if s.Blinding {
 		blinded, err := blind.Rewrite(lowered, s.Rand)
@@ -57,9 +53,12 @@ func newNative(survey *bpf.Survey, src *Source, s *settings, info *Info) (*nativ
 			return nil, atSource(err, lowered)
 		}
 		lowered = blinded
+		if funcs, err = bpf.Functions(blinded); err != nil {
+			return nil, atSource(err, lowered)
+		}
 	}
-	code, err := jit.CompileCage(lowered, cageProfile())
-	if err != nil {
+	code := new(jit.Code)
+	if err := code.CompileFunctions(lowered, funcs, cageProfile()); err != nil {
 		return nil, atSource(err, lowered)
 	}
 	im, err := region.Publish(code.Bytes, faultTable(code), s.Rand)

@@ -66,6 +66,8 @@ type Patched struct {
 	// Program if there are such.
 	enter  []entry
 	origin []int32
+
+	functions functions // see MoveFunctions
 }
 
 // Apply sets r to p with all changes, see the function Apply. It uses the
@@ -83,7 +85,8 @@ func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
 		return err
 	}
 	p = p.Flat()
-	m := mover{old: p, patches: patches, index: resize(r.Index, len(p.Insns)+1), enter: r.enter[:0], origin: r.origin}
+	m := mover{old: p, patches: patches, origin: r.origin}
+	m.index, m.enter = resize(r.Index, len(p.Insns)+1), r.enter[:0]
 	m.layOut()
 	r.Index, r.enter = m.index, m.enter
 	if m.length > math.MaxInt32 {
@@ -159,10 +162,8 @@ func replaces(patches []Patch, slot int) bool {
 type mover struct {
 	old     *Program
 	patches []Patch
-	index   []int32
-	length  int
-	// enter lists what Enter patches insert, by slot.
-	enter  []entry
+	entries
+	length int
 	origin []int32
 }
 
@@ -225,13 +226,20 @@ func countGeneric(s []int32, from int32) {
 	}
 }
 
+// entries says where slots begin that Enter patches insert something in front
+// of.
+type entries struct {
+	index []int32
+	enter []entry // by slot
+}
+
 // entered returns where a call of the function at an old slot leads.
-func (m *mover) entered(slot int) int {
-	at := int(m.index[slot])
-	if len(m.enter) > 0 {
-		i := sort.Search(len(m.enter), func(i int) bool { return m.enter[i].slot >= slot })
-		if i < len(m.enter) && m.enter[i].slot == slot {
-			at -= m.enter[i].size
+func (e *entries) entered(slot int) int {
+	at := int(e.index[slot])
+	if len(e.enter) > 0 {
+		i := sort.Search(len(e.enter), func(i int) bool { return e.enter[i].slot >= slot })
+		if i < len(e.enter) && e.enter[i].slot == slot {
+			at -= e.enter[i].size
 		}
 	}
 	return at

@@ -35,7 +35,8 @@ func (c *checker) exact() error {
 			return err
 		}
 	}
-	return checkNesting(c.p, funcs)
+	n := nesting{program: c.p, funcs: funcs, deep: make([]int8, len(funcs))}
+	return n.check()
 }
 
 // second reports whether a slot is the second half of a 64-bit constant, if

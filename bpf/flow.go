@@ -59,39 +59,24 @@ func form(i Insn) *tables.FormInfo {
 	return &tables.Forms[f]
 }
 
-// checkNesting refuses recursion and calls nested too deeply. A function that
-// only an address constant refers to counts as called from outside.
+// nesting refuses recursion and calls nested too deeply. A function that only
+// an address constant refers to counts as called from outside.
 //
 // The walk is depth-first and goes at most abi.MaxFrames deep: a function
 // once left knows how deep it goes by itself, so each call is looked at once.
-func checkNesting(p *Program, funcs []Func) error {
-	const onPath = -1
-	// deep[f] is the number of frames from f down, 0 if not known yet.
-	deep := make([]int, len(funcs))
-	var walk func(f, frames int) error
-	walk = func(f, frames int) error {
-		deep[f] = onPath
-		most := 1
-		for _, c := range funcs[f].Calls {
-			if deep[c.Callee] == onPath {
-				return nesting(p, funcs, c, "recurses: function at slot %d is running already")
-			}
-			if frames == abi.MaxFrames || deep[c.Callee] > abi.MaxFrames-frames {
-				return nesting(p, funcs, c, fmt.Sprintf("calls the function at slot %%d: more than %d frames", abi.MaxFrames))
-			}
-			if deep[c.Callee] == 0 {
-				if err := walk(c.Callee, frames+1); err != nil {
-					return err
-				}
-			}
-			most = max(most, 1+deep[c.Callee])
-		}
-		deep[f] = most
-		return nil
-	}
-	for f := range funcs {
-		if deep[f] == 0 {
-			if err := walk(f, 1); err != nil {
+type nesting struct {
+	program *Program
+	funcs   []Func
+	deep    []int8 // by function: the number of frames from it down, 0 if not known yet
+}
+
+const onPath = -1 // instead of a number of frames
+
+func (n *nesting) check() error {
+	clear(n.deep)
+	for f := range n.funcs {
+		if n.deep[f] == 0 {
+			if err := n.walk(f, 1); err != nil {
 				return err
 			}
 		}
@@ -99,6 +84,27 @@ func checkNesting(p *Program, funcs []Func) error {
 	return nil
 }
 
-func nesting(p *Program, funcs []Func, c Call, reason string) error {
-	return &Error{Slot: c.Slot, Insn: p.Insns[c.Slot], Field: "imm", Reason: fmt.Sprintf(reason, funcs[c.Callee].Start)}
+func (n *nesting) walk(f int, frames int8) error {
+	n.deep[f] = onPath
+	most := int8(1)
+	for _, c := range n.funcs[f].Calls {
+		if n.deep[c.Callee] == onPath {
+			return n.fail(c, "recurses: function at slot %d is running already")
+		}
+		if frames == abi.MaxFrames || n.deep[c.Callee] > abi.MaxFrames-frames {
+			return n.fail(c, fmt.Sprintf("calls the function at slot %%d: more than %d frames", abi.MaxFrames))
+		}
+		if n.deep[c.Callee] == 0 {
+			if err := n.walk(c.Callee, frames+1); err != nil {
+				return err
+			}
+		}
+		most = max(most, 1+n.deep[c.Callee])
+	}
+	n.deep[f] = most
+	return nil
+}
+
+func (n *nesting) fail(c Call, reason string) error {
+	return &Error{Slot: c.Slot, Insn: n.program.Insns[c.Slot], Field: "imm", Reason: fmt.Sprintf(reason, n.funcs[c.Callee].Start)}
 }

@@ -76,27 +76,61 @@ func toFunction(form *tables.FormInfo) bool {
 func Functions(p *Program) ([]Func, error) {
 	s := surveyOf(p)
 	defer s.release()
-	return s.Functions()
+	return new(functions).find(s)
 }
 
 // Functions finds the functions of the program, see the function Functions.
+// They are good until s is used for another program.
 func (s *Survey) Functions() ([]Func, error) {
+	if s.Program(); s.functions.known {
+		return s.functions.list, nil
+	}
+	list, err := s.functions.find(s)
+	s.functions.known = err == nil
+	return list, err
+}
+
+// functions finds functions, in memory that it uses again.
+type functions struct {
+	known  bool // what list has is what a survey asks for
+	list   []Func
+	links  []int32
+	starts []startBlock
+	calls  []Call // of all functions, one function behind the other
+	refs   []Call
+	deep   []int8 // see nesting
+}
+
+// startBlock says where functions begin in 64 slots.
+type startBlock struct {
+	bits   uint64 // a bit for each slot where one does
+	before int32  // how many functions begin in front of the block
+}
+
+// number returns the number of the function that begins at a slot.
+func (f *functions) number(slot int) int {
+	b := &f.starts[slot/blockSlots]
+	return int(b.before) + bits.OnesCount64(b.bits&(1<<(slot%blockSlots)-1))
+}
+
+func (f *functions) find(s *Survey) ([]Func, error) {
 	p := s.Program()
 	n := len(p.Insns)
+	f.list = f.list[:0]
 	if n == 0 {
 		return nil, nil
 	}
-	links := s.links()
-	if len(links) == 0 {
-		return []Func{{Start: 0, End: n}}, nil
+	f.links = s.appendLinks(f.links[:0])
+	if len(f.links) == 0 {
+		f.list = append(f.list, Func{Start: 0, End: n})
+		return f.list, nil
 	}
-	// number[i] is 1 + the index of the function that begins at slot i. At
-	// first 1 marks a beginning.
-	number := make([]int32, n)
-	number[0] = 1
+	f.starts = resize(f.starts, len(s.blocks))
+	clear(f.starts)
+	f.starts[0].bits = 1
 	h := halves{insns: p.Insns}
-	linked := links[:0] // those that lead somewhere
-	for _, i := range links {
+	linked := f.links[:0] // those that lead somewhere
+	for _, i := range f.links {
 		insn := p.Insns[i]
 		d, _, ok := distance(insn)
 		if !ok || h.second(int(i)) {
@@ -106,24 +140,26 @@ func (s *Survey) Functions() ([]Func, error) {
 		if t < 0 || t >= int64(n) {
 			return nil, &Error{Slot: int(i), Insn: insn, Field: "imm", Reason: fmt.Sprintf("leads to slot %d, outside of the program", t)}
 		}
-		number[t] = 1
+		f.starts[t/blockSlots].bits |= 1 << (t % blockSlots)
 		linked = append(linked, i)
 	}
-	var funcs []Func
-	for i := range number {
-		if number[i] != 0 {
-			if len(funcs) > 0 {
-				funcs[len(funcs)-1].End = i
+	f.links = linked
+	for k := range f.starts {
+		b := &f.starts[k]
+		b.before = int32(len(f.list))
+		for set := b.bits; set != 0; set &= set - 1 {
+			start := k*blockSlots + bits.TrailingZeros64(set)
+			if len(f.list) > 0 {
+				f.list[len(f.list)-1].End = start
 			}
-			funcs = append(funcs, Func{Start: i, End: n})
-			number[i] = int32(len(funcs))
+			f.list = append(f.list, Func{Start: start, End: n})
 		}
 	}
-	return funcs, link(p, funcs, number, linked)
+	return f.list, f.link(p)
 }
 
-// links lists the slots that may lead to functions. They are few.
-func (s *Survey) links() (list []int32) {
+// appendLinks appends the slots that may lead to functions. They are few.
+func (s *Survey) appendLinks(list []int32) []int32 {
 	for b := range s.blocks {
 		for set := s.blocks[b].others; set != 0; set &= set - 1 {
 			slot := b*blockSlots + bits.TrailingZeros64(set)
@@ -161,37 +197,83 @@ func (h *halves) second(slot int) bool {
 
 // link fills in Calls and Refs, and sees to it that no function begins in the
 // middle of a constant.
-func link(p *Program, funcs []Func, number, linked []int32) error {
-	f := 0
-	for _, i := range linked {
-		for int(i) >= funcs[f].End {
-			f++
+func (f *functions) link(p *Program) error {
+	// Neither moves when it grows.
+	f.calls, f.refs = resize(f.calls, len(f.links))[:0], resize(f.refs, len(f.links))[:0]
+	links := f.links
+	for k := range f.list {
+		of := &f.list[k]
+		calls, refs := len(f.calls), len(f.refs)
+		for ; len(links) > 0 && int(links[0]) < of.End; links = links[1:] {
+			slot := int(links[0])
+			d, form, _ := distance(p.Insns[slot])
+			c := Call{Slot: slot, Callee: f.number(slot + 1 + int(d))}
+			if form.Flow == tables.FlowCall {
+				f.calls = append(f.calls, c)
+			} else {
+				f.refs = append(f.refs, c)
+			}
 		}
-		d, form, _ := distance(p.Insns[i])
-		c := Call{Slot: int(i), Callee: int(number[int(i)+1+int(d)]) - 1}
-		if form.Flow == tables.FlowCall {
-			funcs[f].Calls = append(funcs[f].Calls, c)
-		} else {
-			funcs[f].Refs = append(funcs[f].Refs, c)
-		}
+		of.Calls, of.Refs = part(f.calls, calls), part(f.refs, refs)
 	}
 	h := halves{insns: p.Insns}
-	var cut []int // functions that begin in the middle of a constant
-	for i := range funcs {
-		if start := funcs[i].Start; h.second(start) {
-			cut = append(cut, start)
+	cut := -1 // the first function that begins in the middle of a constant
+	for _, of := range f.list {
+		if h.second(of.Start) && cut < 0 {
+			cut = of.Start
 		}
 	}
-	if cut == nil {
+	if cut < 0 {
 		return nil
 	}
-	for i := range funcs {
-		for _, c := range append(funcs[i].Calls, funcs[i].Refs...) {
-			if funcs[c.Callee].Start == cut[0] {
-				return &Error{Slot: c.Slot, Insn: p.Insns[c.Slot], Field: "imm",
-					Reason: fmt.Sprintf("leads into the 64-bit constant of slot %d", cut[0]-1)}
+	for _, of := range f.list {
+		for _, list := range [][]Call{of.Calls, of.Refs} {
+			for _, c := range list {
+				if f.list[c.Callee].Start == cut {
+					return &Error{Slot: c.Slot, Insn: p.Insns[c.Slot], Field: "imm",
+						Reason: fmt.Sprintf("leads into the 64-bit constant of slot %d", cut-1)}
+				}
 			}
 		}
 	}
 	panic("BUG: a function that nobody refers to")
+}
+
+// part returns what list has from an element on, or nil.
+func part(list []Call, from int) []Call {
+	if from == len(list) {
+		return nil
+	}
+	return list[from:len(list):len(list)]
+}
+
+// MoveFunctions returns the functions of the patched program, if those of the
+// program were funcs: a call is still one, and a function that it leads to
+// begins with what Enter patches insert. They are good until r is used again.
+func (r *Patched) MoveFunctions(funcs []Func) []Func {
+	r.functions.list = append(r.functions.list[:0], funcs...)
+	r.functions.calls = r.functions.calls[:0]
+	links := 0
+	for i := range funcs {
+		links += len(funcs[i].Calls) + len(funcs[i].Refs)
+	}
+	r.functions.calls = resize(r.functions.calls, links)[:0] // doesn't move any more
+	end, e := len(r.Program.Insns), entries{r.Index, r.enter}
+	for i := len(funcs) - 1; i >= 0; i-- {
+		f := &r.functions.list[i]
+		f.Start, f.End = e.entered(f.Start), end
+		f.Calls, f.Refs = r.moveCalls(&e, f.Calls), r.moveCalls(&e, f.Refs)
+		end = f.Start
+	}
+	return r.functions.list
+}
+
+// moveCalls returns where calls are in the patched program.
+func (r *Patched) moveCalls(e *entries, calls []Call) []Call {
+	first := len(r.functions.calls)
+	for _, c := range calls {
+		// Nothing stands between an instruction and what enters the next one.
+		r.functions.calls = append(r.functions.calls, Call{Slot: e.entered(c.Slot+1) - 1, Callee: c.Callee})
+	}
+	return part(r.functions.calls, first)
 }

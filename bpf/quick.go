@@ -114,7 +114,9 @@ func (w *quickWalk) linked() bool {
 			return false
 		}
 	}
-	return checkNesting(c.p, funcs) == nil
+	w.s.functions.deep = resize(w.s.functions.deep, len(funcs))
+	n := nesting{program: c.p, funcs: funcs, deep: w.s.functions.deep}
+	return n.check() == nil
 }
 
 // within reports whether no distance in off leads out of its function.

@@ -12,6 +12,8 @@ type Survey struct {
 	program *Program
 	slots   int // of the program
 	blocks  []block
+
+	functions functions // what Functions found
 }
 
 // block is what is known of 64 slots. Each word has a bit for each of them,
@@ -38,7 +40,7 @@ func (s *Survey) Take(p *Program) { s.take(p, nil) }
 // take also finds suspects, if r says what is suspect.
 func (s *Survey) take(p *Program, r *refusal) {
 	n := len(p.Insns)
-	s.program, s.slots = p, n
+	s.program, s.slots, s.functions.known = p, n, false
 	s.blocks = resize(s.blocks, (n+blockSlots-1)/blockSlots)
 	whole := n / blockSlots
 	classify(p.Insns[:whole*blockSlots], s.blocks[:whole], r)

@@ -31,6 +31,8 @@ func Lower(p *bpf.Program) (*bpf.Program, error) {
 // Result is a lowered program.
 type Result struct {
 	bpf.Patched
+	// Funcs are the functions of Program: what bpf.Functions finds.
+	Funcs   []bpf.Func
 	survey  bpf.Survey
 	lowerer lowerer
 	whole   [1]bpf.Func // the only function
@@ -49,17 +51,16 @@ func (r *Result) LowerSurveyed(s *bpf.Survey) error {
 	if err := l.collect(s); err != nil {
 		return err
 	}
-	return r.ApplySurveyed(s, l.patches)
-}
-
-// Functions returns what bpf.Functions does of the lowered program. It is quick
-// if there is only one, and takes no memory then.
-func (r *Result) Functions() ([]bpf.Func, error) {
-	if n := len(r.Program.Insns); n > 0 && !r.lowerer.links {
-		r.whole[0].End = n
-		return r.whole[:], nil
+	if err := r.ApplySurveyed(s, l.patches); err != nil {
+		return err
 	}
-	return bpf.Functions(&r.Program)
+	if l.funcs == nil {
+		r.whole[0].End = len(r.Program.Insns)
+		r.Funcs = r.whole[:]
+	} else {
+		r.Funcs = r.MoveFunctions(l.funcs)
+	}
+	return nil
 }
 
 // lowerer collects patches in the order of the slots.
@@ -73,8 +74,8 @@ type lowerer struct {
 	slots   []int32
 	charges []bpf.Charge
 	entries []int32
-	// links is set if a function is called or its address taken.
-	links bool
+	// funcs are the functions of the program, if somebody asked.
+	funcs []bpf.Func
 }
 
 // collect makes the patches of a program.
@@ -82,13 +83,14 @@ func (l *lowerer) collect(s *bpf.Survey) error {
 	p := s.Program()
 	l.patches, l.insns = l.patches[:0], l.insns[:0]
 	l.slots = s.AppendOthers(l.slots[:0])
-	l.entries = l.entries[:0]
-	if mayGoto := l.find(p); mayGoto || l.links {
+	l.entries, l.funcs = l.entries[:0], nil
+	if mayGoto, links := l.find(p); mayGoto || links {
 		funcs, err := s.Functions()
 		if err != nil {
 			return err
 		}
-		l.findEntries(p, funcs)
+		l.funcs = funcs
+		l.findEntries(p)
 	}
 	l.charges = s.AppendCharges(l.charges[:0])
 	charges, entries := l.charges, l.entries
@@ -106,31 +108,31 @@ func (l *lowerer) collect(s *bpf.Survey) error {
 	return nil
 }
 
-// find tells what there is among the slots: may_goto, links.
-func (l *lowerer) find(p *bpf.Program) (mayGoto bool) {
-	l.links = false
+// find tells what there is among the slots: may_goto, and calls of functions
+// or addresses of such.
+func (l *lowerer) find(p *bpf.Program) (mayGoto, links bool) {
 	for _, slot := range l.slots {
 		switch p.Insns[slot].Op {
 		case abi.OpCall, abi.OpLdImm64:
-			l.links = true
+			links = true
 		case abi.OpMayGoto:
 			mayGoto = true
 		}
 	}
-	return mayGoto
+	return mayGoto, links
 }
 
 // findEntries lists the functions that have a may_goto.
-func (l *lowerer) findEntries(p *bpf.Program, funcs []bpf.Func) {
+func (l *lowerer) findEntries(p *bpf.Program) {
 	k := 0
 	for _, slot := range l.slots {
 		if p.Insns[slot].Op != abi.OpMayGoto {
 			continue
 		}
-		for int(slot) >= funcs[k].End {
+		for int(slot) >= l.funcs[k].End {
 			k++
 		}
-		start := int32(funcs[k].Start)
+		start := int32(l.funcs[k].Start)
 		if n := len(l.entries); n == 0 || l.entries[n-1] != start {
 			l.entries = append(l.entries, start)
 		}

@@ -46,13 +46,12 @@ type Options struct {
 type Compiler struct {
 	Options
 	prog    bpf.Program
-	decoded []bpf.Insn   // where slots can't be read where they are
-	input   *bpf.Program // of the stage Blind
-	final   *bpf.Program // of the stage JIT
-	survey  bpf.Survey   // of prog, where it is checked
+	decoded []bpf.Insn // where slots can't be read where they are
+	survey  bpf.Survey // of prog, where it is checked
 	lowered lower.Result
 	hidden  blind.Result
 	code    jit.Code
+	joined  joined
 }
 
 // Kernel is the profile of the kernel's code: Linux 6.18 with plain returns,
@@ -83,69 +82,59 @@ func (c *Compiler) Compile(slots []byte) error {
 }
 
 func (c *Compiler) compile(slots []byte) error {
-	if err := c.decode(slots); err != nil {
+	p := &c.prog
+	if err := c.decode(p, slots); err != nil {
 		return err
 	}
-	if c.checks() {
-		if err := c.check(); err != nil {
-			return err
-		}
-	}
+	var funcs []bpf.Func
 	if c.Cage {
-		if err := c.lower(); err != nil {
+		if err := c.check(p); err != nil {
 			return err
 		}
+		if err := c.lower(&c.survey); err != nil {
+			return err
+		}
+		p, funcs = &c.lowered.Program, c.lowered.Funcs
 	}
 	if c.Blind {
-		if err := c.blind(); err != nil {
+		if err := c.blind(p); err != nil {
 			return err
 		}
+		p, funcs = &c.hidden.Program, nil
 	}
-	return c.jit()
+	return c.jit(p, funcs)
 }
 
 // Code returns what Compile made. It is overwritten by the next Compile.
 func (c *Compiler) Code() *jit.Code { return &c.code }
 
-func (c *Compiler) decode(slots []byte) (err error) {
-	c.input, c.final = &c.prog, &c.prog
+func (c *Compiler) decode(p *bpf.Program, slots []byte) (err error) {
 	var ok bool
-	if c.prog.Insns, ok = bpf.View(slots); ok {
+	if p.Insns, ok = bpf.View(slots); ok {
 		return nil
 	}
 	c.decoded, err = bpf.AppendDecode(c.decoded[:0], slots)
-	c.prog.Insns = c.decoded
+	p.Insns = c.decoded
 	return err
 }
 
-// checks tells whether a program has to be checked before it is compiled. For
-// the kernel profile jit.Compile checks, and blinding lets nothing pass.
-func (c *Compiler) checks() bool { return c.Cage }
+// check is for the cage alone. For the kernel profile jit.Compile checks, and
+// blinding lets nothing pass.
+func (c *Compiler) check(p *bpf.Program) error { return c.survey.Check(p, bpf.Source) }
 
-func (c *Compiler) check() error { return c.survey.Check(&c.prog, bpf.Source) }
+func (c *Compiler) lower(s *bpf.Survey) error { return c.lowered.LowerSurveyed(s) }
 
-func (c *Compiler) lower() error {
-	c.input, c.final = &c.lowered.Program, &c.lowered.Program
-	return c.lowered.LowerSurveyed(&c.survey)
-}
+func (c *Compiler) blind(p *bpf.Program) error { return c.hidden.Rewrite(p, nil) }
 
-func (c *Compiler) blind() error {
-	c.final = &c.hidden.Program
-	return c.hidden.Rewrite(c.input, nil)
-}
-
-func (c *Compiler) jit() error {
+// jit compiles a program whose functions are known, or nil.
+func (c *Compiler) jit(p *bpf.Program, funcs []bpf.Func) error {
 	switch {
-	case c.Cage && c.Blind:
-		return c.code.CompileCage(c.final, &jit.Cage)
-	case c.Cage:
-		funcs, err := c.lowered.Functions()
-		if err != nil {
-			return err
-		}
-		return c.code.CompileFunctions(c.final, funcs, &jit.Cage)
+	case !c.Cage:
+		return c.code.Compile(p, Kernel, mainFunc)
+	case funcs == nil:
+		return c.code.CompileCage(p, &jit.Cage)
 	}
-	return c.code.Compile(c.final, Kernel, mainFunc)
+	return c.code.CompileFunctions(p, funcs, &jit.Cage)
 }
 
 // Work is a stage of one program, to be run as often as one likes: what the
@@ -156,50 +145,63 @@ type Work struct {
 }
 
 // Stages compiles a program and returns its stages in their order, Total
-// first. They are good until the next Compile. Jumps isn't among them: it has
-// no beginning and no end, and is what JIT needs besides Draft and Join.
+// first. They can be mixed with those of other programs: all they share is
+// memory for results. Jumps isn't among them: it has no beginning and no end,
+// and is what JIT needs besides Draft and Join.
 func (c *Compiler) Stages(slots []byte) ([]Work, error) {
 	if err := c.Compile(slots); err != nil {
 		return nil, err
 	}
+	p := new(bpf.Program)
+	if err := c.decode(p, slots); err != nil {
+		return nil, err
+	}
+	p.Insns = slices.Clone(p.Insns)
 	work := []Work{
 		{Total, func() error { return c.Compile(slots) }},
-		{Decode, func() error { return c.decode(slots) }},
+		{Decode, func() error { return c.decode(&c.prog, slots) }},
 	}
-	if c.checks() {
-		work = append(work, Work{Check, c.check})
-	}
+	// What a stage is given is a copy: what is hidden anew, for one, has other
+	// sizes, and perhaps none that settle.
+	var funcs []bpf.Func
 	if c.Cage {
-		work = append(work, Work{Lower, c.lower})
+		survey := new(bpf.Survey)
+		if err := survey.Check(p, bpf.Source); err != nil {
+			return nil, err
+		}
+		source := p
+		work = append(work, Work{Check, func() error { return c.check(source) }}, Work{Lower, func() error { return c.lower(survey) }})
+		p, funcs = clone(&c.lowered.Program), cloneFuncs(c.lowered.Funcs)
 	}
 	if c.Blind {
-		work = append(work, Work{Blind, c.blind})
+		input := p
+		work = append(work, Work{Blind, func() error { return c.blind(input) }})
+		p, funcs = clone(&c.hidden.Program), nil
 	}
-	// What is hidden anew has other sizes, and perhaps none that settle, so the
-	// stages behind have a copy.
-	input, final := c.input, &bpf.Program{
-		Insns: slices.Clone(c.final.Insns), Flags: slices.Clone(c.final.Flags), Origin: slices.Clone(c.final.Origin),
-		Index: slices.Clone(c.final.Index),
-	}
-	for i := range work[1:] {
-		run := work[1+i].Run
-		work[1+i].Run = func() error {
-			c.input = input
-			return run()
-		}
-	}
-	work = append(work, Work{JIT, func() error {
-		c.final = final
-		return c.jit()
-	}})
+	work = append(work, Work{JIT, func() error { return c.jit(p, funcs) }})
 	if c.Cage {
 		return work, nil // its instructions are fused before they are drafted
 	}
-	e, err := newEncoding(final.Insns, &c.code)
+	e, err := newEncoding(p.Insns, &c.code)
 	if err != nil {
 		return nil, err
 	}
-	return append(work, Work{Draft, e.write}, Work{Join, e.join}), nil
+	return append(work, Work{Draft, func() error { return c.joined.write(e.insns) }}, Work{Join, func() error { return c.joined.join(e) }}), nil
+}
+
+func clone(p *bpf.Program) *bpf.Program {
+	return &bpf.Program{
+		Insns: slices.Clone(p.Insns), Flags: slices.Clone(p.Flags), Origin: slices.Clone(p.Origin), Index: slices.Clone(p.Index),
+	}
+}
+
+func cloneFuncs(funcs []bpf.Func) []bpf.Func {
+	funcs = slices.Clone(funcs)
+	for i := range funcs {
+		f := &funcs[i]
+		f.Calls, f.Refs = slices.Clone(f.Calls), slices.Clone(f.Refs)
+	}
+	return funcs
 }
 
 // Times are how long the stages of a program take. Stages that it doesn't go
