@@ -18,15 +18,15 @@ const (
 	coldSlots = 1_000_000
 )
 
-// BenchmarkStage times every stage of compiling generated programs by itself:
-// see package stages. ns/insn of the same stage should be much the same at any
-// size; total is the whole way. jumps is what jit needs besides draft and join;
-// its passes differ in number, so that it also has ns/insn/pass.
+// BenchmarkStage times the stages of compiling generated programs: see package
+// stages. ns/insn of the same stage should be much the same at any size; total
+// is the whole way. jumps is passes, which differ in number, so that it also has
+// ns/insn/pass; the first one belongs to draft.
 //
 //	heat=cold   as many programs as have a million slots together, each once a
 //	            round, so that sizes differ in nothing but the size
-//	heat=hot    the same program again and again, from 10,000 slots on fewer
-//	            times: branch predictors learn a short one by heart
+//	heat=hot    the same program again and again, as often as has some ten
+//	            thousand slots: branch predictors learn a short one by heart
 //
 // ns/insn is that of the least disturbed round.
 func BenchmarkStage(b *testing.B) {
@@ -43,44 +43,33 @@ func BenchmarkStage(b *testing.B) {
 	}
 }
 
-// stage times the stages of programs of n slots, each stage of all programs a
-// number of times before the next stage: their times are subtracted.
+// stage times programs of n slots, each a number of times before the next.
 func stage(b *testing.B, o stages.Options, n, programs, times int) {
 	c := &stages.Compiler{Options: o}
-	var work [stages.NumStages][]func() error
+	set := newSet(b, o, corpus.Generated(programs+4, n)[4:])
 	passes := 0 // over slots
-	for _, program := range newSet(b, o, corpus.Generated(programs+4, n)[4:]).programs {
-		of, err := c.Stages(program.slots)
-		if err != nil {
+	for _, p := range set.programs {
+		if err := c.Compile(p.slots); err != nil {
 			b.Fatal(err)
 		}
-		for _, w := range of {
-			work[w.Stage] = append(work[w.Stage], w.Run)
-		}
-		most := 0
-		for _, f := range c.Code().Funcs {
-			most = max(most, len(f.Passes))
-		}
-		passes += n * most
+		passes += n * times * (c.Passes() - 1)
 	}
 	var least stages.Times
 	round := func() {
-		for s, runs := range work {
-			if len(runs) == 0 {
-				continue
-			}
-			began := time.Now()
-			for _, run := range runs {
-				for range times {
-					if err := run(); err != nil {
-						b.Fatal(err)
-					}
+		var t stages.Times
+		began := time.Now()
+		if err := set.compile(c, times, nil); err != nil {
+			b.Fatal(err)
+		}
+		t[stages.Total] = time.Since(began)
+		for _, p := range set.programs {
+			for range times {
+				if err := c.Watch(p.slots, &t); err != nil {
+					b.Fatal(err)
 				}
 			}
-			if d := time.Since(began); least[s] == 0 || d < least[s] {
-				least[s] = d
-			}
 		}
+		least.Least(&t)
 	}
 	rounds := 0
 	for ; b.Loop(); rounds++ {
@@ -89,17 +78,13 @@ func stage(b *testing.B, o stages.Options, n, programs, times int) {
 	for ; rounds < minRounds; rounds++ {
 		round()
 	}
-	slots := float64(n * len(work[stages.Total]) * times)
-	if least[stages.Draft] != 0 {
-		jumps := least[stages.JIT] - least[stages.Draft] - least[stages.Join]
-		least[stages.Jumps] = jumps
-		b.ReportMetric(float64(jumps)/float64(passes*times), "jumps-ns/insn/pass")
-	}
+	slots := float64(set.slots * times)
 	for s, d := range least {
 		if d != 0 {
 			b.ReportMetric(float64(d)/slots, stages.Stage(s).String()+"-ns/insn")
 		}
 	}
-	b.ReportMetric(float64(passes*times)/slots, "passes")
+	b.ReportMetric(float64(least[stages.Jumps])/float64(passes), "jumps-ns/insn/pass")
+	b.ReportMetric(1+float64(passes)/slots, "passes")
 	b.ReportMetric(0, "ns/op")
 }

@@ -19,6 +19,9 @@ type Code struct {
 	Funcs  []Func
 	Faults []Fault
 	Relocs []Reloc
+	// Watch is called, unless it is nil, when a stage of compiling a function is
+	// over. It is for those who measure.
+	Watch func(Stage)
 
 	passes  []int    // all of Func.Passes
 	charges []uint32 // all of Func.charges
@@ -28,7 +31,23 @@ type Code struct {
 func (c *Code) reset(n int) {
 	*c = Code{
 		Bytes: c.Bytes[:0], Ends: slices.Grow(c.Ends[:0], n+encoder.EndsSlack)[:n], Funcs: c.Funcs[:0],
-		Faults: c.Faults[:0], Relocs: c.Relocs[:0], passes: c.passes[:0], charges: c.charges[:0],
+		Faults: c.Faults[:0], Relocs: c.Relocs[:0], Watch: c.Watch, passes: c.passes[:0], charges: c.charges[:0],
+	}
+}
+
+// Stage is a part of compiling a function.
+type Stage uint8
+
+const (
+	Draft  Stage = iota // the bytes of each slot, and the first pass
+	Passes              // over the jumps, all but the first
+	Join                // the bytes where they belong
+)
+
+// over says that a stage is.
+func (c *Code) over(s Stage) {
+	if c.Watch != nil {
+		c.Watch(s)
 	}
 }
 

@@ -103,10 +103,16 @@ func (c *compiler) function(code *Code, start, end int) error {
 	if err := c.draftAll(ahead); err != nil {
 		return err
 	}
+	code.over(Draft)
 	if err := c.converge(); err != nil {
 		return &bpf.Error{Slot: start, Reason: err.Error(), Err: err}
 	}
-	return c.write(code, end)
+	code.over(Passes)
+	if err := c.write(code, end); err != nil {
+		return err
+	}
+	code.over(Join)
+	return nil
 }
 
 // refuse returns the error for a function that has no draft, or a jump to

@@ -31,8 +31,9 @@ constants in place of maps. Profile "kernel" makes the code of Linux 6.18,
 "cage" the code that bpfjit runs. Publishing is finding a place in executable
 memory and copying the code there; freeing counts.
 
-Times are those of the least disturbed runs, for code that is in the caches. The
-plot is an SVG file.`
+Stages are timed on the way, and the total without a clock in between. Times are
+those of the least disturbed runs, for code that is in the caches. The plot is
+an SVG file.`
 
 // benchSizes is the value of flag -sizes.
 type benchSizes []int
@@ -271,10 +272,7 @@ func (b *bench) time(insns []bpf.Insn, o stages.Options) (*benchResult, error) {
 		return nil, err
 	}
 	code := c.Code()
-	r := &benchResult{Bytes: len(code.Bytes), NS: make(map[string]float64)}
-	for _, f := range code.Funcs {
-		r.Passes = max(r.Passes, len(f.Passes))
-	}
+	r := &benchResult{Bytes: len(code.Bytes), Passes: c.Passes(), NS: make(map[string]float64)}
 	for s, d := range times {
 		if d != 0 {
 			r.NS[stages.Stage(s).String()] = float64(d.Nanoseconds()) / float64(len(insns))

@@ -35,7 +35,7 @@ const (
 // black.
 var stageColours = [stages.NumStages]string{
 	stages.Decode: "#8c8c8c", stages.Check: "#56b4e9", stages.Lower: "#cc79a7", stages.Blind: "#d55e00",
-	stages.JIT: "#0072b2", stages.Draft: "#e69f00", stages.Jumps: "#009e73", stages.Join: "#0072b2",
+	stages.Draft: "#e69f00", stages.Jumps: "#009e73", stages.Join: "#0072b2",
 }
 
 const plotStyle = `

@@ -15,7 +15,7 @@ import (
 // What is blinded has one more.
 func (r *benchReport) shown() []stages.Stage {
 	if r.Profile == "cage" {
-		return []stages.Stage{stages.Decode, stages.Check, stages.Lower, stages.Blind, stages.JIT}
+		return []stages.Stage{stages.Decode, stages.Check, stages.Lower, stages.Blind, stages.Draft, stages.Jumps, stages.Join}
 	}
 	return []stages.Stage{stages.Decode, stages.Blind, stages.Draft, stages.Jumps, stages.Join}
 }

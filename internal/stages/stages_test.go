@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
@@ -41,41 +40,37 @@ func TestCompile(t *testing.T) {
 	}
 }
 
-// TestStages: every stage can be repeated, in any order, and leaves the code
-// as it was.
-func TestStages(t *testing.T) {
+// TestWatch: watching changes nothing, and every stage of a way takes time.
+func TestWatch(t *testing.T) {
 	slots := bpf.Encode(mixed.Real().Program(1, 2500))
 	for _, o := range []Options{{}, {Cage: true}, {Blind: true}, {Cage: true, Blind: true}} {
 		t.Run(fmt.Sprintf("%+v", o), func(t *testing.T) {
 			c := &Compiler{Options: o}
-			work, err := c.Stages(slots)
-			if err != nil {
+			if err := c.Compile(slots); err != nil {
 				t.Fatal(err)
 			}
-			code := bytes.Clone(c.Code().Bytes)
-			for range 2 {
-				for _, w := range slices.Backward(work[1:]) {
-					if w.Stage == Blind {
-						continue // other numbers, other code
-					}
-					if err := w.Run(); err != nil {
-						t.Errorf("%v: %v", w.Stage, err)
-					}
-				}
+			code, passes := bytes.Clone(c.Code().Bytes), c.Passes()
+			var sum Times
+			if err := c.Watch(slots, &sum); err != nil {
+				t.Fatal(err)
 			}
-			if !bytes.Equal(c.Code().Bytes, code) {
+			if !o.Blind && !(bytes.Equal(c.Code().Bytes, code) && c.Passes() == passes) { // other numbers, other code
 				t.Error("other code")
 			}
 			times, err := c.Time(slots, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for s, d := range times {
-				cageOnly, kernelOnly := Stage(s) == Lower || Stage(s) == Check, Stage(s) == Draft || Stage(s) == Join
-				want := !(cageOnly && !o.Cage || kernelOnly && o.Cage || Stage(s) == Blind && !o.Blind)
-				if Stage(s) != Jumps && (d > 0) != want {
-					t.Errorf("%v took %v", Stage(s), d)
+			for _, times := range []Times{sum, times} {
+				for s := Check; s < NumStages; s++ { // decoding may take no time
+					want := !((s == Lower || s == Check) && !o.Cage || s == Blind && !o.Blind)
+					if (times[s] > 0) != want {
+						t.Errorf("%v took %v", s, times[s])
+					}
 				}
+			}
+			if sum[Total] != 0 || times[Total] <= 0 {
+				t.Errorf("total: %v watched, %v timed", sum[Total], times[Total])
 			}
 		})
 	}
@@ -85,7 +80,7 @@ func TestErrors(t *testing.T) {
 	for _, slots := range []string{"", "1234567", "12345678", "\x95\x00\x00\x00\x00\x00\x00\x00\x95"} {
 		for _, o := range []Options{{}, {Cage: true}} {
 			var e *bpf.Error
-			if _, err := (&Compiler{Options: o}).Stages([]byte(slots)); !errors.As(err, &e) {
+			if err := (&Compiler{Options: o}).Watch([]byte(slots), new(Times)); !errors.As(err, &e) {
 				t.Errorf("%q: %v", slots, err)
 			}
 		}
