@@ -4,16 +4,15 @@ package bpf
 
 //go:generate go run -C=../gen ./asm/bpf -out ../bpf/bpf_amd64.s
 
-import "golang.org/x/sys/cpu"
+import (
+	"github.com/bpfjit/bpfjit/abi"
 
-// assembly tells whether the processor has vectors of 32 bytes and BLSR. Every
-// one since 2013 has, but for some small ones.
-var assembly = cpu.X86.HasAVX2 && cpu.X86.HasBMI1
+	"golang.org/x/sys/cpu"
+)
 
-// chunk is how many blocks the assembly goes over at once. It can't be
-// preempted, and the collector should not have to wait for more than some
-// microseconds.
-const chunk = 64
+// assembly tells whether the processor has vectors of 32 bytes, BLSR and SHLX.
+// Every one since 2013 has, but for some small ones.
+var assembly = cpu.X86.HasAVX2 && cpu.X86.HasBMI1 && cpu.X86.HasBMI2
 
 // These do what their Go twins do, whose names end in Generic, as long as
 // nothing is rare; a test compares them. gen/asm/bpf writes them.
@@ -22,16 +21,16 @@ const chunk = 64
 func surveyAVO(insns *Insn, blocks *block, n int, p *places)
 
 //go:noescape
-func checkAVO(insns *Insn, blocks *block, n int, p *places, r *refusal)
+func checkAVO(insns *Insn, blocks *block, n int, p *places, r *refusal, half bool)
 
 //go:noescape
-func landingAVO(insns *Insn, blocks *block, next, stop, n int) (wrong int)
+func followAVO(insns *Insn, blocks *block, next, stop, n int) (wrong int)
 
 //go:noescape
 func countAVO(s *int32, n, from int)
 
 //go:noescape
-func chargeAVO(job *chargeJob) (done bool)
+func chargeAVO(job *chargeJob)
 
 //go:noescape
 func mendAVO(job *mendJob)
@@ -39,13 +38,17 @@ func mendAVO(job *mendJob)
 // chargeJob is what chargeAVO works on. gen/asm/bpf has the offsets.
 type chargeJob struct {
 	insns   *Insn
-	blocks  *chargeBlock
-	lengths *int32 // of slot 0
+	blocks  *block
+	lengths *int32 // of slot base
+	charges *Charge
 	flows   *flow
+	base    int
 	slots   int
+	stop    int
 	// Before and after: see charger.
 	at     int
 	length int
+	left   int
 }
 
 // mendJob is what mendAVO works on.
@@ -59,9 +62,9 @@ type mendJob struct {
 	length     int // of index
 }
 
-func classify(insns []Insn, blocks []block, r *refusal) {
+func classify(insns []Insn, blocks []block, r *refusal, half bool) {
 	if !assembly {
-		classifyGeneric(insns, blocks, r)
+		classifyGeneric(insns, blocks, r, half)
 		return
 	}
 	for len(insns) > 0 {
@@ -70,22 +73,18 @@ func classify(insns []Insn, blocks []block, r *refusal) {
 		if r == nil {
 			surveyAVO(&insns[0], &blocks[0], n/halfBlock, &surveyed)
 		} else {
-			checkAVO(&insns[0], &blocks[0], n/halfBlock, &surveyed, r)
+			checkAVO(&insns[0], &blocks[0], n/halfBlock, &surveyed, r, half)
 		}
+		half = insns[n-1].Op == abi.OpLdImm64
 		insns, blocks = insns[n:], blocks[(n+blockSlots-1)/blockSlots:]
 	}
 }
 
-func (s *Survey) landing() bool {
+func (s *Survey) follow(next, stop int) bool {
 	if !assembly {
-		return s.landingGeneric()
+		return s.followGeneric(next, stop)
 	}
-	n := len(s.program.Insns)
-	wrong := 0
-	for next := 0; next < len(s.blocks) && wrong == 0; next += chunk {
-		wrong = landingAVO(&s.program.Insns[0], &s.blocks[0], next, min(next+chunk, len(s.blocks)), n)
-	}
-	return wrong == 0
+	return followAVO(&s.program.Insns[0], &s.blocks[0], next, stop, len(s.program.Insns)) == 0
 }
 
 func count(s []int32, from int32) {
@@ -100,20 +99,20 @@ func count(s []int32, from int32) {
 	countAVO(&s[0], len(s), int(from))
 }
 
-func (c *charger) walk() {
+func (c *charger) walk(stop int) {
 	if !assembly {
-		c.walkGeneric()
+		c.walkGeneric(stop)
+		return
+	}
+	if c.at == stop {
 		return
 	}
 	job := chargeJob{
-		insns: &c.insns[0], blocks: &c.blocks[0], lengths: &c.lengths[lengthsBefore], flows: &flows[0],
-		slots: len(c.insns), at: c.at, length: int(c.length),
+		insns: &c.insns[0], blocks: &c.blocks[0], lengths: &c.lengths[lengthsBefore], charges: &c.charges[0], flows: &flows[0],
+		base: c.base, slots: len(c.insns), stop: stop, at: c.at, length: int(c.length), left: c.left,
 	}
-	_, _ = c.blocks[(job.slots-1)/blockSlots], c.lengths[lengthsBefore+job.slots]
-	for !chargeAVO(&job) {
-		job.at++
-	}
-	c.at, c.length = job.at, int32(job.length)
+	chargeAVO(&job)
+	c.at, c.length, c.left = job.at, int32(job.length), job.left
 }
 
 func (m *mover) mendJumps(blocks []block, np *Program) *Error {

@@ -80,14 +80,11 @@ half:
 	VPCMPEQB  exit<>+0(SB), Y6, Y5
 	VPMOVMSKB Y5, DI
 	MOVL      DI, 16(DX)
-	VPCMPEQB  ldimm64<>+0(SB), Y6, Y5
-	VPMOVMSKB Y5, DI
-	MOVL      DI, 24(DX)
 	VPCMPEQB  Y0, Y6, Y5
 	VPMOVMSKB Y5, DI
-	MOVL      DI, 32(DX)
+	MOVL      DI, 24(DX)
 
-	// Jumps, and those whose off is negative
+	// Jumps, and those whose off is negative; points are found later.
 	VMOVDQU   (BX), Y5
 	VPSHUFB   Y8, Y5, Y5
 	VMOVDQU   32(BX), Y6
@@ -101,6 +98,7 @@ half:
 	VPANDN    Y4, Y5, Y5
 	VPMOVMSKB Y5, DI
 	MOVL      DI, 8(DX)
+	MOVL      $0x00000000, 48(DX)
 
 	// Others
 	VMOVDQU   64(BX), Y4
@@ -114,7 +112,7 @@ half:
 	VPCMPEQB  Y0, Y4, Y4
 	VPMOVMSKB Y4, DI
 	NOTL      DI
-	MOVL      DI, 40(DX)
+	MOVL      DI, 32(DX)
 	ADDQ      $0x00000100, CX
 	ADDQ      SI, DX
 	XORQ      $0x38, SI
@@ -147,61 +145,57 @@ DATA exit<>+16(SB)/8, $0x9595959595959595
 DATA exit<>+24(SB)/8, $0x9595959595959595
 GLOBL exit<>(SB), RODATA|NOPTR, $32
 
-DATA ldimm64<>+0(SB)/8, $0x1818181818181818
-DATA ldimm64<>+8(SB)/8, $0x1818181818181818
-DATA ldimm64<>+16(SB)/8, $0x1818181818181818
-DATA ldimm64<>+24(SB)/8, $0x1818181818181818
-GLOBL ldimm64<>(SB), RODATA|NOPTR, $32
-
-// func checkAVO(insns *uint64, blocks *uint64, n int, p *uint64, r *uint64)
+// func checkAVO(insns *uint64, blocks *uint64, n int, p *uint64, r *uint64, half bool)
 // Requires: AVX, AVX2, MMX+
-TEXT ·checkAVO(SB), NOSPLIT, $0-40
-	MOVQ  r+32(FP), AX
-	MOVQ  insns+0(FP), DX
-	MOVQ  blocks+8(FP), BX
-	MOVQ  n+16(FP), CX
-	MOVQ  p+24(FP), SI
-	VPXOR Y0, Y0, Y0
+TEXT ·checkAVO(SB), NOSPLIT, $0-41
+	MOVQ    r+32(FP), AX
+	MOVB    half+40(FP), CL
+	MOVBLZX CL, CX
+	MOVQ    insns+0(FP), BX
+	MOVQ    blocks+8(FP), SI
+	MOVQ    n+16(FP), DX
+	MOVQ    p+24(FP), DI
+	VPXOR   Y0, Y0, Y0
 
 	// It is 4 bytes to the second half of a block's words, and to the next block the rest.
-	MOVQ $0x00000004, DI
+	MOVQ $0x00000004, R8
 
 half:
 	// What follows: a program that is looked at for the first time is in no cache.
-	PREFETCHT0 1024(DX)
-	PREFETCHT0 1088(DX)
-	PREFETCHT0 1152(DX)
-	PREFETCHT0 1216(DX)
+	PREFETCHT0 1024(BX)
+	PREFETCHT0 1088(BX)
+	PREFETCHT0 1152(BX)
+	PREFETCHT0 1216(BX)
 
 	// Slots 0 to 3, and those 16 further
-	VMOVDQU     (DX), X1
-	VINSERTI128 $0x01, 128(DX), Y1, Y1
-	VMOVDQU     16(DX), X2
-	VINSERTI128 $0x01, 144(DX), Y2, Y2
+	VMOVDQU     (BX), X1
+	VINSERTI128 $0x01, 128(BX), Y1, Y1
+	VMOVDQU     16(BX), X2
+	VINSERTI128 $0x01, 144(BX), Y2, Y2
 	VSHUFPS     $0x88, Y2, Y1, Y3
 	VSHUFPS     $0xdd, Y2, Y1, Y4
 
 	// Slots 4 to 7, and those 16 further
-	VMOVDQU     32(DX), X1
-	VINSERTI128 $0x01, 160(DX), Y1, Y1
-	VMOVDQU     48(DX), X2
-	VINSERTI128 $0x01, 176(DX), Y2, Y2
+	VMOVDQU     32(BX), X1
+	VINSERTI128 $0x01, 160(BX), Y1, Y1
+	VMOVDQU     48(BX), X2
+	VINSERTI128 $0x01, 176(BX), Y2, Y2
 	VSHUFPS     $0x88, Y2, Y1, Y5
 	VSHUFPS     $0xdd, Y2, Y1, Y6
 
 	// Slots 8 to 11, and those 16 further
-	VMOVDQU     64(DX), X1
-	VINSERTI128 $0x01, 192(DX), Y1, Y1
-	VMOVDQU     80(DX), X2
-	VINSERTI128 $0x01, 208(DX), Y2, Y2
+	VMOVDQU     64(BX), X1
+	VINSERTI128 $0x01, 192(BX), Y1, Y1
+	VMOVDQU     80(BX), X2
+	VINSERTI128 $0x01, 208(BX), Y2, Y2
 	VSHUFPS     $0x88, Y2, Y1, Y7
 	VSHUFPS     $0xdd, Y2, Y1, Y8
 
 	// Slots 12 to 15, and those 16 further
-	VMOVDQU     96(DX), X1
-	VINSERTI128 $0x01, 224(DX), Y1, Y1
-	VMOVDQU     112(DX), X2
-	VINSERTI128 $0x01, 240(DX), Y2, Y2
+	VMOVDQU     96(BX), X1
+	VINSERTI128 $0x01, 224(BX), Y1, Y1
+	VMOVDQU     112(BX), X2
+	VINSERTI128 $0x01, 240(BX), Y2, Y2
 	VSHUFPS     $0x88, Y2, Y1, Y9
 	VSHUFPS     $0xdd, Y2, Y1, Y1
 	VPACKSSDW   Y6, Y4, Y4
@@ -235,71 +229,69 @@ half:
 	VPSRLW    $0x04, Y3, Y7
 	VPAND     nibble<>+0(SB), Y7, Y7
 	VPCMPEQB  exit<>+0(SB), Y8, Y11
-	VPMOVMSKB Y11, R8
-	MOVL      R8, 16(BX)
-	VPCMPEQB  ldimm64<>+0(SB), Y8, Y11
-	VPMOVMSKB Y11, R8
-	MOVL      R8, 24(BX)
+	VPMOVMSKB Y11, R9
+	MOVL      R9, 16(SI)
 	VPCMPEQB  Y0, Y8, Y11
-	VPMOVMSKB Y11, R8
-	MOVL      R8, 32(BX)
+	VPMOVMSKB Y11, R9
+	MOVL      R9, 24(SI)
 
-	// Jumps, and those whose off is negative
-	VMOVDQU   (SI), Y8
-	VPSHUFB   Y9, Y8, Y8
-	VMOVDQU   32(SI), Y11
-	VPSHUFB   Y10, Y11, Y11
-	VPAND     Y11, Y8, Y8
-	VPCMPEQB  Y0, Y8, Y8
-	VPMOVMSKB Y8, R8
-	NOTL      R8
-	MOVL      R8, (BX)
-	VPACKSSWB Y5, Y6, Y11
-	VPANDN    Y11, Y8, Y11
-	VPMOVMSKB Y11, R8
-	MOVL      R8, 8(BX)
+	// Jumps, and those whose off is negative; points are found later.
+	VMOVDQU   (DI), Y11
+	VPSHUFB   Y9, Y11, Y11
+	VMOVDQU   32(DI), Y12
+	VPSHUFB   Y10, Y12, Y12
+	VPAND     Y12, Y11, Y11
+	VPCMPEQB  Y0, Y11, Y11
+	VPMOVMSKB Y11, R9
+	NOTL      R9
+	MOVL      R9, (SI)
+	VPACKSSWB Y5, Y6, Y12
+	VPANDN    Y12, Y11, Y11
+	VPMOVMSKB Y11, R9
+	MOVL      R9, 8(SI)
+	MOVL      $0x00000000, 48(SI)
 
 	// Others
-	VMOVDQU   64(SI), Y8
-	VPSHUFB   Y9, Y8, Y8
-	VMOVDQU   96(SI), Y11
+	VMOVDQU   64(DI), Y12
+	VPSHUFB   Y9, Y12, Y12
+	VMOVDQU   96(DI), Y11
 	VPSHUFB   Y10, Y11, Y11
-	VPAND     Y11, Y8, Y8
-	VMOVDQU   128(SI), Y11
+	VPAND     Y11, Y12, Y12
+	VMOVDQU   128(DI), Y11
 	VPSHUFB   Y7, Y11, Y11
-	VPAND     Y11, Y8, Y8
-	VPCMPEQB  Y0, Y8, Y8
-	VPMOVMSKB Y8, R8
-	NOTL      R8
-	MOVL      R8, 40(BX)
+	VPAND     Y11, Y12, Y12
+	VPCMPEQB  Y0, Y12, Y12
+	VPMOVMSKB Y12, R9
+	NOTL      R9
+	MOVL      R9, 32(SI)
 
 	// What the constants of the slots have that the opcodes must not: where imm, off or
 	// src isn't 0
-	VPCMPEQB  Y0, Y4, Y11
-	VPANDN    noImm<>+0(SB), Y11, Y8
-	VPCMPEQW  Y0, Y6, Y11
-	VPCMPEQW  Y0, Y5, Y12
-	VPACKSSWB Y12, Y11, Y11
-	VPANDN    noOff<>+0(SB), Y11, Y11
-	VPOR      Y11, Y8, Y8
-	VPCMPEQB  Y0, Y7, Y11
-	VPANDN    noSrc<>+0(SB), Y11, Y11
-	VPOR      Y11, Y8, Y8
-	VMOVDQU   (AX), Y12
-	VPSHUFB   Y9, Y12, Y12
-	VMOVDQU   32(AX), Y11
-	VPSHUFB   Y10, Y11, Y11
-	VPAND     Y11, Y12, Y12
-	VPAND     Y8, Y12, Y12
+	VPCMPEQB  Y0, Y4, Y12
+	VPANDN    noImm<>+0(SB), Y12, Y11
+	VPCMPEQW  Y0, Y6, Y12
+	VPCMPEQW  Y0, Y5, Y13
+	VPACKSSWB Y13, Y12, Y12
+	VPANDN    noOff<>+0(SB), Y12, Y12
+	VPOR      Y12, Y11, Y11
+	VPCMPEQB  Y0, Y7, Y12
+	VPANDN    noSrc<>+0(SB), Y12, Y12
+	VPOR      Y12, Y11, Y11
+	VMOVDQU   (AX), Y13
+	VPSHUFB   Y9, Y13, Y13
+	VMOVDQU   32(AX), Y12
+	VPSHUFB   Y10, Y12, Y12
+	VPAND     Y12, Y13, Y13
+	VPAND     Y11, Y13, Y13
 
 	// The same of registers: where dst isn't 0, is R10, or it or src is and off isn't in
 	// the frame
 	VPAND     nibble<>+0(SB), Y3, Y3
-	VPCMPEQB  Y0, Y3, Y11
-	VPANDN    noDst<>+0(SB), Y11, Y8
-	VPCMPEQB  r10<>+0(SB), Y3, Y13
-	VPAND     dstWritten<>+0(SB), Y13, Y11
-	VPOR      Y11, Y8, Y8
+	VPCMPEQB  Y0, Y3, Y12
+	VPANDN    noDst<>+0(SB), Y12, Y11
+	VPCMPEQB  r10<>+0(SB), Y3, Y14
+	VPAND     dstWritten<>+0(SB), Y14, Y12
+	VPOR      Y12, Y11, Y11
 	VPADDW    frameBytes<>+0(SB), Y6, Y6
 	VPSUBUSW  frameSpan<>+0(SB), Y6, Y6
 	VPCMPEQW  Y0, Y6, Y6
@@ -307,53 +299,64 @@ half:
 	VPSUBUSW  frameSpan<>+0(SB), Y5, Y5
 	VPCMPEQW  Y0, Y5, Y5
 	VPACKSSWB Y5, Y6, Y5
-	VPANDN    Y13, Y5, Y11
-	VPAND     frame<>+0(SB), Y11, Y11
-	VPOR      Y11, Y8, Y8
-	VPCMPEQB  r10<>+0(SB), Y7, Y13
-	VPANDN    Y13, Y5, Y11
-	VPAND     frameSrc<>+0(SB), Y11, Y11
-	VPOR      Y11, Y8, Y8
+	VPANDN    Y14, Y5, Y12
+	VPAND     frame<>+0(SB), Y12, Y12
+	VPOR      Y12, Y11, Y11
+	VPCMPEQB  r10<>+0(SB), Y7, Y14
+	VPANDN    Y14, Y5, Y12
+	VPAND     frameSrc<>+0(SB), Y12, Y12
+	VPOR      Y12, Y11, Y11
 
 	// And where imm isn't 16, 32 or 64
-	VPCMPEQB width16<>+0(SB), Y4, Y13
-	VPCMPEQB width32<>+0(SB), Y4, Y11
-	VPOR     Y11, Y13, Y13
-	VPCMPEQB width64<>+0(SB), Y4, Y11
-	VPOR     Y11, Y13, Y13
-	VPANDN   widths<>+0(SB), Y13, Y11
-	VPOR     Y11, Y8, Y8
+	VPCMPEQB width16<>+0(SB), Y4, Y14
+	VPCMPEQB width32<>+0(SB), Y4, Y12
+	VPOR     Y12, Y14, Y14
+	VPCMPEQB width64<>+0(SB), Y4, Y12
+	VPOR     Y12, Y14, Y14
+	VPANDN   widths<>+0(SB), Y14, Y12
+	VPOR     Y12, Y11, Y11
 	VMOVDQU  64(AX), Y5
 	VPSHUFB  Y9, Y5, Y5
 	VMOVDQU  96(AX), Y4
 	VPSHUFB  Y10, Y4, Y4
 	VPAND    Y4, Y5, Y5
 	VPAND    swapping<>+0(SB), Y5, Y4
-	VPAND    Y8, Y5, Y5
-	VPOR     Y5, Y12, Y12
+	VPAND    Y11, Y5, Y5
+	VPOR     Y5, Y13, Y13
 
 	// Registers that don't exist
-	VPMAXUB  Y3, Y7, Y11
-	VPSUBUSB 192(AX), Y11, Y11
-	VPOR     Y11, Y12, Y12
-	VPCMPEQB Y0, Y12, Y12
+	VPMAXUB  Y3, Y7, Y12
+	VPSUBUSB 192(AX), Y12, Y12
+	VPOR     Y12, Y13, Y13
+	VPCMPEQB Y0, Y13, Y13
 
 	// Opcodes that aren't known
-	VMOVDQU   128(AX), Y3
-	VPSHUFB   Y9, Y3, Y3
-	VMOVDQU   160(AX), Y5
-	VPSHUFB   Y10, Y5, Y5
-	VPAND     Y5, Y3, Y3
-	VPOR      Y4, Y3, Y3
-	VPCMPEQB  Y0, Y3, Y3
-	VPANDN    Y12, Y3, Y12
-	VPMOVMSKB Y12, R8
-	NOTL      R8
-	MOVL      R8, 48(BX)
-	ADDQ      $0x00000100, DX
-	ADDQ      DI, BX
-	XORQ      $0x38, DI
-	DECQ      CX
+	VMOVDQU  128(AX), Y3
+	VPSHUFB  Y9, Y3, Y3
+	VMOVDQU  160(AX), Y5
+	VPSHUFB  Y10, Y5, Y5
+	VPAND    Y5, Y3, Y3
+	VPOR     Y4, Y3, Y3
+	VPCMPEQB Y0, Y3, Y3
+	VPANDN   Y13, Y3, Y13
+
+	// Second halves behind anything but first halves, and the reverse
+	VPCMPEQB  ldimm64<>+0(SB), Y8, Y12
+	VPMOVMSKB Y12, R9
+	VPCMPEQB  Y0, Y8, Y12
+	VPMOVMSKB Y12, R10
+	LEAL      (CX)(R9*2), CX
+	XORL      CX, R10
+	MOVL      R9, CX
+	SHRL      $0x1f, CX
+	VPMOVMSKB Y13, R9
+	NOTL      R9
+	ORL       R10, R9
+	MOVL      R9, 40(SI)
+	ADDQ      $0x00000100, BX
+	ADDQ      R8, SI
+	XORQ      $0x38, R8
+	DECQ      DX
 	JNE       half
 	VZEROUPPER
 	RET
@@ -448,6 +451,12 @@ DATA swapping<>+16(SB)/8, $0x8080808080808080
 DATA swapping<>+24(SB)/8, $0x8080808080808080
 GLOBL swapping<>(SB), RODATA|NOPTR, $32
 
+DATA ldimm64<>+0(SB)/8, $0x1818181818181818
+DATA ldimm64<>+8(SB)/8, $0x1818181818181818
+DATA ldimm64<>+16(SB)/8, $0x1818181818181818
+DATA ldimm64<>+24(SB)/8, $0x1818181818181818
+GLOBL ldimm64<>(SB), RODATA|NOPTR, $32
+
 // func countAVO(s *uint32, n int, from int)
 // Requires: AVX, AVX2
 TEXT ·countAVO(SB), NOSPLIT, $0-24
@@ -497,127 +506,162 @@ DATA eight<>+24(SB)/4, $0x00000008
 DATA eight<>+28(SB)/4, $0x00000008
 GLOBL eight<>(SB), RODATA|NOPTR, $32
 
-// func chargeAVO(job *uint64) (done bool)
-// Requires: AVX, AVX2, CMOV
-TEXT ·chargeAVO(SB), NOSPLIT, $16-9
-	MOVQ job+0(FP), CX
-	MOVQ (CX), AX
-	MOVQ 8(CX), DX
-	MOVQ 16(CX), BX
-	MOVQ 24(CX), SI
-	MOVQ 40(CX), R8
-	MOVQ 48(CX), R9
-	MOVQ 32(CX), CX
-	MOVQ CX, (SP)
-	MOVQ $0x00000040, 8(SP)
+// func chargeAVO(job *uint64)
+// Requires: AVX, AVX2, BMI, BMI2, CMOV
+TEXT ·chargeAVO(SB), NOSPLIT, $32-8
+	MOVQ job+0(FP), AX
+	MOVQ 48(AX), R8
+	MOVQ R8, 24(SP)
+	MOVQ 56(AX), R8
+	MOVQ R8, 8(SP)
+	MOVQ 80(AX), R8
+	MOVQ R8, 16(SP)
+	MOVQ (AX), CX
+	MOVQ 8(AX), DX
+	MOVQ 16(AX), BX
+	MOVQ 24(AX), SI
+	MOVQ 32(AX), DI
+	MOVQ 64(AX), R9
+	MOVQ 72(AX), R10
+	MOVQ 40(AX), AX
 
-	// base = the first slot of the block of at-1; its marks up to at-1
-	LEAQ         -1(R8), R10
-	MOVQ         R10, CX
-	SHRQ         $0x06, R10
-	LEAQ         (R10)(R10*2), R10
-	LEAQ         (DX)(R10*8), DX
-	MOVQ         $0x00000002, DI
-	SHLQ         CL, DI
-	DECQ         DI
-	MOVQ         CX, R10
-	ANDQ         $-64, R10
-	ANDQ         (DX), DI
-	MOVQ         16(DX), CX
+	// lengths = where that of slot 0 would be
+	SHLQ $0x02, AX
+	SUBQ AX, BX
+
+	// base = the first slot of the block of at-1, and blocks that block, which are as many bytes
+	// as slots; its marks up to at-1
+	LEAQ         -1(R9), AX
+	MOVQ         $0x00000002, R8
+	SHLXQ        AX, R8, R8
+	DECQ         R8
+	ANDQ         $-64, AX
+	ADDQ         AX, DX
 	VMOVDQU      downwards<>+0(SB), Y0
 	VMOVDQU      further<>+0(SB), Y1
 	VPBROADCASTD sixteen<>+0(SB), Y4
-
-put:
-	// Set the length of at, and of 15 slots in front as if none were a mark.
-	VMOVD        R9, X2
-	VPBROADCASTD X2, Y2
-	VPADDD       Y1, Y2, Y3
-	VMOVDQU      Y3, -60(BX)(R8*4)
-	VPADDD       Y0, Y2, Y3
-	VMOVDQU      Y3, -28(BX)(R8*4)
-	TESTQ        DI, DI
-	JEQ          block
-
-mark:
-	// slot = the last mark in the set
-	BSRQ DI, R11
-	BTRQ R11, DI
-	LEAQ (R10)(R11*1), R12
-
-gap:
-	MOVQ R8, R13
-	SUBQ R12, R13
-	CMPQ R13, $0x10
-	JA   fill
-
-filled:
-	// length = that of the next slot
-	LEAL -1(R9)(R13*1), R9
-	BTQ  R11, CX
-	JCS  out
-
-	// to = slot+1+off ahead, or the end of the program, from where there is no way
-	MOVBLZX (AX)(R12*8), R8
-	SHLL    $0x04, R8
-	MOVWQSX 2(AX)(R12*8), R14
-	LEAQ    1(R12)(R14*1), R13
-	TESTQ   R14, R14
-	CMOVQMI (SP), R13
-	CMPQ    R13, (SP)
-	CMOVQHI (SP), R13
-
-	// length = max(length & goesOn, lengths[to] & leads) + counts
-	MOVL    (BX)(R13*4), R13
-	ANDL    4(SI)(R8*1), R13
-	ANDL    (SI)(R8*1), R9
-	CMPL    R13, R9
-	CMOVLGT R13, R9
-	ADDL    8(SI)(R8*1), R9
-	MOVQ    R12, R8
-	JMP     put
+	JMP          marks
 
 block:
 	// The block in front
-	DECQ  8(SP)
-	JEQ   pause
-	SUBQ  $0x18, DX
-	SUBQ  $0x40, R10
-	MOVQ  16(DX), CX
-	MOVQ  (DX), DI
-	TESTQ DI, DI
+	CMPQ AX, 8(SP)
+	JLE  last
+	SUBQ $0x40, DX
+	SUBQ $0x40, AX
+	MOVQ $-1, R8
+
+marks:
+	// Those from stop on of set, which are all but in the first block and in the last
+	MOVQ  48(DX), R15
+	MOVQ  R15, (SP)
+	ORQ   (DX), R15
+	ORQ   16(DX), R15
+	ORQ   24(DX), R15
+	ANDQ  R15, R8
+	MOVQ  8(SP), R12
+	CMPQ  AX, R12
+	JGE   begun
+	MOVQ  $-1, R15
+	SHLXQ R12, R15, R15
+	ANDQ  R15, R8
+
+begun:
+	TESTQ R8, R8
 	JNE   mark
 	JMP   block
 
-pause:
-	// As if there were a rare mark in front of the block
-	XORL DI, DI
-	LEAQ -1(R10), R12
-	MOVQ $-1, CX
+last:
+	// As if there were a mark in front of stop
+	MOVQ 8(SP), R11
+	DECQ R11
+	XORL R13, R13
+	DECQ R13
 	JMP  gap
+
+mark:
+	// slot = the last mark in the set
+	BSRQ R8, R13
+	BTRQ R13, R8
+	LEAQ (AX)(R13*1), R11
+
+gap:
+	// The lengths of at and of 15 slots in front as if none were a mark, and of more if needed
+	VMOVD        R10, X2
+	VPBROADCASTD X2, Y2
+	VPADDD       Y1, Y2, Y3
+	VMOVDQU      Y3, -60(BX)(R9*4)
+	VPADDD       Y0, Y2, Y3
+	VMOVDQU      Y3, -28(BX)(R9*4)
+	MOVQ         R9, R14
+	SUBQ         R11, R14
+	CMPQ         R14, $0x10
+	JA           fill
+
+filled:
+	// length = that of the next slot
+	LEAL  -1(R10)(R14*1), R10
+	TESTQ R13, R13
+	JMI   out
+
+	// there = slot+1+off, or the end of the program; a way that leads back ends there
+	MOVBLZX (CX)(R11*8), R15
+	SHLL    $0x04, R15
+	MOVWQSX 2(CX)(R11*8), R12
+	LEAQ    1(R11)(R12*1), R9
+	TESTQ   R12, R12
+	CMOVQMI R11, R9
+	CMPQ    R9, 24(SP)
+	CMOVQHI 24(SP), R9
+	SARQ    $0x3f, R12
+	ANDNL   (BX)(R9*4), R12, R9
+
+	// length = max(length & goesOn, lengths[there] & leads) + counts
+	ANDL    4(DI)(R15*1), R9
+	ANDL    (DI)(R15*1), R10
+	CMPL    R9, R10
+	CMOVLGT R9, R10
+	ADDL    8(DI)(R15*1), R10
+
+	// A charge, which counts if it is a point; the length is then none.
+	MOVQ    16(SP), R12
+	MOVL    R11, -8(SI)(R12*8)
+	MOVL    R10, -4(SI)(R12*8)
+	XORL    R15, R15
+	BTQ     R13, (SP)
+	CMOVLCS R15, R10
+	SBBQ    R15, R12
+	MOVQ    R12, 16(SP)
+	MOVQ    R11, R9
+	TESTQ   R8, R8
+	JNE     mark
+	JMP     block
 
 fill:
 	// Set the lengths from slot+1 on that are missing.
-	MOVQ R8, R14
+	MOVQ R9, R12
 
 more:
-	SUBQ    $0x10, R14
+	SUBQ    $0x10, R12
 	VPADDD  Y4, Y2, Y2
 	VPADDD  Y1, Y2, Y3
-	VMOVDQU Y3, -60(BX)(R14*4)
+	VMOVDQU Y3, -60(BX)(R12*4)
 	VPADDD  Y0, Y2, Y3
-	VMOVDQU Y3, -28(BX)(R14*4)
-	LEAQ    -16(R14), R8
-	CMPQ    R8, R12
+	VMOVDQU Y3, -28(BX)(R12*4)
+	LEAQ    -16(R12), R15
+	CMPQ    R15, R11
 	JGT     more
 	JMP     filled
 
 out:
-	MOVQ  job+0(FP), CX
-	MOVQ  R12, 40(CX)
-	MOVQ  R9, 48(CX)
-	CMPQ  8(SP), $0x00
-	SETNE done+8(FP)
+	MOVQ job+0(FP), AX
+
+	// The length of stop, which may be the last that was set.
+	INCQ R11
+	MOVL R10, (BX)(R11*4)
+	MOVQ R11, 64(AX)
+	MOVQ R10, 72(AX)
+	MOVQ 16(SP), R12
+	MOVQ R12, 80(AX)
 	VZEROUPPER
 	RET
 
@@ -700,9 +744,9 @@ out:
 	MOVQ DI, 32(AX)
 	RET
 
-// func landingAVO(insns *uint64, blocks *uint64, next int, stop int, n int) (wrong int)
-// Requires: BMI
-TEXT ·landingAVO(SB), NOSPLIT, $0-48
+// func followAVO(insns *uint64, blocks *uint64, next int, stop int, n int) (wrong int)
+// Requires: BMI, BMI2, CMOV
+TEXT ·followAVO(SB), NOSPLIT, $0-48
 	MOVQ insns+0(FP), AX
 	MOVQ blocks+8(FP), CX
 	MOVQ next+16(FP), DX
@@ -718,6 +762,8 @@ block:
 	CMPQ  DX, BX
 	JGE   out
 	MOVQ  (CX)(DX*1), R8
+	MOVL  $0x7fffffff, R11
+	MOVQ  $-1, R12
 	TESTQ R8, R8
 	JEQ   end
 
@@ -729,15 +775,38 @@ jump:
 	LEAQ    1(R9)(R10*1), R10
 	CMPQ    R10, SI
 	JAE     outside
+	CMPQ    R10, R11
+	CMOVQLT R10, R11
+	CMPQ    R10, R12
+	CMOVQGT R10, R12
 	MOVQ    R10, R9
 	ANDQ    $-64, R9
-	MOVQ    32(CX)(R9*1), R9
+	MOVQ    24(CX)(R9*1), R9
 	BTQ     R10, R9
 	ADCQ    $0x00, DI
 	BLSRQ   R8, R8
 	JNE     jump
+	MOVQ    8(CX)(DX*1), R8
+	TESTQ   R8, R8
+	JEQ     end
+
+back:
+	// Bit to%64 of the points of block to/64
+	TZCNTQ  R8, R9
+	ADDQ    DX, R9
+	MOVWQSX 2(AX)(R9*8), R10
+	LEAQ    1(R9)(R10*1), R10
+	MOVQ    R10, R9
+	ANDQ    $-64, R9
+	MOVL    $0x00000001, R13
+	SHLXQ   R10, R13, R13
+	ORQ     R13, 48(CX)(R9*1)
+	BLSRQ   R8, R8
+	JNE     back
 
 end:
+	MOVL R11, 56(CX)(DX*1)
+	MOVL R12, 60(CX)(DX*1)
 	ADDQ $0x40, DX
 	JMP  block
 

@@ -26,9 +26,10 @@ func offset[S any](t *testing.T, field string) uintptr {
 func TestOffsets(t *testing.T) {
 	want := map[string]uintptr{
 		"ahead":      1024,
-		"blockJumps": offset[block](t, "jumps"), "blockBack": offset[block](t, "back"), "blockExits": offset[block](t, "exits"),
-		"blockFirsts": offset[block](t, "firsts"), "blockSeconds": offset[block](t, "seconds"),
+		"blockJumps": offset[block](t, "jumps"), "blockPoints": offset[block](t, "points"), "blockExits": offset[block](t, "exits"),
+		"blockBack": offset[block](t, "back"), "blockSeconds": offset[block](t, "seconds"),
 		"blockOthers": offset[block](t, "others"), "blockSuspects": offset[block](t, "suspects"),
+		"blockLeast": offset[block](t, "least"), "blockMost": offset[block](t, "most"),
 		"blockSize": reflect.TypeFor[block]().Size(),
 
 		"placesJumps": offset[places](t, "jumps"), "placesOthers": offset[places](t, "others"), "placesSource": offset[places](t, "source"),
@@ -37,14 +38,14 @@ func TestOffsets(t *testing.T) {
 		"nibblesHigh": offset[nibbles](t, "high"), "nibblesLow": offset[nibbles](t, "low"),
 
 		"chargeInsns": offset[chargeJob](t, "insns"), "chargeBlocks": offset[chargeJob](t, "blocks"),
-		"chargeLengths": offset[chargeJob](t, "lengths"), "chargeFlows": offset[chargeJob](t, "flows"),
-		"chargeSlots": offset[chargeJob](t, "slots"), "chargeAt": offset[chargeJob](t, "at"), "chargeLength": offset[chargeJob](t, "length"),
-		"chargeBlockMarks": offset[chargeBlock](t, "marks"), "chargeBlockRare": offset[chargeBlock](t, "rare"),
-		"chargeBlockSize": reflect.TypeFor[chargeBlock]().Size(),
-		"flowGoesOn":      offset[flow](t, "goesOn"), "flowLeads": offset[flow](t, "leads"), "flowCounts": offset[flow](t, "counts"),
+		"chargeLengths": offset[chargeJob](t, "lengths"), "chargeCharges": offset[chargeJob](t, "charges"),
+		"chargeFlows": offset[chargeJob](t, "flows"), "chargeBase": offset[chargeJob](t, "base"),
+		"chargeSlots": offset[chargeJob](t, "slots"), "chargeStop": offset[chargeJob](t, "stop"),
+		"chargeAt": offset[chargeJob](t, "at"), "chargeLength": offset[chargeJob](t, "length"), "chargeLeft": offset[chargeJob](t, "left"),
+		"flowGoesOn": offset[flow](t, "goesOn"), "flowLeads": offset[flow](t, "leads"), "flowCounts": offset[flow](t, "counts"),
 		"mendInsns": offset[mendJob](t, "insns"), "mendBlocks": offset[mendJob](t, "blocks"), "mendIndex": offset[mendJob](t, "index"),
 		"mendMoved": offset[mendJob](t, "moved"), "mendNext": offset[mendJob](t, "next"), "mendStop": offset[mendJob](t, "stop"),
-		"mendLength": offset[mendJob](t, "length"), "insnOff": offset[Insn](t, "Off"), "chargeChunk": chunk,
+		"mendLength": offset[mendJob](t, "length"), "insnOff": offset[Insn](t, "Off"),
 
 		"noImm": noImm, "noOff": noOff, "noSrc": noSrc,
 		"noDst": noDst, "dstWritten": dstWritten, "frame": frame, "frameSrc": frameSrc, "widths": widths, "swapping": swapping,
@@ -80,8 +81,9 @@ func TestImplementations(t *testing.T) {
 			for _, refusal := range []*refusal{nil, &refusals[d]} {
 				var got, want [count]block
 				some := insns[halfBlock*r.IntN(2):] // an odd or even number of halves
-				classify(some, got[:], refusal)
-				classifyGeneric(some, want[:], refusal)
+				half := r.IntN(2) == 0
+				classify(some, got[:], refusal, half)
+				classifyGeneric(some, want[:], refusal, half)
 				if diff := cmp.Diff(want, got, cmp.AllowUnexported(block{})); diff != "" {
 					t.Fatalf("%v (-go +assembly):\n%s", d, diff)
 				}

@@ -47,10 +47,15 @@ func (s *Survey) AppendCharges(list []Charge) []Charge {
 	}
 	c := chargers.Get().(*charger)
 	defer chargers.Put(c)
-	c.insns = s.Program().Insns
-	c.begin(s)
-	list = c.charge(list)
-	c.insns = nil
+	c.insns, c.blocks = s.Program().Insns, s.blocks
+	c.findPoints(s)
+	first, points := len(list), 0
+	for k := range c.blocks {
+		points += bits.OnesCount64(c.blocks[k].points)
+	}
+	list = slices.Grow(list, points)[:first+points]
+	c.charge(list[first:])
+	c.insns, c.blocks, c.charges = nil, nil, nil
 	return list
 }
 
@@ -64,27 +69,28 @@ func (s *Survey) AppendCharges(list []Charge) []Charge {
 // behind it in the program.
 type charger struct {
 	insns  []Insn
-	blocks []chargeBlock
-	// lengths has, behind lengthsBefore elements, for each slot and the end of
-	// the program how many instructions a way to the slot goes on from there:
-	// none if it is a charge point.
+	blocks []block
+	// lengths has, behind lengthsBefore elements, for each slot from base on how
+	// many instructions a way to the slot goes on from there: none if it is a
+	// charge point, or the end of the program.
 	lengths []int32
-	// others are those of the survey.
-	others []int32
+	base    int
+	// gotos are the slots with gotol. Only they lead further than window.
+	gotos []int32
 	// What is behind slot at is done, and the way from there has a length.
 	at     int
 	length int32
+	// charges are filled in from behind; left are missing.
+	charges []Charge
+	left    int
 }
 
-// chargeBlock is what a charger knows of the slots of a block of a survey.
-type chargeBlock struct {
-	marks  uint64
-	points uint64
-	rare   uint64 // marks that walk stops at: points, and gotol
-}
-
-// lengthsBefore is how many elements in front of a slot's walk may set.
-const lengthsBefore = 16
+const (
+	// lengthsBefore is how many elements in front of a slot's walk may set.
+	lengthsBefore = 16
+	// window is how many lengths are kept, in the cache. Jumps reach half as far.
+	window = 1 << 16
+)
 
 var chargers = sync.Pool{New: func() any { return new(charger) }}
 
@@ -97,95 +103,86 @@ func resize[E any](s []E, n int) []E {
 	return make([]E, n, n+n/4)
 }
 
-// begin finds the marks.
-func (c *charger) begin(s *Survey) {
-	c.blocks = resize(c.blocks, len(s.blocks))
-	c.lengths = resize(c.lengths, lengthsBefore+len(c.insns)+1)
-	for k := range s.blocks {
-		b := &s.blocks[k]
-		c.blocks[k] = chargeBlock{marks: b.jumps | b.exits | b.seconds}
-		for set := b.back; set != 0; set &= set - 1 {
-			slot := int32(k*blockSlots + bits.TrailingZeros64(set))
-			c.addPoint(slot + 1 + int32(c.insns[slot].Off)) // in this block, or in front
-		}
-	}
+// findPoints completes the survey's points.
+func (c *charger) findPoints(s *Survey) {
+	s.land(len(s.blocks))
 	c.addPoint(0)
-	c.others = s.AppendOthers(c.others[:0])
-	for _, slot := range c.others {
-		switch in := c.insns[slot]; in.Op {
-		case abi.OpGotol:
-			c.addRare(slot)
-			if in.Imm < 0 {
-				c.addPoint(slot + 1 + in.Imm)
-			}
-		case abi.OpCall, abi.OpLdImm64:
-			if d, ok := Distance(in); ok {
-				c.addPoint(slot + 1 + d)
+	c.gotos = c.gotos[:0]
+	for k := range c.blocks {
+		for set := c.blocks[k].others; set != 0; set &= set - 1 {
+			slot := int32(k*blockSlots + bits.TrailingZeros64(set))
+			switch in := c.insns[slot]; in.Op {
+			case abi.OpGotol:
+				c.gotos = append(c.gotos, slot)
+				if in.Imm < 0 {
+					c.addPoint(slot + 1 + in.Imm)
+				}
+			case abi.OpCall, abi.OpLdImm64:
+				if d, ok := Distance(in); ok {
+					c.addPoint(slot + 1 + d)
+				}
 			}
 		}
 	}
 }
 
-func (c *charger) addRare(slot int32) *chargeBlock {
-	b := &c.blocks[slot/blockSlots]
-	b.marks |= 1 << (slot % blockSlots)
-	b.rare |= 1 << (slot % blockSlots)
-	return b
-}
-
-func (c *charger) addPoint(slot int32) { c.addRare(slot).points |= 1 << (slot % blockSlots) }
+func (c *charger) addPoint(slot int32) { c.blocks[slot/blockSlots].points |= 1 << (slot % blockSlots) }
 
 // charge walks backward over the marks.
-func (c *charger) charge(list []Charge) []Charge {
-	first := len(list)
-	c.at, c.length = len(c.insns), 0
-	for c.at > 0 { // slot 0 is a charge point
-		c.walk()
-		in, d := &c.insns[c.at], 0
-		switch f := &flows[in.Op]; {
-		case in.Op == abi.OpGotol:
-			d = int(in.Imm)
-		case f.leads != 0:
+func (c *charger) charge(charges []Charge) {
+	n := len(c.insns)
+	c.charges, c.left = charges, len(charges)
+	kept := n + 1
+	if len(c.gotos) == 0 {
+		kept = min(kept, window)
+	}
+	c.lengths = resize(c.lengths, lengthsBefore+kept)
+	c.base = n + 1 - kept
+	c.at, c.length = n, 0
+	c.lengths[lengthsBefore:][n-c.base] = 0
+	for c.at > 0 {
+		stop := 0
+		if k := len(c.gotos); k > 0 {
+			stop = int(c.gotos[k-1]) + 1
+		}
+		c.walk(max(stop, c.at-chunk*blockSlots, c.base))
+		switch {
+		case c.at == stop && stop > 0:
+			c.step(int(c.insns[stop-1].Imm))
+			c.gotos = c.gotos[:len(c.gotos)-1]
+		case c.at == c.base && c.at > 0:
+			copy(c.lengths[lengthsBefore+window/2:], c.lengths[lengthsBefore:])
+			c.base -= window / 2
+		}
+	}
+}
+
+// step goes over the instruction in front of slot at, which leads over d slots.
+func (c *charger) step(d int) {
+	c.at--
+	f := &flows[c.insns[c.at].Op]
+	there := int32(0)
+	if d >= 0 { // a way that leads back ends there
+		there = c.lengths[lengthsBefore:][c.at-c.base+1+d] & f.leads
+	}
+	c.length = max(c.length&f.goesOn, there) + f.counts
+	if c.blocks[c.at/blockSlots].points>>(c.at%blockSlots)&1 != 0 {
+		c.left--
+		c.charges[c.left] = Charge{Slot: int32(c.at), N: c.length}
+		c.length = 0
+	}
+	c.lengths[lengthsBefore:][c.at-c.base] = c.length
+}
+
+// walkGeneric walks backward from slot at to stop: at is that then, and the
+// lengths in between are known.
+func (c *charger) walkGeneric(stop int) {
+	for c.at > stop {
+		d := 0
+		if in := &c.insns[c.at-1]; flows[in.Op].leads != 0 {
 			d = int(in.Off)
 		}
-		c.length = c.from(in, c.length, d)
-		if c.blocks[c.at/blockSlots].points>>(c.at%blockSlots)&1 != 0 {
-			list = append(list, Charge{Slot: int32(c.at), N: c.length})
-			c.length = 0
-		}
-	}
-	slices.Reverse(list[first:])
-	return list
-}
-
-// from returns the length of the way from slot at, where in is, which leads
-// over d slots. next is that from the next slot. A way that leads back ends
-// there.
-func (c *charger) from(in *Insn, next int32, d int) int32 {
-	f := &flows[in.Op]
-	there := int32(0)
-	if d >= 0 {
-		there = c.lengths[lengthsBefore:][c.at+1+d] & f.leads
-	}
-	return max(next&f.goesOn, there) + f.counts
-}
-
-// walkGeneric walks backward from slot at, up to the next rare mark: at is that
-// then, the lengths behind it are known, and length is that of the slot behind.
-func (c *charger) walkGeneric() {
-	lengths := c.lengths[lengthsBefore:]
-	lengths[c.at] = c.length
-	for c.at--; ; c.at-- {
-		b, bit := &c.blocks[c.at/blockSlots], uint64(1)<<(c.at%blockSlots)
-		switch in := &c.insns[c.at]; {
-		case b.rare&bit != 0:
-			return
-		case b.marks&bit != 0:
-			c.length = c.from(in, c.length, int(in.Off))
-		default:
-			c.length++
-		}
-		lengths[c.at] = c.length
+		c.step(d)
 	}
 }
 

@@ -42,8 +42,13 @@ func IsDivision(op uint8) bool {
 const halfBlock = blockSlots / 2
 
 // classifyGeneric fills in blocks, the last one perhaps by half. r says which
-// slots are suspect; without it none is.
-func classifyGeneric(insns []Insn, blocks []block, r *refusal) {
+// slots are suspect; without it none is. half says whether a first half of a
+// constant stands in front.
+func classifyGeneric(insns []Insn, blocks []block, r *refusal, half bool) {
+	second := uint64(0) // 1 if the next slot should be a second half
+	if half {
+		second = 1
+	}
 	for k := range blocks {
 		b := block{}
 		for i, in := range insns[k*blockSlots : min((k+1)*blockSlots, len(insns))] {
@@ -51,12 +56,12 @@ func classifyGeneric(insns []Insn, blocks []block, r *refusal) {
 			b.jumps |= jump << i
 			b.back |= jump & uint64(uint16(in.Off)>>15) << i
 			b.exits |= is(in.Op, abi.OpExit) << i
-			b.firsts |= is(in.Op, abi.OpLdImm64) << i
 			b.seconds |= is(in.Op, 0) << i
 			b.others |= bit(surveyed.others.of(in.Op)&surveyed.source[in.Src()]) << i
 			if r != nil {
-				b.suspects |= bit(r.suspect(in)) << i
+				b.suspects |= (bit(r.suspect(in)) | (second ^ is(in.Op, 0))) << i
 			}
+			second = is(in.Op, abi.OpLdImm64)
 		}
 		blocks[k] = b
 	}

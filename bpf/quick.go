@@ -17,45 +17,23 @@ import (
 // tell by looking at the bits of one slot it lists, or marks as suspect. All
 // that is asked about those has nearly always the same answer.
 func (c *checker) quick(s *Survey) bool {
-	s.take(c.p, &refusals[c.dialect])
-	if !s.paired() || !s.landing() {
-		return false
-	}
 	w := quickWalk{c: c, s: s}
-	return w.suspects() && w.probes() && w.linked()
-}
-
-// paired reports whether all first halves of constants have a second half
-// behind them, and nothing else has.
-func (s *Survey) paired() bool {
-	var wrong, before uint64
-	for k := range s.blocks {
-		b := &s.blocks[k]
-		wrong |= b.seconds ^ (b.firsts<<1 | before)
-		before = b.firsts >> (blockSlots - 1)
-	}
-	return wrong|before == 0
-}
-
-// landingGeneric reports whether all distances in off lead to slots of the
-// program that aren't second halves.
-func (s *Survey) landingGeneric() bool {
-	insns, blocks := s.program.Insns, s.blocks
-	var seconds uint64
-	for k := range blocks {
-		for set := blocks[k].jumps; set != 0; set &= set - 1 {
-			slot := k*blockSlots + bits.TrailingZeros64(set)
-			to := uint(slot + 1 + int(insns[slot].Off))
-			if to >= uint(len(insns)) {
-				return false
-			}
-			seconds |= blocks[to/blockSlots].seconds >> (to % blockSlots)
+	s.begin(c.p)
+	for next := 0; next < len(s.blocks); next += chunk {
+		stop := min(next+chunk, len(s.blocks))
+		s.look(next, stop, &refusals[c.dialect])
+		// While what was looked at is in the cache.
+		s.land(stop - blocksAhead)
+		if s.astray || !w.suspects(next, stop) {
+			return false
 		}
 	}
-	return seconds&1 == 0
+	s.land(len(s.blocks))
+	half := c.p.Insns[len(c.p.Insns)-1].Op == abi.OpLdImm64
+	return !s.astray && !half && w.probes() && w.linked()
 }
 
-// quickWalk is what quick finds out about suspects.
+// quickWalk is what quick finds out.
 type quickWalk struct {
 	c *checker
 	s *Survey
@@ -64,9 +42,9 @@ type quickWalk struct {
 	far, links bool
 }
 
-// suspects checks the slots that a survey couldn't tell about.
-func (w *quickWalk) suspects() bool {
-	for k := range w.s.blocks {
+// suspects checks the slots of some blocks that a survey couldn't tell about.
+func (w *quickWalk) suspects(next, stop int) bool {
+	for k := next; k < stop; k++ {
 		for set := w.s.blocks[k].suspects; set != 0; set &= set - 1 {
 			if !w.suspect(k*blockSlots + bits.TrailingZeros64(set)) {
 				return false
@@ -119,17 +97,28 @@ func (w *quickWalk) linked() bool {
 	return n.check() == nil
 }
 
-// within reports whether no distance in off leads out of its function.
+// within reports whether no distance in off leads out of its function. Most
+// blocks belong to one function as a whole.
 func (s *Survey) within(funcs []Func) bool {
 	outside, f := 0, 0
 	for k := range s.blocks {
-		for set := s.blocks[k].jumps; set != 0; set &= set - 1 {
+		b, slot := &s.blocks[k], k*blockSlots
+		for slot >= funcs[f].End {
+			f++
+		}
+		if start, end := funcs[f].Start, funcs[f].End; slot+blockSlots <= end {
+			if b.most >= b.least {
+				outside |= (int(b.least) - start) | (end - 1 - int(b.most)) // negative
+			}
+			continue
+		}
+		for set := b.jumps; set != 0; set &= set - 1 {
 			slot := k*blockSlots + bits.TrailingZeros64(set)
 			for slot >= funcs[f].End {
 				f++
 			}
 			to := slot + 1 + int(s.program.Insns[slot].Off)
-			outside |= (to - funcs[f].Start) | (funcs[f].End - 1 - to) // negative
+			outside |= (to - funcs[f].Start) | (funcs[f].End - 1 - to)
 		}
 	}
 	return outside >= 0

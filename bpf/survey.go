@@ -1,8 +1,11 @@
 package bpf
 
 import (
+	"math"
 	"math/bits"
 	"sync"
+
+	"github.com/bpfjit/bpfjit/abi"
 )
 
 // Survey says where in a program the slots are that stages look for, so that
@@ -12,6 +15,10 @@ type Survey struct {
 	program *Program
 	slots   int // of the program
 	blocks  []block
+	// landed is how many blocks' jumps were followed, see land. One of them is
+	// astray if it leads to no instruction.
+	landed int
+	astray bool
 
 	functions functions // what Functions found
 }
@@ -22,37 +29,136 @@ type block struct {
 	jumps   uint64 // opcodes whose instructions all have a distance in off
 	back    uint64 // of those, the slots whose off is negative
 	exits   uint64 // EXIT
-	firsts  uint64 // ldimm64
 	seconds uint64 // opcode 0: second halves of constants
 	others  uint64 // slots that isOther knows
-	// suspects are slots that are perhaps no instruction of a dialect. Only
-	// Check asks for them.
+	// suspects are slots that are perhaps no instruction of a dialect, or no half
+	// of a constant where one should be, or the reverse. Only Check asks for them.
 	suspects uint64
-	_        uint64 // makes it a cache line
+	points   uint64 // where jumps back lead to; found by following the jumps
+	// least and most are the first and the last slot that jumps lead to, found by
+	// following them. Without jumps, most is less.
+	least, most int32
 }
 
-const blockSlots = 64
+const (
+	blockSlots = 64
+	// chunk is how many blocks are gone over at once. Assembly can't be preempted,
+	// and the collector should not have to wait for more than some microseconds.
+	chunk = 64
+	// blocksAhead is how many blocks ahead of one its jumps lead at most, and one
+	// more: distances have 16 bits.
+	blocksAhead = 1<<15/blockSlots + 1
+)
 
 // Take makes s the survey of a program, whatever its slots are. s describes p
 // until p changes. It uses the memory that s has again.
-func (s *Survey) Take(p *Program) { s.take(p, nil) }
+func (s *Survey) Take(p *Program) {
+	s.begin(p)
+	s.look(0, len(s.blocks), nil)
+}
 
-// take also finds suspects, if r says what is suspect.
-func (s *Survey) take(p *Program, r *refusal) {
+// begin makes room for the survey of a program.
+func (s *Survey) begin(p *Program) {
 	n := len(p.Insns)
 	s.program, s.slots, s.functions.known = p, n, false
 	s.blocks = resize(s.blocks, (n+blockSlots-1)/blockSlots)
-	whole := n / blockSlots
-	classify(p.Insns[:whole*blockSlots], s.blocks[:whole], r)
-	if rest := n % blockSlots; rest > 0 {
-		// What is behind the program is read from a copy. It looks like second
-		// halves.
-		var last [blockSlots]Insn
-		copy(last[:], p.Insns[whole*blockSlots:])
-		s.blocks[whole] = block{}
-		classify(last[:(rest+halfBlock-1)&^(halfBlock-1)], s.blocks[whole:], r)
-		s.blocks[whole].seconds &= 1<<rest - 1
+	s.landed, s.astray = 0, false
+}
+
+// look fills in blocks from next up to stop. It also finds suspects, if r says
+// what is suspect.
+func (s *Survey) look(next, stop int, r *refusal) {
+	first, end := next*blockSlots, min(stop*blockSlots, len(s.program.Insns))
+	if end%blockSlots != 0 {
+		s.blocks[stop-1] = block{}
 	}
+	rest := end % halfBlock
+	if whole := end - rest; first < whole {
+		classify(s.program.Insns[first:whole], s.blocks[next:], r, s.half(first))
+	}
+	if rest != 0 {
+		var last [1]block
+		s.last(last[:], rest, r)
+		s.blocks[stop-1].add(&last[0], end%blockSlots-rest)
+	}
+}
+
+// half reports whether a first half of a constant stands in front of a slot.
+func (s *Survey) half(slot int) bool { return slot > 0 && s.program.Insns[slot-1].Op == abi.OpLdImm64 }
+
+// last fills in the first slots of a block with the last slots of the program,
+// less than classify takes.
+func (s *Survey) last(b []block, slots int, r *refusal) {
+	insns := s.program.Insns
+	if first := len(insns) - halfBlock; first >= 0 {
+		classify(insns[first:], b, r, s.half(first))
+		b[0].shift(halfBlock - slots)
+		return
+	}
+	// What is behind the program is read from a copy. It looks like second halves.
+	var padded [halfBlock]Insn
+	copy(padded[:], insns)
+	classify(padded[:], b, r, false)
+	b[0].seconds &= 1<<slots - 1
+	b[0].suspects &= 1<<slots - 1
+}
+
+// shift forgets the first n slots.
+func (b *block) shift(n int) {
+	b.jumps >>= n
+	b.back >>= n
+	b.exits >>= n
+	b.seconds >>= n
+	b.others >>= n
+	b.suspects >>= n
+}
+
+// add adds what o has, n slots further on.
+func (b *block) add(o *block, n int) {
+	b.jumps |= o.jumps << n
+	b.back |= o.back << n
+	b.exits |= o.exits << n
+	b.seconds |= o.seconds << n
+	b.others |= o.others << n
+	b.suspects |= o.suspects << n
+}
+
+// land follows the jumps of the blocks in front of stop: it sets points, least
+// and most. A jump leads no further than blocksAhead, which must have
+// been looked at.
+func (s *Survey) land(stop int) {
+	for s.landed < stop && !s.astray {
+		next := min(s.landed+chunk, stop)
+		s.astray = !s.follow(s.landed, next)
+		s.landed = next
+	}
+}
+
+// followGeneric does it for the blocks from next up to stop. It reports whether
+// all jumps lead to slots of the program that aren't second halves; it may give
+// up at one that doesn't.
+func (s *Survey) followGeneric(next, stop int) bool {
+	insns, blocks := s.program.Insns, s.blocks
+	var seconds uint64
+	for k := next; k < stop; k++ {
+		b := &blocks[k]
+		b.least, b.most = math.MaxInt32, -1
+		for set := b.jumps; set != 0; set &= set - 1 {
+			slot := k*blockSlots + bits.TrailingZeros64(set)
+			to := slot + 1 + int(insns[slot].Off)
+			if uint(to) >= uint(len(insns)) {
+				return false
+			}
+			seconds |= blocks[to/blockSlots].seconds >> (to % blockSlots)
+			b.least, b.most = min(b.least, int32(to)), max(b.most, int32(to))
+		}
+		for set := b.back; set != 0; set &= set - 1 {
+			slot := k*blockSlots + bits.TrailingZeros64(set)
+			to := slot + 1 + int(insns[slot].Off)
+			blocks[to/blockSlots].points |= 1 << (to % blockSlots)
+		}
+	}
+	return seconds&1 == 0
 }
 
 // Program returns the program that was surveyed. It panics if the program has

@@ -69,8 +69,8 @@ func TestSurvey(t *testing.T) {
 				word uint64
 				want bool
 			}{
-				{"jumps", b.jumps, jump}, {"back", b.back, jump && in.Off < 0}, {"exits", b.exits, in.Op == abi.OpExit},
-				{"firsts", b.firsts, in.Op == abi.OpLdImm64}, {"seconds", b.seconds, in.Op == 0}, {"others", b.others, other},
+				{"jumps", b.jumps, jump}, {"exits", b.exits, in.Op == abi.OpExit},
+				{"back", b.back, jump && in.Off < 0}, {"seconds", b.seconds, in.Op == 0}, {"others", b.others, other},
 			} {
 				if got := w.word>>at&1 != 0; got != w.want {
 					t.Fatalf("%d slots: %s of slot %d (%v) is %v", n, w.name, i, in, got)

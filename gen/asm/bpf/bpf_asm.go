@@ -16,10 +16,12 @@ const (
 	blockJumps    = 0
 	blockBack     = 8
 	blockExits    = 16
-	blockFirsts   = 24
-	blockSeconds  = 32
-	blockOthers   = 40
-	blockSuspects = 48
+	blockSeconds  = 24
+	blockOthers   = 32
+	blockSuspects = 40
+	blockPoints   = 48
+	blockLeast    = 56
+	blockMost     = 60
 	blockSize     = 64
 
 	placesJumps  = 0
@@ -35,19 +37,19 @@ const (
 	nibblesLow  = 32
 )
 
-// Offsets into bpf.chargeJob, bpf.chargeBlock, bpf.flow and bpf.mendJob.
+// Offsets into bpf.chargeJob, bpf.flow and bpf.mendJob.
 const (
 	chargeInsns   = 0
 	chargeBlocks  = 8
 	chargeLengths = 16
-	chargeFlows   = 24
-	chargeSlots   = 32
-	chargeAt      = 40
-	chargeLength  = 48
-
-	chargeBlockMarks = 0
-	chargeBlockRare  = 16
-	chargeBlockSize  = 24
+	chargeCharges = 24
+	chargeFlows   = 32
+	chargeBase    = 40
+	chargeSlots   = 48
+	chargeStop    = 56
+	chargeAt      = 64
+	chargeLength  = 72
+	chargeLeft    = 80
 
 	flowGoesOn = 0
 	flowLeads  = 4
@@ -83,8 +85,6 @@ const (
 	r10        = 10
 	frameBytes = 512
 	frameSpan  = 504
-
-	chargeChunk = 64
 )
 
 func main() {
@@ -95,7 +95,7 @@ func main() {
 	count()
 	charge()
 	mend()
-	landing()
+	follow()
 	Generate()
 }
 
@@ -226,7 +226,7 @@ func (h *half) findPlaces() {
 	for _, w := range []struct {
 		op, at int
 		name   string
-	}{{opExit, blockExits, "exit"}, {opLdImm64, blockFirsts, "ldimm64"}, {0, blockSeconds, ""}} {
+	}{{opExit, blockExits, "exit"}, {0, blockSeconds, ""}} {
 		if w.op == 0 {
 			VPCMPEQB(h.zero, h.ops, t)
 		} else {
@@ -234,12 +234,13 @@ func (h *half) findPlaces() {
 		}
 		h.put(t, w.at, false)
 	}
-	Comment("Jumps, and those whose off is negative")
+	Comment("Jumps, and those whose off is negative; points are found later.")
 	other := h.lookUp(h.places, placesJumps)
 	VPCMPEQB(h.zero, other, other)
 	h.put(other, blockJumps, true)
 	VPANDN(h.pack(h.offs), other, t)
 	h.put(t, blockBack, false)
+	MOVL(U32(0), Mem{Base: h.block, Disp: blockPoints})
 	Comment("Others")
 	other = h.lookUp(h.places, placesOthers)
 	VMOVDQU(Mem{Base: h.places, Disp: placesSource}, t)
@@ -249,8 +250,9 @@ func (h *half) findPlaces() {
 	h.put(other, blockOthers, true)
 }
 
-// findSuspects writes suspects.
-func (h *half) findSuspects(refusal reg.Register) {
+// findSuspects writes suspects. second is 1 if a second half of a constant
+// should come next; it is set for the slots behind.
+func (h *half) findSuspects(refusal, second reg.GPVirtual) {
 	facts, t := YMM(), YMM()
 	dst, src := h.dst, h.src
 
@@ -316,7 +318,20 @@ func (h *half) findSuspects(refusal reg.Register) {
 	VPOR(swaps, known, known)
 	VPCMPEQB(h.zero, known, known)
 	VPANDN(bad, known, bad)
-	h.put(bad, blockSuspects, true)
+	Comment("Second halves behind anything but first halves, and the reverse")
+	firsts, seconds := GP32(), GP32()
+	VPCMPEQB(eachByte("ldimm64", opLdImm64), h.ops, t)
+	VPMOVMSKB(t, firsts)
+	VPCMPEQB(h.zero, h.ops, t)
+	VPMOVMSKB(t, seconds)
+	LEAL(Mem{Base: second, Index: firsts.As64(), Scale: 2}, second.As32())
+	XORL(second.As32(), seconds)
+	MOVL(firsts, second.As32())
+	SHRL(U8(31), second.As32())
+	VPMOVMSKB(bad, firsts)
+	NOTL(firsts)
+	ORL(seconds, firsts)
+	MOVL(firsts, Mem{Base: h.block, Disp: blockSuspects})
 }
 
 // loop makes the body for n halves of blocks. Words of blocks are written in
@@ -357,15 +372,18 @@ func survey() {
 }
 
 func check() {
-	TEXT("checkAVO", NOSPLIT, "func(insns, blocks *uint64, n int, p, r *uint64)")
+	TEXT("checkAVO", NOSPLIT, "func(insns, blocks *uint64, n int, p, r *uint64, half bool)")
 	Pragma("noescape")
-	Doc("checkAVO fills in n halves of blocks.")
+	Doc("checkAVO fills in n halves of blocks. half says whether a first half of a constant stands in",
+		"front.")
 	h := new(half)
-	refusal := GP64()
+	refusal, second := GP64(), GP64()
 	Load(Param("r"), refusal)
+	Load(Param("half"), second.As8())
+	MOVBLZX(second.As8(), second.As32())
 	loop(h, func() {
 		h.load(true)
 		h.findPlaces()
-		h.findSuspects(refusal)
+		h.findSuspects(refusal, second)
 	})
 }

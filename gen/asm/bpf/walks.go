@@ -1,6 +1,8 @@
 package main
 
 import (
+	"math"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -61,35 +63,39 @@ func count() {
 }
 
 func charge() {
-	TEXT("chargeAVO", NOSPLIT, "func(job *uint64) (done bool)")
+	TEXT("chargeAVO", NOSPLIT, "func(job *uint64)")
 	Pragma("noescape")
-	Doc("chargeAVO walks backward from slot job.at, up to the next rare mark or for chargeChunk",
-		"blocks. The lengths behind job.at are known then, and job.length is that of the slot",
-		"behind. It returns whether it came to a rare mark.")
+	Doc("chargeAVO walks backward from slot job.at to job.stop, which is in front. Where a charge",
+		"point is, it puts a charge in front of the last job.left. It may write to the element in",
+		"front of those; slot 0 is a charge point, so there is one.")
 	job := GP64()
-	insns, blocks, lengths, flows := GP64(), GP64(), GP64(), GP64()
-	set, rare, base, at, length := GP64(), GP64(), GP64(), GP64(), GP64()
-	n, left := AllocLocal(8), AllocLocal(8)
+	insns, blocks, lengths, charges, flows := GP64(), GP64(), GP64(), GP64(), GP64()
+	set, base, at, length := GP64(), GP64(), GP64(), GP64()
+	points, stop, left := AllocLocal(8), AllocLocal(8), AllocLocal(8)
+	n := AllocLocal(8)
 	Load(Param("job"), job)
-	load(job, field{chargeInsns, insns}, field{chargeBlocks, blocks}, field{chargeLengths, lengths},
-		field{chargeFlows, flows}, field{chargeAt, at}, field{chargeLength, length}, field{chargeSlots, base})
-	MOVQ(base, n)
-	MOVQ(U32(chargeChunk), left)
+	for _, f := range []struct {
+		at int
+		to Mem
+	}{{chargeSlots, n}, {chargeStop, stop}, {chargeLeft, left}} {
+		MOVQ(Mem{Base: job, Disp: f.at}, set)
+		MOVQ(set, f.to)
+	}
+	load(job, field{chargeInsns, insns}, field{chargeBlocks, blocks}, field{chargeLengths, lengths}, field{chargeCharges, charges},
+		field{chargeFlows, flows}, field{chargeAt, at}, field{chargeLength, length}, field{chargeBase, base})
+	Comment("lengths = where that of slot 0 would be")
+	SHLQ(U8(2), base)
+	SUBQ(base, lengths)
 
-	Comment("base = the first slot of the block of at-1; its marks up to at-1")
+	Comment("base = the first slot of the block of at-1, and blocks that block, which are as many bytes",
+		"as slots; its marks up to at-1")
 	base = GP64()
 	LEAQ(Mem{Base: at, Disp: -1}, base)
-	MOVQ(base, reg.RCX)
-	SHRQ(U8(6), base)
-	LEAQ(Mem{Base: base, Index: base, Scale: 2}, base)
-	LEAQ(Mem{Base: blocks, Index: base, Scale: 8}, blocks)
 	MOVQ(U32(2), set)
-	SHLQ(reg.CL, set)
+	SHLXQ(base, set, set)
 	DECQ(set)
-	MOVQ(reg.RCX, base)
 	ANDQ(I8(-64), base)
-	ANDQ(Mem{Base: blocks, Disp: chargeBlockMarks}, set)
-	MOVQ(Mem{Base: blocks, Disp: chargeBlockRare}, rare)
+	ADDQ(base, blocks)
 
 	near, further := YMM(), YMM()
 	lengthV, t, sixteen := YMM(), YMM(), YMM()
@@ -104,14 +110,41 @@ func charge() {
 		VMOVDQU(t, Mem{Base: lengths, Index: slot, Scale: 4, Disp: -28})
 	}
 	slot, gap, op, d, there, i := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	JMP(LabelRef("marks"))
 
-	Label("put")
-	Comment("Set the length of at, and of 15 slots in front as if none were a mark.")
-	VMOVD(length.As32(), lengthV.AsX())
-	VPBROADCASTD(lengthV.AsX(), lengthV)
-	put(at)
+	Label("block")
+	Comment("The block in front")
+	CMPQ(base, stop)
+	JLE(LabelRef("last"))
+	SUBQ(U8(blockSize), blocks)
+	SUBQ(U8(64), base)
+	MOVQ(I32(-1), set)
+	Label("marks")
+	Comment("Those from stop on of set, which are all but in the first block and in the last")
+	MOVQ(Mem{Base: blocks, Disp: blockPoints}, op)
+	MOVQ(op, points)
+	ORQ(Mem{Base: blocks, Disp: blockJumps}, op)
+	ORQ(Mem{Base: blocks, Disp: blockExits}, op)
+	ORQ(Mem{Base: blocks, Disp: blockSeconds}, op)
+	ANDQ(op, set)
+	MOVQ(stop, d)
+	CMPQ(base, d)
+	JGE(LabelRef("begun"))
+	MOVQ(I32(-1), op)
+	SHLXQ(d, op, op)
+	ANDQ(op, set)
+	Label("begun")
 	TESTQ(set, set)
-	JEQ(LabelRef("block"))
+	JNE(LabelRef("mark"))
+	JMP(LabelRef("block"))
+
+	Label("last")
+	Comment("As if there were a mark in front of stop")
+	MOVQ(stop, slot)
+	DECQ(slot)
+	XORL(i.As32(), i.As32())
+	DECQ(i)
+	JMP(LabelRef("gap"))
 
 	Label("mark")
 	Comment("slot = the last mark in the set")
@@ -119,6 +152,10 @@ func charge() {
 	BTRQ(i, set)
 	LEAQ(Mem{Base: base, Index: i, Scale: 1}, slot)
 	Label("gap")
+	Comment("The lengths of at and of 15 slots in front as if none were a mark, and of more if needed")
+	VMOVD(length.As32(), lengthV.AsX())
+	VPBROADCASTD(lengthV.AsX(), lengthV)
+	put(at)
 	MOVQ(at, gap)
 	SUBQ(slot, gap)
 	CMPQ(gap, U8(16))
@@ -126,45 +163,38 @@ func charge() {
 	Label("filled")
 	Comment("length = that of the next slot")
 	LEAL(Mem{Base: length, Index: gap, Scale: 1, Disp: -1}, length.As32())
-	BTQ(i, rare)
-	JCS(LabelRef("out"))
-	Comment("to = slot+1+off ahead, or the end of the program, from where there is no way")
+	TESTQ(i, i)
+	JMI(LabelRef("out"))
+	Comment("there = slot+1+off, or the end of the program; a way that leads back ends there")
 	MOVBLZX(Mem{Base: insns, Index: slot, Scale: 8}, op.As32())
 	SHLL(U8(4), op.As32())
 	MOVWQSX(Mem{Base: insns, Index: slot, Scale: 8, Disp: insnOff}, d)
 	LEAQ(Mem{Base: slot, Index: d, Scale: 1, Disp: 1}, there)
 	TESTQ(d, d)
-	CMOVQMI(n, there)
+	CMOVQMI(slot, there)
 	CMPQ(there, n)
 	CMOVQHI(n, there)
-	Comment("length = max(length & goesOn, lengths[to] & leads) + counts")
-	MOVL(Mem{Base: lengths, Index: there, Scale: 4}, there.As32())
+	SARQ(U8(63), d)
+	ANDNL(Mem{Base: lengths, Index: there, Scale: 4}, d.As32(), there.As32())
+	Comment("length = max(length & goesOn, lengths[there] & leads) + counts")
 	ANDL(Mem{Base: flows, Index: op, Scale: 1, Disp: flowLeads}, there.As32())
 	ANDL(Mem{Base: flows, Index: op, Scale: 1, Disp: flowGoesOn}, length.As32())
 	CMPL(there.As32(), length.As32())
 	CMOVLGT(there.As32(), length.As32())
 	ADDL(Mem{Base: flows, Index: op, Scale: 1, Disp: flowCounts}, length.As32())
+	Comment("A charge, which counts if it is a point; the length is then none.")
+	MOVQ(left, d)
+	MOVL(slot.As32(), Mem{Base: charges, Index: d, Scale: 8, Disp: -8})
+	MOVL(length.As32(), Mem{Base: charges, Index: d, Scale: 8, Disp: -4})
+	XORL(op.As32(), op.As32())
+	BTQ(i, points)
+	CMOVLCS(op.As32(), length.As32())
+	SBBQ(op, d)
+	MOVQ(d, left)
 	MOVQ(slot, at)
-	JMP(LabelRef("put"))
-
-	Label("block")
-	Comment("The block in front")
-	DECQ(left)
-	JEQ(LabelRef("pause"))
-	SUBQ(U8(chargeBlockSize), blocks)
-	SUBQ(U8(64), base)
-	MOVQ(Mem{Base: blocks, Disp: chargeBlockRare}, rare)
-	MOVQ(Mem{Base: blocks, Disp: chargeBlockMarks}, set)
 	TESTQ(set, set)
 	JNE(LabelRef("mark"))
 	JMP(LabelRef("block"))
-
-	Label("pause")
-	Comment("As if there were a rare mark in front of the block")
-	XORL(set.As32(), set.As32())
-	LEAQ(Mem{Base: base, Disp: -1}, slot)
-	MOVQ(I32(-1), rare)
-	JMP(LabelRef("gap"))
 
 	Label("fill")
 	Comment("Set the lengths from slot+1 on that are missing.")
@@ -180,14 +210,13 @@ func charge() {
 
 	Label("out")
 	Load(Param("job"), job)
+	Comment("The length of stop, which may be the last that was set.")
+	INCQ(slot)
+	MOVL(length.As32(), Mem{Base: lengths, Index: slot, Scale: 4})
 	MOVQ(slot, Mem{Base: job, Disp: chargeAt})
 	MOVQ(length, Mem{Base: job, Disp: chargeLength})
-	CMPQ(left, U8(0))
-	done, err := ReturnIndex(0).Resolve()
-	if err != nil {
-		panic(err)
-	}
-	SETNE(done.Addr)
+	MOVQ(left, d)
+	MOVQ(d, Mem{Base: job, Disp: chargeLeft})
 	VZEROUPPER()
 	RET()
 }
@@ -242,11 +271,12 @@ func mend() {
 	RET()
 }
 
-func landing() {
-	TEXT("landingAVO", NOSPLIT, "func(insns, blocks *uint64, next, stop, n int) (wrong int)")
+func follow() {
+	TEXT("followAVO", NOSPLIT, "func(insns, blocks *uint64, next, stop, n int) (wrong int)")
 	Pragma("noescape")
-	Doc("landingAVO returns how many jumps in the blocks from next up to stop lead to second",
-		"halves of constants, or a negative number if one leads out of the n slots.")
+	Doc("followAVO follows the jumps in the blocks from next up to stop: it sets least and most, and",
+		"the points that jumps back lead to. It returns how many lead to second halves of",
+		"constants, or a negative number if one leads out of the n slots; it stops there.")
 	insns, blocks, base, end, n, wrong := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
 	Load(Param("insns"), insns)
 	Load(Param("blocks"), blocks)
@@ -257,11 +287,13 @@ func landing() {
 	SHLQ(U8(6), base)
 	SHLQ(U8(6), end)
 	XORL(wrong.As32(), wrong.As32())
-	set, slot, to, word := GP64(), GP64(), GP64(), GP64()
+	set, slot, to, word, point, least, most := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
 	Label("block")
 	CMPQ(base, end)
 	JGE(LabelRef("out"))
 	MOVQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockJumps}, set)
+	MOVL(U32(math.MaxInt32), least.As32())
+	MOVQ(I32(-1), most)
 	TESTQ(set, set)
 	JEQ(LabelRef("end"))
 
@@ -273,6 +305,10 @@ func landing() {
 	LEAQ(Mem{Base: slot, Index: to, Scale: 1, Disp: 1}, to)
 	CMPQ(to, n)
 	JAE(LabelRef("outside"))
+	CMPQ(to, least)
+	CMOVQLT(to, least)
+	CMPQ(to, most)
+	CMOVQGT(to, most)
 	MOVQ(to, word)
 	ANDQ(I8(-64), word)
 	MOVQ(Mem{Base: blocks, Index: word, Scale: 1, Disp: blockSeconds}, word)
@@ -280,8 +316,27 @@ func landing() {
 	ADCQ(U8(0), wrong)
 	BLSRQ(set, set)
 	JNE(LabelRef("jump"))
+	MOVQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockBack}, set)
+	TESTQ(set, set)
+	JEQ(LabelRef("end"))
+
+	Label("back")
+	Comment("Bit to%64 of the points of block to/64")
+	TZCNTQ(set, slot)
+	ADDQ(base, slot)
+	MOVWQSX(Mem{Base: insns, Index: slot, Scale: 8, Disp: insnOff}, to)
+	LEAQ(Mem{Base: slot, Index: to, Scale: 1, Disp: 1}, to)
+	MOVQ(to, word)
+	ANDQ(I8(-64), word)
+	MOVL(U32(1), point.As32())
+	SHLXQ(to, point, point)
+	ORQ(point, Mem{Base: blocks, Index: word, Scale: 1, Disp: blockPoints})
+	BLSRQ(set, set)
+	JNE(LabelRef("back"))
 
 	Label("end")
+	MOVL(least.As32(), Mem{Base: blocks, Index: base, Scale: 1, Disp: blockLeast})
+	MOVL(most.As32(), Mem{Base: blocks, Index: base, Scale: 1, Disp: blockMost})
 	ADDQ(U8(64), base)
 	JMP(LabelRef("block"))
 	Label("outside")
