@@ -115,19 +115,21 @@ func (c *charger) walk(stop int) {
 	c.at, c.length, c.left = job.at, int32(job.length), job.left
 }
 
-func (m *mover) mendJumps(blocks []block, np *Program) *Error {
-	if !assembly || len(blocks) == 0 {
-		return m.mendJumpsGeneric(blocks, np, 0, len(blocks))
+func (m *mover) moveRun(next int) { m.moveRunGeneric(next) }
+
+func (m *mover) mendJumps(next, stop int) *Error {
+	if !assembly || len(m.blocks) == 0 {
+		return m.mendJumpsGeneric(next, stop)
 	}
 	// Each element of the index is a slot of the new program, but the last.
 	job := mendJob{
-		insns: &m.old.Insns[0], blocks: &blocks[0], index: &m.index[0], moved: &np.Insns[0], length: len(m.index),
+		insns: &m.old.Insns[0], blocks: &m.blocks[0], index: &m.index[0], moved: &m.np.Insns[0], length: len(m.index),
 	}
-	for job.next < len(blocks) {
-		job.stop = min(job.next+chunk, len(blocks))
+	for job.next = next; job.next < stop; {
+		job.stop = min(job.next+chunk, stop)
 		mendAVO(&job)
 		if job.next < job.stop {
-			if err := m.mendJumpsGeneric(blocks, np, job.next, job.next+1); err != nil {
+			if err := m.mendJumpsGeneric(job.next, job.next+1); err != nil {
 				return err
 			}
 			job.next++

@@ -9,6 +9,5 @@ func (s *Survey) follow(next, stop int) bool { return s.followGeneric(next, stop
 func (c *charger) walk(stop int)             { c.walkGeneric(stop) }
 func count(s []int32, from int32)            { countGeneric(s, from) }
 
-func (m *mover) mendJumps(blocks []block, np *Program) *Error {
-	return m.mendJumpsGeneric(blocks, np, 0, len(blocks))
-}
+func (m *mover) moveRun(next int)                { m.moveRunGeneric(next) }
+func (m *mover) mendJumps(next, stop int) *Error { return m.mendJumpsGeneric(next, stop) }

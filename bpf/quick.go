@@ -81,20 +81,26 @@ func (w *quickWalk) linked() bool {
 	c := w.c
 	whole := Func{Start: 0, End: len(c.p.Insns)}
 	if !w.links {
-		return c.ends(whole) && (!w.far || c.function(whole) == nil)
+		return w.ends(whole) && (!w.far || c.function(whole) == nil)
 	}
 	funcs, err := w.s.Functions()
 	if err != nil || !w.s.within(funcs) {
 		return false
 	}
 	for _, f := range funcs {
-		if !c.ends(f) || w.far && c.function(f) != nil {
+		if !w.ends(f) || w.far && c.function(f) != nil {
 			return false
 		}
 	}
 	w.s.functions.deep = resize(w.s.functions.deep, len(funcs))
 	n := nesting{program: c.p, funcs: funcs, deep: w.s.functions.deep}
 	return n.check() == nil
+}
+
+// ends is that of the checker, but quick if the function ends in EXIT.
+func (w *quickWalk) ends(f Func) bool {
+	last := f.End - 1
+	return w.s.blocks[last/blockSlots].exits>>(last%blockSlots)&1 != 0 || w.c.ends(f)
 }
 
 // within reports whether no distance in off leads out of its function. Most
