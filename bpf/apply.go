@@ -103,7 +103,7 @@ func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
 	case len(patches) > 0:
 		np.Index = m.index
 	}
-	err := m.move()
+	err := m.move(s.others)
 	r.Index, r.enter = m.index, m.enter
 	return err
 }

@@ -39,6 +39,7 @@ func mendAVO(job *mendJob)
 type chargeJob struct {
 	insns   *Insn
 	blocks  *block
+	marks   *uint64
 	lengths *int32 // of slot base
 	charges *Charge
 	flows   *flow
@@ -108,7 +109,8 @@ func (c *charger) walk(stop int) {
 		return
 	}
 	job := chargeJob{
-		insns: &c.insns[0], blocks: &c.blocks[0], lengths: &c.lengths[lengthsBefore], charges: &c.charges[0], flows: &flows[0],
+		insns: &c.insns[0], blocks: &c.blocks[0], marks: &c.marks[0], lengths: &c.lengths[0],
+		charges: &c.charges[0], flows: &flows[0],
 		base: c.base, slots: len(c.insns), stop: stop, at: c.at, length: int(c.length), left: c.left,
 	}
 	chargeAVO(&job)

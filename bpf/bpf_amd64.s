@@ -507,193 +507,147 @@ DATA eight<>+28(SB)/4, $0x00000008
 GLOBL eight<>(SB), RODATA|NOPTR, $32
 
 // func chargeAVO(job *uint64)
-// Requires: AVX, AVX2, BMI, BMI2, CMOV
-TEXT ·chargeAVO(SB), NOSPLIT, $32-8
+// Requires: BMI, BMI2, CMOV
+TEXT ·chargeAVO(SB), NOSPLIT, $24-8
 	MOVQ job+0(FP), AX
-	MOVQ 48(AX), R8
-	MOVQ R8, 24(SP)
-	MOVQ 56(AX), R8
-	MOVQ R8, 8(SP)
-	MOVQ 80(AX), R8
-	MOVQ R8, 16(SP)
+	MOVQ 56(AX), R9
+	MOVQ R9, 16(SP)
+	MOVQ 64(AX), R9
+	MOVQ R9, 8(SP)
 	MOVQ (AX), CX
 	MOVQ 8(AX), DX
 	MOVQ 16(AX), BX
 	MOVQ 24(AX), SI
 	MOVQ 32(AX), DI
-	MOVQ 64(AX), R9
-	MOVQ 72(AX), R10
-	MOVQ 40(AX), AX
+	MOVQ 40(AX), R8
+	MOVQ 72(AX), R11
+	MOVQ 80(AX), R12
+	MOVQ 48(AX), R10
+	MOVQ 88(AX), R9
 
-	// lengths = where that of slot 0 would be
-	SHLQ $0x02, AX
-	SUBQ AX, BX
+	// lengths = where that of slot 0 would be; next = behind the next charge
+	SHLQ $0x02, R10
+	SUBQ R10, SI
+	LEAQ (DI)(R9*8), DI
 
-	// base = the first slot of the block of at-1, and blocks that block, which are as many bytes
-	// as slots; its marks up to at-1
-	LEAQ         -1(R9), AX
-	MOVQ         $0x00000002, R8
-	SHLXQ        AX, R8, R8
-	DECQ         R8
-	ANDQ         $-64, AX
-	ADDQ         AX, DX
-	VMOVDQU      downwards<>+0(SB), Y0
-	VMOVDQU      further<>+0(SB), Y1
-	VPBROADCASTD sixteen<>+0(SB), Y4
-	JMP          marks
+	// base = the first slot of the block of at-1; set = marks up to at-1
+	LEAQ  -1(R11), R10
+	MOVQ  $0x00000002, R9
+	SHLXQ R10, R9, R9
+	DECQ  R9
+	ANDQ  $-64, R10
+	JMP   marks
 
 block:
 	// The block in front
-	CMPQ AX, 8(SP)
-	JLE  last
-	SUBQ $0x40, DX
-	SUBQ $0x40, AX
-	MOVQ $-1, R8
+	CMPQ R10, 8(SP)
+	JLE  out
+	SUBQ $0x40, R10
+	MOVQ $-1, R9
 
 marks:
-	// Those from stop on of set, which are all but in the first block and in the last
-	MOVQ  48(DX), R15
-	MOVQ  R15, (SP)
-	ORQ   (DX), R15
-	ORQ   16(DX), R15
-	ORQ   24(DX), R15
-	ANDQ  R15, R8
-	MOVQ  8(SP), R12
-	CMPQ  AX, R12
+	// Those from stop on of set, which are all but in the first block and in the last. Blocks are
+	// as many bytes as slots.
+	MOVQ  R10, AX
+	SHRQ  $0x03, AX
+	ANDQ  (BX)(AX*1), R9
+	MOVQ  48(DX)(R10*1), AX
+	MOVQ  AX, (SP)
+	MOVQ  8(SP), R14
+	CMPQ  R10, R14
 	JGE   begun
-	MOVQ  $-1, R15
-	SHLXQ R12, R15, R15
-	ANDQ  R15, R8
+	MOVQ  $-1, AX
+	SHLXQ R14, AX, AX
+	ANDQ  AX, R9
 
 begun:
-	TESTQ R8, R8
+	TESTQ R9, R9
+	JEQ   block
+
+mark:
+	// slot = the last mark in the set; length = that of the next slot
+	BSRQ R9, R13
+	BTRQ R13, R9
+	ADDQ R10, R13
+	SUBQ R13, R11
+	LEAL -1(R12)(R11*1), R12
+
+	// there = slot+1+off, or the end of the program, or slot if it leads back; d = -1 then, or 0
+	MOVWQSX 2(CX)(R13*8), R14
+	LEAQ    1(R13)(R14*1), R11
+	TESTQ   R14, R14
+	CMOVQMI R13, R11
+	CMPQ    R11, 16(SP)
+	CMOVQHI 16(SP), R11
+	SARQ    $0x3f, R14
+
+	// mark = the one at there or next behind; usually it is among some 57 slots
+	MOVQ   R11, R15
+	SHRQ   $0x03, R15
+	MOVL   R11, AX
+	ANDL   $0x07, AX
+	SHRXQ  AX, (BX)(R15*1), R15
+	TZCNTQ R15, R15
+	JCS    search
+	ADDQ   R11, R15
+
+found:
+	// there = the length from there, which is that of mark and what is between, or 0 if d
+	SUBL  R15, R11
+	NEGL  R11
+	ADDL  (SI)(R15*4), R11
+	ANDNL R11, R14, R11
+
+	// length = max(length & goesOn, there & leads) + counts
+	MOVBLZX (CX)(R13*8), AX
+	SHLL    $0x04, AX
+	ANDL    4(R8)(AX*1), R11
+	ANDL    (R8)(AX*1), R12
+	CMPL    R11, R12
+	CMOVLGT R11, R12
+	ADDL    8(R8)(AX*1), R12
+
+	// A charge, which counts if slot is a point; the length is then none.
+	MOVL  R13, -8(DI)
+	MOVL  R12, -4(DI)
+	MOVQ  (SP), AX
+	BTQ   R13, AX
+	SBBQ  AX, AX
+	LEAQ  (DI)(AX*8), DI
+	ANDNL R12, AX, R12
+	MOVL  R12, (SI)(R13*4)
+	MOVQ  R13, R11
+	TESTQ R9, R9
 	JNE   mark
 	JMP   block
 
-last:
-	// As if there were a mark in front of stop
-	MOVQ 8(SP), R11
-	DECQ R11
-	XORL R13, R13
-	DECQ R13
-	JMP  gap
+search:
+	// In the 64 slots behind those; there is one at the end of the program.
+	MOVQ R11, AX
+	ANDQ $-8, AX
 
-mark:
-	// slot = the last mark in the set
-	BSRQ R8, R13
-	BTRQ R13, R8
-	LEAQ (AX)(R13*1), R11
-
-gap:
-	// The lengths of at and of 15 slots in front as if none were a mark, and of more if needed
-	VMOVD        R10, X2
-	VPBROADCASTD X2, Y2
-	VPADDD       Y1, Y2, Y3
-	VMOVDQU      Y3, -60(BX)(R9*4)
-	VPADDD       Y0, Y2, Y3
-	VMOVDQU      Y3, -28(BX)(R9*4)
-	MOVQ         R9, R14
-	SUBQ         R11, R14
-	CMPQ         R14, $0x10
-	JA           fill
-
-filled:
-	// length = that of the next slot
-	LEAL  -1(R10)(R14*1), R10
-	TESTQ R13, R13
-	JMI   out
-
-	// there = slot+1+off, or the end of the program; a way that leads back ends there
-	MOVBLZX (CX)(R11*8), R15
-	SHLL    $0x04, R15
-	MOVWQSX 2(CX)(R11*8), R12
-	LEAQ    1(R11)(R12*1), R9
-	TESTQ   R12, R12
-	CMOVQMI R11, R9
-	CMPQ    R9, 24(SP)
-	CMOVQHI 24(SP), R9
-	SARQ    $0x3f, R12
-	ANDNL   (BX)(R9*4), R12, R9
-
-	// length = max(length & goesOn, lengths[there] & leads) + counts
-	ANDL    4(DI)(R15*1), R9
-	ANDL    (DI)(R15*1), R10
-	CMPL    R9, R10
-	CMOVLGT R9, R10
-	ADDL    8(DI)(R15*1), R10
-
-	// A charge, which counts if it is a point; the length is then none.
-	MOVQ    16(SP), R12
-	MOVL    R11, -8(SI)(R12*8)
-	MOVL    R10, -4(SI)(R12*8)
-	XORL    R15, R15
-	BTQ     R13, (SP)
-	CMOVLCS R15, R10
-	SBBQ    R15, R12
-	MOVQ    R12, 16(SP)
-	MOVQ    R11, R9
-	TESTQ   R8, R8
-	JNE     mark
-	JMP     block
-
-fill:
-	// Set the lengths from slot+1 on that are missing.
-	MOVQ R9, R12
-
-more:
-	SUBQ    $0x10, R12
-	VPADDD  Y4, Y2, Y2
-	VPADDD  Y1, Y2, Y3
-	VMOVDQU Y3, -60(BX)(R12*4)
-	VPADDD  Y0, Y2, Y3
-	VMOVDQU Y3, -28(BX)(R12*4)
-	LEAQ    -16(R12), R15
-	CMPQ    R15, R11
-	JGT     more
-	JMP     filled
+further:
+	ADDQ   $0x40, AX
+	MOVQ   AX, R15
+	SHRQ   $0x03, R15
+	MOVQ   (BX)(R15*1), R15
+	TZCNTQ R15, R15
+	JCS    further
+	ADDQ   AX, R15
+	JMP    found
 
 out:
+	// The length of stop
+	MOVQ 8(SP), R13
+	SUBQ R13, R11
+	ADDL R11, R12
 	MOVQ job+0(FP), AX
-
-	// The length of stop, which may be the last that was set.
-	INCQ R11
-	MOVL R10, (BX)(R11*4)
-	MOVQ R11, 64(AX)
-	MOVQ R10, 72(AX)
-	MOVQ 16(SP), R12
+	MOVQ R13, 72(AX)
 	MOVQ R12, 80(AX)
-	VZEROUPPER
+	SUBQ 32(AX), DI
+	SHRQ $0x03, DI
+	MOVQ DI, 88(AX)
 	RET
-
-DATA downwards<>+0(SB)/4, $0x00000007
-DATA downwards<>+4(SB)/4, $0x00000006
-DATA downwards<>+8(SB)/4, $0x00000005
-DATA downwards<>+12(SB)/4, $0x00000004
-DATA downwards<>+16(SB)/4, $0x00000003
-DATA downwards<>+20(SB)/4, $0x00000002
-DATA downwards<>+24(SB)/4, $0x00000001
-DATA downwards<>+28(SB)/4, $0x00000000
-GLOBL downwards<>(SB), RODATA|NOPTR, $32
-
-DATA further<>+0(SB)/4, $0x0000000f
-DATA further<>+4(SB)/4, $0x0000000e
-DATA further<>+8(SB)/4, $0x0000000d
-DATA further<>+12(SB)/4, $0x0000000c
-DATA further<>+16(SB)/4, $0x0000000b
-DATA further<>+20(SB)/4, $0x0000000a
-DATA further<>+24(SB)/4, $0x00000009
-DATA further<>+28(SB)/4, $0x00000008
-GLOBL further<>(SB), RODATA|NOPTR, $32
-
-DATA sixteen<>+0(SB)/4, $0x00000010
-DATA sixteen<>+4(SB)/4, $0x00000010
-DATA sixteen<>+8(SB)/4, $0x00000010
-DATA sixteen<>+12(SB)/4, $0x00000010
-DATA sixteen<>+16(SB)/4, $0x00000010
-DATA sixteen<>+20(SB)/4, $0x00000010
-DATA sixteen<>+24(SB)/4, $0x00000010
-DATA sixteen<>+28(SB)/4, $0x00000010
-GLOBL sixteen<>(SB), RODATA|NOPTR, $32
 
 // func mendAVO(job *uint64)
 // Requires: BMI

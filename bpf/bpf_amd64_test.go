@@ -37,7 +37,7 @@ func TestOffsets(t *testing.T) {
 		"refusalKnown": offset[refusal](t, "known"), "refusalLast": offset[refusal](t, "last"),
 		"nibblesHigh": offset[nibbles](t, "high"), "nibblesLow": offset[nibbles](t, "low"),
 
-		"chargeInsns": offset[chargeJob](t, "insns"), "chargeBlocks": offset[chargeJob](t, "blocks"),
+		"chargeInsns": offset[chargeJob](t, "insns"), "chargeBlocks": offset[chargeJob](t, "blocks"), "chargeMarks": offset[chargeJob](t, "marks"),
 		"chargeLengths": offset[chargeJob](t, "lengths"), "chargeCharges": offset[chargeJob](t, "charges"),
 		"chargeFlows": offset[chargeJob](t, "flows"), "chargeBase": offset[chargeJob](t, "base"),
 		"chargeSlots": offset[chargeJob](t, "slots"), "chargeStop": offset[chargeJob](t, "stop"),

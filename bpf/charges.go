@@ -48,11 +48,7 @@ func (s *Survey) AppendCharges(list []Charge) []Charge {
 	c := chargers.Get().(*charger)
 	defer chargers.Put(c)
 	c.insns, c.blocks = s.Program().Insns, s.blocks
-	c.findPoints(s)
-	first, points := len(list), 0
-	for k := range c.blocks {
-		points += bits.OnesCount64(c.blocks[k].points)
-	}
+	first, points := len(list), c.mark(s)
 	list = slices.Grow(list, points)[:first+points]
 	c.charge(list[first:])
 	c.insns, c.blocks, c.charges = nil, nil, nil
@@ -70,9 +66,12 @@ func (s *Survey) AppendCharges(list []Charge) []Charge {
 type charger struct {
 	insns  []Insn
 	blocks []block
-	// lengths has, behind lengthsBefore elements, for each slot from base on how
-	// many instructions a way to the slot goes on from there: none if it is a
-	// charge point, or the end of the program.
+	// marks has a bit for each slot, and one more for the end of the program, which
+	// is a mark. There are 64 bits more, zeros, for those who read bytes.
+	marks []uint64
+	// lengths has for each mark from slot base on how many instructions a way to
+	// it goes on from there: none if it is a charge point, or the end of the
+	// program.
 	lengths []int32
 	base    int
 	// gotos are the slots with gotol. Only they lead further than window.
@@ -85,12 +84,8 @@ type charger struct {
 	left    int
 }
 
-const (
-	// lengthsBefore is how many elements in front of a slot's walk may set.
-	lengthsBefore = 16
-	// window is how many lengths are kept, in the cache. Jumps reach half as far.
-	window = 1 << 16
-)
+// window is how many lengths are kept, in the cache. Jumps reach half as far.
+const window = 1 << 16
 
 var chargers = sync.Pool{New: func() any { return new(charger) }}
 
@@ -103,30 +98,42 @@ func resize[E any](s []E, n int) []E {
 	return make([]E, n, n+n/4)
 }
 
-// findPoints completes the survey's points.
-func (c *charger) findPoints(s *Survey) {
+// mark completes the survey's points, and finds the marks. It returns how many
+// points there are.
+func (c *charger) mark(s *Survey) (points int) {
 	s.land(len(s.blocks))
 	c.addPoint(0)
 	c.gotos = c.gotos[:0]
-	for k := range c.blocks {
-		for set := c.blocks[k].others; set != 0; set &= set - 1 {
-			slot := int32(k*blockSlots + bits.TrailingZeros64(set))
-			switch in := c.insns[slot]; in.Op {
-			case abi.OpGotol:
-				c.gotos = append(c.gotos, slot)
-				if in.Imm < 0 {
-					c.addPoint(slot + 1 + in.Imm)
-				}
-			case abi.OpCall, abi.OpLdImm64:
-				if d, ok := Distance(in); ok {
-					c.addPoint(slot + 1 + d)
-				}
+	for _, o := range s.others {
+		switch o.Insn.Op {
+		case abi.OpGotol:
+			c.gotos = append(c.gotos, o.Slot)
+			if o.Insn.Imm < 0 {
+				c.addPoint(o.Slot + 1 + o.Insn.Imm)
+			}
+		case abi.OpCall, abi.OpLdImm64:
+			if d, ok := Distance(o.Insn); ok {
+				c.addPoint(o.Slot + 1 + d)
 			}
 		}
 	}
+	c.marks = resize(c.marks, len(s.blocks)+2)
+	for k := range s.blocks {
+		b := &s.blocks[k]
+		c.marks[k] = b.jumps | b.exits | b.seconds | b.points
+		points += bits.OnesCount64(b.points)
+	}
+	clear(c.marks[len(s.blocks):])
+	c.addMark(len(c.insns))
+	for _, slot := range c.gotos {
+		c.addMark(int(slot))
+	}
+	return points
 }
 
 func (c *charger) addPoint(slot int32) { c.blocks[slot/blockSlots].points |= 1 << (slot % blockSlots) }
+
+func (c *charger) addMark(slot int) { c.marks[slot/blockSlots] |= 1 << (slot % blockSlots) }
 
 // charge walks backward over the marks.
 func (c *charger) charge(charges []Charge) {
@@ -136,10 +143,10 @@ func (c *charger) charge(charges []Charge) {
 	if len(c.gotos) == 0 {
 		kept = min(kept, window)
 	}
-	c.lengths = resize(c.lengths, lengthsBefore+kept)
+	c.lengths = resize(c.lengths, kept)
 	c.base = n + 1 - kept
 	c.at, c.length = n, 0
-	c.lengths[lengthsBefore:][n-c.base] = 0
+	c.lengths[n-c.base] = 0
 	for c.at > 0 {
 		stop := 0
 		if k := len(c.gotos); k > 0 {
@@ -148,41 +155,59 @@ func (c *charger) charge(charges []Charge) {
 		c.walk(max(stop, c.at-chunk*blockSlots, c.base))
 		switch {
 		case c.at == stop && stop > 0:
-			c.step(int(c.insns[stop-1].Imm))
+			c.step(stop-1, int(c.insns[stop-1].Imm))
 			c.gotos = c.gotos[:len(c.gotos)-1]
 		case c.at == c.base && c.at > 0:
-			copy(c.lengths[lengthsBefore+window/2:], c.lengths[lengthsBefore:])
+			copy(c.lengths[window/2:], c.lengths)
 			c.base -= window / 2
 		}
 	}
 }
 
-// step goes over the instruction in front of slot at, which leads over d slots.
-func (c *charger) step(d int) {
-	c.at--
-	f := &flows[c.insns[c.at].Op]
-	there := int32(0)
-	if d >= 0 { // a way that leads back ends there
-		there = c.lengths[lengthsBefore:][c.at-c.base+1+d] & f.leads
-	}
-	c.length = max(c.length&f.goesOn, there) + f.counts
-	if c.blocks[c.at/blockSlots].points>>(c.at%blockSlots)&1 != 0 {
-		c.left--
-		c.charges[c.left] = Charge{Slot: int32(c.at), N: c.length}
-		c.length = 0
-	}
-	c.lengths[lengthsBefore:][c.at-c.base] = c.length
-}
-
-// walkGeneric walks backward from slot at to stop: at is that then, and the
-// lengths in between are known.
+// walkGeneric walks backward from slot at to stop: at is that then.
 func (c *charger) walkGeneric(stop int) {
 	for c.at > stop {
-		d := 0
-		if in := &c.insns[c.at-1]; flows[in.Op].leads != 0 {
-			d = int(in.Off)
+		k := (c.at - 1) / blockSlots
+		set := c.marks[k] & (2<<((c.at-1)%blockSlots) - 1)
+		slot := k*blockSlots + bits.Len64(set) - 1
+		if set == 0 || slot < stop {
+			next := max(k*blockSlots, stop) // no mark in between
+			c.length += int32(c.at - next)
+			c.at = next
+			continue
 		}
-		c.step(d)
+		c.step(slot, int(c.insns[slot].Off))
+	}
+}
+
+// step walks backward to the next mark, whose instruction may lead over d slots.
+func (c *charger) step(slot, d int) {
+	f := &flows[c.insns[slot].Op]
+	there := int32(0)
+	if d >= 0 { // a way that leads back ends there
+		there = c.from(slot+1+d) & f.leads
+	}
+	next := c.length + int32(c.at-slot-1)
+	c.at, c.length = slot, max(next&f.goesOn, there)+f.counts
+	if c.blocks[slot/blockSlots].points>>(slot%blockSlots)&1 != 0 {
+		c.left--
+		c.charges[c.left] = Charge{Slot: int32(slot), N: c.length}
+		c.length = 0
+	}
+	c.lengths[slot-c.base] = c.length
+}
+
+// from returns the length of the way from a slot behind at, or from the end of
+// the program for one that is further.
+func (c *charger) from(slot int) int32 {
+	slot = min(slot, len(c.insns))
+	mark := slot
+	for {
+		if set := c.marks[mark/blockSlots] >> (mark % blockSlots); set != 0 {
+			mark += bits.TrailingZeros64(set)
+			return c.lengths[mark-c.base] + int32(mark-slot)
+		}
+		mark = (mark/blockSlots + 1) * blockSlots
 	}
 }
 

@@ -158,14 +158,11 @@ func (f *functions) find(s *Survey) ([]Func, error) {
 	return f.list, f.link(p)
 }
 
-// appendLinks appends the slots that may lead to functions. They are few.
+// appendLinks appends the slots that may lead to functions.
 func (s *Survey) appendLinks(list []int32) []int32 {
-	for b := range s.blocks {
-		for set := s.blocks[b].others; set != 0; set &= set - 1 {
-			slot := b*blockSlots + bits.TrailingZeros64(set)
-			if op := s.program.Insns[slot].Op; op == abi.OpCall || op == abi.OpLdImm64 {
-				list = append(list, int32(slot))
-			}
+	for _, o := range s.others {
+		if o.Insn.Op == abi.OpCall || o.Insn.Op == abi.OpLdImm64 {
+			list = append(list, o.Slot)
 		}
 	}
 	return list

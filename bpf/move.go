@@ -69,8 +69,8 @@ func (m *mover) measure() (length int, enters bool) {
 	return length, enters
 }
 
-// move makes the program.
-func (m *mover) move() error {
+// move makes the program. others are those of the survey.
+func (m *mover) move(others []Other) error {
 	n := len(m.old.Insns)
 	for m.slot < n {
 		m.part(min(m.slot+chunk*blockSlots, n))
@@ -87,7 +87,7 @@ func (m *mover) move() error {
 	if err := m.settle(len(m.blocks)); err != nil {
 		return err
 	}
-	return m.mendFar()
+	return m.mendFar(others)
 }
 
 // part moves the slots up to stop that have no patch, and makes room for the
@@ -259,20 +259,17 @@ func (m *mover) put(at int, in Insn, f Flag, slot int) {
 }
 
 // mendFar sets the distances of 32 bits, in whose way the whole program may be.
-func (m *mover) mendFar() error {
-	for b := range m.blocks {
-		for set := m.blocks[b].others; set != 0; set &= set - 1 {
-			slot := b*blockSlots + bits.TrailingZeros64(set)
-			if op := m.old.Insns[slot].Op; !leads[op] || reaches[op] == reachOff {
-				continue
-			}
-			at := m.own(slot)
-			mended, err := m.mend(slot, m.np.Insns[at], at)
-			if err != nil {
-				return err
-			}
-			m.np.Insns[at] = mended
+func (m *mover) mendFar(others []Other) error {
+	for _, o := range others {
+		if op := o.Insn.Op; !leads[op] || reaches[op] == reachOff {
+			continue
 		}
+		at := m.own(int(o.Slot))
+		mended, err := m.mend(int(o.Slot), m.np.Insns[at], at)
+		if err != nil {
+			return err
+		}
+		m.np.Insns[at] = mended
 	}
 	return nil
 }

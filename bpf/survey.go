@@ -15,6 +15,7 @@ type Survey struct {
 	program *Program
 	slots   int // of the program
 	blocks  []block
+	others  []Other
 	// landed is how many blocks' jumps were followed, see land. One of them is
 	// astray if it leads to no instruction.
 	landed int
@@ -30,7 +31,7 @@ type block struct {
 	back    uint64 // of those, the slots whose off is negative
 	exits   uint64 // EXIT
 	seconds uint64 // opcode 0: second halves of constants
-	others  uint64 // slots that isOther knows
+	others  uint64 // see Others
 	// suspects are slots that are perhaps no instruction of a dialect, or no half
 	// of a constant where one should be, or the reverse. Only Check asks for them.
 	suspects uint64
@@ -54,7 +55,9 @@ const (
 // until p changes. It uses the memory that s has again.
 func (s *Survey) Take(p *Program) {
 	s.begin(p)
-	s.look(0, len(s.blocks), nil)
+	for next := 0; next < len(s.blocks); next += chunk {
+		s.look(next, min(next+chunk, len(s.blocks)), nil)
+	}
 }
 
 // begin makes room for the survey of a program.
@@ -62,7 +65,7 @@ func (s *Survey) begin(p *Program) {
 	n := len(p.Insns)
 	s.program, s.slots, s.functions.known = p, n, false
 	s.blocks = resize(s.blocks, (n+blockSlots-1)/blockSlots)
-	s.landed, s.astray = 0, false
+	s.others, s.landed, s.astray = s.others[:0], 0, false
 }
 
 // look fills in blocks from next up to stop. It also finds suspects, if r says
@@ -74,13 +77,14 @@ func (s *Survey) look(next, stop int, r *refusal) {
 	}
 	rest := end % halfBlock
 	if whole := end - rest; first < whole {
-		classify(s.program.Insns[first:whole], s.blocks[next:], r, s.half(first))
+		classify(s.program.Insns[first:whole], s.blocks[next:(whole+blockSlots-1)/blockSlots], r, s.half(first))
 	}
 	if rest != 0 {
 		var last [1]block
 		s.last(last[:], rest, r)
 		s.blocks[stop-1].add(&last[0], end%blockSlots-rest)
 	}
+	s.list(next, stop)
 }
 
 // half reports whether a first half of a constant stands in front of a slot.
@@ -170,16 +174,26 @@ func (s *Survey) Program() *Program {
 	return s.program
 }
 
-// AppendOthers appends to list the slots that lead somewhere by their imm or
-// that lowering may replace: gotol, calls of functions of the program, addresses
-// of such, may_goto and divisions. They are few.
-func (s *Survey) AppendOthers(list []int32) []int32 {
-	for b := range s.blocks {
-		for set := s.blocks[b].others; set != 0; set &= set - 1 {
-			list = append(list, int32(b*blockSlots+bits.TrailingZeros64(set)))
+// Other is a slot that leads somewhere by its imm, or that lowering may
+// replace.
+type Other struct {
+	Slot int32
+	Insn Insn
+}
+
+// Others returns, in order, all gotol, calls of functions of the program,
+// addresses of such, may_goto and divisions. They are few. The list is good
+// until s is used for another program.
+func (s *Survey) Others() []Other { return s.others }
+
+// list adds the others of the blocks from next up to stop.
+func (s *Survey) list(next, stop int) {
+	for k := next; k < stop; k++ {
+		for set := s.blocks[k].others; set != 0; set &= set - 1 {
+			slot := k*blockSlots + bits.TrailingZeros64(set)
+			s.others = append(s.others, Other{int32(slot), s.program.Insns[slot]})
 		}
 	}
-	return list
 }
 
 // surveys are those that functions of this package need for themselves.

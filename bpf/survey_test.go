@@ -52,7 +52,7 @@ func TestSurvey(t *testing.T) {
 			p.Insns[i] = testInsn(r)
 		}
 		s.Take(p)
-		others := s.AppendOthers(nil)
+		others := s.Others()
 		for i := range len(s.blocks) * blockSlots {
 			var in Insn
 			if i < n {
@@ -80,7 +80,7 @@ func TestSurvey(t *testing.T) {
 				t.Fatalf("%d slots: slot %d (%v) leads somewhere", n, i, in)
 			}
 			if other {
-				if len(others) == 0 || others[0] != int32(i) {
+				if len(others) == 0 || others[0] != (Other{int32(i), in}) {
 					t.Fatalf("%d slots: slot %d isn't among the others", n, i)
 				}
 				others = others[1:]

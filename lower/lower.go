@@ -68,10 +68,8 @@ type lowerer struct {
 	patches []bpf.Patch
 	// insns is where the instructions of the patches lie.
 	insns []bpf.Insn
-	// slots are those of the instructions that may be replaced, charges what
-	// is charged in front of others, entries the beginnings of functions that
-	// have a may_goto.
-	slots   []int32
+	// charges are what is charged, entries the beginnings of functions that have a
+	// may_goto.
 	charges []bpf.Charge
 	entries []int32
 	// funcs are the functions of the program, if somebody asked.
@@ -82,37 +80,37 @@ type lowerer struct {
 func (l *lowerer) collect(s *bpf.Survey) error {
 	p := s.Program()
 	l.patches, l.insns = l.patches[:0], l.insns[:0]
-	l.slots = s.AppendOthers(l.slots[:0])
+	others := s.Others()
 	l.entries, l.funcs = l.entries[:0], nil
-	if mayGoto, links := l.find(p); mayGoto || links {
+	if mayGoto, links := find(others); mayGoto || links {
 		funcs, err := s.Functions()
 		if err != nil {
 			return err
 		}
 		l.funcs = funcs
-		l.findEntries(p)
+		l.findEntries(others)
 	}
 	l.charges = s.AppendCharges(l.charges[:0])
 	charges, entries := l.charges, l.entries
-	for _, slot := range l.slots {
-		switch insn := p.Insns[slot]; {
-		case insn.Op == abi.OpMayGoto:
-			charges, entries = l.enter(charges, entries, slot)
-			l.mayGoto(int(slot))
-		case bpf.IsDivision(insn.Op):
-			charges, entries = l.enter(charges, entries, slot)
-			l.division(int(slot), insn)
+	for _, o := range others {
+		switch op := o.Insn.Op; {
+		case op == abi.OpMayGoto:
+			charges, entries = l.enter(charges, entries, o.Slot)
+			l.mayGoto(int(o.Slot))
+		case bpf.IsDivision(op):
+			charges, entries = l.enter(charges, entries, o.Slot)
+			l.division(int(o.Slot), o.Insn)
 		}
 	}
 	l.enter(charges, entries, int32(len(p.Insns)))
 	return nil
 }
 
-// find tells what there is among the slots: may_goto, and calls of functions
-// or addresses of such.
-func (l *lowerer) find(p *bpf.Program) (mayGoto, links bool) {
-	for _, slot := range l.slots {
-		switch p.Insns[slot].Op {
+// find tells what there is among a program's others: may_goto, and calls of
+// functions or addresses of such.
+func find(others []bpf.Other) (mayGoto, links bool) {
+	for _, o := range others {
+		switch o.Insn.Op {
 		case abi.OpCall, abi.OpLdImm64:
 			links = true
 		case abi.OpMayGoto:
@@ -123,13 +121,13 @@ func (l *lowerer) find(p *bpf.Program) (mayGoto, links bool) {
 }
 
 // findEntries lists the functions that have a may_goto.
-func (l *lowerer) findEntries(p *bpf.Program) {
+func (l *lowerer) findEntries(others []bpf.Other) {
 	k := 0
-	for _, slot := range l.slots {
-		if p.Insns[slot].Op != abi.OpMayGoto {
+	for _, o := range others {
+		if o.Insn.Op != abi.OpMayGoto {
 			continue
 		}
-		for int(slot) >= l.funcs[k].End {
+		for int(o.Slot) >= l.funcs[k].End {
 			k++
 		}
 		start := int32(l.funcs[k].Start)

@@ -41,15 +41,16 @@ const (
 const (
 	chargeInsns   = 0
 	chargeBlocks  = 8
-	chargeLengths = 16
-	chargeCharges = 24
-	chargeFlows   = 32
-	chargeBase    = 40
-	chargeSlots   = 48
-	chargeStop    = 56
-	chargeAt      = 64
-	chargeLength  = 72
-	chargeLeft    = 80
+	chargeMarks   = 16
+	chargeLengths = 24
+	chargeCharges = 32
+	chargeFlows   = 40
+	chargeBase    = 48
+	chargeSlots   = 56
+	chargeStop    = 64
+	chargeAt      = 72
+	chargeLength  = 80
+	chargeLeft    = 88
 
 	flowGoesOn = 0
 	flowLeads  = 4
