@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/cpu"
 )
 
-// assembly tells whether the processor has vectors of 32 bytes, BLSR and SHLX.
-// Every one since 2013 has, but for some small ones.
-var assembly = cpu.X86.HasAVX2 && cpu.X86.HasBMI1 && cpu.X86.HasBMI2
+// assembly tells whether the processor has vectors of 32 bytes, BLSR, SHLX and
+// LZCNT. Every one since 2013 has, but for some small ones.
+var assembly = cpu.X86.HasAVX2 && cpu.X86.HasBMI1 && cpu.X86.HasBMI2 && cpu.X86.HasLZCNT
 
 // These do what their Go twins do, whose names end in Generic, as long as
 // nothing is rare; a test compares them. gen/asm/bpf writes them.
@@ -31,6 +31,9 @@ func countAVO(s *int32, n, from int)
 
 //go:noescape
 func chargeAVO(job *chargeJob)
+
+//go:noescape
+func moveAVO(insns, moved *Insn, index *int32, flags *Flag, n, at int)
 
 //go:noescape
 func mendAVO(job *mendJob)
@@ -117,7 +120,20 @@ func (c *charger) walk(stop int) {
 	c.at, c.length, c.left = job.at, int32(job.length), job.left
 }
 
-func (m *mover) moveRun(next int) { m.moveRunGeneric(next) }
+func (m *mover) moveRun(next int) {
+	n := (next - m.slot + moved - 1) &^ (moved - 1)
+	np := m.np
+	if !assembly || m.slot+n > len(m.old.Insns) || len(np.Flags) == 0 || m.old.Flags != nil || m.origins {
+		m.moveRunGeneric(next)
+		return
+	}
+	// What it writes behind the run, it or place writes again; the new program is
+	// no shorter there than the old one.
+	moveAVO(&m.old.Insns[m.slot], &np.Insns[m.at], &m.index[m.slot], &np.Flags[m.at], n, m.at)
+}
+
+// moved is how many slots moveAVO takes, or a multiple.
+const moved = 8
 
 func (m *mover) mendJumps(next, stop int) *Error {
 	if !assembly || len(m.blocks) == 0 {

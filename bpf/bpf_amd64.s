@@ -507,7 +507,7 @@ DATA eight<>+28(SB)/4, $0x00000008
 GLOBL eight<>(SB), RODATA|NOPTR, $32
 
 // func chargeAVO(job *uint64)
-// Requires: BMI, BMI2, CMOV
+// Requires: BMI, BMI2, CMOV, LZCNT
 TEXT ·chargeAVO(SB), NOSPLIT, $24-8
 	MOVQ job+0(FP), AX
 	MOVQ 56(AX), R9
@@ -566,11 +566,12 @@ begun:
 
 mark:
 	// slot = the last mark in the set; length = that of the next slot
-	BSRQ R9, R13
-	BTRQ R13, R9
-	ADDQ R10, R13
-	SUBQ R13, R11
-	LEAL -1(R12)(R11*1), R12
+	LZCNTQ R9, R13
+	XORQ   $0x3f, R13
+	BTRQ   R13, R9
+	ADDQ   R10, R13
+	SUBQ   R13, R11
+	LEAL   -1(R12)(R11*1), R12
 
 	// there = slot+1+off, or the end of the program, or slot if it leads back; d = -1 then, or 0
 	MOVWQSX 2(CX)(R13*8), R14
@@ -647,6 +648,38 @@ out:
 	SUBQ 32(AX), DI
 	SHRQ $0x03, DI
 	MOVQ DI, 88(AX)
+	RET
+
+// func moveAVO(insns *uint64, moved *uint64, index *uint32, flags *byte, n int, at int)
+// Requires: AVX, AVX2
+TEXT ·moveAVO(SB), NOSPLIT, $0-48
+	MOVQ         insns+0(FP), AX
+	MOVQ         moved+8(FP), CX
+	MOVQ         index+16(FP), DX
+	MOVQ         flags+24(FP), BX
+	MOVQ         n+32(FP), SI
+	MOVQ         at+40(FP), DI
+	VMOVD        DI, X2
+	VPBROADCASTD X2, Y2
+	VPADDD       upwards<>+0(SB), Y2, Y2
+	VPBROADCASTD eight<>+0(SB), Y3
+	XORL         DI, DI
+
+eight:
+	VMOVDQU (AX), Y0
+	VMOVDQU 32(AX), Y1
+	VMOVDQU Y0, (CX)
+	VMOVDQU Y1, 32(CX)
+	VMOVDQU Y2, (DX)
+	MOVQ    DI, (BX)
+	VPADDD  Y3, Y2, Y2
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	ADDQ    $0x20, DX
+	ADDQ    $0x08, BX
+	SUBQ    $0x08, SI
+	JNE     eight
+	VZEROUPPER
 	RET
 
 // func mendAVO(job *uint64)

@@ -95,6 +95,7 @@ func main() {
 	check()
 	count()
 	charge()
+	move()
 	mend()
 	follow()
 	Generate()

@@ -21,12 +21,16 @@ type field struct {
 }
 
 // row makes a constant of eight 32-bit words, from first on, each by step more
-// than the one before.
+// than the one before, or finds the one that it has made before.
 func row(name string, first, step int) Mem {
+	if m, ok := made[name]; ok {
+		return m
+	}
 	m := GLOBL(name, RODATA|NOPTR)
 	for i := range 8 {
 		DATA(4*i, U32(uint32(first+step*i)))
 	}
+	made[name] = m
 	return m
 }
 
@@ -58,6 +62,42 @@ func count() {
 	VPBROADCASTD(a.AsX(), a)
 	VPADDD(upwards, a, a)
 	VMOVDQU(a, Mem{Base: s, Index: n, Scale: 4})
+	VZEROUPPER()
+	RET()
+}
+
+func move() {
+	TEXT("moveAVO", NOSPLIT, "func(insns, moved *uint64, index *uint32, flags *byte, n, at int)")
+	Pragma("noescape")
+	Doc("moveAVO copies n slots, a multiple of 8 that isn't 0, sets their elements of the index to at,",
+		"at+1 and so on, and clears their flags.")
+	insns, moved, index, flags, n, at := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	Load(Param("insns"), insns)
+	Load(Param("moved"), moved)
+	Load(Param("index"), index)
+	Load(Param("flags"), flags)
+	Load(Param("n"), n)
+	Load(Param("at"), at)
+	a, b, places, eight, zero := YMM(), YMM(), YMM(), YMM(), GP64()
+	VMOVD(at.As32(), places.AsX())
+	VPBROADCASTD(places.AsX(), places)
+	VPADDD(row("upwards", 0, 1), places, places)
+	VPBROADCASTD(row("eight", 8, 0), eight)
+	XORL(zero.As32(), zero.As32())
+	Label("eight")
+	VMOVDQU(Mem{Base: insns}, a)
+	VMOVDQU(Mem{Base: insns, Disp: 32}, b)
+	VMOVDQU(a, Mem{Base: moved})
+	VMOVDQU(b, Mem{Base: moved, Disp: 32})
+	VMOVDQU(places, Mem{Base: index})
+	MOVQ(zero, Mem{Base: flags})
+	VPADDD(eight, places, places)
+	ADDQ(U8(64), insns)
+	ADDQ(U8(64), moved)
+	ADDQ(U8(32), index)
+	ADDQ(U8(8), flags)
+	SUBQ(U8(8), n)
+	JNE(LabelRef("eight"))
 	VZEROUPPER()
 	RET()
 }
@@ -123,7 +163,8 @@ func charge() {
 
 	Label("mark")
 	Comment("slot = the last mark in the set; length = that of the next slot")
-	BSRQ(set, slot)
+	LZCNTQ(set, slot)
+	XORQ(U8(63), slot)
 	BTRQ(slot, set)
 	ADDQ(base, slot)
 	SUBQ(slot, at)
