@@ -54,8 +54,8 @@ type Result struct {
 // rewriting it again changes nothing.
 //
 // Each R is 4 bytes of rand, little-endian, in the order of the new program;
-// no more is read. If rand is nil, they come from ChaCha8 with a key from the
-// system.
+// no more is read. If rand is nil, they come from AES-128 in counter mode with
+// a key from the system.
 //
 // The error is rand's, or a *bpf.Error that wraps bpf.ErrRange and names the
 // jump of p whose distance no longer fits its field: 16 bits, or 32 in gotol,

@@ -1,6 +1,7 @@
 package blind
 
 import (
+	"encoding/binary"
 	"math/bits"
 
 	"github.com/bpfjit/bpfjit/abi"
@@ -160,13 +161,13 @@ func (w *walk) copyFlagsOf(flags []bpf.Flag, index []int32) {
 // hideGeneric hides the constants of the listed slots, of each half of a 64-bit
 // constant as if the half stood for itself. It returns 0, unless there is an off
 // that is reserved and would be none in what the slot becomes.
-func (w *walk) hideGeneric(insns []bpf.Insn, numbers []uint32, index []int32) (reserved uint32) {
+func (w *walk) hideGeneric(insns []bpf.Insn, numbers []byte, index []int32) (reserved uint32) {
 	for k, i := range w.hidden[:w.numHidden] {
 		in := &insns[i]
 		rule := &rules[in.Op]
 		out, flags := w.out[index[i]:][:hiddenLen], w.flags[index[i]:][:hiddenLen]
 		low := uint32(in.Op) | uint32(in.Regs)<<8 | uint32(uint16(in.Off))<<16
-		r := uint64(numbers[k]) << 32
+		r := uint64(binary.LittleEndian.Uint32(numbers[numberBytes*k:])) << 32
 		set(&out[0], uint64(rule.mov)|r^uint64(uint32(in.Imm))<<32)
 		set(&out[1], uint64(rule.xor)|r)
 		set(&out[2], uint64(low|rule.own))

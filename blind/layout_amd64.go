@@ -29,7 +29,7 @@ type blockJob struct {
 
 	// What hide needs besides.
 	newFlags *bpf.Flag
-	numbers  *uint32 // random ones, one for each of hidden
+	numbers  *byte // random ones, one for each of hidden
 	rules    *rule
 	reserved uint64 // the result
 }
@@ -62,14 +62,14 @@ func (w *walk) layOut(insns []bpf.Insn, flags []bpf.Flag, index []int32) {
 }
 
 // hide goes on with the block that layOut has laid out.
-func (w *walk) hide(insns []bpf.Insn, numbers []uint32, index []int32) (reserved uint32) {
+func (w *walk) hide(insns []bpf.Insn, numbers []byte, index []int32) (reserved uint32) {
 	if !assembly {
 		return w.hideGeneric(insns, numbers, index)
 	}
 	if w.numHidden == 0 {
 		return 0
 	}
-	_ = numbers[w.numHidden-1]
+	_ = numbers[numberBytes*w.numHidden-1]
 	w.job.newFlags, w.job.numbers, w.job.rules = &w.flags[0], &numbers[0], &rules[0]
 	hideAVO(&w.job)
 	return uint32(w.job.reserved)

@@ -79,12 +79,12 @@ func TestImplementations(t *testing.T) {
 			Flags    []bpf.Flag
 			Reserved uint32
 		}
-		var numbers [block]uint32
+		var numbers [block * numberBytes]byte
 		for i := range numbers {
-			numbers[i] = r.Uint32()
+			numbers[i] = byte(r.Uint32())
 		}
 		half := uint32(r.IntN(2))
-		run := func(layOut func(*walk, []bpf.Insn, []bpf.Flag, []int32), hide func(*walk, []bpf.Insn, []uint32, []int32) uint32) results {
+		run := func(layOut func(*walk, []bpf.Insn, []bpf.Flag, []int32), hide func(*walk, []bpf.Insn, []byte, []int32) uint32) results {
 			const at = 5
 			room := at + upperLen*count + group
 			w := &walk{half: half}
@@ -97,7 +97,7 @@ func TestImplementations(t *testing.T) {
 			index[0] = at
 			layOut(w, insns, flags, index)
 			index = index[:count+1]
-			reserved := hide(w, insns, numbers[:w.numHidden], index)
+			reserved := hide(w, insns, numbers[:numberBytes*w.numHidden], index)
 			// Behind the ends there is anything.
 			clear(w.hidden[w.numHidden:])
 			end := index[count]

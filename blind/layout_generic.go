@@ -8,7 +8,7 @@ func (w *walk) layOut(insns []bpf.Insn, flags []bpf.Flag, index []int32) {
 	w.layOutGeneric(insns, flags, index)
 }
 
-func (w *walk) hide(insns []bpf.Insn, numbers []uint32, index []int32) (reserved uint32) {
+func (w *walk) hide(insns []bpf.Insn, numbers []byte, index []int32) (reserved uint32) {
 	return w.hideGeneric(insns, numbers, index)
 }
 

@@ -1,54 +1,69 @@
 package blind
 
 import (
-	crand "crypto/rand"
-	"encoding/binary"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
 	"fmt"
 	"io"
-	"math/rand/v2"
+)
+
+const (
+	// numberBytes is how many bytes of a reader a random number takes.
+	numberBytes = 4
+	// storeBytes is how much the generator makes at a time: four blocks' worth,
+	// so that short programs seldom wait for it, nor do caches notice.
+	storeBytes = 4 * block * numberBytes
 )
 
 // source deals out random numbers. It reads no more from its reader than are
 // taken.
 type source struct {
-	reader  io.Reader // nil: own
-	own     *rand.ChaCha8
-	numbers [block]uint32 // an even number of them
-	bytes   [4 * block]byte
+	reader io.Reader     // nil: own
+	own    cipher.Stream // AES in counter mode
+	// left is what is left of store, which own has filled. No reader writes
+	// there: what it gives may be known to others.
+	left  []byte
+	store [storeBytes]byte
+	read  [block * numberBytes]byte
 }
 
 // start makes the source read from r, or from its own generator. That has a
-// key from the system and is kept: it gives away neither earlier numbers nor
-// later ones.
+// key from the system and is kept: its numbers give away neither earlier ones
+// nor later ones.
 func (s *source) start(r io.Reader) error {
-	if s.reader = r; r != nil {
+	if s.reader = r; r != nil || s.own != nil {
 		return nil
 	}
-	if s.own == nil {
-		var key [32]byte
-		if _, err := crand.Read(key[:]); err != nil {
-			return fmt.Errorf("blind: random key: %w", err)
-		}
-		s.own = rand.NewChaCha8(key)
+	var key, counter [aes.BlockSize]byte
+	if _, err := rand.Read(key[:]); err != nil {
+		return fmt.Errorf("blind: random key: %w", err)
 	}
+	c, err := aes.NewCipher(key[:])
+	if err != nil {
+		return fmt.Errorf("blind: random key: %w", err)
+	}
+	s.own = cipher.NewCTR(c, counter[:])
 	return nil
 }
 
-// take returns n numbers, at most a block. They are good up to the next call.
-func (s *source) take(n int) ([]uint32, error) {
+// take returns n numbers, at most a block, as bytes, little-endian. They are good
+// up to the next call.
+func (s *source) take(n int) ([]byte, error) {
+	n *= numberBytes
 	if s.reader == nil {
-		for i := 0; i < n; i += 2 {
-			v := s.own.Uint64()
-			s.numbers[i], s.numbers[i+1] = uint32(v), uint32(v>>32)
+		if n > len(s.left) {
+			s.left = s.store[:]
+			clear(s.left)
+			s.own.XORKeyStream(s.left, s.left)
 		}
-		return s.numbers[:n], nil
+		numbers := s.left[:n]
+		s.left = s.left[n:]
+		return numbers, nil
 	}
-	b := s.bytes[:4*n]
-	if _, err := io.ReadFull(s.reader, b); err != nil {
+	numbers := s.read[:n]
+	if _, err := io.ReadFull(s.reader, numbers); err != nil {
 		return nil, fmt.Errorf("blind: random numbers: %w", err)
 	}
-	for i := range n {
-		s.numbers[i] = binary.LittleEndian.Uint32(b[4*i:])
-	}
-	return s.numbers[:n], nil
+	return numbers, nil
 }
