@@ -68,7 +68,9 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 	w := walks.Get().(*walk)
 	defer func() {
 		// The pool holds nothing of the caller's.
-		w.result, w.job, w.source.reader = result{}, blockJob{}, nil
+		w.source.reader = nil
+		w.result = result{}
+		w.job = blockJob{}
 		w.mender.Start(nil)
 		walks.Put(w)
 	}()

@@ -177,22 +177,22 @@ func (w *walk) hideGeneric(insns []bpf.Insn, numbers []byte, index []int32) (res
 	return reserved
 }
 
-// hidePair hides the 64-bit constant of a slot and the next. Its random numbers
-// are where hide has left them.
+// hidePair hides the 64-bit constant of a slot and the next. hide has hidden each
+// half with its own number, but the upper one's comes first.
 func (w *walk) hidePair(p *bpf.Program, slot int) error {
 	lo, hi := &p.Insns[slot], &p.Insns[slot+1]
-	if lo.Off != 0 || *hi != (bpf.Insn{Imm: hi.Imm}) {
+	if lo.Off|hi.Off != 0 || hi.Op|hi.Regs != 0 {
 		return unchecked(p, slot) // its reserved fields are not 0
 	}
 	at := w.index[slot]
 	out := (*[upperLen + hiddenLen]bpf.Insn)(w.out[at:])
-	own := abi.Registers(lo.Dst(), abi.AX)
-	r0, r1 := out[1].Imm, out[5].Imm
-	out[0] = bpf.Insn{Op: mov64, Regs: abi.AX, Imm: r0 ^ hi.Imm}
-	out[2] = bpf.Insn{Op: lsh64, Regs: abi.AX, Imm: 32}
-	out[3] = bpf.Insn{Op: movReg, Regs: own}
-	out[4] = bpf.Insn{Op: mov32, Regs: abi.AX, Imm: r1 ^ lo.Imm}
-	out[6] = bpf.Insn{Op: orReg, Regs: own}
+	own := uint64(abi.Registers(lo.Dst(), abi.AX)) << 8
+	swap := lo.Imm ^ hi.Imm
+	out[0].Imm ^= swap
+	set(&out[2], uint64(lsh64)|abi.AX<<8|32<<32)
+	set(&out[3], uint64(movReg)|own)
+	out[4].Imm ^= swap
+	set(&out[6], uint64(orReg)|own)
 	w.flags[at+2] = bpf.Inserted
 	return nil
 }

@@ -53,12 +53,13 @@ func (w *walk) layOut(insns []bpf.Insn, flags []bpf.Flag, index []int32) {
 	_, _, _ = insns[:up], flags[:up], index[:n+1+group]
 	room := int(index[0]) + n*upperLen + group - 1
 	_, _ = w.out[room], w.flags[room]
-	w.job = blockJob{
-		insns: &insns[0], flags: &flags[0], index: &index[0], out: &w.out[0],
-		classes: &classes, lists: &w.lists, count: n, half: uint64(w.half),
-	}
-	layOutAVO(&w.job)
-	w.half = uint32(w.job.half)
+	// Field by field: a literal would be made elsewhere, and copied in pieces that
+	// the processor can't take from the stores before.
+	j := &w.job
+	j.insns, j.flags, j.index, j.out = &insns[0], &flags[0], &index[0], &w.out[0]
+	j.classes, j.lists, j.count, j.half = &classes, &w.lists, n, uint64(w.half)
+	layOutAVO(j)
+	w.half = uint32(j.half)
 }
 
 // hide goes on with the block that layOut has laid out.

@@ -474,7 +474,8 @@ DATA sequence<>+0(SB)/8, $0x0706050403020100
 GLOBL sequence<>(SB), RODATA|NOPTR, $8
 
 // func hideAVO(job *uint64)
-TEXT ·hideAVO(SB), NOSPLIT, $8-8
+// Requires: AVX, AVX2
+TEXT ·hideAVO(SB), NOSPLIT, $0-8
 	MOVQ job+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 16(AX), DX
@@ -487,31 +488,28 @@ TEXT ·hideAVO(SB), NOSPLIT, $8-8
 	XORL R11, R11
 
 hide:
-	// i = the slot, at = index[i], rule = that of its opcode
+	// i = the slot, at = index[i], low = all but its imm, rule = that of its opcode
 	MOVBLZX 128(SI)(R10*1), R12
 	MOVL    (DX)(R12*4), R13
-	MOVBLZX (CX)(R12*8), R14
+	MOVL    (CX)(R12*8), R15
+	MOVBLZX R15, R14
 	SHLL    $0x04, R14
 	ADDQ    R9, R14
 
-	// mov number^imm, xor number
-	MOVL (R8)(R10*4), R15
-	MOVL 4(CX)(R12*8), BP
-	XORL R15, BP
-	MOVL BP, 4(BX)(R13*8)
-	MOVL (R14), BP
-	MOVL BP, (BX)(R13*8)
-	MOVL R15, 12(BX)(R13*8)
-	MOVL 4(R14), BP
-	MOVL BP, 8(BX)(R13*8)
+	// mov, number^imm, xor, number in one store: those of 4 bytes were most of the time
+	VPBROADCASTD (R8)(R10*4), X0
+	VMOVQ        (CX)(R12*8), X1
+	VPXOR        X1, X0, X0
+	VPMOVZXDQ    (R14), X1
+	VPBLENDD     $0x0a, X0, X1, X1
+	VMOVDQU      X1, (BX)(R13*8)
 
 	// The instruction reads AX instead of imm.
-	MOVL (CX)(R12*8), BP
-	MOVL 12(R14), R15
-	ANDL BP, R15
-	ORL  R15, R11
-	ORL  8(R14), BP
-	MOVQ BP, 16(BX)(R13*8)
+	MOVL 12(R14), R12
+	ANDL R15, R12
+	ORL  R12, R11
+	ORL  8(R14), R15
+	MOVQ R15, 16(BX)(R13*8)
 
 	// Two are inserted.
 	MOVW $0x0101, (DI)(R13*1)

@@ -39,7 +39,7 @@ func TestOffsets(t *testing.T) {
 
 		"listHiding": unsafe.Offsetof(l.hiding), "listUpper": unsafe.Offsetof(l.upper), "listZero": unsafe.Offsetof(l.zero),
 		"listLeads": unsafe.Offsetof(l.leads), "listHidden": unsafe.Offsetof(l.hidden), "listNumHidden": unsafe.Offsetof(l.numHidden),
-		"insnImm": unsafe.Offsetof(in.Imm), "page": 4096, "inserted": uintptr(bpf.Inserted), "unit": unit, "group": group,
+		"page": 4096, "inserted": uintptr(bpf.Inserted), "unit": unit, "group": group,
 	}
 	got, err := generated.Constants("../gen/asm/blind/blind_asm.go")
 	if err != nil {
@@ -48,8 +48,8 @@ func TestOffsets(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("what structs have and the generator has (-want +got):\n%s", diff)
 	}
-	if unsafe.Sizeof(in) != 8 || unsafe.Sizeof(bpf.Inserted) != 1 || unsafe.Sizeof(r) != 16 || upperHalf != 1<<3 {
-		t.Error("slots aren't 8 bytes, flags 1, or rules 16, or upperHalf isn't bit 3")
+	if unsafe.Sizeof(in) != 8 || unsafe.Offsetof(in.Imm) != 4 || unsafe.Sizeof(bpf.Inserted) != 1 || unsafe.Sizeof(r) != 16 || upperHalf != 1<<3 {
+		t.Error("slots aren't 8 bytes with imm behind, flags 1, or rules 16, or upperHalf isn't bit 3")
 	}
 }
 

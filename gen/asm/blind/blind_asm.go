@@ -45,15 +45,14 @@ const (
 // Offsets into blind.rule, whose size is 1<<ruleShift.
 const (
 	ruleMov      = 0
-	ruleXor      = 4
+	ruleXor      = 4 // behind ruleMov
 	ruleOwn      = 8
 	ruleReserved = 12
 	ruleShift    = 4
 )
 
-// Offsets into bpf.Insn, and numbers of package blind.
+// Numbers of package blind.
 const (
-	insnImm  = 4
 	inserted = 1
 	unit     = 32
 	group    = 8
@@ -339,31 +338,29 @@ func hide() {
 	XORL(reserved.As32(), reserved.As32())
 
 	Label("hide")
-	i, at, rule, number, v := GP64(), GP64(), GP64(), GP64(), GP64()
-	Comment("i = the slot, at = index[i], rule = that of its opcode")
+	i, at, rule, low, t := GP64(), GP64(), GP64(), GP64(), GP64()
+	Comment("i = the slot, at = index[i], low = all but its imm, rule = that of its opcode")
 	MOVBLZX(Mem{Base: lists, Index: k, Scale: 1, Disp: listHidden}, i.As32())
 	MOVL(Mem{Base: index, Index: i, Scale: 4}, at.As32())
-	MOVBLZX(Mem{Base: insns, Index: i, Scale: 8}, rule.As32())
+	MOVL(Mem{Base: insns, Index: i, Scale: 8}, low.As32())
+	MOVBLZX(low.As8(), rule.As32())
 	SHLL(U8(ruleShift), rule.As32())
 	ADDQ(rules, rule)
-	slot := func(n, disp int) Mem { return Mem{Base: out, Index: at, Scale: 8, Disp: 8*n + disp} }
-	Comment("mov number^imm, xor number")
-	MOVL(Mem{Base: numbers, Index: k, Scale: 4}, number.As32())
-	MOVL(Mem{Base: insns, Index: i, Scale: 8, Disp: insnImm}, v.As32())
-	XORL(number.As32(), v.As32())
-	MOVL(v.As32(), slot(0, insnImm))
-	MOVL(Mem{Base: rule, Disp: ruleMov}, v.As32())
-	MOVL(v.As32(), slot(0, 0))
-	MOVL(number.As32(), slot(1, insnImm))
-	MOVL(Mem{Base: rule, Disp: ruleXor}, v.As32())
-	MOVL(v.As32(), slot(1, 0))
+	slot := func(n int) Mem { return Mem{Base: out, Index: at, Scale: 8, Disp: 8 * n} }
+	Comment("mov, number^imm, xor, number in one store: those of 4 bytes were most of the time")
+	numbers4, imm, operations := XMM(), XMM(), XMM()
+	VPBROADCASTD(Mem{Base: numbers, Index: k, Scale: 4}, numbers4)
+	VMOVQ(Mem{Base: insns, Index: i, Scale: 8}, imm)
+	VPXOR(imm, numbers4, numbers4)
+	VPMOVZXDQ(Mem{Base: rule, Disp: ruleMov}, operations)
+	VPBLENDD(U8(0b1010), numbers4, operations, operations)
+	VMOVDQU(operations, slot(0))
 	Comment("The instruction reads AX instead of imm.")
-	MOVL(Mem{Base: insns, Index: i, Scale: 8}, v.As32())
-	MOVL(Mem{Base: rule, Disp: ruleReserved}, number.As32())
-	ANDL(v.As32(), number.As32())
-	ORL(number.As32(), reserved.As32())
-	ORL(Mem{Base: rule, Disp: ruleOwn}, v.As32())
-	MOVQ(v, slot(2, 0))
+	MOVL(Mem{Base: rule, Disp: ruleReserved}, t.As32())
+	ANDL(low.As32(), t.As32())
+	ORL(t.As32(), reserved.As32())
+	ORL(Mem{Base: rule, Disp: ruleOwn}, low.As32())
+	MOVQ(low, slot(2))
 	Comment("Two are inserted.")
 	MOVW(U16(inserted<<8|inserted), Mem{Base: flags, Index: at, Scale: 1})
 	INCQ(k)
