@@ -70,7 +70,6 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 		// The pool holds nothing of the caller's.
 		w.source.reader = nil
 		w.result = result{}
-		w.job = blockJob{}
 		w.mender.Start(nil)
 		walks.Put(w)
 	}()
@@ -152,7 +151,6 @@ type walk struct {
 	half uint32
 	lists
 	last window
-	job  blockJob
 }
 
 // result is what the walk fills in. Its slices are as long as there is room.

@@ -65,7 +65,8 @@ func (w *walk) rewrite(p *bpf.Program, start, end int) error {
 	index := w.index[start : end+1 : end+1+group]
 	half := w.half
 	w.upper, w.zero, w.leads = bitmap{}, bitmap{}, bitmap{} // the last unit may be the first one of a word
-	w.layOut(insns, flags, index)
+	var job blockJob
+	w.layOut(&job, insns, flags, index)
 	clear(w.flags[index[0]:index[end-start]])
 	if p.Flags != nil {
 		w.copyFlags(flags, index)
@@ -75,7 +76,7 @@ func (w *walk) rewrite(p *bpf.Program, start, end int) error {
 		return err
 	}
 	w.constants += w.numHidden
-	if w.hide(insns, numbers, index) != 0 {
+	if w.hide(&job, insns, numbers, index) != 0 {
 		return unchecked(p, start)
 	}
 	if half != 0 {

@@ -43,7 +43,7 @@ func layOutAVO(job *blockJob)
 //go:noescape
 func hideAVO(job *blockJob)
 
-func (w *walk) layOut(insns []bpf.Insn, flags []bpf.Flag, index []int32) {
+func (w *walk) layOut(j *blockJob, insns []bpf.Insn, flags []bpf.Flag, index []int32) {
 	if !assembly {
 		w.layOutGeneric(insns, flags, index)
 		return
@@ -55,7 +55,6 @@ func (w *walk) layOut(insns []bpf.Insn, flags []bpf.Flag, index []int32) {
 	_, _ = w.out[room], w.flags[room]
 	// Field by field: a literal would be made elsewhere, and copied in pieces that
 	// the processor can't take from the stores before.
-	j := &w.job
 	j.insns, j.flags, j.index, j.out = &insns[0], &flags[0], &index[0], &w.out[0]
 	j.classes, j.lists, j.count, j.half = &classes, &w.lists, n, uint64(w.half)
 	layOutAVO(j)
@@ -63,7 +62,7 @@ func (w *walk) layOut(insns []bpf.Insn, flags []bpf.Flag, index []int32) {
 }
 
 // hide goes on with the block that layOut has laid out.
-func (w *walk) hide(insns []bpf.Insn, numbers []byte, index []int32) (reserved uint32) {
+func (w *walk) hide(j *blockJob, insns []bpf.Insn, numbers []byte, index []int32) (reserved uint32) {
 	if !assembly {
 		return w.hideGeneric(insns, numbers, index)
 	}
@@ -71,7 +70,7 @@ func (w *walk) hide(insns []bpf.Insn, numbers []byte, index []int32) (reserved u
 		return 0
 	}
 	_ = numbers[numberBytes*w.numHidden-1]
-	w.job.newFlags, w.job.numbers, w.job.rules = &w.flags[0], &numbers[0], &rules[0]
-	hideAVO(&w.job)
-	return uint32(w.job.reserved)
+	j.newFlags, j.numbers, j.rules = &w.flags[0], &numbers[0], &rules[0]
+	hideAVO(j)
+	return uint32(j.reserved)
 }

@@ -84,7 +84,7 @@ func TestImplementations(t *testing.T) {
 			numbers[i] = byte(r.Uint32())
 		}
 		half := uint32(r.IntN(2))
-		run := func(layOut func(*walk, []bpf.Insn, []bpf.Flag, []int32), hide func(*walk, []bpf.Insn, []byte, []int32) uint32) results {
+		run := func(generic bool) results {
 			const at = 5
 			room := at + upperLen*count + group
 			w := &walk{half: half}
@@ -95,16 +95,26 @@ func TestImplementations(t *testing.T) {
 			insns, flags := w.window(p, 0, count)
 			index := make([]int32, count+1+group)
 			index[0] = at
-			layOut(w, insns, flags, index)
+			var job blockJob
+			if generic {
+				w.layOutGeneric(insns, flags, index)
+			} else {
+				w.layOut(&job, insns, flags, index)
+			}
 			index = index[:count+1]
-			reserved := hide(w, insns, numbers[:numberBytes*w.numHidden], index)
+			drawn, reserved := numbers[:numberBytes*w.numHidden], uint32(0)
+			if generic {
+				reserved = w.hideGeneric(insns, drawn, index)
+			} else {
+				reserved = w.hide(&job, insns, drawn, index)
+			}
 			// Behind the ends there is anything.
 			clear(w.hidden[w.numHidden:])
 			end := index[count]
 			return results{w.lists, w.half, index, w.out[:end], w.flags[:end], reserved}
 		}
-		want := run((*walk).layOutGeneric, (*walk).hideGeneric)
-		got := run((*walk).layOut, (*walk).hide)
+		want := run(true)
+		got := run(false)
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(lists{})); diff != "" {
 			t.Fatalf("%d slots (-go +assembly):\n%s", count, diff)
 		}

@@ -4,11 +4,11 @@ package blind
 
 import "github.com/bpfjit/bpfjit/bpf"
 
-func (w *walk) layOut(insns []bpf.Insn, flags []bpf.Flag, index []int32) {
+func (w *walk) layOut(_ *blockJob, insns []bpf.Insn, flags []bpf.Flag, index []int32) {
 	w.layOutGeneric(insns, flags, index)
 }
 
-func (w *walk) hide(insns []bpf.Insn, numbers []byte, index []int32) (reserved uint32) {
+func (w *walk) hide(_ *blockJob, insns []bpf.Insn, numbers []byte, index []int32) (reserved uint32) {
 	return w.hideGeneric(insns, numbers, index)
 }
 
