@@ -77,8 +77,7 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 		return err
 	}
 	np := &r.Program
-	w.out, w.flags = np.Insns[:0], np.Flags[:0]
-	w.reserve(0, n)
+	w.out, w.flags = np.Insns[:cap(np.Insns)], np.Flags[:cap(np.Flags)]
 	w.index = slices.Grow(r.Index[:0], n+1+group)[:n+1+group]
 	w.jumps = slices.Grow(w.jumps[:0], n/64+block/64)[:n/64+block/64]
 	w.constants, w.half = 0, 0
@@ -86,8 +85,8 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 	w.mender.Start(p)
 	var tooFar error // then the index is of use all the same
 	for start := 0; start < n; start += block {
-		w.reserve(int(w.index[start])+block*upperLen+group, n)
 		end := min(start+block, n)
+		w.reserve(int(w.index[start])+(end-start)*upperLen+group, n)
 		if err := w.rewrite(p, start, end); err != nil {
 			return err
 		}
@@ -165,15 +164,10 @@ var walks = sync.Pool{New: func() any { return new(walk) }}
 // reserve sees to it that there is room for n slots. If there isn't, it makes
 // room for as many as are likely, of a program of so many slots.
 func (w *walk) reserve(n, slots int) {
-	if n > 0 && n <= len(w.out) {
-		return
-	}
-	if n > min(cap(w.out), cap(w.flags)) {
+	if n > min(len(w.out), len(w.flags)) {
 		n = max(n, 2*slots, 2*len(w.out))
+		w.out, w.flags = grow(w.out, n), grow(w.flags, n)
 	}
-	w.out, w.flags = grow(w.out, n), grow(w.flags, n)
-	n = min(len(w.out), len(w.flags))
-	w.out, w.flags = w.out[:n], w.flags[:n]
 }
 
 // grow returns s with its whole capacity, and that is n or more.

@@ -64,7 +64,10 @@ func (w *walk) rewrite(p *bpf.Program, start, end int) error {
 	insns, flags := w.window(p, start, end)
 	index := w.index[start : end+1 : end+1+group]
 	half := w.half
-	w.upper, w.zero, w.leads = bitmap{}, bitmap{}, bitmap{} // the last unit may be the first one of a word
+	// The last unit may be the first one of a word.
+	w.upper = bitmap{}
+	w.zero = bitmap{}
+	w.leads = bitmap{}
 	var job blockJob
 	w.layOut(&job, insns, flags, index)
 	clear(w.flags[index[0]:index[end-start]])

@@ -75,9 +75,13 @@ func (m *Mender) Add(np []Insn, index []int32, first int, jumps []uint64) error 
 // Finish mends what is left, when all of the new program is there. index has one
 // entry more than p has slots.
 func (m *Mender) Finish(np *Program, index []int32) error {
-	p := m.mover.old
-	n := len(p.Insns)
-	defer func() { m.mover = mover{} }()
+	err := m.finish(np, index)
+	m.mover = mover{}
+	return err
+}
+
+func (m *Mender) finish(np *Program, index []int32) error {
+	n := len(m.mover.old.Insns)
 	if len(index) != n+1 || index[0] != 0 || int(index[n]) != len(np.Insns) {
 		return &Error{Slot: -1, Reason: fmt.Sprintf("mend: the index doesn't fit %d slots that became %d", n, len(np.Insns))}
 	}
