@@ -165,7 +165,8 @@ var walks = sync.Pool{New: func() any { return new(walk) }}
 // room for as many as are likely, of a program of so many slots.
 func (w *walk) reserve(n, slots int) {
 	if n > min(len(w.out), len(w.flags)) {
-		n = max(n, 2*slots, 2*len(w.out))
+		// Programs become less than twice as long, but the last block may not.
+		n = max(n, 2*(slots+min(slots, block))+group, 2*len(w.out))
 		w.out, w.flags = grow(w.out, n), grow(w.flags, n)
 	}
 }
