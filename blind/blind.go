@@ -54,7 +54,7 @@ type Result struct {
 // rewriting it again changes nothing.
 //
 // Each R is 4 bytes of rand, little-endian, in the order of the new program;
-// no more is read. If rand is nil, they come from AES-128 in counter mode with
+// no more is read. If rand is nil, they come from a cryptographic generator with
 // a key from the system.
 //
 // The error is rand's, or a *bpf.Error that wraps bpf.ErrRange and names the

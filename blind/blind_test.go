@@ -2,6 +2,7 @@ package blind
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -231,6 +232,35 @@ func TestOwnRandomness(t *testing.T) {
 	}
 	if twice > 3 || len(seen)+twice != 8000 {
 		t.Errorf("%d numbers came twice, %d did not", twice, len(seen))
+	}
+}
+
+// TestSource takes numbers by turns from a reader and from the generator: what
+// that gives is its own, and given once.
+func TestSource(t *testing.T) {
+	var s source
+	seen := map[uint64]bool{}
+	for n := range block + 1 {
+		reader := &words{next: func() uint32 { return uint32(n) }}
+		for _, r := range []io.Reader{reader, nil} {
+			if err := s.start(r); err != nil {
+				t.Fatal(err)
+			}
+			numbers, err := s.take(n)
+			if err != nil || len(numbers) != n*numberBytes {
+				t.Fatalf("%d numbers: %d bytes, error %v", n, len(numbers), err)
+			}
+			for ; r == nil && len(numbers) >= 8; numbers = numbers[8:] {
+				v := binary.LittleEndian.Uint64(numbers)
+				if seen[v] || v>>32 == uint64(n) {
+					t.Fatalf("%d numbers: %#x is not the generator's, or comes again", n, v)
+				}
+				seen[v] = true
+			}
+		}
+		if reader.read != n*numberBytes {
+			t.Errorf("%d numbers: read %d bytes", n, reader.read)
+		}
 	}
 }
 

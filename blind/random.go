@@ -1,8 +1,6 @@
 package blind
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/rand"
 	"fmt"
 	"io"
@@ -19,8 +17,8 @@ const (
 // source deals out random numbers. It reads no more from its reader than are
 // taken.
 type source struct {
-	reader io.Reader     // nil: own
-	own    cipher.Stream // AES in counter mode
+	reader io.Reader // nil: own
+	own    io.Reader // a generator
 	// left is what is left of store, which own has filled. No reader writes
 	// there: what it gives may be known to others.
 	left  []byte
@@ -35,15 +33,11 @@ func (s *source) start(r io.Reader) error {
 	if s.reader = r; r != nil || s.own != nil {
 		return nil
 	}
-	var key, counter [aes.BlockSize]byte
+	var key [32]byte
 	if _, err := rand.Read(key[:]); err != nil {
 		return fmt.Errorf("blind: random key: %w", err)
 	}
-	c, err := aes.NewCipher(key[:])
-	if err != nil {
-		return fmt.Errorf("blind: random key: %w", err)
-	}
-	s.own = cipher.NewCTR(c, counter[:])
+	s.own = newGenerator(key)
 	return nil
 }
 
@@ -51,19 +45,23 @@ func (s *source) start(r io.Reader) error {
 // up to the next call.
 func (s *source) take(n int) ([]byte, error) {
 	n *= numberBytes
-	if s.reader == nil {
-		if n > len(s.left) {
-			s.left = s.store[:]
-			clear(s.left)
-			s.own.XORKeyStream(s.left, s.left)
+	if s.reader != nil {
+		return s.read[:n], fill(s.read[:n], s.reader)
+	}
+	if n > len(s.left) {
+		if err := fill(s.store[:], s.own); err != nil {
+			return nil, err
 		}
-		numbers := s.left[:n]
-		s.left = s.left[n:]
-		return numbers, nil
+		s.left = s.store[:]
 	}
-	numbers := s.read[:n]
-	if _, err := io.ReadFull(s.reader, numbers); err != nil {
-		return nil, fmt.Errorf("blind: random numbers: %w", err)
-	}
+	numbers := s.left[:n]
+	s.left = s.left[n:]
 	return numbers, nil
+}
+
+func fill(b []byte, r io.Reader) error {
+	if _, err := io.ReadFull(r, b); err != nil {
+		return fmt.Errorf("blind: random numbers: %w", err)
+	}
+	return nil
 }
