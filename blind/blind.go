@@ -66,13 +66,18 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, too many to blind", n)}
 	}
 	w := walks.Get().(*walk)
-	defer func() {
-		// The pool holds nothing of the caller's.
-		w.source.reader = nil
-		w.result = result{}
-		w.mender.Start(nil)
-		walks.Put(w)
-	}()
+	err := w.run(r, p, rand)
+	// The pool holds nothing of the caller's.
+	w.source.reader = nil
+	w.result = result{}
+	w.mender.Start(nil)
+	walks.Put(w)
+	return err
+}
+
+// run is Rewrite of a program that isn't too long.
+func (w *walk) run(r *Result, p *bpf.Program, rand io.Reader) error {
+	n := len(p.Insns)
 	if err := w.source.start(rand); err != nil {
 		return err
 	}
