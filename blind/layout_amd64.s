@@ -131,7 +131,6 @@ unit:
 	CMPQ  R8, SI
 	JLT   unit
 	MOVL  DI, 56(CX)
-	VZEROUPPER
 	MOVQ  (CX), DX
 	MOVQ  16(CX), BX
 	MOVQ  24(CX), SI
@@ -230,6 +229,7 @@ group:
 	SUBQ AX, R9
 	SUBQ $0x00000080, R9
 	MOVQ R9, 392(AX)
+	VZEROUPPER
 	RET
 
 DATA nibble<>+0(SB)/1, $0x0f

@@ -97,6 +97,7 @@ func layOut() {
 	MOVQ(Mem{Base: job, Disp: jobLists}, lists)
 	classify(job, lists)
 	move(job, lists)
+	VZEROUPPER()
 	RET()
 }
 
@@ -224,7 +225,6 @@ func classify(job, lists reg.GPVirtual) {
 	CMPQ(at, count)
 	JLT(LabelRef("unit"))
 	MOVL(half, Mem{Base: job, Disp: jobHalf})
-	VZEROUPPER()
 }
 
 // page is the size of a page in bytes. Fetching from behind the end of memory does
