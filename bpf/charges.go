@@ -3,7 +3,6 @@ package bpf
 import (
 	"math/bits"
 	"slices"
-	"sync"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/tables"
@@ -45,8 +44,7 @@ func (s *Survey) AppendCharges(list []Charge) []Charge {
 	if len(s.blocks) == 0 {
 		return list
 	}
-	c := chargers.Get().(*charger)
-	defer chargers.Put(c)
+	c := &s.charger
 	c.insns, c.blocks = s.Program().Insns, s.blocks
 	first, points := len(list), c.mark(s)
 	list = slices.Grow(list, points)[:first+points]
@@ -86,8 +84,6 @@ type charger struct {
 
 // window is how many lengths are kept, in the cache. Jumps reach half as far.
 const window = 1 << 16
-
-var chargers = sync.Pool{New: func() any { return new(charger) }}
 
 // resize returns a slice of length n, in the memory of s if that is enough.
 // What is in it is of no use.

@@ -22,6 +22,7 @@ type Survey struct {
 	astray bool
 
 	functions functions // what Functions found
+	charger   charger   // what AppendCharges works with
 }
 
 // block is what is known of 64 slots. Each word has a bit for each of them,

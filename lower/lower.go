@@ -147,7 +147,9 @@ func (l *lowerer) enter(charges []bpf.Charge, entries []int32, slot int32) ([]bp
 			l.patch(at, bpf.Enter, storeImm(abi.R10, abi.MayGotoOffset, abi.MayGotoCount))
 			entries = entries[1:]
 		}
-		l.patch(at, bpf.Before, bpf.Insn{Op: abi.OpCharge, Imm: charges[0].N})
+		l.insns = append(l.insns, bpf.Insn{Op: abi.OpCharge, Imm: charges[0].N})
+		n := len(l.insns)
+		l.patches = append(l.patches, bpf.Patch{Slot: at, Own: bpf.Before, Insns: l.insns[n-1 : n : n]})
 		charges = charges[1:]
 	}
 	return charges, entries
