@@ -3,8 +3,6 @@ package bpf
 import (
 	"fmt"
 	"math"
-
-	"github.com/bpfjit/bpfjit/abi"
 )
 
 // Patch is a change of a program: instructions that replace the one in a
@@ -79,7 +77,7 @@ func (r *Patched) Apply(p *Program, patches []Patch) error {
 // ApplySurveyed does it for the program that was surveyed.
 func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
 	p := s.Program()
-	if err := checkPatches(p, patches); err != nil {
+	if err := checkPatches(s, patches); err != nil {
 		return err
 	}
 	p = p.Flat()
@@ -120,10 +118,11 @@ func (p *Patch) rank() int {
 }
 
 // checkPatches refuses what Apply's comment forbids.
-func checkPatches(p *Program, patches []Patch) error {
+func checkPatches(s *Survey, patches []Patch) error {
+	p := s.program
 	replaced := -2                  // the slot replaced last
 	second := func(slot int) bool { // of a constant; slots are looked at in order
-		return slot > 0 && p.Insns[slot].Op == 0 && p.Insns[slot-1].Op == abi.OpLdImm64
+		return s.blocks[slot/blockSlots].seconds>>(slot%blockSlots)&1 != 0 && s.half(slot)
 	}
 	for k := range patches {
 		t := &patches[k]
