@@ -45,7 +45,7 @@ type Draft struct {
 	frame   bool
 	code    []byte
 	//lint:ignore U1000 of the assembly
-	scratch *scratch
+	all *tablesOfAll
 	//lint:ignore U1000 of the assembly
 	job writeJob
 }
@@ -132,7 +132,8 @@ func (d *Draft) Extend(n int) bool {
 		d.Marks = d.Marks[:marks]
 	}
 	if d.Slots == all || d.Slots < stop {
-		d.insns, d.job = nil, writeJob{}
+		d.insns = nil
+		d.job.release()
 	}
 	return d.Slots == stop
 }
@@ -149,9 +150,9 @@ func (d *Draft) Len() int { return int(d.Ends[d.Slots] - d.Ends[0]) }
 // for each mark, and room for one more.
 func (d *Draft) Join(code []byte, at int, gaps []Gap, ends []uint32) int {
 	var j Joint
-	end := j.Begin(d, code, at, gaps, ends)
+	j.Begin(d, code, at, gaps, ends)
 	j.Extend(len(d.Marks))
-	return end
+	return j.Len()
 }
 
 // A Joint joins a draft part by part. Between the parts one can go over what there
@@ -171,19 +172,19 @@ type Joint struct {
 	job joinJob
 }
 
-// Begin begins what Join does. It returns where the code will end.
-func (j *Joint) Begin(d *Draft, code []byte, at int, gaps []Gap, ends []uint32) int {
+// Begin begins what Join does, with a Joint that is new.
+func (j *Joint) Begin(d *Draft, code []byte, at int, gaps []Gap, ends []uint32) {
 	n := len(d.Ends) - 1
-	end := at + d.Len() + sum(gaps[:len(d.Marks)])
-	if at < 0 || end+Slack > len(code) || n+EndsSlack > len(ends) {
-		panic("BUG: encoder: too little room for the code")
+	if at < 0 || at+Slack > len(code) || n+EndsSlack > len(ends) {
+		panicRoom()
 	}
-	*j = Joint{draft: d, code: code, gaps: gaps[:len(d.Marks)], ends: ends, at: at}
+	j.draft, j.code, j.gaps, j.ends, j.at = d, code, gaps[:len(d.Marks)], ends, at
 	if n > 0 {
 		j.begin()
 	}
-	return end
 }
+
+func panicRoom() { panic("BUG: encoder: too little room for the code") }
 
 // Extend joins the next n marks, or what is left if that is less, and with the last
 // one all behind it. It reports whether nothing is left.
@@ -197,18 +198,8 @@ func (j *Joint) Extend(n int) bool {
 	return stop == len(d.Marks)
 }
 
-// sum returns the bytes of gaps.
-func sum(gaps []Gap) (n int) {
-	for ; len(gaps) >= 8; gaps = gaps[8:] {
-		g := (*[8]Gap)(gaps)
-		n += int(g[0].Len()) + int(g[1].Len()) + int(g[2].Len()) + int(g[3].Len()) +
-			int(g[4].Len()) + int(g[5].Len()) + int(g[6].Len()) + int(g[7].Len())
-	}
-	for k := range gaps {
-		n += int(gaps[k].Len())
-	}
-	return n
-}
+// Len returns where the code ends that is joined yet.
+func (j *Joint) Len() int { return j.at }
 
 // word returns a slot as the little-endian word that tables describe.
 func word(in abi.Insn) uint64 {
@@ -308,6 +299,9 @@ func (j *Joint) extendGeneric(stop int) {
 	join := func(behind, to int, g Gap) {
 		from := int(d.Ends[j.slot] - d.Ends[0])
 		shift := uint32(j.at - from)
+		if j.at+to-from+Slack > len(j.code) {
+			panicRoom()
+		}
 		j.at += copy(j.code[j.at:], d.code[from:to])
 		binary.LittleEndian.PutUint64(j.code[j.at:], uint64(g))
 		j.at += int(g.Len())

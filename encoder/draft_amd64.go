@@ -30,6 +30,7 @@ const (
 type scratch struct {
 	fields [chunk + 2*batch]uint64 // off with its sign, and above it imm
 	class  [chunk + batch]uint16   // class bits that don't come from registers
+	last   [batch + 1]abi.Insn     // a copy of what isn't a whole batch
 }
 
 // writeJob is what writeAVO works on. gen/asm/encoder has the offsets.
@@ -63,6 +64,7 @@ type joinJob struct {
 	slot       int    // whose end comes next
 	end        uint64 // of the draft before the slot: an element of ends
 	shift      uint64 // from ends of the draft to those of the result
+	limit      *byte  // the last place where code may end
 }
 
 // finder is what finds the rows of a profile, in one piece.
@@ -194,20 +196,23 @@ func (d *Draft) begin() {
 	if !assembly || len(d.insns) == 0 {
 		return
 	}
-	e := everything()
-	if d.scratch == nil {
-		d.scratch = new(scratch)
+	job := &d.job
+	if d.all == nil {
+		d.all = everything()
+		job.scratch, job.lookup = new(scratch), &d.all.lookup
+		job.rows, job.steps, job.bits = &tables.Rows[0], &tables.Steps[0], &tables.Bits[0]
 	}
-	d.job = writeJob{
-		insns: &d.insns[0], ends: &d.Ends[0], ranks: &d.Ranks[0], marks: &d.Marks[:1][0],
-		finder: &e.finders[d.profile][0], lookup: &e.lookup, scratch: d.scratch,
-		rows: &tables.Rows[0], steps: &tables.Steps[0], bits: &tables.Bits[0],
-	}
+	job.insns, job.ends, job.ranks, job.marks = &d.insns[0], &d.Ends[0], &d.Ranks[0], &d.Marks[:1][0]
+	job.next, job.class = 0, 0
+	job.finder = &d.all.finders[d.profile][0]
 	if d.frame {
-		d.job.finder = &e.finders[d.profile][1]
+		job.finder = &d.all.finders[d.profile][1]
 	}
-	d.Ranks[0] = uint32(uintptr(unsafe.Pointer(d.job.marks)))
+	d.Ranks[0] = uint32(uintptr(unsafe.Pointer(job.marks)))
 }
+
+// release lets go of the program.
+func (j *writeJob) release() { j.insns = nil }
 
 func (d *Draft) extend(stop int) bool {
 	if !assembly {
@@ -222,7 +227,7 @@ func (d *Draft) extendASM(stop int) bool {
 	for job.next < stop {
 		job.stop = min(job.next+chunk, stop)
 		d.makeRoom(job, len(insns))
-		if !classify(d.scratch, insns, job.next, job.stop) || !writeAVO((*[14]uint64)(unsafe.Pointer(job))) {
+		if !classify(job.scratch, insns, job.next, job.stop) || !writeAVO((*[14]uint64)(unsafe.Pointer(job))) {
 			return false
 		}
 	}
@@ -241,11 +246,9 @@ func classify(s *scratch, insns []abi.Insn, next, stop int) bool {
 	if rest := stop - next - whole; rest > 0 {
 		// The rest is read from a copy with more behind it, which is no half of
 		// a constant.
-		var last [batch + 1]abi.Insn
-		for i := copy(last[:], insns[next+whole:]); i < len(last); i++ {
-			last[i].Op = abi.OpJa
-		}
-		if !classifyAVO((*uint64)(unsafe.Pointer(&last[0])), &s.fields[0], whole, whole+batch) {
+		s.last = noHalves
+		copy(s.last[:], insns[next+whole:])
+		if !classifyAVO((*uint64)(unsafe.Pointer(&s.last[0])), &s.fields[0], whole, whole+batch) {
 			return false
 		}
 	}
@@ -257,6 +260,13 @@ func classify(s *scratch, insns []abi.Insn, next, stop int) bool {
 	return true
 }
 
+// noHalves are instructions that are no halves of a constant.
+var noHalves = [batch + 1]abi.Insn{
+	{Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa},
+	{Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa},
+	{Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa},
+}
+
 // typical is what the steps of a slot have in bytes, rounded up.
 const typical = 6
 
@@ -265,7 +275,7 @@ const typical = 6
 func (d *Draft) makeRoom(job *writeJob, n int) {
 	base := unsafe.Pointer(unsafe.SliceData(d.code))
 	used := 0
-	if job.at != nil {
+	if job.next > 0 {
 		used = int(uintptr(unsafe.Pointer(job.at)) - uintptr(base))
 	}
 	need := used + (job.stop-job.next)*Longest + Slack
@@ -292,10 +302,10 @@ func (j *Joint) begin() {
 	d := j.draft
 	marks := append(d.Marks, Mark{Slot: uint32(len(d.Ends) - 2)})
 	gaps := append(j.gaps, 0)
-	j.job = joinJob{
-		from: unsafe.SliceData(d.code), ends: &d.Ends[0], marks: &marks[0], gaps: &gaps[0], to: &j.code[j.at], out: &j.ends[0],
-		end: uint64(d.Ends[0]), shift: uint64(uint32(j.at) - d.Ends[0]),
-	}
+	job := &j.job
+	job.from, job.ends, job.marks, job.gaps = unsafe.SliceData(d.code), &d.Ends[0], &marks[0], &gaps[0]
+	job.to, job.limit, job.out = &j.code[j.at], &j.code[len(j.code)-Slack], &j.ends[0]
+	job.end, job.shift = uint64(d.Ends[0]), uint64(uint32(j.at)-d.Ends[0])
 }
 
 func (j *Joint) extend(stop int) {
@@ -312,6 +322,9 @@ func (j *Joint) extendASM(stop int) {
 	}
 	for j.job.next < stop {
 		j.job.stop = min(j.job.next+joinChunk, stop)
-		joinAVO((*[11]uint64)(unsafe.Pointer(&j.job)))
+		if !joinAVO((*[12]uint64)(unsafe.Pointer(&j.job))) {
+			panicRoom()
+		}
 	}
+	j.at = int(uintptr(unsafe.Pointer(j.job.to)) - uintptr(unsafe.Pointer(&j.code[0])))
 }

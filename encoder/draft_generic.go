@@ -13,8 +13,10 @@ func (j *Joint) extend(stop int) { j.extendGeneric(stop) }
 // These are for assembly.
 type (
 	//lint:ignore U1000 of the assembly
-	scratch  struct{}
-	writeJob struct{}
+	tablesOfAll struct{}
+	writeJob    struct{}
 	//lint:ignore U1000 of the assembly
 	joinJob struct{}
 )
+
+func (*writeJob) release() {}

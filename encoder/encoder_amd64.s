@@ -504,9 +504,9 @@ bad:
 	MOVB $0x00, ok+8(FP)
 	RET
 
-// func joinAVO(job *[11]uint64)
+// func joinAVO(job *[12]uint64) (ok bool)
 // Requires: AVX, AVX2
-TEXT ·joinAVO(SB), NOSPLIT, $8-8
+TEXT ·joinAVO(SB), NOSPLIT, $16-9
 	MOVQ job+0(FP), R14
 	MOVQ 8(R14), CX
 	MOVQ 16(R14), DX
@@ -518,6 +518,8 @@ TEXT ·joinAVO(SB), NOSPLIT, $8-8
 	MOVQ 64(R14), R9
 	MOVQ 72(R14), R10
 	MOVQ 80(R14), R11
+	MOVQ 88(R14), R12
+	MOVQ R12, 8(SP)
 	MOVQ 56(R14), R14
 	MOVQ R14, (SP)
 
@@ -528,6 +530,9 @@ mark:
 	MOVL R14, R12
 	SUBL R10, R12
 	MOVL R14, R10
+	LEAQ (SI)(R12*1), R14
+	CMPQ R14, 8(SP)
+	JA   full
 
 	// Copy 64 bytes at a time. The next piece overwrites what is too much.
 copy:
@@ -572,6 +577,12 @@ ends:
 	MOVQ R9, 64(R14)
 	MOVQ R10, 72(R14)
 	MOVQ R11, 80(R14)
+	MOVB $0x01, ok+8(FP)
+	RET
+
+full:
+	VZEROUPPER
+	MOVB $0x00, ok+8(FP)
 	RET
 
 more:

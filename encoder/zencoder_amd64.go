@@ -21,7 +21,7 @@ func classifyAVO(insns *uint64, scratch *uint64, from int, to int) (ok bool)
 func writeAVO(job *[14]uint64) (ok bool)
 
 // joinAVO copies the draft up to each of the marks from job.next up to job.stop,
-// and its gap behind it.
+// and its gap behind it. It returns false if there is no room for it.
 //
 //go:noescape
-func joinAVO(job *[11]uint64)
+func joinAVO(job *[12]uint64) (ok bool)

@@ -25,7 +25,6 @@ type compiler struct {
 	args    encoder.Args
 
 	draft   encoder.Draft
-	joint   encoder.Joint
 	gaps    []encoder.Gap // by mark
 	jumps   []jump        // by mark
 	sums    []uint32      // by mark
@@ -49,7 +48,7 @@ var compilers = sync.Pool{New: func() any { return new(compiler) }}
 
 // release gives the scratch memory back, and lets go of the rest.
 func (c *compiler) release() {
-	c.profile, c.prog, c.fn, c.insns, c.job, c.joint = nil, nil, nil, nil, passJob{}, encoder.Joint{}
+	c.profile, c.prog, c.fn, c.insns, c.job.insns = nil, nil, nil, nil, nil
 	compilers.Put(c)
 }
 
@@ -155,18 +154,20 @@ func (c *compiler) write(code *Code, end int) error {
 	total := c.passes[len(c.passes)-1]
 	code.Bytes = slices.Grow(code.Bytes, total+encoder.Slack)[:base+total+encoder.Slack]
 	body := base + copy(code.Bytes[base:], c.prologue)
-	n := c.joint.Begin(&c.draft, code.Bytes, body, c.gaps, code.Ends[c.start:end+encoder.EndsSlack])
-	if n != base+total {
-		return &bpf.Error{Slot: c.start, Reason: "BUG: the code has another length than the last pass"}
-	}
+	var joint encoder.Joint
+	joint.Begin(&c.draft, code.Bytes, body, c.gaps, code.Ends[c.start:end+encoder.EndsSlack])
 	// What isn't a jump is written some thousand marks behind.
 	others, done := c.others, false
 	for !done {
-		done = c.joint.Extend(ahead / 4)
+		done = joint.Extend(ahead / 4)
 		var err error
-		if others, err = c.writeOthers(code, others, c.joint.Marks); err != nil {
+		if others, err = c.writeOthers(code, others, joint.Marks); err != nil {
 			return err
 		}
+	}
+	n := base + total
+	if joint.Len() != n {
+		return &bpf.Error{Slot: c.start, Reason: "BUG: the code has another length than the last pass"}
 	}
 	code.Bytes = code.Bytes[:n]
 	code.Funcs = append(code.Funcs, Func{

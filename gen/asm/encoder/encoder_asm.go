@@ -39,6 +39,7 @@ const (
 	joinSlot  = 64
 	joinEnd   = 72
 	joinShift = 80
+	joinLimit = 88
 )
 
 // Offsets into abi.Insn.
@@ -433,14 +434,15 @@ func write() {
 }
 
 func join() {
-	TEXT("joinAVO", NOSPLIT, "func(job *[11]uint64)")
+	TEXT("joinAVO", NOSPLIT, "func(job *[12]uint64) (ok bool)")
 	Pragma("noescape")
 	Doc("joinAVO copies the draft up to each of the marks from job.next up to job.stop,",
-		"and its gap behind it.")
+		"and its gap behind it. It returns false if there is no room for it.")
+	ok := result()
 	from, ends, marks, gaps, to, out := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
 	k, slot, end, shift := GP64(), GP64(), GP64(), GP64()
 	n, m, t := GP64(), GP64(), GP64()
-	stop := AllocLocal(8)
+	stop, limit := AllocLocal(8), AllocLocal(8)
 	a, b, s := YMM(), YMM(), YMM()
 
 	job := Mem{Base: t}
@@ -455,6 +457,8 @@ func join() {
 	for _, l := range state {
 		MOVQ(job.Offset(l.at), l.r)
 	}
+	MOVQ(job.Offset(joinLimit), n)
+	MOVQ(n, limit)
 	MOVQ(job.Offset(joinStop), t)
 	MOVQ(t, stop)
 
@@ -465,6 +469,9 @@ func join() {
 	MOVL(t.As32(), n.As32())
 	SUBL(end.As32(), n.As32())
 	MOVL(t.As32(), end.As32())
+	LEAQ(Mem{Base: to, Index: n, Scale: 1}, t)
+	CMPQ(t, limit)
+	JA(LabelRef("full"))
 	Comment("Copy 64 bytes at a time. The next piece overwrites what is too much.")
 	Label("copy")
 	VMOVDQU(Mem{Base: from}, a)
@@ -505,6 +512,12 @@ func join() {
 	for _, l := range state[4:] {
 		MOVQ(l.r, job.Offset(l.at))
 	}
+	MOVB(U8(1), ok)
+	RET()
+
+	Label("full")
+	VZEROUPPER()
+	MOVB(U8(0), ok)
 	RET()
 
 	Label("more")
