@@ -29,10 +29,8 @@ type Code struct {
 
 // reset empties a Code for a program of n slots.
 func (c *Code) reset(n int) {
-	*c = Code{
-		Bytes: c.Bytes[:0], Ends: slices.Grow(c.Ends[:0], n+encoder.EndsSlack)[:n], Funcs: c.Funcs[:0],
-		Faults: c.Faults[:0], Relocs: c.Relocs[:0], Watch: c.Watch, passes: c.passes[:0], charges: c.charges[:0],
-	}
+	c.Bytes, c.Ends, c.Funcs = c.Bytes[:0], slices.Grow(c.Ends[:0], n+encoder.EndsSlack)[:n], c.Funcs[:0]
+	c.Faults, c.Relocs, c.passes, c.charges = c.Faults[:0], c.Relocs[:0], c.passes[:0], c.charges[:0]
 }
 
 // Stage is a part of compiling a function.

@@ -22,13 +22,13 @@ type compiler struct {
 	start   int        // first slot of the function
 	insns   []abi.Insn // of the function
 	saved   uint8      // which of R6 to R9 the function uses
-	args    encoder.Args
 
 	draft   encoder.Draft
 	gaps    []encoder.Gap // by mark
 	jumps   []jump        // by mark
 	sums    []uint32      // by mark
 	others  []uint32      // the marks that aren't jumps
+	room    int           // marks that all four have memory for
 	passes  []int
 	padding int
 	job     passJob
@@ -36,8 +36,7 @@ type compiler struct {
 	private   []abi.Insn // the instructions with R10 replaced, or fused
 	targets   []uint8    // by slot: isTarget where a jump leads to
 	additions []uint64   // a bit a slot: adds to what the slot before moves
-	prologue  []byte
-	epilogue  []byte
+	frame     frame
 	special   []byte
 
 	exit    int // slot of the first EXIT, or -1
@@ -92,7 +91,6 @@ func (c *Code) Compile(p *bpf.Program, profile *Profile, fn *Function) error {
 // function compiles slots start to end and appends the result to code.
 func (c *compiler) function(code *Code, start, end int) error {
 	c.start, c.insns = start, c.prog.Insns[start:end]
-	c.args = c.profile.args(c.fn)
 	if c.fn.PrivateStack != 0 {
 		c.replaceFramePointer()
 	}
@@ -153,7 +151,7 @@ func (c *compiler) write(code *Code, end int) error {
 	base := len(code.Bytes)
 	total := c.passes[len(c.passes)-1]
 	code.Bytes = slices.Grow(code.Bytes, total+encoder.Slack)[:base+total+encoder.Slack]
-	body := base + copy(code.Bytes[base:], c.prologue)
+	body := base + copy(code.Bytes[base:], c.frame.prologue)
 	var joint encoder.Joint
 	joint.Begin(&c.draft, code.Bytes, body, c.gaps, code.Ends[c.start:end+encoder.EndsSlack])
 	// What isn't a jump is written some thousand marks behind.
@@ -170,11 +168,12 @@ func (c *compiler) write(code *Code, end int) error {
 		return &bpf.Error{Slot: c.start, Reason: "BUG: the code has another length than the last pass"}
 	}
 	code.Bytes = code.Bytes[:n]
-	code.Funcs = append(code.Funcs, Func{
-		Start: c.start, End: end,
-		Entry: uint32(base), Body: uint32(body), Cold: uint32(n), Limit: uint32(n),
-		Passes: keep(&code.passes, c.passes), Padding: c.padding, charges: keep(&code.charges, c.charges),
-	})
+	// Field by field: a literal would be copied, by loads that wait for its stores.
+	code.Funcs = append(code.Funcs, Func{})
+	f := &code.Funcs[len(code.Funcs)-1]
+	f.Start, f.End = c.start, end
+	f.Entry, f.Body, f.Cold, f.Limit = uint32(base), uint32(body), uint32(n), uint32(n)
+	f.Passes, f.Padding, f.charges = keep(&code.passes, c.passes), c.padding, keep(&code.charges, c.charges)
 	if c.cage {
 		c.appendCold(code)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/encoder"
 )
 
 // The frame of a function in the kernel's profile:
@@ -28,6 +29,33 @@ import (
 //	          | caller's rbp                 |
 //	          | rbx r13 r14 r15              |  what the function uses
 //	          +------------------------------+
+
+// A frame is how a function begins and ends. Most functions have the one of the
+// function before.
+type frame struct {
+	profile Profile // what all of it depends on
+	fn      Function
+	saved   uint8
+	cage    bool
+
+	prologue, epilogue []byte
+	args               encoder.Args // of rows
+}
+
+// makeFrame makes c.frame the frame of the function.
+func (c *compiler) makeFrame() {
+	f := &c.frame
+	if len(f.epilogue) > 0 && f.saved == c.saved && f.cage == c.cage && f.fn == *c.fn && f.profile == *c.profile {
+		return
+	}
+	f.profile, f.fn, f.saved, f.cage = *c.profile, *c.fn, c.saved, c.cage
+	f.args = c.profile.args(c.fn)
+	if c.cage {
+		f.prologue, f.epilogue = c.cagePrologue(f.prologue[:0]), c.cageEpilogue(f.epilogue[:0])
+	} else {
+		f.prologue, f.epilogue = c.kernelPrologue(f.prologue[:0]), c.kernelEpilogue(f.epilogue[:0])
+	}
+}
 
 // pushes and pops of R6 to R9: rbx, r13, r14, r15.
 var (

@@ -33,8 +33,7 @@ func (im implementation) run(t *testing.T, p *bpf.Program, profile *Profile, fn 
 	if !c.draft.Write(profile.Rows, p.Insns, false) {
 		t.Fatalf("%s: no draft", im.name)
 	}
-	c.prologue = c.kernelPrologue(nil)
-	c.epilogue = c.kernelEpilogue(nil)
+	c.makeFrame()
 	c.begin()
 	c.makeRoom()
 	for {

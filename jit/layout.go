@@ -56,7 +56,7 @@ func (c *compiler) draftAll(ahead int) error {
 		// uses are, and with the next slots there may be others.
 		if saved := uint8(d.Class / tables.ClassUsesR6 & 15); first || saved != c.saved {
 			c.saved = saved
-			c.frame()
+			c.makeFrame()
 			c.begin()
 		}
 		err := c.layOut()
@@ -68,17 +68,6 @@ func (c *compiler) draftAll(ahead int) error {
 		case d.Slots == len(c.insns):
 			return c.laidOut()
 		}
-	}
-}
-
-// frame makes the prologue and the epilogue.
-func (c *compiler) frame() {
-	if c.cage {
-		c.prologue = c.cagePrologue(c.prologue[:0])
-		c.epilogue = c.cageEpilogue(c.epilogue[:0])
-	} else {
-		c.prologue = c.kernelPrologue(c.prologue[:0])
-		c.epilogue = c.kernelEpilogue(c.epilogue[:0])
 	}
 }
 
@@ -117,11 +106,12 @@ func (c *compiler) waits() bool {
 
 // begin prepares the job of the passes.
 func (c *compiler) begin() {
-	c.gaps, c.jumps, c.sums, c.others = c.gaps[:0], c.jumps[:0], c.sums[:0], c.others[:0]
 	c.charges, c.exit = c.charges[:0], -1
-	c.job = passJob{rows: &tables.Rows[0], insns: &c.insns[0], reach: uint32(c.profile.ShortJumpMax - shortBack)}
+	j := &c.job
+	j.rows, j.insns, j.reach = &tables.Rows[0], &c.insns[0], uint32(c.profile.ShortJumpMax-shortBack)
+	j.next, j.noted, j.sum, j.plain = 0, 0, 0, 0
 	if !c.fn.TailCallReachable && c.fn.PrivateStack == 0 && !c.cage {
-		c.job.plain = 1
+		j.plain = 1
 	}
 }
 
@@ -129,18 +119,20 @@ func (c *compiler) begin() {
 func (c *compiler) makeRoom() {
 	d, j := &c.draft, &c.job
 	n := len(d.Marks)
-	c.gaps = extend(c.gaps, n+1)[:n]
-	c.jumps = extend(c.jumps, n+1)[:n]
-	c.sums = extend(c.sums, n+1)
-	c.others = extend(c.others, n+1)
+	if n >= c.room {
+		c.gaps, c.jumps = grown(c.gaps, n+1), grown(c.jumps, n+1)
+		c.sums, c.others = grown(c.sums, n+1), grown(c.others, n+1)
+		c.room = min(cap(c.gaps), cap(c.jumps), cap(c.sums), cap(c.others))
+		j.gaps, j.jumps, j.sums, j.others = &c.gaps[0], &c.jumps[0], &c.sums[0], &c.others[0]
+	}
+	c.gaps, c.jumps, c.sums, c.others = c.gaps[:n], c.jumps[:n], c.sums[:n+1], c.others[:n+1]
 	j.marks, j.ends, j.ranks = &d.Marks[:n+1][0], &d.Ends[0], &d.Ranks[0]
-	j.jumps, j.sums, j.gaps, j.others = &c.jumps[:n+1][0], &c.sums[0], &c.gaps[:n+1][0], &c.others[0]
 	j.count, j.slots = n, d.Slots
-	j.start, j.firstRank = uint32(len(c.prologue))-d.Ends[0], d.Ranks[0]
+	j.start, j.firstRank = uint32(len(c.frame.prologue))-d.Ends[0], d.Ranks[0]
 }
 
-// extend returns s with length n, which is not less than it has.
-func extend[E any](s []E, n int) []E { return slices.Grow(s, n-len(s))[:n] }
+// grown returns s with room for n elements, and as many more as append gives.
+func grown[E any](s []E, n int) []E { return slices.Grow(s, n-len(s))[:n] }
 
 // laidOut ends what begin began.
 func (c *compiler) laidOut() error {
@@ -309,7 +301,7 @@ func (c *compiler) other(k int, m encoder.Mark) (size uint32, err error) {
 		if c.exit < 0 {
 			c.exit = int(m.Slot)
 		}
-		return uint32(len(c.epilogue)), nil
+		return uint32(len(c.frame.epilogue)), nil
 	}
 	b, err := c.appendSpecial(c.special[:0], int(m.Slot), row, nil, 0)
 	c.special = b[:0]
@@ -321,4 +313,4 @@ const callSize = 5
 
 // inlineExit tells whether every EXIT is the whole epilogue: in the cage,
 // where that isn't longer than a jump to it.
-func (c *compiler) inlineExit() bool { return c.cage && len(c.epilogue) <= encoder.LongJa }
+func (c *compiler) inlineExit() bool { return c.cage && len(c.frame.epilogue) <= encoder.LongJa }

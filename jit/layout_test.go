@@ -57,11 +57,10 @@ func TestAhead(t *testing.T) {
 		}
 		run := func(ahead int) (s state) {
 			c := &compiler{profile: &Linux618, prog: &bpf.Program{Insns: insns}, fn: &Function{StackDepth: 64}, insns: insns}
-			c.args = c.profile.args(c.fn)
 			if err := c.draftAll(ahead); err != nil {
 				return state{Error: err.Error()}
 			}
-			return state{"", c.jumps, c.sums, c.others, c.prologue, c.epilogue, c.saved}
+			return state{"", c.jumps, c.sums, c.others, c.frame.prologue, c.frame.epilogue, c.saved}
 		}
 		want := run(len(insns))
 		if want.Error != "" {

@@ -73,7 +73,7 @@ const far = 1 << 30
 // leaves the gaps of the jumps in their final shape.
 func (c *compiler) converge() error {
 	n := len(c.jumps)
-	steps := len(c.prologue) + c.draft.Len()
+	steps := len(c.frame.prologue) + c.draft.Len()
 	c.passes = append(c.passes[:0], steps+int(c.sums[n]))
 	for pass := 1; ; pass++ {
 		settled := pass > 1 && c.passes[pass-1] == c.passes[pass-2]

@@ -14,7 +14,7 @@ func (c *compiler) appendSpecial(b []byte, slot int, row *tables.Row, code *Code
 	in := c.insns[slot]
 	if row.Kind == tables.Special {
 		start := len(b)
-		b = encoder.AppendRow(b, row, in, int64(in.Imm), &c.args)
+		b = encoder.AppendRow(b, row, in, int64(in.Imm), &c.frame.args)
 		if code != nil && isProbe(in) {
 			last := encoder.LastStep(row, in)
 			code.Faults = append(code.Faults, Fault{
@@ -34,7 +34,7 @@ func (c *compiler) appendSpecial(b []byte, slot int, row *tables.Row, code *Code
 	case abi.OpSum, abi.OpSum32:
 		return appendSum(b, in), nil
 	case abi.OpExit:
-		b = append(b, c.epilogue...)
+		b = append(b, c.frame.epilogue...)
 		if !c.cage && c.profile.ReturnThunk {
 			reloc(b, RelReturnThunk)
 		}
