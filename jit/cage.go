@@ -42,11 +42,12 @@ func (code *Code) CompileFunctions(p *bpf.Program, funcs []bpf.Func, profile *Pr
 	defer c.release()
 	c.profile, c.prog, c.cage = profile, p, true
 	code.reset(len(p.Insns))
-	for i, f := range funcs {
+	for i := range funcs {
+		f := &funcs[i]
 		for i > 0 && len(code.Bytes)%16 != 0 {
 			code.Bytes = append(code.Bytes, 0xcc)
 		}
-		c.part = Function{Subprogram: i > 0}
+		c.part.Subprogram = i > 0 // all that the cage tells functions apart by
 		c.fn = &c.part
 		if err := c.function(code, f.Start, f.End); err != nil {
 			return err
@@ -80,6 +81,9 @@ func noteProbes(p *bpf.Program, code *Code, profile *Profile) {
 			noteProbesIn(p, code, profile, start, start+32)
 		}
 		flags = flags[32:]
+	}
+	for len(flags) >= 8 && eight(flags)&probes == 0 {
+		flags = flags[8:]
 	}
 	noteProbesIn(p, code, profile, len(p.Flags)-len(flags), len(p.Flags))
 }
