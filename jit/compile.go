@@ -215,14 +215,10 @@ func (c *compiler) writeOther(code *Code, slot int, row *tables.Row, room, end u
 		c.note(code, slot, row, end)
 		return nil
 	}
-	b, err := c.appendSpecial(c.special[:0], slot, row, code, end-room)
-	if err != nil {
-		return err
+	at := end - room
+	b, err := c.appendSpecial(code.Bytes[at:at:end], slot, row, code, at)
+	if err == nil && len(b) != int(room) {
+		err = &bpf.Error{Slot: c.start + slot, Reason: "BUG: the code has another length than measured"}
 	}
-	if len(b) != int(room) {
-		return &bpf.Error{Slot: c.start + slot, Reason: "BUG: the code has another length than measured"}
-	}
-	copy(code.Bytes[end-room:], b)
-	c.special = b[:0]
-	return nil
+	return err
 }

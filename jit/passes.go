@@ -74,13 +74,13 @@ const far = 1 << 30
 func (c *compiler) converge() error {
 	n := len(c.jumps)
 	steps := len(c.frame.prologue) + c.draft.Len()
-	c.passes = append(c.passes[:0], steps+int(c.sums[n]))
+	length, before := steps+int(c.sums[n]), -1
+	c.passes = append(c.passes[:0], length)
 	for pass := 1; ; pass++ {
-		settled := pass > 1 && c.passes[pass-1] == c.passes[pass-2]
 		pad := c.profile.PadFrom > 0 && pass >= c.profile.PadFrom
 		switch {
-		case settled:
-			c.passes = append(c.passes, c.passes[pass-1])
+		case length == before:
+			c.passes = append(c.passes, length)
 			return c.lastPass(pad)
 		case pass == maxPasses:
 			return fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes)
@@ -91,7 +91,8 @@ func (c *compiler) converge() error {
 		default:
 			c.pass()
 		}
-		c.passes = append(c.passes, steps+int(c.sums[n]))
+		before, length = length, steps+int(c.sums[n])
+		c.passes = append(c.passes, length)
 	}
 }
 
