@@ -190,21 +190,22 @@ func keep[T any](arena *[]T, v []T) []T {
 // writeOthers writes the listed marks, which aren't jumps, up to a mark. It returns
 // the others.
 func (c *compiler) writeOthers(code *Code, others []uint32, stop int) ([]uint32, error) {
-	marks, ends, insns := c.draft.Marks, code.Ends[c.start:], c.insns
-	for i, k := range others {
-		if int(k&^isPlain) >= stop {
+	marks, ends := c.draft.Marks, code.Ends[c.start:]
+	for i, other := range others {
+		k := int(other & (1<<plainShift - 1))
+		if k >= stop {
 			return others[i:], nil
 		}
-		slot := int(marks[k&^isPlain].Slot)
+		slot := int(marks[k].Slot)
 		end := ends[slot]
-		if k&isPlain == 0 {
+		if other&isPlain == 0 {
 			if err := c.writeOther(code, slot, marks[k].Row(), c.gaps[k].Len(), end); err != nil {
 				return nil, err
 			}
 			continue
 		}
 		code.Bytes[end-1] = 0 // the rest of E8 cd is written, with what is far away for cd
-		code.Relocs = append(code.Relocs, Reloc{Slot: c.start + slot, Offset: end - 4, Kind: callRelocs[insns[slot].Regs>>4&3]})
+		code.Relocs = append(code.Relocs, Reloc{Slot: c.start + slot, Offset: end - 4, Kind: callRelocs[other>>plainShift&3]})
 	}
 	return nil, nil
 }

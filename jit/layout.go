@@ -35,8 +35,12 @@ type passJob struct {
 	noted  int     // how many of them there are yet
 }
 
-// isPlain is added to the numbers of those others that are plain calls.
-const isPlain = 1 << 31
+// The numbers of those others that are plain calls have more above them: isPlain,
+// and src of the call, so that nobody needs to look for that again.
+const (
+	isPlain    = 1 << 31
+	plainShift = 28 // of src
+)
 
 // ahead is how many slots are drafted before their marks are laid out: so many
 // that most jumps lead to slots that have a draft, and not so many that the caches
@@ -155,7 +159,7 @@ func (c *compiler) layOutGeneric() {
 		c.sums[k] = j.sum
 		row := m.Row()
 		if in := c.insns[m.Slot]; row.Kind == tables.Compiler && in.Op == abi.OpCall && j.plain != 0 && in.Imm != 0 {
-			c.noteOther(uint32(k) | isPlain)
+			c.notePlain(k, &in)
 			c.jumps[k] = notJump(k)
 			c.jumps[k].size, c.jumps[k].op = callSize, opCall
 			j.sum += callSize
@@ -184,6 +188,11 @@ func (c *compiler) layOutGeneric() {
 func (c *compiler) noteOther(k uint32) {
 	c.others[c.job.noted] = k
 	c.job.noted++
+}
+
+// notePlain notes a plain call.
+func (c *compiler) notePlain(k int, in *abi.Insn) {
+	c.noteOther(uint32(k) | uint32(in.Src())<<plainShift | isPlain)
 }
 
 // notJump describes mark k where it isn't a jump.
@@ -284,7 +293,7 @@ func (c *compiler) ends() bool {
 func (c *compiler) other(k int, m encoder.Mark) (size uint32, err error) {
 	in, row := &c.insns[m.Slot], m.Row()
 	if c.plainCall(in) {
-		c.noteOther(uint32(k) | isPlain)
+		c.notePlain(k, in)
 		return callSize, nil
 	}
 	if row.Kind == tables.Charge { // appendCold writes it

@@ -97,27 +97,30 @@ next:
 
 call:
 	// A call that is E8 cd is one, too, with a number of its own among the others.
-	CMPL BP, $0x05
-	JNE  out
-	CMPB (DX)(R10*8), $0x85
-	JNE  out
-	CMPL 104(AX), $0x00
-	JEQ  out
-	CMPL 4(DX)(R10*8), $0x00
-	JEQ  out
-	MOVL $0x40000000, (DI)
-	LEAL 1(R8), R12
-	MOVL R12, 4(DI)
-	MOVL $0x00000000, 8(DI)
-	MOVL $0x0000ea05, 12(DI)
-	MOVL R8, R12
-	ORL  $0x80000000, R12
-	MOVQ 112(AX), R11
-	MOVQ 120(AX), R10
-	MOVL R12, (R11)(R10*4)
-	INCQ 120(AX)
-	ADDL $0x05, R9
-	JMP  next
+	CMPL    BP, $0x05
+	JNE     out
+	CMPB    (DX)(R10*8), $0x85
+	JNE     out
+	CMPL    104(AX), $0x00
+	JEQ     out
+	CMPL    4(DX)(R10*8), $0x00
+	JEQ     out
+	MOVL    $0x40000000, (DI)
+	LEAL    1(R8), R12
+	MOVL    R12, 4(DI)
+	MOVL    $0x00000000, 8(DI)
+	MOVL    $0x0000ea05, 12(DI)
+	MOVBLZX 1(DX)(R10*8), R12
+	SHRL    $0x04, R12
+	ORL     $0x08, R12
+	SHLL    $0x1c, R12
+	ORL     R8, R12
+	MOVQ    112(AX), R11
+	MOVQ    120(AX), R10
+	MOVL    R12, (R11)(R10*4)
+	INCQ    120(AX)
+	ADDL    $0x05, R9
+	JMP     next
 
 out:
 	MOVQ R8, 64(AX)

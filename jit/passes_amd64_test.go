@@ -45,10 +45,10 @@ func TestOffsets(t *testing.T) {
 		"markSlot": unsafe.Offsetof(m.Slot), "markRow": 4,
 		"gapLen":  48,
 		"rowKind": unsafe.Offsetof(r.Kind), "rowShort": unsafe.Offsetof(r.Short),
-		"insnOp": unsafe.Offsetof(i.Op), "insnOff": unsafe.Offsetof(i.Off), "insnImm": unsafe.Offsetof(i.Imm),
+		"insnOp": unsafe.Offsetof(i.Op), "insnRegs": unsafe.Offsetof(i.Regs), "insnOff": unsafe.Offsetof(i.Off), "insnImm": unsafe.Offsetof(i.Imm),
 
 		"kindJcc": uintptr(tables.Jcc), "kindCompiler": uintptr(tables.Compiler), "opCall": abi.OpCall,
-		"callSize": callSize, "callOp": opCall, "farAway": far, "isPlain": isPlain, "markShift": 3, "estimateShift": 6,
+		"callSize": callSize, "callOp": opCall, "farAway": far, "isPlain": isPlain, "plainShift": plainShift, "markShift": 3, "estimateShift": 6,
 		"shortJump": encoder.ShortJump, "longJa": encoder.LongJa, "longJcc": encoder.LongJcc, "shortBack": -shortBack,
 	}
 	got, err := generated.Constants("../gen/asm/passes/passes_asm.go")

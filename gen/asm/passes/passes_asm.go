@@ -48,6 +48,7 @@ const (
 	rowKind  = 39
 	rowShort = 43
 	insnOp   = 0
+	insnRegs = 1
 	insnOff  = 2
 	insnImm  = 4
 )
@@ -61,6 +62,7 @@ const (
 	callOp        = 0xea
 	farAway       = 0x40000000
 	isPlain       = 0x80000000
+	plainShift    = 28
 	markShift     = 3 // of encoder.MarkSize
 	estimateShift = 6 // of the estimate
 	shortJump     = 2
@@ -209,8 +211,11 @@ func layOut() {
 	MOVL(to.As32(), Mem{Base: j, Disp: jumpRank})
 	MOVL(U32(0), Mem{Base: j, Disp: jumpVanish})
 	MOVL(U32(callSize|callOp<<8), Mem{Base: j, Disp: jumpSize})
-	MOVL(k.As32(), to.As32())
-	ORL(U32(isPlain), to.As32())
+	MOVBLZX(Mem{Base: insns, Index: slot, Scale: 8, Disp: insnRegs}, to.As32())
+	SHRL(U8(4), to.As32())
+	ORL(U8(isPlain>>plainShift), to.As32())
+	SHLL(U8(plainShift), to.As32())
+	ORL(k.As32(), to.As32())
 	MOVQ(field(jobOthers), row)
 	MOVQ(field(jobNoted), slot)
 	MOVL(to.As32(), Mem{Base: row, Index: slot, Scale: 4})
