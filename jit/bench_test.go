@@ -29,7 +29,7 @@ func BenchmarkPasses(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				copy(c.sums, first)
-				if err := c.converge(); err != nil {
+				if err := c.converge(condensed); err != nil {
 					b.Fatal(err)
 				}
 			}

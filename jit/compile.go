@@ -29,6 +29,7 @@ type compiler struct {
 	sums    []uint32      // by mark
 	others  []uint32      // the marks that aren't jumps
 	room    int           // marks that all four have memory for
+	dense   dense
 	passes  []int
 	padding int
 	job     passJob
@@ -101,7 +102,7 @@ func (c *compiler) function(code *Code, start, end int) error {
 		return err
 	}
 	code.over(Draft)
-	if err := c.converge(); err != nil {
+	if err := c.converge(condensed); err != nil {
 		return &bpf.Error{Slot: start, Reason: err.Error(), Err: err}
 	}
 	code.over(Passes)

@@ -70,28 +70,43 @@ type jump struct {
 const far = 1 << 30
 
 // converge runs the passes over c.jumps, of which layOut has run the first. It
-// leaves the gaps of the jumps in their final shape.
-func (c *compiler) converge() error {
-	n := len(c.jumps)
+// leaves the gaps of the jumps in their final shape. From condensed marks on it
+// leaves out those that don't change; see dense.
+func (c *compiler) converge(condensed int) error {
+	pad, err := c.settle(condensed)
+	if c.dense.inUse {
+		c.expand()
+	}
+	if err != nil {
+		return err
+	}
+	return c.lastPass(pad)
+}
+
+// settle runs the passes until the length of the code is the same twice. It
+// returns whether the last pass pads as well.
+func (c *compiler) settle(condensed int) (pad bool, err error) {
 	steps := len(c.frame.prologue) + c.draft.Len()
-	length, before := steps+int(c.sums[n]), -1
+	length, before := steps+int(c.sums[len(c.jumps)]), -1
 	c.passes = append(c.passes[:0], length)
 	for pass := 1; ; pass++ {
-		pad := c.profile.PadFrom > 0 && pass >= c.profile.PadFrom
-		switch {
-		case length == before:
+		pad = c.profile.PadFrom > 0 && pass >= c.profile.PadFrom
+		if length == before {
 			c.passes = append(c.passes, length)
-			return c.lastPass(pad)
-		case pass == maxPasses:
-			return fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes)
-		case pad:
-			if err := c.paddedPass(); err != nil {
-				return err
-			}
-		default:
-			c.pass()
+			return pad, nil
 		}
-		before, length = length, steps+int(c.sums[n])
+		if pass == maxPasses {
+			return pad, fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes)
+		}
+		if pass == 2 && len(c.jumps) >= condensed {
+			steps += c.condense()
+		}
+		if !pad {
+			c.pass()
+		} else if err := c.paddedPass(); err != nil {
+			return pad, err
+		}
+		before, length = length, steps+int(c.sums[len(c.jumps)])
 		c.passes = append(c.passes, length)
 	}
 }
@@ -152,6 +167,9 @@ func (j *jump) fits(size, room uint32) bool {
 // misfit is the error for a jump that leaves room for no nop: code before it
 // has grown again.
 func (c *compiler) misfit(k int, room int32) error {
+	if c.dense.inUse {
+		k = int(c.dense.marks[k])
+	}
 	return fmt.Errorf("%w: no padding fits %d bytes at the jump of slot %d, lengths %v",
 		ErrConvergence, room, c.start+int(c.draft.Marks[k].Slot), c.passes)
 }
