@@ -58,7 +58,7 @@ func TestOffsets(t *testing.T) {
 		"rowMore":  unsafe.Offsetof(r.More),
 
 		"markSlot": unsafe.Offsetof(m.Slot), "markRow": unsafe.Offsetof(m.row), "markSize": MarkSize,
-		"gapLen": gapLen,
+		"gapLen": gapLen, "page": 4096,
 
 		"classBits": tables.ClassBits, "firstProperty": tables.ClassImm8, "opLdImm64": abi.OpLdImm64,
 	}

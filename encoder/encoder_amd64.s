@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func classifyAVO(insns *uint64, scratch *uint64, from int, to int) (ok bool)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·classifyAVO(SB), NOSPLIT, $0-33
 	MOVQ insns+0(FP), AX
 	MOVQ scratch+8(FP), CX
@@ -21,6 +21,11 @@ TEXT ·classifyAVO(SB), NOSPLIT, $0-33
 	VPCMPEQD Y5, Y5, Y5
 
 sixteen:
+	// The slots a page ahead: the processor's own prefetching ends where a page does,
+	// and writing comes between.
+	PREFETCHT0 4096(AX)(DX*8)
+	PREFETCHT0 4160(AX)(DX*8)
+
 	// imm and op, regs, off of slots 0 to 7, and of those behind them
 	VMOVDQU     (AX)(DX*8), X2
 	VINSERTI128 $0x01, 32(AX)(DX*8), Y2, Y2

@@ -87,6 +87,10 @@ const (
 	rowMore   = 45
 )
 
+// page is the size of a page in bytes. Fetching from behind the end of memory does
+// nothing.
+const page = 4096
+
 // Offsets into encoder.Mark and encoder.Gap.
 const (
 	markSlot = 0
@@ -172,6 +176,11 @@ func classify() {
 	VPCMPEQD(minusOne, minusOne, minusOne)
 
 	Label("sixteen")
+	Comment("The slots a page ahead: the processor's own prefetching ends where a page does,",
+		"and writing comes between.")
+	for line := range 2 {
+		PREFETCHT0(Mem{Base: insns, Index: i, Scale: 8, Disp: page + 64*line})
+	}
 	// words splits eight slots into their constants and what is below.
 	words := func(first int, constants, rest reg.VecVirtual) {
 		at := func(k int) Mem { return Mem{Base: insns, Index: i, Scale: 8, Disp: 8 * (first + k)} }
