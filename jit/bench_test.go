@@ -22,7 +22,11 @@ func BenchmarkPasses(b *testing.B) {
 			if err := c.function(code, 0, n); err != nil {
 				b.Fatal(err)
 			}
+			c.begin()
 			if err := c.layOut(); err != nil {
+				b.Fatal(err)
+			}
+			if err := c.laidOut(); err != nil {
 				b.Fatal(err)
 			}
 			first := slices.Clone(c.sums) // of the pass that laying out is
