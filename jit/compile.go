@@ -37,7 +37,8 @@ type compiler struct {
 	private   []abi.Insn // the instructions with R10 replaced, or fused
 	targets   []uint8    // by slot: isTarget where a jump leads to
 	additions []uint64   // a bit a slot: adds to what the slot before moves
-	frame     frame
+	frame     *frame
+	frames    [16]frame // by saved
 	special   []byte
 
 	exit    int // slot of the first EXIT, or -1

@@ -30,12 +30,11 @@ import (
 //	          | rbx r13 r14 r15              |  what the function uses
 //	          +------------------------------+
 
-// A frame is how a function begins and ends. Most functions have the one of the
-// function before.
+// A frame is how a function begins and ends. Most functions have one of those that
+// were made for functions before.
 type frame struct {
-	profile Profile // what all of it depends on
+	profile Profile // what all of it depends on, with the saved registers
 	fn      Function
-	saved   uint8
 	cage    bool
 
 	prologue, epilogue []byte
@@ -44,11 +43,12 @@ type frame struct {
 
 // makeFrame makes c.frame the frame of the function.
 func (c *compiler) makeFrame() {
-	f := &c.frame
-	if len(f.epilogue) > 0 && f.saved == c.saved && f.cage == c.cage && f.fn == *c.fn && f.profile == *c.profile {
+	f := &c.frames[c.saved]
+	c.frame = f
+	if len(f.epilogue) > 0 && f.cage == c.cage && f.fn == *c.fn && f.profile == *c.profile {
 		return
 	}
-	f.profile, f.fn, f.saved, f.cage = *c.profile, *c.fn, c.saved, c.cage
+	f.profile, f.fn, f.cage = *c.profile, *c.fn, c.cage
 	f.args = c.profile.args(c.fn)
 	if c.cage {
 		f.prologue, f.epilogue = c.cagePrologue(f.prologue[:0]), c.cageEpilogue(f.epilogue[:0])
