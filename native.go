@@ -48,14 +48,11 @@ func newNative(survey *bpf.Survey, src *Source, s *settings, info *Info) (*nativ
 	lowered, funcs := &result.Program, result.Funcs
 	functionHandles(lowered, funcs)
 	if s.Blinding {
-		blinded, err := blind.Rewrite(lowered, s.Rand)
-		if err != nil {
+		var hidden blind.Result
+		if err := hidden.Rewrite(lowered, s.Rand); err != nil {
 			return nil, atSource(err, lowered)
 		}
-		lowered = blinded
-		if funcs, err = bpf.Functions(blinded); err != nil {
-			return nil, atSource(err, lowered)
-		}
+		lowered, funcs = &hidden.Program, hidden.MoveFunctions(funcs)
 	}
 	code := new(jit.Code)
 	if err := code.CompileFunctions(lowered, funcs, cageProfile()); err != nil {

@@ -31,7 +31,12 @@ type Result struct {
 	// numbers were taken. A 64-bit constant is two.
 	Constants int
 	composed  []int32 // of Program, if the old program has an Index
+	moved     bpf.MovedFuncs
 }
+
+// MoveFunctions returns the functions of Program, if those of the old program
+// were funcs. They are good until r is used again.
+func (r *Result) MoveFunctions(funcs []bpf.Func) []bpf.Func { return r.moved.Move(funcs, r.Index) }
 
 // Rewrite sets r to p with its constants hidden. p is a source program as
 // lower.Lower left it, with all its functions, or one function of a

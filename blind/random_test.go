@@ -2,10 +2,13 @@ package blind
 
 import (
 	"math/rand/v2"
+	"testing"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/testprog"
 	"github.com/bpfjit/bpfjit/tables"
+	"github.com/google/go-cmp/cmp"
 )
 
 // randomProgram makes a program that bpf.Check accepts, of every form that
@@ -113,6 +116,29 @@ func aim(r *rand.Rand, d bpf.Dialect, p *bpf.Program, f int, bounds []int) {
 			in.Imm = int32(to - i - 1)
 		} else {
 			in.Off = int16(to - i - 1)
+		}
+	}
+}
+
+// TestMoveFunctions: functions that are moved are those that would be found.
+func TestMoveFunctions(t *testing.T) {
+	r := testprog.Rand(testprog.Seed(t), 0)
+	var hidden Result
+	for range 300 {
+		p := randomProgram(r, bpf.Source, 1+r.IntN(100))
+		if err := hidden.Rewrite(p, nil); err != nil {
+			t.Fatal(err)
+		}
+		funcs, err := bpf.Functions(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := bpf.Functions(&hidden.Program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, hidden.MoveFunctions(funcs)); diff != "" {
+			t.Fatalf("(-found +moved):\n%s", diff)
 		}
 	}
 }

@@ -63,7 +63,7 @@ type Patched struct {
 	flags  []Flag
 	origin []int32
 
-	functions functions // see MoveFunctions
+	moved MovedFuncs
 }
 
 // Apply sets r to p with all changes, see the function Apply. It uses the

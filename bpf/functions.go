@@ -248,29 +248,46 @@ func part(list []Call, from int) []Call {
 // program were funcs: a call is still one, and a function that it leads to
 // begins with what Enter patches insert. They are good until r is used again.
 func (r *Patched) MoveFunctions(funcs []Func) []Func {
-	r.functions.list = append(r.functions.list[:0], funcs...)
-	r.functions.calls = r.functions.calls[:0]
+	return r.moved.move(funcs, &entries{r.Index, r.enter})
+}
+
+// MovedFuncs has the functions of a rewritten program, in memory that it uses
+// again.
+type MovedFuncs struct {
+	list  []Func
+	calls []Call
+}
+
+// Move returns the functions of a program whose slot i became the slots from
+// index[i] on, and its own instruction the one in front of index[i+1]; the index
+// has one more element for the end. Before, they were funcs.
+func (m *MovedFuncs) Move(funcs []Func, index []int32) []Func {
+	return m.move(funcs, &entries{index: index})
+}
+
+func (m *MovedFuncs) move(funcs []Func, e *entries) []Func {
 	links := 0
 	for i := range funcs {
 		links += len(funcs[i].Calls) + len(funcs[i].Refs)
 	}
-	r.functions.calls = resize(r.functions.calls, links)[:0] // doesn't move any more
-	end, e := len(r.Program.Insns), entries{r.Index, r.enter}
+	m.list = append(m.list[:0], funcs...)
+	m.calls = resize(m.calls, links)[:0] // doesn't move any more
+	end := int(e.index[len(e.index)-1])
 	for i := len(funcs) - 1; i >= 0; i-- {
-		f := &r.functions.list[i]
+		f := &m.list[i]
 		f.Start, f.End = e.entered(f.Start), end
-		f.Calls, f.Refs = r.moveCalls(&e, f.Calls), r.moveCalls(&e, f.Refs)
+		f.Calls, f.Refs = m.moveCalls(f.Calls, e), m.moveCalls(f.Refs, e)
 		end = f.Start
 	}
-	return r.functions.list
+	return m.list
 }
 
-// moveCalls returns where calls are in the patched program.
-func (r *Patched) moveCalls(e *entries, calls []Call) []Call {
-	first := len(r.functions.calls)
+// moveCalls returns where calls are now.
+func (m *MovedFuncs) moveCalls(calls []Call, e *entries) []Call {
+	first := len(m.calls)
 	for _, c := range calls {
 		// Nothing stands between an instruction and what enters the next one.
-		r.functions.calls = append(r.functions.calls, Call{Slot: e.entered(c.Slot+1) - 1, Callee: c.Callee})
+		m.calls = append(m.calls, Call{Slot: e.entered(c.Slot+1) - 1, Callee: c.Callee})
 	}
-	return part(r.functions.calls, first)
+	return part(m.calls, first)
 }

@@ -3,6 +3,7 @@ package bpf_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -249,4 +250,39 @@ func TestLongFunctions(t *testing.T) {
 		}
 		start += n
 	}
+}
+
+// TestMoveFunctions: functions that are moved are those that would be found.
+func TestMoveFunctions(t *testing.T) {
+	r := testprog.Rand(testprog.Seed(t), 0)
+	var np bpf.Patched
+	for range 500 {
+		p := randomProgram(r, 1+r.IntN(100))
+		if err := np.Apply(p, fewPatches(r, p)); err != nil {
+			t.Fatal(err)
+		}
+		funcs, err := bpf.Functions(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := bpf.Functions(&np.Program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, np.MoveFunctions(funcs)); diff != "" {
+			t.Fatalf("of\n%s(-found +moved):\n%s", listing(p), diff)
+		}
+	}
+}
+
+// fewPatches puts something in front of some instructions.
+func fewPatches(r *rand.Rand, p *bpf.Program) (list []bpf.Patch) {
+	often := 1 + r.IntN(100)
+	for slot, in := range p.Insns {
+		if in.Op != 0 && r.IntN(often) == 0 {
+			own := bpf.Before - r.IntN(2)
+			list = append(list, bpf.Patch{Slot: slot, Own: own, Insns: slices.Repeat([]bpf.Insn{{Op: 0xb7}}, 1+r.IntN(3))})
+		}
+	}
+	return list
 }

@@ -60,15 +60,3 @@ func straight(r *rand.Rand, p *bpf.Program, n int) {
 		p.Insns = slices.Concat(p.Insns, moves, []bpf.Insn{{Op: 0x95}})
 	}
 }
-
-// fewPatches puts something in front of some instructions.
-func fewPatches(r *rand.Rand, p *bpf.Program) (list []bpf.Patch) {
-	often := 1 + r.IntN(100)
-	for slot, in := range p.Insns {
-		if in.Op != 0 && r.IntN(often) == 0 {
-			own := bpf.Before - r.IntN(2)
-			list = append(list, bpf.Patch{Slot: slot, Own: own, Insns: slices.Repeat([]bpf.Insn{{Op: 0xb7}}, 1+r.IntN(3))})
-		}
-	}
-	return list
-}

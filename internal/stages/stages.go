@@ -121,16 +121,16 @@ func (c *Compiler) compile(slots []byte, k *clock) error {
 		if err := c.hidden.Rewrite(p, nil); err != nil {
 			return err
 		}
+		p = &c.hidden.Program
+		if c.Cage {
+			funcs = c.hidden.MoveFunctions(funcs)
+		}
 		k.lap(Blind)
-		p, funcs = &c.hidden.Program, nil
 	}
-	switch {
-	case !c.Cage:
-		return c.code.Compile(p, Kernel, mainFunc)
-	case funcs == nil:
-		return c.code.CompileCage(p, &jit.Cage)
+	if c.Cage {
+		return c.code.CompileFunctions(p, funcs, &jit.Cage)
 	}
-	return c.code.CompileFunctions(p, funcs, &jit.Cage)
+	return c.code.Compile(p, Kernel, mainFunc)
 }
 
 func (c *Compiler) decode(p *bpf.Program, slots []byte) (err error) {
