@@ -12,8 +12,8 @@
 //	BenchmarkEmit/corpus=generated/insns=N/blind=B/profile=P/heat=H
 //	                                the same for programs of N slots
 //	BenchmarkEmitReemit/corpus=C    a plain compiler: all again in every pass
-//	BenchmarkStage/blind=B/profile=P/insns=N
-//	                                each stage of compiling by itself
+//	BenchmarkStage/blind=B/profile=P/insns=N/heat=H
+//	                                each stage of compiling
 //	BenchmarkBlind/memory=M/insns=N constants hidden
 //	BenchmarkPublish/live=N         machine code to its place, and free
 //	BenchmarkPublish/live=N/by=all  the same by all processors at once

@@ -8,13 +8,15 @@ import (
 	"github.com/bpfjit/bpfjit/tables"
 )
 
-// mover makes the new program in parts. Where jumps lead has to be known before
-// their distances are, and where patches go before what is between, so three
-// things follow each other, near enough for the cache and far enough that what
-// they need is there:
+// mover makes the new program in parts. How far a jump leads depends on where its
+// target went, so distances, and the patches, which have some, follow the slots
+// that are moved at a distance: far enough that where they lead is known, and near
+// enough that the caches still have it.
 //
-//	layout and moving ---- blocksAhead ----> distances of jumps, patches
-//	                                         and at the end those of 32 bits
+//	       placed, mended                          moved
+//	old    |------------------|-- blocksAhead --->|------------|
+//
+// What has 32 bits may lead anywhere and is mended at the end.
 type mover struct {
 	old     *Program
 	blocks  []block // of a survey of old
@@ -31,8 +33,8 @@ type mover struct {
 	block, placed int
 }
 
-// entries says where slots begin that Enter patches insert something in front
-// of.
+// entries says where slots went: slot i to index[i], in front of which may be what
+// Enter patches inserted.
 type entries struct {
 	index []int32
 	enter []entry // by slot
