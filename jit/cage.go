@@ -113,22 +113,42 @@ func noteProbesIn(p *bpf.Program, code *Code, profile *Profile, start, end int) 
 // coldSize is the length of what stands behind the function for each CHARGE.
 const coldSize = 19
 
-// appendCold writes the jumps of the CHARGEs and where they go when the slice
-// is spent:
+// charge is a CHARGE of a function.
+type charge struct {
+	mark uint32 // which it is
+	n    int32  // what it takes
+	back uint32 // the end of its code
+}
+
+// writeCharges writes the jumps of the charges from next up to a mark, to where
+// their cold code will be, the first from cold on. It returns the next one.
+func (c *compiler) writeCharges(code *Code, next, stop int, cold uint32) int {
+	marks, ends, b, slots := c.draft.Marks, code.Ends[c.start:], code.Bytes, code.charges
+	for ; next < len(c.charges) && int(c.charges[next].mark) < stop; next++ {
+		ch := &c.charges[next]
+		slot := marks[ch.mark].Slot
+		slots = append(slots, uint32(c.start)+slot)
+		ch.back = ends[slot]
+		b[ch.back-6], b[ch.back-5] = 0x0f, 0x82
+		binary.LittleEndian.PutUint32(b[ch.back-4:], cold+uint32(next)*coldSize-ch.back)
+	}
+	code.charges = slots
+	return next
+}
+
+// appendCold writes where the jumps of the CHARGEs go when the slice is spent:
 //
 //	41 BB id          mov r11d, n       what is asked for
 //	41 FF 94 24 id    call [r12+...]    to the driver, back with a new slice
 //	E9 cd             jmp               behind the CHARGE
 func (c *compiler) appendCold(code *Code) {
 	b := code.Bytes
-	for _, slot := range c.charges {
-		back := code.Ends[slot]
-		b[back-6], b[back-5] = 0x0f, 0x82
-		binary.LittleEndian.PutUint32(b[back-4:], uint32(len(b))-back)
-		b = le32(append(b, 0x41, 0xbb), c.prog.Insns[slot].Imm)
+	for i := range c.charges {
+		ch := &c.charges[i]
+		b = le32(append(b, 0x41, 0xbb), ch.n)
 		b = le32(append(b, 0x41, 0xff, 0x94, 0x24), abi.ContextOffset+abi.OffSliceStub)
 		b = append(b, 0xe9)
-		b = le32(b, int32(back)-int32(len(b)+4))
+		b = le32(b, int32(ch.back)-int32(len(b)+4))
 	}
 	code.Bytes = b
 	code.Funcs[len(code.Funcs)-1].Limit = uint32(len(b))

@@ -42,7 +42,7 @@ type compiler struct {
 	special   []byte
 
 	exit    int // slot of the first EXIT, or -1
-	charges []uint32
+	charges []charge
 }
 
 var compilers = sync.Pool{New: func() any { return new(compiler) }}
@@ -156,16 +156,18 @@ func (c *compiler) write(code *Code, end int) error {
 	body := base + copy(code.Bytes[base:], c.frame.prologue)
 	var joint encoder.Joint
 	joint.Begin(&c.draft, code.Bytes, body, c.gaps, code.Ends[c.start:end+encoder.EndsSlack])
+	n := base + total
 	// What isn't a jump is written some thousand marks behind.
-	others, done := c.others, false
+	others, charges, done := c.others, 0, false
+	first := len(code.charges)
 	for !done {
 		done = joint.Extend(ahead / 4)
 		var err error
 		if others, err = c.writeOthers(code, others, joint.Marks); err != nil {
 			return err
 		}
+		charges = c.writeCharges(code, charges, joint.Marks, uint32(n))
 	}
-	n := base + total
 	if joint.Len() != n {
 		return &bpf.Error{Slot: c.start, Reason: "BUG: the code has another length than the last pass"}
 	}
@@ -175,7 +177,7 @@ func (c *compiler) write(code *Code, end int) error {
 	f := &code.Funcs[len(code.Funcs)-1]
 	f.Start, f.End = c.start, end
 	f.Entry, f.Body, f.Cold, f.Limit = uint32(base), uint32(body), uint32(n), uint32(n)
-	f.Passes, f.Padding, f.charges = keep(&code.passes, c.passes), c.padding, keep(&code.charges, c.charges)
+	f.Passes, f.Padding, f.charges = keep(&code.passes, c.passes), c.padding, code.charges[first:len(code.charges):len(code.charges)]
 	if c.cage {
 		c.appendCold(code)
 	}

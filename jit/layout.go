@@ -296,8 +296,8 @@ func (c *compiler) other(k int, m encoder.Mark) (size uint32, err error) {
 		c.notePlain(k, in)
 		return callSize, nil
 	}
-	if row.Kind == tables.Charge { // appendCold writes it
-		c.charges = append(c.charges, uint32(c.start)+m.Slot)
+	if row.Kind == tables.Charge { // writeCharges writes it
+		c.charges = append(c.charges, charge{mark: uint32(k), n: in.Imm})
 		return encoder.LongJcc, nil
 	}
 	c.noteOther(uint32(k))
