@@ -60,6 +60,7 @@ type Patched struct {
 	// enter lists what Enter patches insert, by slot. flags and origin have those
 	// of Program if there are such.
 	enter  []entry
+	late   []int32
 	flags  []Flag
 	origin []int32
 
@@ -82,7 +83,7 @@ func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
 	}
 	p = p.Flat()
 	m := mover{old: p, blocks: s.blocks, patches: patches, np: &r.Program}
-	m.index, m.enter = resize(r.Index, len(p.Insns)+1), r.enter[:0]
+	m.index, m.enter, m.late = resize(r.Index, len(p.Insns)+1), r.enter[:0], r.late[:0]
 	length, enters := m.measure()
 	if length > math.MaxInt32 {
 		return &Error{Slot: -1, Reason: fmt.Sprintf("has %d slots when patched", length)}
@@ -102,7 +103,7 @@ func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
 		np.Index = m.index
 	}
 	err := m.move(s.others)
-	r.Index, r.enter = m.index, m.enter
+	r.Index, r.enter, r.late = m.index, m.enter, m.late
 	return err
 }
 

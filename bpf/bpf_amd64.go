@@ -63,7 +63,7 @@ type mendJob struct {
 	moved  *Insn
 	// next is the block that comes next, stop where to stop.
 	next, stop int
-	length     int // of index
+	known      int // elements of index
 }
 
 func classify(insns []Insn, blocks []block, r *refusal, half bool) {
@@ -139,9 +139,10 @@ func (m *mover) mendJumps(next, stop int) *Error {
 	if !assembly || len(m.blocks) == 0 {
 		return m.mendJumpsGeneric(next, stop)
 	}
-	// Each element of the index is a slot of the new program, but the last.
+	// Each element of the index that is known is a slot of the new program, but the
+	// last.
 	job := mendJob{
-		insns: &m.old.Insns[0], blocks: &m.blocks[0], index: &m.index[0], moved: &m.np.Insns[0], length: len(m.index),
+		insns: &m.old.Insns[0], blocks: &m.blocks[0], index: &m.index[0], moved: &m.np.Insns[0], known: m.known(),
 	}
 	for job.next = next; job.next < stop; {
 		job.stop = min(job.next+chunk, stop)

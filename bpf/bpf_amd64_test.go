@@ -45,7 +45,7 @@ func TestOffsets(t *testing.T) {
 		"flowGoesOn": offset[flow](t, "goesOn"), "flowLeads": offset[flow](t, "leads"), "flowCounts": offset[flow](t, "counts"),
 		"mendInsns": offset[mendJob](t, "insns"), "mendBlocks": offset[mendJob](t, "blocks"), "mendIndex": offset[mendJob](t, "index"),
 		"mendMoved": offset[mendJob](t, "moved"), "mendNext": offset[mendJob](t, "next"), "mendStop": offset[mendJob](t, "stop"),
-		"mendLength": offset[mendJob](t, "length"), "insnOff": offset[Insn](t, "Off"),
+		"mendKnown": offset[mendJob](t, "known"), "insnOff": offset[Insn](t, "Off"),
 
 		"noImm": noImm, "noOff": noOff, "noSrc": noSrc,
 		"noDst": noDst, "dstWritten": dstWritten, "frame": frame, "frameSrc": frameSrc, "widths": widths, "swapping": swapping,

@@ -128,7 +128,8 @@ func sparsePatches(r *rand.Rand, p *bpf.Program) (list []bpf.Patch) {
 // stages work on at a time, against what is done slot by slot.
 func TestLong(t *testing.T) {
 	r := testprog.Rand(testprog.Seed(t), 0)
-	for i, n := range []int{4095, 4097, 32_767, 32_833, 37_000, 65_535, 65_536, 65_537, 98_305, 140_000, 200_001} {
+	var np bpf.Patched // used again, for short programs, too
+	for i, n := range []int{4095, 4097, 32_767, 32_833, 37_000, 65_535, 65_536, 65_537, 98_305, 140_000, 200_001, 100} {
 		for _, gotol := range []bool{false, true} {
 			t.Run(fmt.Sprintf("slots=%d/gotol=%v", n, gotol), func(t *testing.T) {
 				p := longProgram(r, n, gotol)
@@ -141,7 +142,7 @@ func TestLong(t *testing.T) {
 				if diff := cmp.Diff(plainCharges(p), bpf.AppendCharges(nil, p)); diff != "" {
 					t.Errorf("charges (-plain +got):\n%.2000s", diff)
 				}
-				checkMoved(t, p, sparsePatches(r, p))
+				checkMoved(t, &np, p, sparsePatches(r, p))
 				if i%2 == 0 {
 					stray(t, r, p)
 				}
@@ -152,12 +153,12 @@ func TestLong(t *testing.T) {
 
 // checkMoved applies patches, the last of which has its own instruction at the
 // end, and looks where everything is and leads then.
-func checkMoved(t *testing.T, p *bpf.Program, patches []bpf.Patch) {
+func checkMoved(t *testing.T, patched *bpf.Patched, p *bpf.Program, patches []bpf.Patch) {
 	t.Helper()
-	np, index, err := bpf.Apply(p, patches)
-	if err != nil {
+	if err := patched.Apply(p, patches); err != nil {
 		t.Fatal(err)
 	}
+	np, index := &patched.Program, patched.Index
 	inserted := 0
 	for slot, in := range p.Insns {
 		for ; len(patches) > 0 && patches[0].Slot == slot; patches = patches[1:] {

@@ -10,13 +10,13 @@ import (
 
 // mover makes the new program in parts. How far a jump leads depends on where its
 // target went, so distances, and the patches, which have some, follow the slots
-// that are moved at a distance: far enough that where they lead is known, and near
-// enough that the caches still have it.
+// that are moved: so far behind that most jumps lead to slots that have their
+// place, and not so far that the caches have lost them.
 //
-//	       placed, mended                          moved
-//	old    |------------------|-- blocksAhead --->|------------|
+//	       placed, mended                       moved
+//	old    |------------------|---- behind --->|------------|
 //
-// What has 32 bits may lead anywhere and is mended at the end.
+// What leads further is mended at the end, and so is what has 32 bits.
 type mover struct {
 	old     *Program
 	blocks  []block // of a survey of old
@@ -29,9 +29,13 @@ type mover struct {
 	// slot comes next to be moved, to at, and patch is the next patch.
 	slot, at, patch int
 	// block comes next to have its jumps mended, and placed is the patch to be
-	// placed next.
+	// placed next. late are slots that lead further than is known.
 	block, placed int
+	late          []int32
 }
+
+// behind is by how many blocks mending follows.
+const behind = 1 << 13 / blockSlots
 
 // entries says where slots went: slot i to index[i], in front of which may be what
 // Enter patches inserted.
@@ -76,8 +80,8 @@ func (m *mover) move(others []Other) error {
 	n := len(m.old.Insns)
 	for m.slot < n {
 		m.part(min(m.slot+chunk*blockSlots, n))
-		if m.slot < n {
-			if err := m.settle(m.slot/blockSlots - blocksAhead); err != nil {
+		if m.slot < n && len(m.patches) > 0 {
+			if err := m.settle(m.slot/blockSlots - behind); err != nil {
 				return err
 			}
 		}
@@ -182,15 +186,27 @@ func (m *mover) settle(stop int) error {
 	return patch
 }
 
+// known returns up to which slot the index is known.
+func (m *mover) known() int {
+	if m.slot == len(m.old.Insns) {
+		return m.slot + 1 // the end has an element, too
+	}
+	return m.slot
+}
+
 // mendJumpsGeneric sets the distances of the jumps in the blocks from next up
 // to stop.
 func (m *mover) mendJumpsGeneric(next, stop int) *Error {
-	insns, index, moved := m.old.Insns, m.index, m.np.Insns
+	insns, index, moved, known := m.old.Insns, m.index, m.np.Insns, m.known()
 	for b := next; b < stop; b++ {
 		for set := m.blocks[b].jumps; set != 0; set &= set - 1 {
 			slot := b*blockSlots + bits.TrailingZeros64(set)
 			to, at := slot+1+int(insns[slot].Off), index[slot]
-			if uint(to) < uint(len(index)) {
+			if to >= known {
+				m.late = append(m.late, int32(slot))
+				continue
+			}
+			if to >= 0 {
 				// What mend does, in the usual case.
 				if d := index[to] - at - 1; d == int32(int16(d)) {
 					moved[at].Off = int16(d)
@@ -241,7 +257,8 @@ func (m *mover) place(stop int) *Error {
 		if ownAt < 0 {
 			ownAt = at
 		}
-		if reaches[m.old.Insns[slot].Op] == reachOff {
+		// Of jumps that lead too far for now the distance is mended at the end.
+		if old := m.old.Insns[slot]; reaches[old.Op] == reachOff && slot+1+int(old.Off) < m.known() {
 			var err *Error
 			if own, err = m.mend(slot, own, ownAt); err != nil {
 				return err
@@ -260,19 +277,32 @@ func (m *mover) put(at int, in Insn, f Flag, slot int) {
 	}
 }
 
-// mendFar sets the distances of 32 bits, in whose way the whole program may be.
+// mendFar sets the distances of jumps that were late, and those of 32 bits, in
+// whose way the whole program may be.
 func (m *mover) mendFar(others []Other) error {
-	for _, o := range others {
-		if op := o.Insn.Op; !leads[op] || reaches[op] == reachOff {
-			continue
-		}
-		at := m.own(int(o.Slot))
-		mended, err := m.mend(int(o.Slot), m.np.Insns[at], at)
-		if err != nil {
+	for _, slot := range m.late {
+		if err := m.mendOwn(int(slot)); err != nil {
 			return err
 		}
-		m.np.Insns[at] = mended
 	}
+	for _, o := range others {
+		if op := o.Insn.Op; leads[op] && reaches[op] != reachOff {
+			if err := m.mendOwn(int(o.Slot)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// mendOwn sets the distance of the instruction of an old slot.
+func (m *mover) mendOwn(slot int) error {
+	at := m.own(slot)
+	mended, err := m.mend(slot, m.np.Insns[at], at)
+	if err != nil {
+		return err
+	}
+	m.np.Insns[at] = mended
 	return nil
 }
 

@@ -62,7 +62,7 @@ const (
 	mendMoved  = 24
 	mendNext   = 32
 	mendStop   = 40
-	mendLength = 48
+	mendKnown  = 48
 )
 
 // Bits of a refusal.

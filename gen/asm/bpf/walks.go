@@ -246,13 +246,13 @@ func mend() {
 	TEXT("mendAVO", NOSPLIT, "func(job *uint64)")
 	Pragma("noescape")
 	Doc("mendAVO sets the distances of the jumps in the blocks from job.next up to job.stop. It",
-		"stops at a block with one that leads out of the program, or too far.")
+		"stops at a block with one that leads further than is known, or too far.")
 	job := GP64()
 	insns, blocks, index, moved := GP64(), GP64(), GP64(), GP64()
 	next, n, set, base := GP64(), GP64(), GP64(), GP64()
 	Load(Param("job"), job)
 	load(job, field{mendInsns, insns}, field{mendBlocks, blocks}, field{mendIndex, index}, field{mendMoved, moved},
-		field{mendNext, next}, field{mendLength, n})
+		field{mendNext, next}, field{mendKnown, n})
 	MOVQ(next, base)
 	SHLQ(U8(6), base)
 	Comment("Blocks are as many bytes as slots.")
