@@ -34,8 +34,13 @@ type mover struct {
 	late          []int32
 }
 
-// behind is by how many blocks mending follows.
-const behind = 1 << 13 / blockSlots
+const (
+	// partBlocks is how many blocks make a part. Slots are moved the faster the
+	// longer that goes on.
+	partBlocks = 256
+	// behind is by how many blocks mending follows.
+	behind = 1 << 13 / blockSlots
+)
 
 // entries says where slots went: slot i to index[i], in front of which may be what
 // Enter patches inserted.
@@ -79,7 +84,7 @@ func (m *mover) measure() (length int, enters bool) {
 func (m *mover) move(others []Other) error {
 	n := len(m.old.Insns)
 	for m.slot < n {
-		m.part(min(m.slot+chunk*blockSlots, n))
+		m.part(min(m.slot+partBlocks*blockSlots, n))
 		if m.slot < n && len(m.patches) > 0 {
 			if err := m.settle(m.slot/blockSlots - behind); err != nil {
 				return err
