@@ -14,6 +14,7 @@ import (
 
 	"github.com/bpfjit/bpfjit"
 	"github.com/bpfjit/bpfjit/bench/internal/corpus"
+	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/image"
 	"github.com/bpfjit/bpfjit/internal/stages"
 )
@@ -30,12 +31,20 @@ var goroutines = []int{1, 2, 4, 8}
 //	work=compile   programs that are compiled, each into memory of its goroutine
 //	work=publish   code that is published and freed: one region, one lock
 func BenchmarkParallel(b *testing.B) {
+	large := bpf.Encode(corpus.Generated(1, 5000)[0].Insns)
 	for _, n := range []int{20, 1000} {
 		programs := corpus.Generated(200_000/n, n)
 		for _, g := range goroutines {
 			b.Run(fmt.Sprintf("work=compile/insns=%d/goroutines=%d", n, g), func(b *testing.B) {
 				set := newSet(b, stages.Options{}, programs)
 				compilers := make([]stages.Compiler, g)
+				for w := range compilers {
+					// Their memory should be of some size: small pieces of several
+					// would be in one cache line.
+					if err := compilers[w].Compile(large); err != nil {
+						b.Fatal(err)
+					}
+				}
 				parallel(b, g, len(set.programs), func(worker, k int) error {
 					return compilers[worker].Compile(set.programs[k].slots)
 				})
@@ -80,7 +89,9 @@ func parallel(b *testing.B, g, n int, f func(worker, k int) error) {
 							return
 						}
 						for k := from; k < min(from+chunk, n); k++ {
-							if errs[w] = f(w, k); errs[w] != nil {
+							// Not in errs: those of all workers are in one cache line.
+							if err := f(w, k); err != nil {
+								errs[w] = err
 								return
 							}
 						}
