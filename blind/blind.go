@@ -93,6 +93,7 @@ func (w *walk) run(r *Result, p *bpf.Program, rand io.Reader) error {
 	w.constants, w.half = 0, 0
 	w.index[0] = 0
 	w.mender.Start(p)
+	mended := 0      // slots
 	var tooFar error // then the index is of use all the same
 	for start := 0; start < n; start += block {
 		end := min(start+block, n)
@@ -100,8 +101,9 @@ func (w *walk) run(r *Result, p *bpf.Program, rand io.Reader) error {
 		if err := w.rewrite(p, start, end); err != nil {
 			return err
 		}
-		if start >= behind && tooFar == nil {
-			tooFar = w.mend(start-behind, start-behind+block, end)
+		if done := start + block - behind; done >= mended+mendPart && tooFar == nil {
+			tooFar = w.mend(mended, done, end)
+			mended = done
 		}
 	}
 	if w.half != 0 {
@@ -116,7 +118,7 @@ func (w *walk) run(r *Result, p *bpf.Program, rand io.Reader) error {
 		np.Index = r.composed
 	}
 	if tooFar == nil {
-		tooFar = w.mend(max((n-1)&^(block-1)-behind+block, 0), n, n)
+		tooFar = w.mend(mended, n, n)
 	}
 	if tooFar != nil {
 		return tooFar
@@ -138,6 +140,10 @@ func compose(list, first, second []int32) []int32 {
 // slots that have their place, and not so far that the caches have lost them. It is
 // a multiple of a block.
 const behind = 32 * block
+
+// mendPart is how many slots are mended in one go, in long programs: rewriting and
+// mending are quicker the less they take turns.
+const mendPart = 16 * block
 
 // mend mends the jumps from the slot start up to end. Slots up to known have their
 // place.
