@@ -69,10 +69,10 @@ type charger struct {
 	marks []uint64
 	// lengths has for each mark from slot base on how many instructions a way to
 	// it goes on from there: none if it is a charge point, or the end of the
-	// program.
+	// program. There are at least those that are needed.
 	lengths []int32
 	base    int
-	// gotos are the slots with gotol. Only they lead further than window.
+	// gotos are the slots with gotol. Only they lead further than 16 bits say.
 	gotos []int32
 	// What is behind slot at is done, and the way from there has a length.
 	at     int
@@ -82,8 +82,16 @@ type charger struct {
 	left    int
 }
 
-// window is how many lengths are kept, in the cache. Jumps reach half as far.
-const window = 1 << 16
+const (
+	// window is how many lengths there is room for, in the cache.
+	window = 1 << 16
+	// stride is how far it is at most from a slot to the next mark: so many slots
+	// from one to the next, some are marks for this alone.
+	stride = chunk * blockSlots
+	// needed is how many lengths behind a slot it may depend on: a jump reaches
+	// 32,768 slots, and the next mark behind is a stride further at most.
+	needed = 1<<15 + stride
+)
 
 // resize returns a slice of length n, in the memory of s if that is enough.
 // What is in it is of no use.
@@ -117,6 +125,9 @@ func (c *charger) mark(s *Survey) (points int) {
 	for k := range s.blocks {
 		b := &s.blocks[k]
 		c.marks[k] = b.jumps | b.exits | b.seconds | b.points
+		if k%(stride/blockSlots) == 0 {
+			c.marks[k] |= 1
+		}
 		points += bits.OnesCount64(b.points)
 	}
 	clear(c.marks[len(s.blocks):])
@@ -154,8 +165,8 @@ func (c *charger) charge(charges []Charge) {
 			c.step(stop-1, int(c.insns[stop-1].Imm))
 			c.gotos = c.gotos[:len(c.gotos)-1]
 		case c.at == c.base && c.at > 0:
-			copy(c.lengths[window/2:], c.lengths)
-			c.base -= window / 2
+			copy(c.lengths[window-needed:], c.lengths)
+			c.base -= window - needed
 		}
 	}
 }

@@ -287,3 +287,33 @@ func fewPatches(r *rand.Rand, p *bpf.Program) (list []bpf.Patch) {
 	}
 	return list
 }
+
+// TestLongRuns charges programs with runs of tens of thousands of slots that have
+// no mark, into which jumps lead from near and far.
+func TestLongRuns(t *testing.T) {
+	r := testprog.Rand(testprog.Seed(t), 0)
+	for range 20 {
+		p := &bpf.Program{}
+		for range 2 + r.IntN(4) {
+			first := len(p.Insns)
+			for range 1 + r.IntN(20) {
+				p.Insns = append(p.Insns, bpf.Insn{Op: tables.Forms[tables.FormJmpJeqK].Op, Regs: 1, Off: int16(100 + r.IntN(32_667))})
+				if r.IntN(2) == 0 {
+					p.Insns = append(p.Insns, bpf.Insn{Op: abi.OpExit})
+				}
+			}
+			if r.IntN(2) == 0 {
+				p.Insns[first].Off = 0x7fff
+			}
+			straight := slices.Repeat([]bpf.Insn{{Op: 0xb7, Regs: 1, Off: 0}}, 33_000+r.IntN(100_000))
+			p.Insns = append(p.Insns, straight...)
+		}
+		p.Insns = append(p.Insns, bpf.Insn{Op: abi.OpExit})
+		if err := bpf.Check(p, bpf.Source); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(plainCharges(p), bpf.AppendCharges(nil, p)); diff != "" {
+			t.Fatalf("%d slots: charges (-plain +got):\n%.2000s", len(p.Insns), diff)
+		}
+	}
+}

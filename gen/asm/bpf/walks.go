@@ -242,6 +242,15 @@ func charge() {
 	RET()
 }
 
+// jump sets slot to the next one of a set, whose first bit is slot base, and to to
+// where its jump leads.
+func jump(insns, base, set, slot, to reg.Register) {
+	TZCNTQ(set, slot)
+	ADDQ(base, slot)
+	MOVWQSX(Mem{Base: insns, Index: slot, Scale: 8, Disp: insnOff}, to)
+	LEAQ(Mem{Base: slot, Index: to, Scale: 1, Disp: 1}, to)
+}
+
 func mend() {
 	TEXT("mendAVO", NOSPLIT, "func(job *uint64)")
 	Pragma("noescape")
@@ -266,10 +275,7 @@ func mend() {
 	Label("jump")
 	Comment("moved[index[slot]].off = index[slot+1+off] - index[slot] - 1")
 	slot, to, at, d, short := GP64(), GP64(), GP64(), GP64(), GP64()
-	TZCNTQ(set, slot)
-	ADDQ(base, slot)
-	MOVWQSX(Mem{Base: insns, Index: slot, Scale: 8, Disp: insnOff}, to)
-	LEAQ(Mem{Base: slot, Index: to, Scale: 1, Disp: 1}, to)
+	jump(insns, base, set, slot, to)
 	CMPQ(to, n)
 	JAE(LabelRef("out"))
 	MOVL(Mem{Base: index, Index: slot, Scale: 4}, at.As32())
@@ -320,10 +326,7 @@ func follow() {
 
 	Label("jump")
 	Comment("Bit to%64 of the seconds of block to/64")
-	TZCNTQ(set, slot)
-	ADDQ(base, slot)
-	MOVWQSX(Mem{Base: insns, Index: slot, Scale: 8, Disp: insnOff}, to)
-	LEAQ(Mem{Base: slot, Index: to, Scale: 1, Disp: 1}, to)
+	jump(insns, base, set, slot, to)
 	CMPQ(to, n)
 	JAE(LabelRef("outside"))
 	CMPQ(to, least)
@@ -343,10 +346,7 @@ func follow() {
 
 	Label("back")
 	Comment("Bit to%64 of the points of block to/64")
-	TZCNTQ(set, slot)
-	ADDQ(base, slot)
-	MOVWQSX(Mem{Base: insns, Index: slot, Scale: 8, Disp: insnOff}, to)
-	LEAQ(Mem{Base: slot, Index: to, Scale: 1, Disp: 1}, to)
+	jump(insns, base, set, slot, to)
 	MOVQ(to, word)
 	ANDQ(I8(-64), word)
 	MOVL(U32(1), point.As32())
