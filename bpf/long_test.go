@@ -292,7 +292,7 @@ func fewPatches(r *rand.Rand, p *bpf.Program) (list []bpf.Patch) {
 // no mark, into which jumps lead from near and far.
 func TestLongRuns(t *testing.T) {
 	r := testprog.Rand(testprog.Seed(t), 0)
-	for range 20 {
+	for range 10 {
 		p := &bpf.Program{}
 		for range 2 + r.IntN(4) {
 			first := len(p.Insns)
