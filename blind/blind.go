@@ -165,7 +165,7 @@ type walk struct {
 	// constant to hide.
 	half uint32
 	lists
-	last window
+	last tail
 }
 
 // result is what the walk fills in. Its slices are as long as there is room.

@@ -33,41 +33,30 @@ type bitmap [block / unit]uint32
 // word returns the bits of two units, u even.
 func (b *bitmap) word(u int) uint64 { return uint64(b[u]) | uint64(b[u|1])<<unit }
 
-// window is a block of a program, from whose end to the end of a unit there may
-// be anything.
-type window struct {
-	insns [block]bpf.Insn
-	flags [block]bpf.Flag
+// tail has a copy of the last slots of a program, less than a unit. Behind them there
+// may be anything.
+type tail struct {
+	insns [unit]bpf.Insn
+	flags [unit]bpf.Flag
 }
 
 // noFlags are those of programs that have none.
 var noFlags [block]bpf.Flag
 
-// window returns the slots from start up to end, and their flags, with capacities
-// of whole units.
-func (w *walk) window(p *bpf.Program, start, end int) ([]bpf.Insn, []bpf.Flag) {
+// rewrite rewrites the slots from start up to end, at most a block. Distances
+// stay as they are.
+func (w *walk) rewrite(p *bpf.Program, start, end int) error {
 	insns, flags := p.Insns[start:end], noFlags[:end-start]
 	if p.Flags != nil {
 		flags = p.Flags[start:end]
 	}
-	if (end-start)%unit != 0 {
-		copy(w.last.insns[:], insns)
-		copy(w.last.flags[:], flags)
-		insns, flags = w.last.insns[:end-start], w.last.flags[:end-start]
-	}
-	return insns, flags
-}
-
-// rewrite rewrites the slots from start up to end, at most a block. Distances
-// stay as they are.
-func (w *walk) rewrite(p *bpf.Program, start, end int) error {
-	insns, flags := w.window(p, start, end)
 	index := w.index[start : end+1 : end+1+group]
 	half := w.half
 	// The last unit may be the first one of a word.
 	w.upper = bitmap{}
 	w.zero = bitmap{}
 	w.leads = bitmap{}
+	w.numHidden = 0
 	var job blockJob
 	w.layOut(&job, insns, flags, index)
 	clear(w.flags[index[0]:index[end-start]])

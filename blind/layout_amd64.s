@@ -11,7 +11,7 @@ TEXT ·layOutAVO(SB), NOSPLIT, $0-8
 	MOVQ           40(CX), AX
 	MOVQ           (CX), DX
 	MOVQ           8(CX), BX
-	MOVQ           48(CX), SI
+	MOVQ           56(CX), SI
 	VMOVDQU        nibble<>+0(SB), Y0
 	VMOVDQU        low8<>+0(SB), Y1
 	VMOVDQU        low16<>+0(SB), Y2
@@ -21,9 +21,11 @@ TEXT ·layOutAVO(SB), NOSPLIT, $0-8
 	VBROADCASTI128 16(DI), Y5
 	VBROADCASTI128 32(DI), Y6
 	VBROADCASTI128 48(DI), Y7
-	MOVL           56(CX), DI
+	MOVL           64(CX), DI
 	XORL           R8, R8
-	MOVQ           AX, R9
+	MOVQ           48(CX), R9
+	SHRQ           $0x03, R9
+	ADDQ           AX, R9
 
 unit:
 	// op, regs of slots 0 to 15, and whether imm is 0
@@ -130,17 +132,22 @@ unit:
 	ADDQ  $0x20, R8
 	CMPQ  R8, SI
 	JLT   unit
-	MOVL  DI, 56(CX)
+	MOVL  DI, 64(CX)
 	MOVQ  (CX), DX
 	MOVQ  16(CX), BX
 	MOVQ  24(CX), SI
+	MOVQ  56(CX), DI
+	MOVL  (BX), R8
+	LEAQ  (SI)(R8*8), SI
+	MOVQ  $0x0101010101010101, R9
 	MOVQ  48(CX), CX
-	MOVL  (BX), DI
-	LEAQ  (SI)(DI*8), SI
-	MOVQ  AX, R8
-	LEAQ  128(AX), R9
-	MOVQ  $0x0101010101010101, AX
-	MOVQ  sequence<>+0(SB), R10
+	MOVQ  CX, R11
+	IMULQ R9, R11
+	ADDQ  sequence<>+0(SB), R11
+	SHRQ  $0x03, CX
+	ADDQ  AX, CX
+	MOVQ  392(AX), R10
+	LEAQ  128(AX)(R10*1), R10
 
 group:
 	// A page ahead: the processor's own prefetching ends where a page does.
@@ -150,22 +157,22 @@ group:
 	PREFETCHT0 4096(BX)
 
 	// What they grow by: two if hidden, and one more if an upper half
-	MOVBLZX (R8), R11
-	MOVBLZX 32(R8), R12
-	PDEPQ   AX, R11, R11
-	PDEPQ   AX, R12, R12
-	LEAQ    (R12)(R11*2), R12
-	IMULQ   AX, R12
+	MOVBLZX (CX), AX
+	MOVBLZX 32(CX), R12
+	PDEPQ   R9, AX, AX
+	PDEPQ   R9, R12, R12
+	LEAQ    (R12)(AX*2), R12
+	IMULQ   R9, R12
 
 	// The numbers of those in hiding
-	MOVQ    R11, R13
+	MOVQ    AX, R13
 	SHLQ    $0x08, R13
-	SUBQ    R11, R13
-	PEXTQ   R13, R10, R13
-	MOVQ    R13, (R9)
-	POPCNTQ R11, R13
-	ADDQ    R13, R9
-	LEAQ    (R10)(AX*8), R10
+	SUBQ    AX, R13
+	PEXTQ   R13, R11, R13
+	MOVQ    R13, (R10)
+	POPCNTQ AX, R13
+	ADDQ    R13, R10
+	LEAQ    (R11)(R9*8), R11
 
 	// index = at + number + what those in front grow by
 	MOVQ         R12, R13
@@ -173,62 +180,62 @@ group:
 	ADDQ         sequence<>+0(SB), R13
 	VMOVQ        R13, X1
 	VPMOVZXBD    X1, Y1
-	VMOVD        DI, X0
+	VMOVD        R8, X0
 	VPBROADCASTD X0, Y0
 	VPADDD       Y0, Y1, Y1
 	VMOVDQU      Y1, (BX)
 
 	// The slots go where the sums say.
-	MOVQ    R12, R11
-	ADDQ    sequence<>+0(SB), R11
-	MOVBLZX R11, R13
-	SHRQ    $0x08, R11
+	MOVQ    R12, AX
+	ADDQ    sequence<>+0(SB), AX
+	MOVBLZX AL, R13
+	SHRQ    $0x08, AX
 	MOVQ    (DX), R14
 	MOVQ    R14, (SI)(R13*8)
-	MOVBLZX R11, R13
-	SHRQ    $0x08, R11
+	MOVBLZX AL, R13
+	SHRQ    $0x08, AX
 	MOVQ    8(DX), R14
 	MOVQ    R14, (SI)(R13*8)
-	MOVBLZX R11, R13
-	SHRQ    $0x08, R11
+	MOVBLZX AL, R13
+	SHRQ    $0x08, AX
 	MOVQ    16(DX), R14
 	MOVQ    R14, (SI)(R13*8)
-	MOVBLZX R11, R13
-	SHRQ    $0x08, R11
+	MOVBLZX AL, R13
+	SHRQ    $0x08, AX
 	MOVQ    24(DX), R14
 	MOVQ    R14, (SI)(R13*8)
-	MOVBLZX R11, R13
-	SHRQ    $0x08, R11
+	MOVBLZX AL, R13
+	SHRQ    $0x08, AX
 	MOVQ    32(DX), R14
 	MOVQ    R14, (SI)(R13*8)
-	MOVBLZX R11, R13
-	SHRQ    $0x08, R11
+	MOVBLZX AL, R13
+	SHRQ    $0x08, AX
 	MOVQ    40(DX), R14
 	MOVQ    R14, (SI)(R13*8)
-	MOVBLZX R11, R13
-	SHRQ    $0x08, R11
+	MOVBLZX AL, R13
+	SHRQ    $0x08, AX
 	MOVQ    48(DX), R14
 	MOVQ    R14, (SI)(R13*8)
 	MOVQ    56(DX), R13
-	MOVQ    R13, (SI)(R11*8)
+	MOVQ    R13, (SI)(AX*8)
 	SHRQ    $0x38, R12
 	ADDQ    $0x08, R12
-	ADDQ    R12, DI
+	ADDQ    R12, R8
 	LEAQ    (SI)(R12*8), SI
 	ADDQ    $0x40, DX
 	ADDQ    $0x20, BX
-	INCQ    R8
-	SUBQ    $0x08, CX
+	INCQ    CX
+	SUBQ    $0x08, DI
 	JGT     group
 
 	// The last group may have gone over the end.
-	ADDQ CX, DI
-	MOVL DI, (BX)(CX*4)
+	ADDQ DI, R8
+	MOVL R8, (BX)(DI*4)
 	MOVQ job+0(FP), AX
 	MOVQ 40(AX), AX
-	SUBQ AX, R9
-	SUBQ $0x00000080, R9
-	MOVQ R9, 392(AX)
+	SUBQ AX, R10
+	SUBQ $0x00000080, R10
+	MOVQ R10, 392(AX)
 	VZEROUPPER
 	RET
 
@@ -481,9 +488,9 @@ TEXT ·hideAVO(SB), NOSPLIT, $0-8
 	MOVQ 16(AX), DX
 	MOVQ 24(AX), BX
 	MOVQ 40(AX), SI
-	MOVQ 64(AX), DI
-	MOVQ 72(AX), R8
-	MOVQ 80(AX), R9
+	MOVQ 72(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
 	XORL R10, R10
 	XORL R11, R11
 
@@ -516,5 +523,5 @@ hide:
 	INCQ R10
 	CMPQ R10, 392(SI)
 	JLT  hide
-	MOVQ R11, 88(AX)
+	MOVQ R11, 96(AX)
 	RET

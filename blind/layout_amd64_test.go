@@ -3,6 +3,7 @@
 package blind
 
 import (
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -26,7 +27,7 @@ func TestOffsets(t *testing.T) {
 	want := map[string]uintptr{
 		"jobInsns": unsafe.Offsetof(j.insns), "jobFlags": unsafe.Offsetof(j.flags), "jobIndex": unsafe.Offsetof(j.index),
 		"jobOut": unsafe.Offsetof(j.out), "jobClasses": unsafe.Offsetof(j.classes),
-		"jobLists": unsafe.Offsetof(j.lists), "jobCount": unsafe.Offsetof(j.count),
+		"jobLists": unsafe.Offsetof(j.lists), "jobFirst": unsafe.Offsetof(j.first), "jobCount": unsafe.Offsetof(j.count),
 		"jobHalf": unsafe.Offsetof(j.half), "jobNewFlags": unsafe.Offsetof(j.newFlags), "jobNumbers": unsafe.Offsetof(j.numbers),
 		"jobRules": unsafe.Offsetof(j.rules), "jobReserved": unsafe.Offsetof(j.reserved),
 
@@ -92,7 +93,7 @@ func TestImplementations(t *testing.T) {
 			for i := range w.last.insns {
 				w.last.insns[i], w.last.flags[i] = bpf.Insn{Op: mov64, Imm: 5}, 1 // behind the end is anything
 			}
-			insns, flags := w.window(p, 0, count)
+			insns, flags := slices.Clip(p.Insns), slices.Clip(p.Flags)
 			index := make([]int32, count+1+group)
 			index[0] = at
 			var job blockJob

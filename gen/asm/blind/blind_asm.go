@@ -19,12 +19,13 @@ const (
 	jobOut      = 24
 	jobClasses  = 32
 	jobLists    = 40
-	jobCount    = 48
-	jobHalf     = 56
-	jobNewFlags = 64
-	jobNumbers  = 72
-	jobRules    = 80
-	jobReserved = 88
+	jobFirst    = 48
+	jobCount    = 56
+	jobHalf     = 64
+	jobNewFlags = 72
+	jobNumbers  = 80
+	jobRules    = 88
+	jobReserved = 96
 )
 
 // Offsets into blind.classTable and blind.lists.
@@ -128,7 +129,9 @@ func classify(job, lists reg.GPVirtual) {
 	half, at, place := GP32(), GP64(), GP64()
 	MOVL(Mem{Base: job, Disp: jobHalf}, half)
 	XORL(at.As32(), at.As32())
-	MOVQ(lists, place)
+	MOVQ(Mem{Base: job, Disp: jobFirst}, place)
+	SHRQ(U8(3), place)
+	ADDQ(lists, place)
 
 	Label("unit")
 	var words, zeros [2]reg.VecVirtual
@@ -248,10 +251,15 @@ func move(job, lists reg.GPVirtual) {
 	DATA(0, U64(0x0706050403020100))
 	MOVL(Mem{Base: index}, at.As32())
 	LEAQ(Mem{Base: out, Index: at, Scale: 8}, out)
-	MOVQ(lists, bitmaps)
-	LEAQ(Mem{Base: lists, Disp: listHidden}, hidden)
 	MOVQ(U64(0x0101010101010101), ones)
-	MOVQ(sequence, numbers)
+	MOVQ(Mem{Base: job, Disp: jobFirst}, bitmaps)
+	MOVQ(bitmaps, numbers)
+	IMULQ(ones, numbers)
+	ADDQ(sequence, numbers)
+	SHRQ(U8(3), bitmaps)
+	ADDQ(lists, bitmaps)
+	MOVQ(Mem{Base: lists, Disp: listNumHidden}, hidden)
+	LEAQ(Mem{Base: lists, Index: hidden, Scale: 1, Disp: listHidden}, hidden)
 
 	Label("group")
 	hiding, grow, t := GP64(), GP64(), GP64()
