@@ -4,11 +4,7 @@ package bpf
 
 //go:generate go run -C=../gen ./asm/bpf -out ../bpf/bpf_amd64.s
 
-import (
-	"github.com/bpfjit/bpfjit/abi"
-
-	"golang.org/x/sys/cpu"
-)
+import "golang.org/x/sys/cpu"
 
 // assembly tells whether the processor has vectors of 32 bytes, BLSR, SHLX and
 // LZCNT. Every one since 2013 has, but for some small ones.
@@ -66,21 +62,30 @@ type mendJob struct {
 	known      int // elements of index
 }
 
-func classify(insns []Insn, blocks []block, r *refusal, half bool) {
-	if !assembly {
-		classifyGeneric(insns, blocks, r, half)
-		return
+// classify fills in blocks from next up to stop, at most a chunk of them.
+func (s *Survey) classify(next, stop int, r *refusal) {
+	first, end := next*blockSlots, min(stop*blockSlots, len(s.program.Insns))
+	switch {
+	case !assembly:
+		s.classifyGeneric(next, stop, r)
+	case end >= halfBlock:
+		classify(&s.program.Insns[first], &s.blocks[next], end-first, r, s.half(first))
+	default:
+		// What is behind the program is read from a copy. It looks like second halves.
+		var padded [halfBlock]Insn
+		copy(padded[:], s.program.Insns)
+		b := &s.blocks[0]
+		classify(&padded[0], b, halfBlock, r, false)
+		b.seconds &= 1<<end - 1
+		b.suspects &= 1<<end - 1
 	}
-	for len(insns) > 0 {
-		n := min(len(insns), chunk*blockSlots)
-		_ = blocks[(n-1)/blockSlots]
-		if r == nil {
-			surveyAVO(&insns[0], &blocks[0], n/halfBlock, &surveyed)
-		} else {
-			checkAVO(&insns[0], &blocks[0], n/halfBlock, &surveyed, r, half)
-		}
-		half = insns[n-1].Op == abi.OpLdImm64
-		insns, blocks = insns[n:], blocks[(n+blockSlots-1)/blockSlots:]
+}
+
+func classify(insns *Insn, blocks *block, n int, r *refusal, half bool) {
+	if r == nil {
+		surveyAVO(insns, blocks, n, &surveyed)
+	} else {
+		checkAVO(insns, blocks, n, &surveyed, r, half)
 	}
 }
 

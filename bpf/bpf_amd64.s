@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func surveyAVO(insns *uint64, blocks *uint64, n int, p *uint64)
-// Requires: AVX, AVX2, MMX+
+// Requires: AVX, AVX2, BMI2, MMX+
 TEXT ·surveyAVO(SB), NOSPLIT, $0-32
 	MOVQ  insns+0(FP), CX
 	MOVQ  blocks+8(FP), DX
@@ -15,6 +15,8 @@ TEXT ·surveyAVO(SB), NOSPLIT, $0-32
 
 	// It is 4 bytes to the second half of a block's words, and to the next block the rest.
 	MOVQ $0x00000004, SI
+	CMPQ AX, $0x20
+	JLT  rest
 
 half:
 	// What follows: a program that is looked at for the first time is in no cache.
@@ -114,10 +116,51 @@ half:
 	NOTL      DI
 	MOVL      DI, 32(DX)
 	ADDQ      $0x00000100, CX
-	ADDQ      SI, DX
-	XORQ      $0x38, SI
-	DECQ      AX
-	JNE       half
+	SUBQ      $0x20, AX
+	JLT       forget
+
+next:
+	ADDQ  SI, DX
+	XORQ  $0x38, SI
+	CMPQ  AX, $0x20
+	JGE   half
+	TESTQ AX, AX
+	JEQ   end
+
+rest:
+	LEAQ -256(CX)(AX*8), CX
+	JMP  half
+
+forget:
+	NEGQ  AX
+	SHRXL AX, (DX), DI
+	MOVL  DI, (DX)
+	SHRXL AX, 8(DX), DI
+	MOVL  DI, 8(DX)
+	SHRXL AX, 16(DX), DI
+	MOVL  DI, 16(DX)
+	SHRXL AX, 24(DX), DI
+	MOVL  DI, 24(DX)
+	SHRXL AX, 32(DX), DI
+	MOVL  DI, 32(DX)
+	SHRXL AX, 40(DX), DI
+	MOVL  DI, 40(DX)
+	XORL  AX, AX
+	JMP   next
+
+end:
+	// There may be no second half.
+	CMPQ SI, $0x04
+	JEQ  out
+	MOVL AX, (DX)
+	MOVL AX, 8(DX)
+	MOVL AX, 16(DX)
+	MOVL AX, 24(DX)
+	MOVL AX, 32(DX)
+	MOVL AX, 40(DX)
+	MOVL AX, 48(DX)
+
+out:
 	VZEROUPPER
 	RET
 
@@ -146,7 +189,7 @@ DATA exit<>+24(SB)/8, $0x9595959595959595
 GLOBL exit<>(SB), RODATA|NOPTR, $32
 
 // func checkAVO(insns *uint64, blocks *uint64, n int, p *uint64, r *uint64, half bool)
-// Requires: AVX, AVX2, MMX+
+// Requires: AVX, AVX2, BMI2, MMX+
 TEXT ·checkAVO(SB), NOSPLIT, $0-41
 	MOVQ    r+32(FP), AX
 	MOVB    half+40(FP), CL
@@ -159,6 +202,8 @@ TEXT ·checkAVO(SB), NOSPLIT, $0-41
 
 	// It is 4 bytes to the second half of a block's words, and to the next block the rest.
 	MOVQ $0x00000004, R8
+	CMPQ DX, $0x20
+	JLT  rest
 
 half:
 	// What follows: a program that is looked at for the first time is in no cache.
@@ -354,10 +399,51 @@ half:
 	ORL       R10, R9
 	MOVL      R9, 40(SI)
 	ADDQ      $0x00000100, BX
-	ADDQ      R8, SI
-	XORQ      $0x38, R8
-	DECQ      DX
-	JNE       half
+	SUBQ      $0x20, DX
+	JLT       forget
+
+next:
+	ADDQ  R8, SI
+	XORQ  $0x38, R8
+	CMPQ  DX, $0x20
+	JGE   half
+	TESTQ DX, DX
+	JEQ   end
+
+rest:
+	LEAQ -256(BX)(DX*8), BX
+	JMP  half
+
+forget:
+	NEGQ  DX
+	SHRXL DX, (SI), R9
+	MOVL  R9, (SI)
+	SHRXL DX, 8(SI), R9
+	MOVL  R9, 8(SI)
+	SHRXL DX, 16(SI), R9
+	MOVL  R9, 16(SI)
+	SHRXL DX, 24(SI), R9
+	MOVL  R9, 24(SI)
+	SHRXL DX, 32(SI), R9
+	MOVL  R9, 32(SI)
+	SHRXL DX, 40(SI), R9
+	MOVL  R9, 40(SI)
+	XORL  DX, DX
+	JMP   next
+
+end:
+	// There may be no second half.
+	CMPQ R8, $0x04
+	JEQ  out
+	MOVL DX, (SI)
+	MOVL DX, 8(SI)
+	MOVL DX, 16(SI)
+	MOVL DX, 24(SI)
+	MOVL DX, 32(SI)
+	MOVL DX, 40(SI)
+	MOVL DX, 48(SI)
+
+out:
 	VZEROUPPER
 	RET
 

@@ -71,21 +71,31 @@ func TestImplementations(t *testing.T) {
 		t.Skip("the processor doesn't have what the assembly needs")
 	}
 	r := testRand(t)
-	const count = chunk + 3
-	insns := make([]Insn, count*blockSlots)
-	for range 300 {
+	insns := make([]Insn, (chunk+3)*blockSlots)
+	for round := range 600 {
 		for i := range insns {
 			insns[i] = testInsn(r)
 		}
+		n := 1 + r.IntN(len(insns))
+		if round%2 == 0 {
+			n = 1 + round/2 // all short ones
+		}
+		p := &Program{Insns: insns[len(insns)-n:]}
 		for d := range Dialect(2) {
-			for _, refusal := range []*refusal{nil, &refusals[d]} {
-				var got, want [count]block
-				some := insns[halfBlock*r.IntN(2):] // an odd or even number of halves
-				half := r.IntN(2) == 0
-				classify(some, got[:], refusal, half)
-				classifyGeneric(some, want[:], refusal, half)
+			for _, suspect := range []*refusal{nil, &refusals[d]} {
+				survey := func(classify func(s *Survey, next, stop int, r *refusal)) []block {
+					var s Survey
+					s.begin(p)
+					for next := 0; next < len(s.blocks); {
+						stop := min(next+1+r.IntN(chunk), len(s.blocks))
+						classify(&s, next, stop, suspect)
+						next = stop
+					}
+					return s.blocks
+				}
+				want, got := survey((*Survey).classifyGeneric), survey((*Survey).classify)
 				if diff := cmp.Diff(want, got, cmp.AllowUnexported(block{})); diff != "" {
-					t.Fatalf("%v (-go +assembly):\n%s", d, diff)
+					t.Fatalf("%d slots, %v (-go +assembly):\n%s", n, d, diff)
 				}
 			}
 		}

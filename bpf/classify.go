@@ -38,18 +38,18 @@ func IsDivision(op uint8) bool {
 	return (class == abi.ClassALU || class == abi.ClassALU64) && (what == 0x30 || what == 0x90)
 }
 
-// halfBlock is how many slots classify takes, or a multiple.
+// halfBlock is how many slots the assembly looks at at once.
 const halfBlock = blockSlots / 2
 
-// classifyGeneric fills in blocks, the last one perhaps by half. r says which
-// slots are suspect; without it none is. half says whether a first half of a
-// constant stands in front.
-func classifyGeneric(insns []Insn, blocks []block, r *refusal, half bool) {
+// classifyGeneric fills in blocks from next up to stop. r says which slots are
+// suspect; without it none is.
+func (s *Survey) classifyGeneric(next, stop int, r *refusal) {
 	second := uint64(0) // 1 if the next slot should be a second half
-	if half {
+	if s.half(next * blockSlots) {
 		second = 1
 	}
-	for k := range blocks {
+	insns := s.program.Insns
+	for k := next; k < stop; k++ {
 		b := block{}
 		for i, in := range insns[k*blockSlots : min((k+1)*blockSlots, len(insns))] {
 			jump := bit(surveyed.jumps.of(in.Op))
@@ -63,7 +63,7 @@ func classifyGeneric(insns []Insn, blocks []block, r *refusal, half bool) {
 			}
 			second = is(in.Op, abi.OpLdImm64)
 		}
-		blocks[k] = b
+		s.blocks[k] = b
 	}
 }
 

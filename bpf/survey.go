@@ -69,64 +69,15 @@ func (s *Survey) begin(p *Program) {
 	s.others, s.landed, s.astray = s.others[:0], 0, false
 }
 
-// look fills in blocks from next up to stop. It also finds suspects, if r says
-// what is suspect.
+// look fills in blocks from next up to stop, at most a chunk of them. It also finds
+// suspects, if r says what is suspect.
 func (s *Survey) look(next, stop int, r *refusal) {
-	first, end := next*blockSlots, min(stop*blockSlots, len(s.program.Insns))
-	if end%blockSlots != 0 {
-		s.blocks[stop-1] = block{}
-	}
-	rest := end % halfBlock
-	if whole := end - rest; first < whole {
-		classify(s.program.Insns[first:whole], s.blocks[next:(whole+blockSlots-1)/blockSlots], r, s.half(first))
-	}
-	if rest != 0 {
-		var last [1]block
-		s.last(last[:], rest, r)
-		s.blocks[stop-1].add(&last[0], end%blockSlots-rest)
-	}
+	s.classify(next, stop, r)
 	s.list(next, stop)
 }
 
 // half reports whether a first half of a constant stands in front of a slot.
 func (s *Survey) half(slot int) bool { return slot > 0 && s.program.Insns[slot-1].Op == abi.OpLdImm64 }
-
-// last fills in the first slots of a block with the last slots of the program,
-// less than classify takes.
-func (s *Survey) last(b []block, slots int, r *refusal) {
-	insns := s.program.Insns
-	if first := len(insns) - halfBlock; first >= 0 {
-		classify(insns[first:], b, r, s.half(first))
-		b[0].shift(halfBlock - slots)
-		return
-	}
-	// What is behind the program is read from a copy. It looks like second halves.
-	var padded [halfBlock]Insn
-	copy(padded[:], insns)
-	classify(padded[:], b, r, false)
-	b[0].seconds &= 1<<slots - 1
-	b[0].suspects &= 1<<slots - 1
-}
-
-// shift forgets the first n slots.
-func (b *block) shift(n int) {
-	b.jumps >>= n
-	b.back >>= n
-	b.exits >>= n
-	b.seconds >>= n
-	b.others >>= n
-	b.suspects >>= n
-}
-
-// add adds what o has, n slots further on.
-func (b *block) add(o *block, n int) {
-	b.jumps |= o.jumps << n
-	b.back |= o.back << n
-	b.exits |= o.exits << n
-	b.seconds |= o.seconds << n
-	b.others |= o.others << n
-	b.suspects |= o.suspects << n
-}
 
 // land follows the jumps of the blocks in front of stop: it sets points, least
 // and most. A jump leads no further than blocksAhead, which must have

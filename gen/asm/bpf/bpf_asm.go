@@ -336,8 +336,13 @@ func (h *half) findSuspects(refusal, second reg.GPVirtual) {
 	MOVL(firsts, Mem{Base: h.block, Disp: blockSuspects})
 }
 
-// loop makes the body for n halves of blocks. Words of blocks are written in
-// halves, too.
+// loop makes the body for n slots, 32 at a time: half a block, whose words it writes
+// by halves, too. What is left at the end are the last slots of 32, of which the first
+// are forgotten.
+//
+//	slots   |<- 32 ->|<- 32 ->|<- n ->|
+//	                      |<-- 32  -->|
+//	bits                  |   >> 32-n |
 func loop(h *half, body func()) {
 	n := GP64()
 	h.insns, h.block, h.places = GP64(), GP64(), GP64()
@@ -350,14 +355,44 @@ func loop(h *half, body func()) {
 	step := GP64()
 	Comment("It is 4 bytes to the second half of a block's words, and to the next block the rest.")
 	MOVQ(U32(4), step)
+	CMPQ(n, U8(32))
+	JLT(LabelRef("rest"))
 
 	Label("half")
 	body()
 	ADDQ(U32(32*8), h.insns)
+	SUBQ(U8(32), n)
+	JLT(LabelRef("forget"))
+	Label("next")
 	ADDQ(step, h.block)
 	XORQ(U8(4^(blockSize-4)), step)
-	DECQ(n)
-	JNE(LabelRef("half"))
+	CMPQ(n, U8(32))
+	JGE(LabelRef("half"))
+	TESTQ(n, n)
+	JEQ(LabelRef("end"))
+	Label("rest")
+	LEAQ(Mem{Base: h.insns, Index: n, Scale: 8, Disp: -32 * 8}, h.insns)
+	JMP(LabelRef("half"))
+
+	Label("forget")
+	words := []int{blockJumps, blockBack, blockExits, blockSeconds, blockOthers, blockSuspects}
+	NEGQ(n)
+	word := GP32()
+	for _, at := range words {
+		SHRXL(n.As32(), Mem{Base: h.block, Disp: at}, word)
+		MOVL(word, Mem{Base: h.block, Disp: at})
+	}
+	XORL(n.As32(), n.As32())
+	JMP(LabelRef("next"))
+
+	Label("end")
+	Comment("There may be no second half.")
+	CMPQ(step, U8(4))
+	JEQ(LabelRef("out"))
+	for _, at := range append(words, blockPoints) {
+		MOVL(n.As32(), Mem{Base: h.block, Disp: at})
+	}
+	Label("out")
 	VZEROUPPER()
 	RET()
 }
@@ -365,7 +400,8 @@ func loop(h *half, body func()) {
 func survey() {
 	TEXT("surveyAVO", NOSPLIT, "func(insns, blocks *uint64, n int, p *uint64)")
 	Pragma("noescape")
-	Doc("surveyAVO fills in n halves of blocks, but for suspects.")
+	Doc("surveyAVO fills in blocks of n slots, but for suspects. There are at least 32, some of which",
+		"may be in front of insns.")
 	h := new(half)
 	loop(h, func() {
 		h.load(false)
@@ -376,8 +412,8 @@ func survey() {
 func check() {
 	TEXT("checkAVO", NOSPLIT, "func(insns, blocks *uint64, n int, p, r *uint64, half bool)")
 	Pragma("noescape")
-	Doc("checkAVO fills in n halves of blocks. half says whether a first half of a constant stands in",
-		"front.")
+	Doc("checkAVO does the same, with suspects. half says whether a first half of a constant stands",
+		"in front.")
 	h := new(half)
 	refusal, second := GP64(), GP64()
 	Load(Param("r"), refusal)
