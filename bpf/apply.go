@@ -57,14 +57,11 @@ func Apply(p *Program, patches []Patch) (np *Program, index []int32, err error) 
 type Patched struct {
 	Program Program
 	Index   []int32
-	// enter lists what Enter patches insert, by slot. flags and origin have those
-	// of Program if there are such.
-	enter  []entry
-	late   []int32
+	mover   mover
+	// flags and origin have those of Program if there are such.
 	flags  []Flag
 	origin []int32
-
-	moved MovedFuncs
+	moved  MovedFuncs
 }
 
 // Apply sets r to p with all changes, see the function Apply. It uses the
@@ -78,32 +75,33 @@ func (r *Patched) Apply(p *Program, patches []Patch) error {
 // ApplySurveyed does it for the program that was surveyed.
 func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
 	p := s.Program()
-	if err := checkPatches(s, patches); err != nil {
+	length, enters, err := checkPatches(s, patches)
+	if err != nil {
 		return err
 	}
-	p = p.Flat()
-	m := mover{old: p, blocks: s.blocks, patches: patches, np: &r.Program}
-	m.index, m.enter, m.late = resize(r.Index, len(p.Insns)+1), r.enter[:0], r.late[:0]
-	length, enters := m.measure()
 	if length > math.MaxInt32 {
 		return &Error{Slot: -1, Reason: fmt.Sprintf("has %d slots when patched", length)}
 	}
-	np := m.np
+	p = p.Flat()
+	np := &r.Program
 	np.Insns = resize(np.Insns, length)
 	np.Flags, np.Origin, np.Index = nil, p.Origin, nil
 	if p.Flags != nil || len(patches) > 0 {
 		r.flags = resize(r.flags, length)
 		np.Flags = r.flags
 	}
+	r.Index = resize(r.Index, len(p.Insns)+1)
 	switch {
 	case enters: // index says nothing about what is in front of it
 		r.origin = resize(r.origin, length)
-		np.Origin, m.origins = r.origin, true
+		np.Origin = r.origin
 	case len(patches) > 0:
-		np.Index = m.index
+		np.Index = r.Index
 	}
-	err := m.move(s.others)
-	r.Index, r.enter, r.late = m.index, m.enter, m.late
+	m := &r.mover
+	m.old, m.blocks, m.patches, m.index, m.np, m.origins = p, s.blocks, patches, r.Index, np, enters
+	err = m.move(s.others)
+	m.old, m.blocks, m.patches = nil, nil, nil // the caller's
 	return err
 }
 
@@ -118,9 +116,11 @@ func (p *Patch) rank() int {
 	return 2
 }
 
-// checkPatches refuses what Apply's comment forbids.
-func checkPatches(s *Survey, patches []Patch) error {
+// checkPatches refuses what Apply's comment forbids. It returns how many slots the
+// program will have, and whether there is something that jumps pass by.
+func checkPatches(s *Survey, patches []Patch) (length int, enters bool, err error) {
 	p := s.program
+	length = len(p.Insns)
 	replaced := -2                  // the slot replaced last
 	second := func(slot int) bool { // of a constant; slots are looked at in order
 		return s.blocks[slot/blockSlots].seconds>>(slot%blockSlots)&1 != 0 && s.half(slot)
@@ -128,10 +128,10 @@ func checkPatches(s *Survey, patches []Patch) error {
 	for k := range patches {
 		t := &patches[k]
 		if t.Slot < 0 || t.Slot >= len(p.Insns) {
-			return &Error{Slot: -1, Reason: fmt.Sprintf("has no slot %d to patch", t.Slot)}
+			return 0, false, &Error{Slot: -1, Reason: fmt.Sprintf("has no slot %d to patch", t.Slot)}
 		}
-		bad := func(format string, args ...any) error {
-			return &Error{Slot: t.Slot, Insn: p.Insns[t.Slot], Reason: "patch: " + fmt.Sprintf(format, args...)}
+		bad := func(format string, args ...any) (int, bool, error) {
+			return 0, false, &Error{Slot: t.Slot, Insn: p.Insns[t.Slot], Reason: "patch: " + fmt.Sprintf(format, args...)}
 		}
 		if t.Own < Enter || t.Own >= len(t.Insns) && t.Own >= 0 {
 			return bad("own instruction %d of %d", t.Own, len(t.Insns))
@@ -141,8 +141,9 @@ func checkPatches(s *Survey, patches []Patch) error {
 				return bad("out of order")
 			}
 		}
-		own := t.Own >= 0
-		if !own {
+		length += len(t.Insns)
+		if t.Own < 0 {
+			enters = enters || t.Own == Enter && len(t.Insns) > 0
 			if second(t.Slot) {
 				return bad("goes between the halves of a 64-bit constant")
 			}
@@ -160,8 +161,9 @@ func checkPatches(s *Survey, patches []Patch) error {
 			return bad("replaces one half of a 64-bit constant")
 		}
 		replaced = t.Slot
+		length--
 	}
-	return nil
+	return length, enters, nil
 }
 
 // replaces reports whether the first of the patches replaces the slot.

@@ -126,15 +126,23 @@ func (c *charger) walk(stop int) {
 }
 
 func (m *mover) moveRun(next int) {
-	n := (next - m.slot + moved - 1) &^ (moved - 1)
-	np := m.np
-	if !assembly || m.slot+n > len(m.old.Insns) || len(np.Flags) == 0 || m.old.Flags != nil || m.origins {
+	old, np := m.old, m.np
+	if !assembly || old.Flags != nil || len(np.Flags) == 0 || m.origins {
 		m.moveRunGeneric(next)
 		return
 	}
-	// What it writes behind the run, it or place writes again; the new program is
-	// no shorter there than the old one.
-	moveAVO(&m.old.Insns[m.slot], &np.Insns[m.at], &m.index[m.slot], &np.Flags[m.at], n, m.at)
+	// What it writes behind the run, it or place writes again; the new program is no
+	// shorter there than the old one. Only behind the end there is nothing.
+	n := (next - m.slot + moved - 1) &^ (moved - 1)
+	if m.slot+n > len(old.Insns) {
+		n -= moved
+	}
+	if n > 0 {
+		moveAVO(&old.Insns[m.slot], &np.Insns[m.at], &m.index[m.slot], &np.Flags[m.at], n, m.at)
+	}
+	for slot, at := m.slot+n, m.at+n; slot < next; slot, at = slot+1, at+1 {
+		np.Insns[at], m.index[slot], np.Flags[at] = old.Insns[slot], int32(at), 0
+	}
 }
 
 // moved is how many slots moveAVO takes, or a multiple.

@@ -121,16 +121,18 @@ func (c *charger) mark(s *Survey) (points int) {
 			}
 		}
 	}
-	c.marks = resize(c.marks, len(s.blocks)+2)
+	n := len(s.blocks)
+	c.marks = resize(c.marks, n+2)
+	marks := c.marks[:n]
 	for k := range s.blocks {
 		b := &s.blocks[k]
-		c.marks[k] = b.jumps | b.exits | b.seconds | b.points
-		if k%(stride/blockSlots) == 0 {
-			c.marks[k] |= 1
-		}
+		marks[k] = b.jumps | b.exits | b.seconds | b.points
 		points += bits.OnesCount64(b.points)
 	}
-	clear(c.marks[len(s.blocks):])
+	for k := 0; k < n; k += stride / blockSlots {
+		marks[k] |= 1
+	}
+	c.marks[n], c.marks[n+1] = 0, 0
 	c.addMark(len(c.insns))
 	for _, slot := range c.gotos {
 		c.addMark(int(slot))

@@ -20,7 +20,7 @@ import (
 type mover struct {
 	old     *Program
 	blocks  []block // of a survey of old
-	patches patchList
+	patches []Patch
 	entries
 	np *Program
 	// origins is set if the new program has origins of its own.
@@ -65,24 +65,11 @@ func (e *entries) entered(slot int) int {
 // pass by.
 type entry struct{ slot, size int }
 
-// measure returns how long the new program is, and whether patches insert
-// something that jumps pass by.
-func (m *mover) measure() (length int, enters bool) {
-	length = len(m.old.Insns)
-	for k := range m.patches {
-		t := &m.patches[k]
-		length += len(t.Insns)
-		if t.Own >= 0 {
-			length--
-		}
-		enters = enters || t.Own == Enter && len(t.Insns) > 0
-	}
-	return length, enters
-}
-
 // move makes the program. others are those of the survey.
 func (m *mover) move(others []Other) error {
 	n := len(m.old.Insns)
+	m.slot, m.at, m.patch, m.block, m.placed = 0, 0, 0, 0, 0
+	m.enter, m.late = m.enter[:0], m.late[:0]
 	for m.slot < n {
 		m.part(min(m.slot+partBlocks*blockSlots, n))
 		if m.slot < n && len(m.patches) > 0 {
@@ -218,7 +205,7 @@ func (m *mover) mendJumpsGeneric(next, stop int) *Error {
 					continue
 				}
 			}
-			if m.patches[m.patchOf(slot):].of(slot) {
+			if k := m.patchOf(slot); k < len(m.patches) && m.patches[k].Slot == slot {
 				continue // index says where the patch is
 			}
 			mended, err := m.mend(slot, moved[at], int(at))
@@ -236,31 +223,30 @@ func (m *mover) patchOf(slot int) int {
 	return sort.Search(len(m.patches), func(k int) bool { return m.patches[k].Slot >= slot })
 }
 
-// patchList are patches in the order of their slots.
-type patchList []Patch
-
-// of reports whether the first one is of a slot.
-func (l patchList) of(slot int) bool { return len(l) > 0 && l[0].Slot == slot }
-
 // place puts the patches of the slots in front of stop where they belong, and
 // the instructions that have some.
 func (m *mover) place(stop int) *Error {
+	np := m.np
 	for m.placed < len(m.patches) && m.patches[m.placed].Slot < stop {
 		slot := m.patches[m.placed].Slot
-		at := m.entered(slot)
-		own, ownAt := m.old.Insns[slot], -1
-		for ; m.patches[m.placed:].of(slot); m.placed++ {
+		first := m.entered(slot)
+		own, at, ownAt := m.old.Insns[slot], first, -1
+		for ; m.placed < len(m.patches); m.placed++ {
 			t := &m.patches[m.placed]
-			for i, in := range t.Insns {
-				if i == t.Own {
-					own, ownAt = in, at
-				}
-				m.put(at, in, Inserted, slot)
+			if t.Slot != slot {
+				break
+			}
+			if t.Own >= 0 {
+				own, ownAt = t.Insns[t.Own], at+t.Own
+			}
+			for _, in := range t.Insns {
+				np.Insns[at], np.Flags[at] = in, Inserted
 				at++
 			}
 		}
 		if ownAt < 0 {
 			ownAt = at
+			at++
 		}
 		// Of jumps that lead too far for now the distance is mended at the end.
 		if old := m.old.Insns[slot]; reaches[old.Op] == reachOff && slot+1+int(old.Off) < m.known() {
@@ -269,17 +255,15 @@ func (m *mover) place(stop int) *Error {
 				return err
 			}
 		}
-		m.put(ownAt, own, m.old.Flag(slot), slot)
+		np.Insns[ownAt], np.Flags[ownAt] = own, m.old.Flag(slot)
+		if m.origins {
+			origin := int32(m.old.Source(slot))
+			for i := first; i < at; i++ {
+				np.Origin[i] = origin
+			}
+		}
 	}
 	return nil
-}
-
-// put sets a slot of the new program, which comes from an old one.
-func (m *mover) put(at int, in Insn, f Flag, slot int) {
-	m.np.Insns[at], m.np.Flags[at] = in, f
-	if m.origins {
-		m.np.Origin[at] = int32(m.old.Source(slot))
-	}
 }
 
 // mendFar sets the distances of jumps that were late, and those of 32 bits, in

@@ -69,9 +69,10 @@ type lowerer struct {
 	// insns is where the instructions of the patches lie.
 	insns []bpf.Insn
 	// charges are what is charged, entries the beginnings of functions that have a
-	// may_goto.
-	charges []bpf.Charge
-	entries []int32
+	// may_goto. Of those, charged and entered have patches.
+	charges          []bpf.Charge
+	entries          []int32
+	charged, entered int
 	// funcs are the functions of the program, if somebody asked.
 	funcs []bpf.Func
 }
@@ -91,18 +92,18 @@ func (l *lowerer) collect(s *bpf.Survey) error {
 		l.findEntries(others)
 	}
 	l.charges = s.AppendCharges(l.charges[:0])
-	charges, entries := l.charges, l.entries
+	l.charged, l.entered = 0, 0
 	for _, o := range others {
 		switch op := o.Insn.Op; {
 		case op == abi.OpMayGoto:
-			charges, entries = l.enter(charges, entries, o.Slot)
+			l.enter(o.Slot)
 			l.mayGoto(int(o.Slot))
 		case bpf.IsDivision(op):
-			charges, entries = l.enter(charges, entries, o.Slot)
+			l.enter(o.Slot)
 			l.division(int(o.Slot), o.Insn)
 		}
 	}
-	l.enter(charges, entries, int32(len(p.Insns)))
+	l.enter(int32(len(p.Insns)))
 	return nil
 }
 
@@ -137,22 +138,17 @@ func (l *lowerer) findEntries(others []bpf.Other) {
 	}
 }
 
-// enter makes the patches of charges and entries up to a slot, which it
-// returns without those.
-func (l *lowerer) enter(charges []bpf.Charge, entries []int32, slot int32) ([]bpf.Charge, []int32) {
-	for len(charges) > 0 && charges[0].Slot <= slot {
+// enter makes the patches of charges and entries up to a slot.
+func (l *lowerer) enter(slot int32) {
+	for ; l.charged < len(l.charges) && l.charges[l.charged].Slot <= slot; l.charged++ {
 		// Where a function begins there is a charge.
-		at := int(charges[0].Slot)
-		if len(entries) > 0 && int(entries[0]) == at {
-			l.patch(at, bpf.Enter, storeImm(abi.R10, abi.MayGotoOffset, abi.MayGotoCount))
-			entries = entries[1:]
+		c := l.charges[l.charged]
+		if l.entered < len(l.entries) && l.entries[l.entered] == c.Slot {
+			l.patch(int(c.Slot), bpf.Enter, storeImm(abi.R10, abi.MayGotoOffset, abi.MayGotoCount))
+			l.entered++
 		}
-		l.insns = append(l.insns, bpf.Insn{Op: abi.OpCharge, Imm: charges[0].N})
-		n := len(l.insns)
-		l.patches = append(l.patches, bpf.Patch{Slot: at, Own: bpf.Before, Insns: l.insns[n-1 : n : n]})
-		charges = charges[1:]
+		l.patch(int(c.Slot), bpf.Before, bpf.Insn{Op: abi.OpCharge, Imm: c.N})
 	}
-	return charges, entries
 }
 
 // patch adds a patch.
