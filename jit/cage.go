@@ -2,6 +2,7 @@ package jit
 
 import (
 	"encoding/binary"
+	"slices"
 	"sort"
 
 	"github.com/bpfjit/bpfjit/abi"
@@ -39,9 +40,20 @@ func (code *Code) CompileCage(p *bpf.Program, profile *Profile) error {
 // finds.
 func (code *Code) CompileFunctions(p *bpf.Program, funcs []bpf.Func, profile *Profile) error {
 	c := compilers.Get().(*compiler)
-	defer c.release()
 	c.profile, c.prog, c.cage = profile, p, true
-	code.reset(len(p.Insns))
+	err := c.functions(code, funcs)
+	c.release()
+	if err != nil {
+		return err
+	}
+	noteProbes(p, code, profile)
+	linkCalls(p, code)
+	return nil
+}
+
+// functions compiles the functions of the program.
+func (c *compiler) functions(code *Code, funcs []bpf.Func) error {
+	code.reset(len(c.prog.Insns))
 	for i := range funcs {
 		f := &funcs[i]
 		for i > 0 && len(code.Bytes)%16 != 0 {
@@ -53,8 +65,6 @@ func (code *Code) CompileFunctions(p *bpf.Program, funcs []bpf.Func, profile *Pr
 			return err
 		}
 	}
-	noteProbes(p, code, profile)
-	linkCalls(p, code)
 	return nil
 }
 
@@ -84,6 +94,9 @@ func noteProbes(p *bpf.Program, code *Code, profile *Profile) {
 	}
 	for len(flags) >= 8 && eight(flags)&probes == 0 {
 		flags = flags[8:]
+	}
+	if n := len(p.Flags); len(flags) < 8 && n >= 8 && eight(p.Flags[n-8:])&probes == 0 {
+		return
 	}
 	noteProbesIn(p, code, profile, len(p.Flags)-len(flags), len(p.Flags))
 }
@@ -136,20 +149,35 @@ func (c *compiler) writeCharges(code *Code, next, stop int, cold uint32) int {
 	return next
 }
 
-// appendCold writes where the jumps of the CHARGEs go when the slice is spent:
-//
-//	41 BB id          mov r11d, n       what is asked for
-//	41 FF 94 24 id    call [r12+...]    to the driver, back with a new slice
-//	E9 cd             jmp               behind the CHARGE
+// appendCold writes where the jumps of the CHARGEs go when the slice is spent.
 func (c *compiler) appendCold(code *Code) {
-	b := code.Bytes
+	at := len(code.Bytes)
+	end := at + len(c.charges)*coldSize
+	b := slices.Grow(code.Bytes, end-at)[:end]
 	for i := range c.charges {
-		ch := &c.charges[i]
-		b = le32(append(b, 0x41, 0xbb), ch.n)
-		b = le32(append(b, 0x41, 0xff, 0x94, 0x24), abi.ContextOffset+abi.OffSliceStub)
-		b = append(b, 0xe9)
-		b = le32(b, int32(ch.back)-int32(len(b)+4))
+		ch, next := &c.charges[i], at+coldSize
+		code := (*[coldSize]byte)(b[at:next])
+		*code = cold
+		binary.LittleEndian.PutUint32(code[coldAsks:], uint32(ch.n))
+		binary.LittleEndian.PutUint32(code[coldBack:], ch.back-uint32(next))
+		at = next
 	}
 	code.Bytes = b
-	code.Funcs[len(code.Funcs)-1].Limit = uint32(len(b))
+	code.Funcs[len(code.Funcs)-1].Limit = uint32(end)
 }
+
+// cold is what stands there for a CHARGE, but for two numbers of 32 bits.
+var cold = func() (code [coldSize]byte) {
+	b := append(code[:0],
+		0x41, 0xbb, 0, 0, 0, 0, // mov r11d, n: what is asked for
+		0x41, 0xff, 0x94, 0x24) // call [r12+...]: to the driver, back with a new slice
+	b = le32(b, abi.ContextOffset+abi.OffSliceStub)
+	copy(code[len(b):], []byte{0xe9}) // jmp back, behind the CHARGE
+	return code
+}()
+
+// Where the numbers stand in cold.
+const (
+	coldAsks = 2
+	coldBack = coldSize - 4
+)

@@ -75,19 +75,26 @@ const maxSlots = far / encoder.Longest
 // replaces. After an error the Code has no use but to be compiled again.
 func (c *Code) Compile(p *bpf.Program, profile *Profile, fn *Function) error {
 	comp := compilers.Get().(*compiler)
-	defer comp.release()
 	comp.profile, comp.prog, comp.fn, comp.cage = profile, p, fn, false
+	err := comp.kernel(c)
+	comp.release()
+	return err
+}
+
+// kernel compiles the program, which is one function.
+func (c *compiler) kernel(code *Code) error {
+	p := c.prog
 	n := len(p.Insns)
 	if n > maxSlots {
 		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, more than %d", n, maxSlots)}
 	}
-	if n == 0 || p.Flags != nil && len(p.Flags) != n || p.Origin != nil && p.Index == nil && len(p.Origin) != n || fn.PrivateStack != 0 {
+	if n == 0 || p.Flags != nil && len(p.Flags) != n || p.Origin != nil && p.Index == nil && len(p.Origin) != n || c.fn.PrivateStack != 0 {
 		if err := bpf.Check(p, bpf.Translated); err != nil {
 			return err
 		}
 	}
-	c.reset(n)
-	return comp.function(c, 0, n)
+	code.reset(n)
+	return c.function(code, 0, n)
 }
 
 // function compiles slots start to end and appends the result to code.
@@ -166,7 +173,9 @@ func (c *compiler) write(code *Code, end int) error {
 		if others, err = c.writeOthers(code, others, joint.Marks); err != nil {
 			return err
 		}
-		charges = c.writeCharges(code, charges, joint.Marks, uint32(n))
+		if len(c.charges) > 0 {
+			charges = c.writeCharges(code, charges, joint.Marks, uint32(n))
+		}
 	}
 	if joint.Len() != n {
 		return &bpf.Error{Slot: c.start, Reason: "BUG: the code has another length than the last pass"}
@@ -178,7 +187,7 @@ func (c *compiler) write(code *Code, end int) error {
 	f.Start, f.End = c.start, end
 	f.Entry, f.Body, f.Cold, f.Limit = uint32(base), uint32(body), uint32(n), uint32(n)
 	f.Passes, f.Padding, f.charges = keep(&code.passes, c.passes), c.padding, code.charges[first:len(code.charges):len(code.charges)]
-	if c.cage {
+	if len(c.charges) > 0 {
 		c.appendCold(code)
 	}
 	return nil
@@ -216,11 +225,15 @@ func (c *compiler) writeOthers(code *Code, others []uint32, stop int) ([]uint32,
 
 // writeOther writes a mark that is no plain call, into a room before end.
 func (c *compiler) writeOther(code *Code, slot int, row *tables.Row, room, end uint32) error {
-	if row.Kind == tables.Noted {
+	at := end - room
+	switch {
+	case row.Kind == tables.Noted:
 		c.note(code, slot, row, end)
 		return nil
+	case c.insns[slot].Op == abi.OpExit && !c.profile.ReturnThunk:
+		copy(code.Bytes[at:end], c.frame.epilogue)
+		return nil
 	}
-	at := end - room
 	b, err := c.appendSpecial(code.Bytes[at:at:end], slot, row, code, at)
 	if err == nil && len(b) != int(room) {
 		err = &bpf.Error{Slot: c.start + slot, Reason: "BUG: the code has another length than measured"}
