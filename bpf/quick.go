@@ -29,8 +29,14 @@ func (c *checker) quick(s *Survey) bool {
 		}
 	}
 	s.land(len(s.blocks))
-	half := c.p.Insns[len(c.p.Insns)-1].Op == abi.OpLdImm64
-	return !s.astray && !half && w.probes() && w.linked()
+	last := len(c.p.Insns) - 1
+	if s.astray || c.p.Insns[last].Op == abi.OpLdImm64 || c.p.Flags != nil && !w.probes() {
+		return false
+	}
+	if s.exits(last) && !w.links && !w.far {
+		return true // of one function
+	}
+	return w.linked()
 }
 
 // quickWalk is what quick finds out.
@@ -99,8 +105,7 @@ func (w *quickWalk) linked() bool {
 
 // ends is that of the checker, but quick if the function ends in EXIT.
 func (w *quickWalk) ends(f Func) bool {
-	last := f.End - 1
-	return w.s.blocks[last/blockSlots].exits>>(last%blockSlots)&1 != 0 || w.c.ends(f)
+	return w.s.exits(f.End-1) || w.c.ends(f)
 }
 
 // within reports whether no distance in off leads out of its function. Most
