@@ -13,6 +13,7 @@ import (
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/image"
 	"github.com/bpfjit/bpfjit/internal/testprog"
+	"github.com/bpfjit/bpfjit/jit"
 )
 
 // TestBlinding: the author's constants are nowhere in the code, and the
@@ -107,6 +108,15 @@ func TestSettling(t *testing.T) {
 	programs := map[string][]bpf.Insn{
 		"restless": testprog.Restless(),
 		"shifting": testprog.Shifting(),
+		"caged":    testprog.ShiftingCaged(),
+	}
+	p, err := bpfjit.CompileBytes(bpf.Encode(programs["caged"]), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if i := p.Info(); i.Engine != bpfjit.EngineInterpreter || !errors.Is(i.Reason, jit.ErrConvergence) {
+		t.Errorf("a program that doesn't settle: engine %v, reason %v", i.Engine, i.Reason)
 	}
 	for _, h := range []int{1, 15, 16, 17, 40} {
 		programs[fmt.Sprintf("ladder %d", h)] = testprog.Ladder(h)

@@ -30,7 +30,7 @@ type outcome struct {
 	Addr int64
 }
 
-// differ compiles a program for an engine and runs it in an environment that
+// outcomeOf compiles a program for an engine and runs it in an environment that
 // is the same each time.
 func outcomeOf(prog *testprog.Program, engine bpfjit.Engine, blinding bool, budget int64) (outcome, error) {
 	clock, random := newSources()

@@ -38,7 +38,7 @@ type Info struct {
 	Code int
 	// Image is the executable memory that it takes, gaps included.
 	Image int
-	// Start is the distance from the beginning of the image's header to the
+	// Start is the distance in bytes from the end of the image's header to the
 	// code: random.
 	Start int
 }

@@ -18,11 +18,13 @@ import (
 // made of them, under the lines of C that both come from:
 //
 //	count:
-//	                                                0  push rbp
-//	; filter.bpf.c:126  struct counter *c = bpf_map_lookup_elem(&counters, &kind);
-//	    0+ charge 12                               11  sub r9, 0xc
-//	                                               15  jb 0x2a0
-//	    0  w6 = w2                                 1b  mov ebx, esi
+//	; filter.bpf.c:127  NOINLINE u32 count(u32 kind, u32 bytes)
+//	                                              550  push rbp
+//	                                              551  lea ebp, ptr [rbp-0x210]
+//	                                              557  push rbx
+//	  216+ charge 12                              558  sub r9, 0xc
+//	                                              55c  jb 0x5b6
+//	  216  w6 = w2                                562  mov ebx, esi
 //
 // On the left are slots of the source program; an instruction that its author
 // did not write is marked with +. On the right are offsets in the code.

@@ -95,7 +95,8 @@ func (p *Program) Map(name string) *Map { return p.maps[name] }
 // Run executes the program with R1 pointing to a copy of mem and R2 holding
 // its length, or both 0 if mem is empty, and returns R0. What the program
 // writes there comes back in mem, also when the run ends with an error. At
-// most abi.MemMax bytes are possible; otherwise the error is a *RunError.
+// most abi.MemMax bytes are possible; more is an error that wraps [ErrRange]. A run
+// that ends early gives a *RunError.
 func (p *Program) Run(mem []byte) (r0 uint64, err error) {
 	place := cage.Here()
 	if len(mem) == 0 {
@@ -129,7 +130,7 @@ func (p *Program) RunContext(ctx context.Context, mem []byte) (r0 uint64, err er
 // RunStruct executes the program with R1 pointing to a copy of a context
 // structure, such as struct xdp_md, and R2 = 0. What the program writes there
 // comes back in data, also when the run ends with an error. At most
-// abi.CtxSize bytes are possible.
+// abi.CtxSize bytes are possible; more is an error that wraps [ErrRange].
 func (p *Program) RunStruct(data []byte) (r0 uint64, err error) {
 	in, err := p.borrow(cage.Here(), nil)
 	if err != nil {
@@ -141,7 +142,9 @@ func (p *Program) RunStruct(data []byte) (r0 uint64, err error) {
 
 // RunPacket executes the program on a packet: R1 points to the context
 // structure of its type, see Options.Type. It returns R0 and the packet as the
-// program left it, in memory of its own; also when the run ends with an error.
+// program left it, in memory of its own; also when the run ends with an error. It
+// wraps [ErrUnsupported] if programs of the type have no packets, and [ErrRange] if
+// the packet has more than abi.MemMax bytes.
 func (p *Program) RunPacket(pkt []byte) (r0 uint64, out []byte, err error) {
 	in, err := p.borrow(cage.Here(), pkt)
 	if err != nil {

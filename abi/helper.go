@@ -26,10 +26,11 @@ type Env interface {
 	Print(text string)
 }
 
-// Map is what helpers see of a map. Values live in guest memory.
+// Map is what helpers see of a map. Values live in guest memory. Keys and values
+// that are handed over must have exactly KeySize and ValueSize bytes.
 type Map interface {
-	KeySize() int
-	ValueSize() int
+	KeySize() int   // bytes
+	ValueSize() int // bytes
 	// Lookup returns the guest address of the value of key.
 	Lookup(key []byte) (addr uint64, ok bool)
 	// Update and Delete return a negative errno, or 0.

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// layOut makes what Mend wants: the instructions and the index of a program
+// layOut makes what a Mender wants: the instructions and the index of a program
 // in which slot i became groups[i].
 func layOut(groups [][]bpf.Insn) (insns []bpf.Insn, index []int32) {
 	index = []int32{0}
@@ -102,7 +102,7 @@ func TestMendRandom(t *testing.T) {
 			t.Fatalf("index %v, want %v", index, wantIndex)
 		}
 		if d := cmp.Diff(want, np, cmpopts.EquateEmpty()); d != "" {
-			t.Fatalf("of\n%s(-Apply +Mend):\n%s", listing(p), d)
+			t.Fatalf("of\n%s(-Apply +Mender):\n%s", listing(p), d)
 		}
 		if d := cmp.Diff(before, p); d != "" {
 			t.Fatalf("the program handed in changed:\n%s", d)

@@ -80,7 +80,9 @@ func (s *Survey) look(next, stop int, r *refusal) {
 func (s *Survey) half(slot int) bool { return slot > 0 && s.program.Insns[slot-1].Op == abi.OpLdImm64 }
 
 // exits reports whether a slot is an EXIT.
-func (s *Survey) exits(slot int) bool { return s.blocks[slot/blockSlots].exits>>(slot%blockSlots)&1 != 0 }
+func (s *Survey) exits(slot int) bool {
+	return s.blocks[slot/blockSlots].exits>>(slot%blockSlots)&1 != 0
+}
 
 // land follows the jumps of the blocks in front of stop: it sets points, least
 // and most. A jump leads no further than blocksAhead, which must have

@@ -42,10 +42,15 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-func compareGolden(t *testing.T, r *testprog.GoldenRow) bool {
+// goldenProfile is that of the kernel that made the rows.
+func goldenProfile() *Profile {
 	profile := Linux618
-	profile.Percpu = -0x7c4f1fd8 // 0x83b0e028, of the kernel that made the rows
-	code, err := Compile(&bpf.Program{Insns: r.Insns}, &profile, function(r))
+	profile.Percpu = -0x7c4f1fd8 // 0x83b0e028
+	return &profile
+}
+
+func compareGolden(t *testing.T, r *testprog.GoldenRow) bool {
+	code, err := Compile(&bpf.Program{Insns: r.Insns}, goldenProfile(), function(r))
 	if err != nil {
 		t.Errorf("%s: %v", r.Desc, err)
 		return false

@@ -77,7 +77,7 @@ func endless(n int) string {
 		fmt.Sprintf("e9 %s ; (jmp to the charge)", word(-chargeLen-8))
 }
 
-// bench has what a test of running code needs.
+// rig has what a test of running code needs.
 type rig struct {
 	t     testing.TB
 	space *cage.Space

@@ -94,7 +94,7 @@ func Check() error {
 	return err
 }
 
-// Recheck is Check, unless that returned nil less than recheckAfter ago. It is for
+// Recheck is Check, unless that returned nil less than 10 ms ago. It is for
 // those who publish many small programs: asking takes longer than compiling one.
 func Recheck() error {
 	if int64(time.Since(epoch)) < hooks.checked.Load()+int64(recheckAfter) {

@@ -8,12 +8,14 @@
 //
 //   - /tmp/jit-PID.dump, the jitdump format, version 1. It has the code itself,
 //     the lines of the source, and times, so that code that came and went is
-//     told apart. perf inject merges it into a recording:
+//     told apart.
 //
-//     perf record -k mono -o perf.data COMMAND
-//     perf inject --jit -i perf.data -o perf.jit.data
-//     perf report -i perf.jit.data
-//     perf annotate -i perf.jit.data
+// perf inject merges a dump into a recording:
+//
+//	perf record -k mono -o perf.data COMMAND
+//	perf inject --jit -i perf.data -o perf.jit.data
+//	perf report -i perf.jit.data
+//	perf annotate -i perf.jit.data
 //
 // A process has one file of each kind, however many users there are. It is made
 // when the first of them comes; what an earlier process of the same number has

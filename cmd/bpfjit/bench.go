@@ -83,9 +83,13 @@ func runBench(stdin io.Reader, stdout, stderr io.Writer, args []string) int {
 	if exit, done := parse(set, stdout, args); done {
 		return exit
 	}
-	if set.NArg() > 1 || *profile != "kernel" && *profile != "cage" {
-		set.Usage()
-		return exitUsage
+	switch {
+	case set.NArg() > 1:
+		return misused(set, "takes one object, not %d", set.NArg())
+	case *profile != "kernel" && *profile != "cage":
+		return misused(set, "there is no profile %q (kernel, cage)", *profile)
+	case b.limit < 0:
+		return misused(set, "-time is %v", b.limit)
 	}
 	b.cage = *profile == "cage"
 	b.progress.start(stderr)

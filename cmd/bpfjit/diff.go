@@ -30,8 +30,7 @@ func runDiff(stdin io.Reader, stdout, stderr io.Writer, args []string) int {
 		return exit
 	}
 	if set.NArg() > 1 {
-		set.Usage()
-		return exitUsage
+		return misused(set, "takes one object, not %d", set.NArg())
 	}
 	d, err := diff(set.Arg(0), *program)
 	if err != nil {

@@ -43,18 +43,25 @@ func runDump(stdin io.Reader, stdout, stderr io.Writer, args []string) int {
 	set.StringVar(&d.profile, "profile", "cage", "cage, kernel or v5.13")
 	set.BoolVar(&d.raw, "raw", false, "the form of the kernel's bpf_jit_enable=2")
 	set.BoolVar(&d.bytes, "bytes", true, "show bytes")
-	set.BoolVar(&d.json, "json", false, "one JSON object a function")
+	set.BoolVar(&d.json, "json", false, "JSON: in the cage one object for the program, else one a line for each function")
 	set.BoolVar(&d.gadgets, "gadgets", false, "show constants as the machine code that they are from within")
 	set.Uint64Var(&d.seed, "seed", 0, "with -gadgets: of the random numbers; 0: others each time")
 	if exit, done := parse(set, stdout, args); done {
 		return exit
 	}
-	if set.NArg() > 1 || set.NArg() == 1 && *code != "" || d.raw && (d.json || d.gadgets) {
-		set.Usage()
-		return exitUsage
+	fromCode := given(set, "code")
+	switch {
+	case set.NArg() > 1:
+		return misused(set, "takes one object, not %d", set.NArg())
+	case set.NArg() == 1 && fromCode:
+		return misused(set, "takes an object or -code, not both")
+	case d.raw && (d.json || d.gadgets):
+		return misused(set, "-raw goes with neither -json nor -gadgets")
+	case d.profile != "cage" && kernelProfiles[d.profile] == nil:
+		return misused(set, "there is no profile %q (cage, kernel, v5.13)", d.profile)
 	}
 	err := func() error {
-		if *code != "" {
+		if fromCode {
 			return d.code(stdout, *code)
 		}
 		o, err := openObject(set.Arg(0))
@@ -139,17 +146,12 @@ func (d *dump) cage(w io.Writer, prog *bpfjit.Program) error {
 	return l.Write(w)
 }
 
+// kernelProfiles are those of kernels, by the names that dump has for them.
+var kernelProfiles = map[string]*jit.Profile{"kernel": &jit.Linux618, "v5.13": &jit.Linux513}
+
 // kernel dumps the code that a kernel would run.
 func (d *dump) kernel(w io.Writer, src *bpfjit.Source) error {
-	var profile *jit.Profile
-	switch d.profile {
-	case "kernel":
-		profile = &jit.Linux618
-	case "v5.13":
-		profile = &jit.Linux513
-	default:
-		return fmt.Errorf("there is no profile %q (cage, kernel, v5.13)", d.profile)
-	}
+	profile := kernelProfiles[d.profile]
 	functions, err := src.Translate()
 	if err != nil {
 		return err

@@ -99,6 +99,20 @@ func parse(set *flag.FlagSet, stdout io.Writer, args []string) (code int, done b
 	return exitOK, false
 }
 
+// misused reports what is wrong with the arguments of a subcommand, above its usage.
+func misused(set *flag.FlagSet, format string, args ...any) int {
+	fmt.Fprintf(set.Output(), set.Name()+": "+format+"\n", args...)
+	set.Usage()
+	return exitUsage
+}
+
+// given tells whether a flag is among the arguments: what is empty may come from a
+// shell's variable that isn't set.
+func given(set *flag.FlagSet, name string) (given bool) {
+	set.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	return given
+}
+
 // fail reports err for a subcommand, with the instructions around the one at
 // fault if there is one.
 func fail(stderr io.Writer, name string, err error) int {

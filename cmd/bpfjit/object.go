@@ -9,7 +9,7 @@ import (
 	"github.com/bpfjit/bpfjit"
 )
 
-// The example: what run and dump work on when no object is named.
+// The example: what commands work on when no object is named.
 var (
 	//go:embed example/filter.bpf.o
 	exampleObject []byte
@@ -31,6 +31,9 @@ func openObject(name string) (*object, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
+	}
+	if !bytes.HasPrefix(data, []byte("\x7fELF")) {
+		return nil, fmt.Errorf("%s: is no ELF file", name)
 	}
 	return &object{name, data}, nil
 }

@@ -61,9 +61,11 @@ func runPredict(stdin io.Reader, stdout, stderr io.Writer, args []string) int {
 	if exit, done := parse(set, stdout, args); done {
 		return exit
 	}
-	if p.seeds < 1 || p.plain && p.seeds != 8 {
-		set.Usage()
-		return exitUsage
+	switch {
+	case p.seeds < 1:
+		return misused(set, "-seeds is %d, less than 1", p.seeds)
+	case p.plain && given(set, "seeds"):
+		return misused(set, "-plain hides no constants: there is nothing for -seeds")
 	}
 	p.progress.start(stderr)
 	if p.live {

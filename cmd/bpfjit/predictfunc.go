@@ -204,7 +204,7 @@ func shortDistance(in bpf.Insn) bool {
 	return ok && (class == jmp || class == jmp32) && in.Op != call && in.Op != gotol
 }
 
-// predict finds out about a function.
+// function finds out about a function.
 func (p *predictor) function(f *function) *predictFunction {
 	r := &predictFunction{Name: f.name, Slots: len(f.plain.Insns), Stack: f.stack, Kernel: f.kernel}
 	p.progress.step("%s", f.name)

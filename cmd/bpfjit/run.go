@@ -33,23 +33,28 @@ func runRun(stdin io.Reader, stdout, stderr io.Writer, args []string) int {
 	var r runner
 	set := flags(stderr, "run", "[object [packets...]]", runText)
 	set.StringVar(&r.program, "prog", "", "`name` of the program; needed if the object has several")
-	set.TextVar(&r.opts.Engine, "engine", bpfjit.EngineAuto, "auto, jit or interp")
+	set.TextVar(&r.opts.Engine, "engine", bpfjit.EngineAuto, "`engine`: auto, jit or interp")
 	set.Int64Var(&r.opts.Budget, "budget", bpfjit.DefaultBudget, "instructions that a run may execute; < 0: without end")
 	set.BoolVar(&r.opts.Blinding, "blind", false, "hide the program's constants in its code")
 	set.IntVar(&r.repeat, "repeat", 1000, "runs to measure the time of one, on maps of their own; 0: don't")
-	set.TextVar(&r.opts.Perf, "perf", bpfjit.PerfFiles(0), "tell perf(1) of the code: map (/tmp/perf-PID.map), dump (/tmp/jit-PID.dump) or map,dump")
-	packet := set.String("hex", "", "a packet in `hex`, blanks allowed, or @file")
-	mem := set.String("mem", "", "run on memory instead of packets: `hex`, or @file")
+	set.TextVar(&r.opts.Perf, "perf", bpfjit.PerfFiles(0), "tell perf(1) of the code in `files`: map (/tmp/perf-PID.map), dump (/tmp/jit-PID.dump) or map,dump")
+	var packet, mem *string // nil: none
+	flagOf := func(to **string) func(string) error { return func(value string) error { *to = &value; return nil } }
+	set.Func("hex", "a packet in `hex`, blanks allowed, or @file", flagOf(&packet))
+	set.Func("mem", "run on memory instead of packets: `hex`, or @file", flagOf(&mem))
 	asJSON := set.Bool("json", false, "one JSON object")
 	if exit, done := parse(set, stdout, args); done {
 		return exit
+	}
+	if r.repeat < 0 {
+		return misused(set, "-repeat is %d", r.repeat)
 	}
 	report, err := func() (*runReport, error) {
 		var err error
 		if r.object, err = openObject(set.Arg(0)); err != nil {
 			return nil, err
 		}
-		inputs, err := r.inputs(stdin, set.Args(), *packet, *mem)
+		inputs, err := r.inputs(stdin, set.Args(), packet, mem)
 		if err != nil {
 			return nil, err
 		}
@@ -82,22 +87,22 @@ type input struct {
 }
 
 // inputs collects what the command line says.
-func (r *runner) inputs(stdin io.Reader, args []string, packet, mem string) ([]input, error) {
+func (r *runner) inputs(stdin io.Reader, args []string, packet, mem *string) ([]input, error) {
 	var list []input
 	add := func(packets [][]byte) {
 		for _, p := range packets {
 			list = append(list, input{p, true})
 		}
 	}
-	if mem != "" {
-		b, err := parseMemory(mem)
+	if mem != nil {
+		b, err := parseMemory(*mem)
 		if err != nil {
 			return nil, fmt.Errorf("-mem: %w", err)
 		}
 		list = append(list, input{b, false})
 	}
-	if packet != "" {
-		b, err := parseMemory(packet)
+	if packet != nil {
+		b, err := parseMemory(*packet)
 		if err != nil {
 			return nil, fmt.Errorf("-hex: %w", err)
 		}

@@ -101,8 +101,8 @@ type vectors struct {
 func runVectors(stdin io.Reader, stdout, stderr io.Writer, args []string) int {
 	var v vectors
 	set := flags(stderr, "vectors", "< rows", vectorsText)
-	set.StringVar(&v.profile, "profile", "cage", "`kernel` or cage")
-	set.TextVar(&v.engine, "engine", bpfjit.EngineAuto, "auto, jit or interp")
+	set.StringVar(&v.profile, "profile", "cage", "`profile`: kernel or cage")
+	set.TextVar(&v.engine, "engine", bpfjit.EngineAuto, "`engine`: auto, jit or interp")
 	set.BoolVar(&v.blind, "blind", false, "hide constants")
 	set.Uint64Var(&v.seed, "seed", 0, "`seed` of random numbers")
 	set.Int64Var(&v.budget, "budget", vectorsBudget, "instructions that a run may execute; < 0: without end")
@@ -110,9 +110,11 @@ func runVectors(stdin io.Reader, stdout, stderr io.Writer, args []string) int {
 	if code, done := parse(set, stdout, args); done {
 		return code
 	}
-	if set.NArg() > 0 || v.profile != "kernel" && v.profile != "cage" {
-		set.Usage()
-		return exitUsage
+	switch {
+	case set.NArg() > 0:
+		return misused(set, "reads rows from its input, and takes no arguments")
+	case v.profile != "kernel" && v.profile != "cage":
+		return misused(set, "there is no profile %q (kernel, cage)", v.profile)
 	}
 	if err := v.answer(stdin, stdout); err != nil {
 		return fail(stderr, "vectors", err)

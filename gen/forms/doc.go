@@ -1,3 +1,3 @@
-// The command forms generates tables/zforms.go, the forms of eBPF
+// Command forms generates tables/zforms.go, the forms of eBPF
 // instructions, from bpf.txt.
 package main

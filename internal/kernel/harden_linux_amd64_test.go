@@ -48,7 +48,7 @@ func harden(t *testing.T) string {
 	return s
 }
 
-// xor and mov of AX are what blinding inserts.
+// blinded looks for AX, which only what blinding inserts uses.
 func blinded(insns []abi.Insn) bool {
 	for _, in := range insns {
 		if in.Dst() == abi.AX {

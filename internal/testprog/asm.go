@@ -269,7 +269,7 @@ func Store[T Operand](s Size, base Reg, off int16, src T) Item {
 	panic("BUG: unreachable")
 }
 
-// Operations of Atomic. Those with Fetch leave the old value in src, CmpXchg
+// Operations of Atomic. Those with Fetch leave the old value in src, AtomicCmpXch
 // leaves it in R0.
 const (
 	AtomicAdd    = 0x00

@@ -38,12 +38,15 @@ func Ladder(h int) []abi.Insn {
 // Both programs were found by random search and then made small.
 const (
 	// Jumps that are short in one pass make others long in the next one: the
-	// length goes 265, 269, 265, 261, 265, … for ever.
+	// length goes 270, 266, 270, 274, 270, … for ever.
 	restless = "f10 f9 44 b0 f10 f7 f9 f11 f25 b0 15 f4 15 39 b6 10 f4 b8"
 
 	// Two passes give the same length, one jump being longer and another one
 	// shorter: an equal length isn't a fixed point (CVE-2021-29154).
 	shifting = "f7 15 f6 f31 20 30 b14 27 23 b5"
+
+	// The same in the cage, where CHARGE stands at the targets of jumps back.
+	shiftingCaged = "f11 20 f12 f13 f13 f4 f12 f11 9 f4 f8 b8 9 16 f4 f2 b12 b7"
 )
 
 // Restless is a program whose length never settles, padding or not: the
@@ -54,6 +57,10 @@ func Restless() []abi.Insn { return sketch(restless) }
 // same addresses. Linux 6.18 refuses it as well; a JIT that trusts the length
 // emits jumps to the wrong places.
 func Shifting() []abi.Insn { return sketch(shifting) }
+
+// ShiftingCaged is a program for which that happens once it is lowered for the
+// cage; the others settle there.
+func ShiftingCaged() []abi.Insn { return sketch(shiftingCaged) }
 
 // sketch makes the program of a sketch. R0 is unknown to the verifier, R6
 // counts the jumps back.

@@ -165,6 +165,7 @@ type GoldenRow struct {
 		BMI2              bool `json:"bmi2"`
 		Blinded           bool `json:"blinded"`
 	} `json:"params"`
+	// Passes and ProgLens are those of a model: the kernel doesn't show them.
 	Passes   int   `json:"passes"`
 	ProgLens []int `json:"proglens"` // of each pass
 }
