@@ -58,14 +58,16 @@ type Patched struct {
 	Program Program
 	Index   []int32
 	mover   mover
-	// flags and origin have those of Program if there are such.
+	// flags and origin are memory for those of Program.
 	flags  []Flag
 	origin []int32
 	moved  MovedFuncs
 }
 
 // Apply sets r to p with all changes, see the function Apply. It uses the
-// memory that r has again. With an error nothing in r is of use.
+// memory that r has again, so p must not be r's Program. That may share p's Origin:
+// p must stay as it is as long as Program is in use. With an error nothing in r is
+// of use.
 func (r *Patched) Apply(p *Program, patches []Patch) error {
 	s := surveyOf(p)
 	defer s.release()
@@ -75,6 +77,9 @@ func (r *Patched) Apply(p *Program, patches []Patch) error {
 // ApplySurveyed does it for the program that was surveyed.
 func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
 	p := s.Program()
+	if p == &r.Program {
+		panic("BUG: a program is patched in its own memory")
+	}
 	length, enters, err := checkPatches(s, patches)
 	if err != nil {
 		return err
@@ -122,7 +127,7 @@ func checkPatches(s *Survey, patches []Patch) (length int, enters bool, err erro
 	p := s.program
 	length = len(p.Insns)
 	replaced := -2                  // the slot replaced last
-	second := func(slot int) bool { // of a constant; slots are looked at in order
+	second := func(slot int) bool { // of a constant
 		return s.blocks[slot/blockSlots].seconds>>(slot%blockSlots)&1 != 0 && s.half(slot)
 	}
 	for k := range patches {

@@ -864,11 +864,14 @@ jump:
 	JEQ     end
 
 back:
-	// Bit to%64 of the points of block to/64
+	// Bit to%64 of the points of block to/64. Nobody should change the program meanwhile; but
+	// this one is written.
 	TZCNTQ  R8, R9
 	ADDQ    DX, R9
 	MOVWQSX 2(AX)(R9*8), R10
 	LEAQ    1(R9)(R10*1), R10
+	CMPQ    R10, SI
+	JAE     outside
 	MOVQ    R10, R9
 	ANDQ    $-64, R9
 	MOVL    $0x00000001, R13

@@ -41,11 +41,11 @@ func AppendCharges(list []Charge, p *Program) []Charge {
 // AppendCharges does it for the program that was surveyed, see the function
 // AppendCharges.
 func (s *Survey) AppendCharges(list []Charge) []Charge {
-	if len(s.blocks) == 0 {
-		return list
-	}
 	c := &s.charger
 	c.insns, c.blocks = s.Program().Insns, s.blocks
+	if len(c.blocks) == 0 {
+		return list
+	}
 	first, points := len(list), c.mark(s)
 	list = slices.Grow(list, points)[:first+points]
 	c.charge(list[first:])
@@ -83,7 +83,8 @@ type charger struct {
 }
 
 const (
-	// window is how many lengths there is room for, in the cache.
+	// window is how many lengths there is room for, in the cache. With a gotol, which
+	// leads further, all are kept.
 	window = 1 << 16
 	// stride is how far it is at most from a slot to the next mark: so many slots
 	// from one to the next, some are marks for this alone.

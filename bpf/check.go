@@ -25,8 +25,9 @@ func (d Dialect) String() string {
 const MaxSlots = 1 << 20
 
 // Check reports whether p is a well-formed program of the dialect. It takes
-// time in proportion to the slots. The error is an *Error that names the
-// first slot at fault, the field and the reason; it wraps ErrUnsupported if
+// time in proportion to the slots. The error is an *Error that names a slot at
+// fault, the field and the reason: the first of those that are at fault by
+// themselves, or else of those that lead where they must not; it wraps ErrUnsupported if
 // the program is valid but has an instruction that isn't supported.
 //
 // In both dialects:
@@ -65,5 +66,11 @@ func (s *Survey) Check(p *Program, d Dialect) error {
 	if c.quick(s) {
 		return nil
 	}
-	return c.exact()
+	// The quick check gives up where it is, and leaves half a survey.
+	s.program = nil
+	if err := c.exact(); err != nil {
+		return err
+	}
+	s.Take(p)
+	return nil
 }

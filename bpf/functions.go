@@ -71,8 +71,8 @@ func toFunction(form *tables.FormInfo) bool {
 
 // Functions finds the functions of a source program. The main program is the
 // first; others begin where a call or an address constant leads, and end
-// where the next one begins. The error is an *Error that names a call that
-// leads nowhere.
+// where the next one begins. The error is an *Error that names a call, or an
+// address constant, that leads nowhere.
 func Functions(p *Program) ([]Func, error) {
 	s := surveyOf(p)
 	defer s.release()
@@ -245,8 +245,8 @@ func part(list []Call, from int) []Call {
 }
 
 // MoveFunctions returns the functions of the patched program, if those of the
-// program were funcs: a call is still one, and a function that it leads to
-// begins with what Enter patches insert. They are good until r is used again.
+// program were funcs: a call is still one, and the last instruction of its patch if
+// it has one, and a function that it leads to begins with what Enter patches insert. They are good until r is used again.
 func (r *Patched) MoveFunctions(funcs []Func) []Func {
 	return r.moved.move(funcs, &entries{r.Index, r.mover.enter})
 }

@@ -24,7 +24,7 @@ import (
 // in the processor's caches then.
 type Mender struct {
 	mover mover
-	// late lists slots whose distance leads to what was not known yet.
+	// late lists slots whose distance isn't in off, or leads to what was not known yet.
 	late []int32
 }
 

@@ -66,9 +66,15 @@ func (p *Program) Flat() *Program {
 	if p.Index == nil {
 		return p
 	}
-	origin := make([]int32, len(p.Insns))
-	for i := range origin {
-		origin[i] = int32(p.Source(i))
+	origin, i := make([]int32, len(p.Insns)), 0
+	for k := range len(p.Index) - 1 {
+		source := int32(k)
+		if p.Origin != nil {
+			source = p.Origin[k]
+		}
+		for end := min(int(p.Index[k+1]), len(origin)); i < end; i++ {
+			origin[i] = source
+		}
 	}
 	return &Program{Insns: p.Insns, Flags: p.Flags, Origin: origin}
 }

@@ -26,7 +26,7 @@ type Survey struct {
 }
 
 // block is what is known of 64 slots. Each word has a bit for each of them,
-// and zeros behind the end of the program.
+// and zeros behind the end of the program, but for suspects.
 type block struct {
 	jumps   uint64 // opcodes whose instructions all have a distance in off
 	back    uint64 // of those, the slots whose off is negative
@@ -36,7 +36,9 @@ type block struct {
 	// suspects are slots that are perhaps no instruction of a dialect, or no half
 	// of a constant where one should be, or the reverse. Only Check asks for them.
 	suspects uint64
-	points   uint64 // where jumps back lead to; found by following the jumps
+	// points are where jumps back lead to, found by following them; a charger adds
+	// what else is a charge point.
+	points uint64
 	// least and most are the first and the last slot that jumps lead to, found by
 	// following them. Without jumps, most is less.
 	least, most int32

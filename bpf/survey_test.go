@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/bpfjit/bpfjit/abi"
@@ -95,26 +96,59 @@ func TestSurvey(t *testing.T) {
 // TestSurveyStale: a survey of a program that has another length by now isn't
 // used. Its bits could be those of slots that aren't there.
 func TestSurveyStale(t *testing.T) {
-	p := &Program{Insns: make([]Insn, 100)}
-	for i := range p.Insns {
-		p.Insns[i].Op = abi.OpExit
+	exits := func(n int) *Program {
+		return &Program{Insns: slices.Repeat([]Insn{{Op: abi.OpExit}}, n)}
 	}
-	var s Survey
-	s.Take(p)
-	p.Insns = p.Insns[:50]
-	for name, use := range map[string]func(){
-		"AppendCharges": func() { s.AppendCharges(nil) },
-		"Functions":     func() { s.Functions() },
-		"ApplySurveyed": func() { new(Patched).ApplySurveyed(&s, nil) },
+	for name, stale := range map[string]func(s *Survey){
+		"shorter": func(s *Survey) {
+			p := exits(100)
+			s.Take(p)
+			p.Insns = p.Insns[:50]
+		},
+		"longer": func(s *Survey) {
+			p := exits(0)
+			s.Take(p)
+			p.Insns = exits(3).Insns
+		},
+		// Behind what was looked at there are bits of the program before.
+		"refused": func(s *Survey) {
+			p := exits(2 * chunk * blockSlots)
+			s.Take(p)
+			p = exits(2*chunk*blockSlots - 1)
+			p.Insns[0].Off = 1
+			if s.Check(p, Source) == nil {
+				t.Error("a bad program passes")
+			}
+		},
 	} {
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Errorf("%s takes a stale survey", name)
-				}
-			}()
-			use()
-		}()
+		for use, f := range map[string]func(s *Survey){
+			"AppendCharges": func(s *Survey) { s.AppendCharges(nil) },
+			"Functions":     func(s *Survey) { s.Functions() },
+			"ApplySurveyed": func(s *Survey) { new(Patched).ApplySurveyed(s, nil) },
+		} {
+			var s Survey
+			stale(&s)
+			if !panics(func() { f(&s) }) {
+				t.Errorf("%s takes the survey of a program that is %s", use, name)
+			}
+		}
+	}
+}
+
+func panics(f func()) (panicked bool) {
+	defer func() { panicked = recover() != nil }()
+	f()
+	return false
+}
+
+// TestApplyInPlace: a program isn't patched in its own memory.
+func TestApplyInPlace(t *testing.T) {
+	var r Patched
+	if err := r.Apply(&Program{Insns: []Insn{{Op: abi.OpExit}}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if !panics(func() { r.Apply(&r.Program, nil) }) {
+		t.Error("no panic")
 	}
 }
 

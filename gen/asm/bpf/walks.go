@@ -345,8 +345,11 @@ func follow() {
 	JEQ(LabelRef("end"))
 
 	Label("back")
-	Comment("Bit to%64 of the points of block to/64")
+	Comment("Bit to%64 of the points of block to/64. Nobody should change the program meanwhile; but",
+		"this one is written.")
 	jump(insns, base, set, slot, to)
+	CMPQ(to, n)
+	JAE(LabelRef("outside"))
 	MOVQ(to, word)
 	ANDQ(I8(-64), word)
 	MOVL(U32(1), point.As32())
