@@ -45,17 +45,9 @@ func newNative(survey *bpf.Survey, src *Source, s *settings, info *Info) (*nativ
 	if err := result.LowerSurveyed(survey); err != nil {
 		return nil, err
 	}
-	lowered, funcs := &result.Program, result.Funcs
-	functionHandles(lowered, funcs)
-	if s.Blinding {
-		var hidden blind.Result
-		if err := hidden.Rewrite(lowered, s.Rand); err != nil {
-			return nil, atSource(err, lowered)
-		}
-		lowered, funcs = &hidden.Program, hidden.MoveFunctions(funcs)
-	}
-	code := new(jit.Code)
-	if err := code.CompileFunctions(lowered, funcs, cageProfile()); err != nil {
+	functionHandles(&result.Program, result.Funcs)
+	lowered, code, err := compileLowered(&result, s)
+	if err != nil {
 		return nil, atSource(err, lowered)
 	}
 	im, err := region.Publish(code.Bytes, faultTable(code), s.Rand)
@@ -78,6 +70,30 @@ func newNative(survey *bpf.Survey, src *Source, s *settings, info *Info) (*nativ
 		e.perf, info.Perf = tellPerf(s.Perf, perfFuncs(s.Name, src, e))
 	}
 	return e, nil
+}
+
+// blindTries is how often a program is blinded whose code doesn't settle: of very long
+// ones now and then it doesn't, and does with other random numbers.
+const blindTries = 10
+
+// compileLowered compiles a lowered program, and hides its constants before if that
+// is wanted. It also returns what was compiled, which an error is about.
+func compileLowered(r *lower.Result, s *settings) (p *bpf.Program, code *jit.Code, err error) {
+	code = new(jit.Code)
+	if !s.Blinding {
+		return &r.Program, code, code.CompileFunctions(&r.Program, r.Funcs, cageProfile())
+	}
+	var hidden blind.Result
+	for range blindTries {
+		if err = hidden.Rewrite(&r.Program, s.Rand); err != nil {
+			return &r.Program, nil, err
+		}
+		err = code.CompileFunctions(&hidden.Program, hidden.MoveFunctions(r.Funcs), cageProfile())
+		if !errors.Is(err, jit.ErrConvergence) {
+			break
+		}
+	}
+	return &hidden.Program, code, err
 }
 
 // standardNative are standardHelpers for machine code.

@@ -62,9 +62,11 @@ func (r *Result) MoveFunctions(funcs []bpf.Func) []bpf.Func { return r.moved.Mov
 // no more is read. If rand is nil, they come from a cryptographic generator with
 // a key from the system.
 //
-// The error is rand's, or a *bpf.Error that wraps bpf.ErrRange and names the
-// jump of p whose distance no longer fits its field: 16 bits, or 32 in gotol,
-// calls and address constants. Of r only Index and Constants are of use then.
+// The error is rand's, or a *bpf.Error: of bpf.Check about a program that isn't
+// well-formed; about too many slots; or one that wraps bpf.ErrRange and names a jump
+// of p whose distance no longer fits its field: 16 bits, or 32 in gotol, calls and
+// address constants. Of r only Index and Constants are of use in the last case,
+// nothing in the others.
 func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 	n := len(p.Insns)
 	if n > math.MaxInt32/upperLen {
@@ -72,7 +74,7 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 	}
 	w := walks.Get().(*walk)
 	err := w.run(r, p, rand)
-	// The pool holds nothing of the caller's.
+	// The pool holds no memory of the caller's.
 	w.source.reader = nil
 	w.result = result{}
 	w.mender.Start(nil)
@@ -83,6 +85,9 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 // run is Rewrite of a program that isn't too long.
 func (w *walk) run(r *Result, p *bpf.Program, rand io.Reader) error {
 	n := len(p.Insns)
+	if p.Flags != nil && len(p.Flags) != n {
+		return unchecked(p, 0)
+	}
 	if err := w.source.start(rand); err != nil {
 		return err
 	}
@@ -114,7 +119,10 @@ func (w *walk) run(r *Result, p *bpf.Program, rand io.Reader) error {
 	r.Index, r.Constants = w.index[:n+1], w.constants
 	np.Index = r.Index
 	if p.Index != nil {
-		r.composed = compose(r.composed, p.Index, r.Index)
+		var ok bool
+		if r.composed, ok = compose(r.composed, p.Index, r.Index); !ok {
+			return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has an index that doesn't fit %d slots", n)}
+		}
 		np.Index = r.composed
 	}
 	if tooFar == nil {
@@ -127,13 +135,16 @@ func (w *walk) run(r *Result, p *bpf.Program, rand io.Reader) error {
 }
 
 // compose says where slots are that first moves to slots which second moves, in the
-// memory of list.
-func compose(list, first, second []int32) []int32 {
+// memory of list. It reports whether there are such.
+func compose(list, first, second []int32) (composed []int32, ok bool) {
 	list = slices.Grow(list[:0], len(first))[:len(first)]
 	for i, slot := range first {
+		if uint(slot) >= uint(len(second)) {
+			return list, false
+		}
 		list[i] = second[slot]
 	}
-	return list
+	return list, true
 }
 
 // behind is by how many slots mending follows: so far that most jumps lead to

@@ -134,3 +134,21 @@ func FuzzMalformed(f *testing.F) {
 		}
 	})
 }
+
+// TestMalformedLists: lists of other lengths than they should have are refused.
+func TestMalformedLists(t *testing.T) {
+	insns := []bpf.Insn{{Op: 0x07, Imm: 5}, {Op: 0x95}}
+	for name, p := range map[string]*bpf.Program{
+		"no flags":       {Insns: insns, Flags: []bpf.Flag{}},
+		"few flags":      {Insns: insns, Flags: make([]bpf.Flag, 1, 9)},
+		"many flags":     {Insns: insns, Flags: make([]bpf.Flag, 3)},
+		"index too far":  {Insns: insns, Index: []int32{0, 9, 2}},
+		"index ends far": {Insns: insns, Index: []int32{0, 3}},
+		"index negative": {Insns: insns, Index: []int32{-1, 2}},
+	} {
+		var e *bpf.Error
+		if _, err := Rewrite(p, nil); !errors.As(err, &e) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -54,6 +54,7 @@ func (code *Code) CompileFunctions(p *bpf.Program, funcs []bpf.Func, profile *Pr
 // functions compiles the functions of the program.
 func (c *compiler) functions(code *Code, funcs []bpf.Func) error {
 	code.reset(len(c.prog.Insns))
+	code.Funcs = slices.Grow(code.Funcs, len(funcs))
 	for i := range funcs {
 		f := &funcs[i]
 		for i > 0 && len(code.Bytes)%16 != 0 {

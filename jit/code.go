@@ -80,7 +80,7 @@ type Fault struct {
 
 // Reloc is a field that depends on where the code is, or on addresses outside.
 type Reloc struct {
-	Slot   int    // -1: part of the epilogue
+	Slot   int    // that of the return thunk is the first EXIT
 	Offset uint32 // of the field
 	Kind   RelocKind
 }

@@ -57,7 +57,8 @@ func (c *compiler) release() {
 // Slots of the result and of errors are those of p.
 //
 // A program that isn't well-formed gets the error of bpf.Check. It needn't have
-// been checked before: what Check asks for, the compiler sees anyway.
+// been checked before: what Check asks for, the compiler sees anyway. Only marks as a
+// Probe mean nothing to it, wherever they stand.
 func Compile(p *bpf.Program, profile *Profile, fn *Function) (*Code, error) {
 	code := new(Code)
 	if err := code.Compile(p, profile, fn); err != nil {
@@ -88,7 +89,7 @@ func (c *compiler) kernel(code *Code) error {
 	if n > maxSlots {
 		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, more than %d", n, maxSlots)}
 	}
-	if n == 0 || p.Flags != nil && len(p.Flags) != n || p.Origin != nil && p.Index == nil && len(p.Origin) != n || c.fn.PrivateStack != 0 {
+	if n == 0 || !fits(p) {
 		if err := bpf.Check(p, bpf.Translated); err != nil {
 			return err
 		}
@@ -101,6 +102,10 @@ func (c *compiler) kernel(code *Code) error {
 func (c *compiler) function(code *Code, start, end int) error {
 	c.start, c.insns = start, c.prog.Insns[start:end]
 	if c.fn.PrivateStack != 0 {
+		// With R10 replaced nobody sees that something writes it.
+		if !c.draft.Write(c.profile.Rows, c.insns, false) {
+			return c.refuse()
+		}
 		c.replaceFramePointer()
 	}
 	if c.cage {
@@ -124,7 +129,8 @@ func (c *compiler) function(code *Code, start, end int) error {
 // refuse returns the error for a function that has no draft, or a jump to
 // nowhere.
 func (c *compiler) refuse() error {
-	if !c.cage {
+	long := len(c.prog.Insns) > bpf.MaxSlots // a blinded program: Check refuses all of them
+	if !c.cage && !long {
 		if err := bpf.Check(c.prog, bpf.Translated); err != nil {
 			return err
 		}
@@ -134,7 +140,30 @@ func (c *compiler) refuse() error {
 			return errorAt(c.prog, c.start+i, "", "has no code in this profile", bpf.ErrUnsupported)
 		}
 	}
+	if long {
+		return &bpf.Error{Slot: -1, Reason: "isn't well-formed"}
+	}
 	return &bpf.Error{Slot: c.start, Reason: "BUG: a function that was not checked"}
+}
+
+// fits tells whether p's lists are as long as they should be.
+func fits(p *bpf.Program) bool {
+	older := len(p.Insns)
+	if p.Flags != nil && len(p.Flags) != older {
+		return false
+	}
+	if p.Index != nil {
+		if older = len(p.Index) - 1; older < 0 || int(p.Index[older]) != len(p.Insns) {
+			return false
+		}
+	}
+	return p.Origin == nil || len(p.Origin) == older
+}
+
+// wellFormed tells whether a program whose slots are has jumps that lead somewhere,
+// and an end.
+func (c *compiler) wellFormed() bool {
+	return c.cage || len(c.prog.Insns) > bpf.MaxSlots || bpf.Check(c.prog, bpf.Translated) == nil
 }
 
 // replaceFramePointer makes every R10 the register of the private stack.

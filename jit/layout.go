@@ -67,6 +67,8 @@ func (c *compiler) draftAll(ahead int) error {
 		switch {
 		case err != nil && !d.Extend(len(c.insns)):
 			return c.refuse() // what is not well-formed comes first
+		case err != nil && !c.wellFormed():
+			return c.refuse()
 		case err != nil:
 			return err
 		case d.Slots == len(c.insns):
@@ -304,6 +306,8 @@ func (c *compiler) other(k int, m encoder.Mark) (size uint32, err error) {
 	switch {
 	case row.Kind == tables.Noted:
 		return 0, nil
+	case row.Kind == tables.Special && isProbe(*in) && in.Dst() > abi.R9:
+		return 0, errorAt(c.prog, c.start+int(m.Slot), "dst", "is a register that a fault can't clear", nil)
 	case row.Kind == tables.Special:
 		return uint32(row.Size), nil
 	case in.Op == abi.OpExit:

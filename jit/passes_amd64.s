@@ -133,14 +133,16 @@ TEXT ·passAVO(SB), NOSPLIT, $0-8
 	MOVQ job+0(FP), AX
 	MOVQ 40(AX), DX
 	MOVQ 48(AX), CX
+	MOVQ 64(AX), BX
 	MOVQ 72(AX), SI
+	MOVL 100(AX), DI
+	MOVQ SI, 64(AX)
 
 	// k and n count twice
-	ADDQ  SI, SI
-	XORL  DI, DI
-	XORL  BX, BX
-	TESTQ SI, SI
-	JEQ   none
+	ADDQ SI, SI
+	ADDQ BX, BX
+	CMPQ BX, SI
+	JGE  none
 
 jump:
 	// before = sums[k+1]; sums[k] = sum; d = dist + sums[rank] - before
@@ -163,6 +165,7 @@ jump:
 
 none:
 	MOVL DI, (CX)(BX*2)
+	MOVL DI, 100(AX)
 	RET
 
 // func lastPassAVO(job *uint64)

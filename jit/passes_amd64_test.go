@@ -9,8 +9,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/encoder"
 	"github.com/bpfjit/bpfjit/internal/generated"
+	"github.com/bpfjit/bpfjit/internal/mixed"
 	"github.com/bpfjit/bpfjit/tables"
 )
 
@@ -66,5 +68,19 @@ func TestOffsets(t *testing.T) {
 		if pair[0] != pair[1] {
 			t.Errorf("offsets or sizes differ: %d", pair)
 		}
+	}
+}
+
+// TestParts: with more marks than a call takes the assembly does what the Go twin
+// does.
+func TestParts(t *testing.T) {
+	p := &bpf.Program{Insns: mixed.Real().Program(1, 100_000)}
+	want := implementations[1].run(t, p, &Linux618, &Function{StackDepth: 8})
+	got := implementations[0].run(t, p, &Linux618, &Function{StackDepth: 8})
+	if len(got.Jumps) < 2*partMarks {
+		t.Errorf("%d marks", len(got.Jumps))
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(jump{})); diff != "" {
+		t.Errorf("-go +asm:\n%s", diff)
 	}
 }

@@ -54,7 +54,7 @@ func (c *compiler) appendSpecial(b []byte, slot int, row *tables.Row, code *Code
 
 // plainCall tells whether a call is nothing but E8 and a distance.
 func (c *compiler) plainCall(in *abi.Insn) bool {
-	return in.Op == abi.OpCall && c.job.plain != 0 && (in.Imm != 0 || in.Src() != abi.CallHelper)
+	return in.Op == abi.OpCall && c.job.plain != 0 && (in.Imm != 0 || in.Src() == abi.CallLocal)
 }
 
 // callRelocs are the relocations of calls, by their source register.
@@ -76,8 +76,8 @@ func (c *compiler) appendCall(b []byte, in abi.Insn, slot int, reloc func([]byte
 			b = le32(b, c.fn.slot())
 		}
 	}
-	if !local && in.Src() == abi.CallHelper && in.Imm == 0 {
-		return b, errorAt(c.prog, c.start+slot, "imm", "is 0: no helper", nil)
+	if !local && in.Imm == 0 {
+		return b, errorAt(c.prog, c.start+slot, "imm", "is 0: no helper and no kernel function", nil)
 	}
 	if c.fn.PrivateStack != 0 {
 		b = append(b, 0x41, 0x51) // push r9

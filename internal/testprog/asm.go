@@ -145,7 +145,7 @@ func one(op uint8, dst, src Reg, off int16, imm int32) Item {
 
 // imm32 checks a constant, which may be written signed or unsigned.
 func imm32(v int) int32 {
-	if v < math.MinInt32 || v > math.MaxUint32 {
+	if v < math.MinInt32 || int64(v) > math.MaxUint32 {
 		panic(fmt.Sprintf("BUG: testprog: constant %#x doesn't fit 32 bits", v))
 	}
 	return int32(uint32(v))

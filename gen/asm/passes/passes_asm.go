@@ -120,8 +120,8 @@ func layOut() {
 	TEXT("layOutAVO", NOSPLIT, "func(job *uint64)")
 	Pragma("noescape")
 	Doc("layOutAVO lays out the marks from job.next on, and runs pass 0 on them. It stops",
-		"at the first that isn't a jump by off, nor a call by imm, or is a jump to nowhere",
-		"or to itself.")
+		"at the first that isn't a jump by off, nor a call by imm, or is a jump to nowhere,",
+		"to what has no draft yet, or to itself.")
 	job := GP64()
 	Load(Param("job"), job)
 	field := func(at int) Mem { return Mem{Base: job, Disp: at} }
@@ -232,17 +232,18 @@ func layOut() {
 func pass() {
 	TEXT("passAVO", NOSPLIT, "func(job *uint64)")
 	Pragma("noescape")
-	Doc("passAVO sizes every jump once.")
+	Doc("passAVO sizes the jumps from job.next up to job.count once. job.sum is the sum of",
+		"those before.")
 	job := GP64()
 	Load(Param("job"), job)
 	sums, jumps, k, n, sum := GP64(), GP64(), GP64(), GP64(), GP64()
-	load(job, map[int]reg.GPVirtual{jobJumps: jumps, jobSums: sums, jobCount: n})
+	load(job, map[int]reg.GPVirtual{jobJumps: jumps, jobSums: sums, jobNext: k, jobCount: n, jobSum: sum})
+	MOVQ(n, Mem{Base: job, Disp: jobNext})
 	Comment("k and n count twice")
 	ADDQ(n, n)
-	XORL(sum.As32(), sum.As32())
-	XORL(k.As32(), k.As32())
-	TESTQ(n, n)
-	JEQ(LabelRef("none"))
+	ADDQ(k, k)
+	CMPQ(k, n)
+	JGE(LabelRef("none"))
 
 	Label("jump")
 	Comment("before = sums[k+1]; sums[k] = sum; d = dist + sums[rank] - before")
@@ -262,6 +263,7 @@ func pass() {
 	JLT(LabelRef("jump"))
 	Label("none")
 	MOVL(sum.As32(), Mem{Base: sums, Index: k, Scale: 2})
+	MOVL(sum.As32(), Mem{Base: job, Disp: jobSum})
 	RET()
 }
 
