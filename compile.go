@@ -45,7 +45,12 @@ func newSettings(opts *Options) settings {
 		}
 	}
 	if w := s.Trace; w != nil {
-		s.print = func(text string) { io.WriteString(w, text+"\n") }
+		var mu sync.Mutex // programs run in several goroutines
+		s.print = func(text string) {
+			mu.Lock()
+			defer mu.Unlock()
+			io.WriteString(w, text+"\n")
+		}
 	}
 	s.Helpers = nil
 	return s

@@ -6,6 +6,7 @@ import (
 	"runtime/pprof"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/cage"
@@ -234,13 +235,16 @@ func (in *Instance) end() {
 
 // release makes the instance nobody's as soon as no run of p is under way in it.
 func (in *Instance) release(p *Program) {
-	if in.p.Load() != p {
-		return
-	}
-	in.frame.Wait()
-	defer in.frame.End()
-	if in.p.CompareAndSwap(p, nil) {
-		in.frame.SetKey(0, false)
+	// Who has the Turn may be about to make it another program's.
+	for pause := time.Microsecond; in.p.Load() == p; pause = min(2*pause, time.Millisecond) {
+		if in.frame.Try() {
+			if in.p.CompareAndSwap(p, nil) {
+				in.frame.SetKey(0, false)
+			}
+			in.frame.End()
+			return
+		}
+		time.Sleep(pause)
 	}
 }
 
@@ -355,6 +359,7 @@ func (in *Instance) execute(ctx context.Context, r1, r2 uint64, entered bool) (u
 	var check func() error
 	if ctx.Done() != nil {
 		if err := ctx.Err(); err != nil {
+			in.unused()
 			return 0, in.runError(&result{Result: abi.Result{Stop: abi.StopCancel, Err: err}})
 		}
 		in.cancel, check = ctx, in.poll
@@ -374,6 +379,14 @@ func (in *Instance) execute(ctx context.Context, r1, r2 uint64, entered bool) (u
 		return r.R0, nil
 	}
 	return 0, in.runError(&r)
+}
+
+// unused makes Used return 0.
+func (in *Instance) unused() {
+	in.used = 0
+	if in.bound {
+		in.frame.Unused()
+	}
 }
 
 // runError translates the result of a run that ended early.

@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/cage"
 	"github.com/bpfjit/bpfjit/maps"
 )
 
@@ -21,6 +22,7 @@ import (
 // one piece must see to that himself, as in the kernel.
 type Map struct {
 	name   string
+	space  *cage.Space // its memory
 	spec   *ebpf.MapSpec
 	m      maps.Map
 	handle uint64
@@ -29,11 +31,19 @@ type Map struct {
 
 // newMap makes a map in a space, and fills it.
 func newMap(space *Space, name string, spec *ebpf.MapSpec, contents []ebpf.MapKV) *Map {
-	m := &Map{name: name, spec: spec.Copy()}
+	m := &Map{name: name, spec: spec.Copy(), space: &space.mem}
+	if err := m.hold(); err != nil {
+		m.err = err
+		return m
+	}
+	defer m.space.Release()
 	m.m, m.handle, m.err = space.maps().New(maps.Spec{
 		Name: name, Type: maps.Type(spec.Type), KeySize: spec.KeySize, ValueSize: spec.ValueSize,
 		MaxEntries: spec.MaxEntries, Flags: spec.Flags,
 	})
+	if errors.Is(m.err, cage.ErrClosed) {
+		m.err = fmt.Errorf("map %q: its Space: %w", name, ErrClosed)
+	}
 	for i := 0; i < len(contents) && m.err == nil; i++ {
 		key, err1 := encode(contents[i].Key)
 		value, err2 := encode(contents[i].Value)
@@ -52,6 +62,8 @@ func newMap(space *Space, name string, spec *ebpf.MapSpec, contents []ebpf.MapKV
 // type: bytes, what marshals itself, or numbers of fixed size, little-endian.
 func encode(v any) ([]byte, error) {
 	switch v := v.(type) {
+	case nil:
+		return nil, errors.New("nothing")
 	case []byte:
 		return v, nil
 	case string:
@@ -60,6 +72,15 @@ func encode(v any) ([]byte, error) {
 		return v.MarshalBinary()
 	}
 	return binary.Append(nil, binary.LittleEndian, v)
+}
+
+// hold keeps the map's memory until it is released, or reports that its Space
+// is closed.
+func (m *Map) hold() error {
+	if m.space.Hold() != nil {
+		return fmt.Errorf("map %q: its Space: %w", m.name, ErrClosed)
+	}
+	return nil
 }
 
 // Name returns the name that the map has in its object.
@@ -73,11 +94,15 @@ func (m *Map) Spec() *ebpf.MapSpec { return m.spec }
 func (m *Map) ReadOnly() bool { return m.spec.Flags&maps.FlagReadOnlyProg != 0 }
 
 // Lookup returns a copy of the value of key. The error is
-// [ebpf.ErrKeyNotExist], or about the size of the key.
+// [ebpf.ErrKeyNotExist], ErrClosed, or about the size of the key.
 func (m *Map) Lookup(key []byte) ([]byte, error) {
-	if err := m.fits(key, nil); err != nil {
+	if err := m.fits(key); err != nil {
 		return nil, err
 	}
+	if err := m.hold(); err != nil {
+		return nil, err
+	}
+	defer m.space.Release()
 	value := m.m.Value(key)
 	if value == nil {
 		return nil, fmt.Errorf("map %q: %w", m.name, ebpf.ErrKeyNotExist)
@@ -86,27 +111,42 @@ func (m *Map) Lookup(key []byte) ([]byte, error) {
 }
 
 // Update changes the value of key, or makes an entry for it. The error is
-// [ebpf.ErrKeyNotExist], [ebpf.ErrKeyExist], or an abi.Errno.
+// [ebpf.ErrKeyNotExist], [ebpf.ErrKeyExist], ErrClosed, or an abi.Errno.
 func (m *Map) Update(key, value []byte, flags ebpf.MapUpdateFlags) error {
-	if err := m.fits(key, value); err != nil {
+	if err := m.fits(key); err != nil {
 		return err
 	}
+	if len(value) != m.m.ValueSize() {
+		return fmt.Errorf("map %q: value of %d bytes, want %d: %w", m.name, len(value), m.m.ValueSize(), abi.EINVAL)
+	}
+	if err := m.hold(); err != nil {
+		return err
+	}
+	defer m.space.Release()
 	return m.errno(m.m.Update(key, value, uint64(flags)))
 }
 
 // Delete removes the entry of key. The error is [ebpf.ErrKeyNotExist], or an
 // abi.Errno: entries of an array can't be removed.
 func (m *Map) Delete(key []byte) error {
-	if err := m.fits(key, nil); err != nil {
+	if err := m.fits(key); err != nil {
 		return err
 	}
+	if err := m.hold(); err != nil {
+		return err
+	}
+	defer m.space.Release()
 	return m.errno(m.m.Delete(key))
 }
 
 // All yields the entries with copies of their values, in the same order in
-// every run.
+// every run. There are none when the Space is closed.
 func (m *Map) All() iter.Seq2[[]byte, []byte] {
 	return func(yield func(key, value []byte) bool) {
+		if m.hold() != nil {
+			return
+		}
+		defer m.space.Release()
 		for key, value := range m.m.All() {
 			if !yield(key, bytes.Clone(value)) {
 				return
@@ -115,13 +155,10 @@ func (m *Map) All() iter.Seq2[[]byte, []byte] {
 	}
 }
 
-// fits checks the sizes of a key, and of a value that isn't nil.
-func (m *Map) fits(key, value []byte) error {
+// fits checks the size of a key.
+func (m *Map) fits(key []byte) error {
 	if len(key) != m.m.KeySize() {
 		return fmt.Errorf("map %q: key of %d bytes, want %d: %w", m.name, len(key), m.m.KeySize(), abi.EINVAL)
-	}
-	if value != nil && len(value) != m.m.ValueSize() {
-		return fmt.Errorf("map %q: value of %d bytes, want %d: %w", m.name, len(value), m.m.ValueSize(), abi.EINVAL)
 	}
 	return nil
 }
@@ -149,6 +186,10 @@ func (m *Map) errno(n int64) error {
 func (m *Map) Text() iter.Seq2[string, string] {
 	array := m.m.Spec().Type == maps.Array || m.m.Spec().Type == maps.PerCPUArray
 	return func(yield func(key, value string) bool) {
+		if m.hold() != nil {
+			return
+		}
+		defer m.space.Release()
 		for key, value := range m.m.All() {
 			if section, ok := m.spec.Value.(*btf.Datasec); ok {
 				variables(section, value, yield)

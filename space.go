@@ -83,6 +83,9 @@ func (s *Space) take(kind cage.Kind, place cage.Place) (*Instance, error) {
 	r := &s.residents[kind]
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if s.mem.Closed() {
+		return nil, cage.ErrClosed
+	}
 	near := &r.near[place%places]
 	for _, in := range r.all {
 		if in.frame.Try() {
@@ -106,9 +109,10 @@ func (s *Space) take(kind cage.Kind, place cage.Place) (*Instance, error) {
 
 // close closes the residents, each as soon as no run is under way in it.
 func (r *residents) close() (err error) {
+	// They stay in the list: a program that is closed meanwhile must find those
+	// that it runs in.
 	r.mu.Lock()
-	all := r.all
-	r.all = nil
+	all := slices.Clone(r.all)
 	for k := range r.near {
 		r.near[k].Store(nil)
 	}

@@ -1,6 +1,7 @@
 package cage
 
 import (
+	"bytes"
 	"fmt"
 	"unsafe"
 
@@ -162,7 +163,8 @@ func (i *Instance) NativeStackTop() uintptr {
 
 // SetMem makes exactly n bytes, rounded up to whole pages, accessible at
 // abi.MemBase, all zero. n may be 0 to abi.MemMax. After an error that wraps
-// what the system said, nothing is accessible there.
+// what the system said, what was accessible still is, until SetMem or LoadMem
+// succeed; no run may begin before that.
 func (i *Instance) SetMem(n int) error {
 	if err := i.sizeMem(n); err != nil {
 		return err
@@ -177,6 +179,9 @@ func (i *Instance) SetMem(n int) error {
 func (i *Instance) LoadMem(p []byte) error {
 	n := uint64(len(p))
 	if roundUp(n) != i.memSize {
+		if i.owns(p) { // what the last run left, say
+			p = bytes.Clone(p)
+		}
 		if err := i.sizeMem(len(p)); err != nil {
 			return err
 		}
@@ -190,6 +195,11 @@ func (i *Instance) LoadMem(p []byte) error {
 	}
 	i.memDirty = i.memSize
 	return nil
+}
+
+// owns reports whether p lies in the caller's memory.
+func (i *Instance) owns(p []byte) bool {
+	return uintptr(unsafe.Pointer(unsafe.SliceData(p)))-uintptr(i.mem) < uintptr(i.memSize)
 }
 
 // HasMem reports whether there is caller's memory. If not, LoadMem(nil) is
@@ -213,7 +223,7 @@ func (i *Instance) sizeMem(n int) error {
 // resizeMem changes the number of accessible bytes. What becomes inaccessible
 // is zeroed, so that all that is outside of [0, memDirty) stays zero.
 func (i *Instance) resizeMem(size uint64) error {
-	old := i.memSize
+	old, oldLen := i.memSize, i.memLen
 	if size < i.memDirty {
 		i.zero(size, i.memDirty)
 		i.memDirty = size
@@ -221,6 +231,7 @@ func (i *Instance) resizeMem(size uint64) error {
 	i.memSize, i.memLen = 0, 0
 	if i.base != nil {
 		if err := i.protectMem(old, size); err != nil {
+			i.memSize, i.memLen = old, oldLen // still accessible
 			return err
 		}
 	} else if room := uint64(cap(i.buf)); size > room || room-size > keep {

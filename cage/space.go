@@ -39,7 +39,7 @@ type Space struct {
 	mu    sync.Mutex
 	mem   *shared // nil until it is needed
 	plain bool    // never make windows, even where they could be made
-	open  int     // instances in use or pooled
+	open  int     // instances in use or pooled, and Holds
 
 	pools [kinds]pool
 }
@@ -77,12 +77,20 @@ func (s *Space) Alloc(n uint64) (addr uint64, err error) {
 	return abi.SharedBase + old, nil
 }
 
+// Closed reports whether Close was called.
+func (s *Space) Closed() bool { return s.closed.Load() }
+
 // need makes the shared memory if there is none yet. s.mu is held.
 func (s *Space) need() error {
 	if s.mem != nil {
 		return nil
 	}
 	mem, err := newShared(s.plain)
+	if err == nil && mem.file < 0 && !s.plain && windowed.Load() {
+		// The system does make windows, so something has run out. It may be
+		// there again, for programs that need one.
+		return errors.Join(mem.noWin, mem.release())
+	}
 	if err != nil {
 		return fmt.Errorf("reserving guest memory: %w", err)
 	}
@@ -139,6 +147,26 @@ func (s *Space) Windows() error {
 		err = i.Close()
 	}
 	return errors.Join(err, probe.Close())
+}
+
+// Hold keeps the memory of the Space where the host sees it, whoever closes the
+// Space meanwhile, until Release. The error is ErrClosed.
+func (s *Space) Hold() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed.Load() {
+		return ErrClosed
+	}
+	s.open++
+	return nil
+}
+
+// Release undoes a Hold.
+func (s *Space) Release() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open--
+	return s.release()
 }
 
 // Close gives the memory back, at once or when the last open instance is

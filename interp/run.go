@@ -41,20 +41,23 @@ type budget struct {
 	check func() error
 }
 
-// take takes n from the budget, which is too small for it if ok is false.
+// take takes n from the budget, which is too small for it if ok is false. With an
+// error nothing is taken. It asks when machine code would: when the slice that n
+// is to be taken from falls short of it.
 func (b *budget) take(n int64) (ok bool, err error) {
 	if b.left < n {
 		return false, nil
 	}
+	if b.left-n < b.poll {
+		if b.check != nil {
+			if err := b.check(); err != nil {
+				return true, err
+			}
+		}
+		b.poll = b.left - max(abi.Slice, n)
+	}
 	b.left -= n
-	if b.left >= b.poll {
-		return true, nil
-	}
-	b.poll = b.left - abi.Slice
-	if b.check == nil {
-		return true, nil
-	}
-	return true, b.check()
+	return true, nil
 }
 
 // end makes the result of a run that ends before or at the operation in slot.

@@ -133,6 +133,9 @@ func (f *Frame) R0() uint64 { return f.c.Regs[abi.RAX] }
 // Used returns what the last run took of the budget.
 func (f *Frame) Used() int64 { return f.used }
 
+// Unused makes Used return 0, for a run that didn't begin.
+func (f *Frame) Unused() { f.used = 0 }
+
 // Finish goes on behind an Enter that returned false until the run ends, and
 // reports that in out. After a Dash that Left it does the same.
 func (f *Frame) Finish(out *Result) {

@@ -53,6 +53,9 @@ func (*Frame) R0() uint64 { return 0 }
 // Used returns 0.
 func (*Frame) Used() int64 { return 0 }
 
+// Unused does nothing.
+func (*Frame) Unused() {}
+
 // Finish must not be called: Check fails.
 func (*Frame) Finish(*Result) { panic("BUG: machine: Finish where nothing can run") }
 

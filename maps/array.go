@@ -2,6 +2,8 @@ package maps
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"iter"
 	"math"
 
@@ -129,8 +131,10 @@ func newValues(space *cage.Space, spec *Spec) (v values, err error) {
 	v.size = uint64(spec.ValueSize)
 	v.step = (v.size + 7) &^ 7
 	n := v.step * uint64(spec.MaxEntries)
-	if v.base, err = space.Alloc(n); err != nil {
+	if v.base, err = space.Alloc(n); errors.Is(err, cage.ErrFull) {
 		return v, &SpecError{*spec, "MaxEntries", "needs more guest memory than there is", err}
+	} else if err != nil {
+		return v, fmt.Errorf("map %q: %w", spec.Name, err)
 	}
 	v.host, err = space.Bytes(v.base, n)
 	return v, err

@@ -89,18 +89,28 @@ func (h *hash) Update(key, value []byte, flags uint64) int64 {
 		copy(h.bytes(i), value)
 		return 0
 	}
+	// The key may lie in memory that programs write meanwhile: from here on it
+	// is what it was when it was copied.
+	name := string(key)
+	if j, ok := h.index[name]; ok {
+		if flags == UpdateNoExist {
+			return -int64(abi.EEXIST)
+		}
+		copy(h.bytes(j), value)
+		return 0
+	}
 	switch last := len(h.free) - 1; {
 	case last >= 0:
 		i, h.free = h.free[last], h.free[:last]
-		h.keys[i] = string(key)
+		h.keys[i] = name
 	case len(h.keys) < int(h.spec.MaxEntries):
 		i = uint32(len(h.keys))
-		h.keys = append(h.keys, string(key))
+		h.keys = append(h.keys, name)
 	default:
 		return -int64(abi.E2BIG)
 	}
 	copy(h.bytes(i), value)
-	h.index[h.keys[i]] = i
+	h.index[name] = i
 	return 0
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/hex"
 	"errors"
@@ -98,9 +97,10 @@ func parseHex(text string) ([][]byte, error) {
 		}
 		packet = nil
 	}
-	lines := bufio.NewScanner(strings.NewReader(text))
-	for n := 1; lines.Scan(); n++ {
-		line, comment, _ := strings.Cut(lines.Text(), "#")
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		line, comment, _ := strings.Cut(strings.TrimRight(line, "\r\n"), "#")
 		fields := strings.Join(strings.Fields(line), "")
 		if fields == "" {
 			if comment == "" {
@@ -118,7 +118,7 @@ func parseHex(text string) ([][]byte, error) {
 		packet = append(packet, b...)
 	}
 	end()
-	return packets, lines.Err()
+	return packets, nil
 }
 
 // parseMemory reads the value of a flag that stands for memory: hex with

@@ -36,7 +36,10 @@ func runPlugin(stdin io.Reader, stdout, stderr io.Writer, args []string) int {
 		fmt.Fprintln(stderr, err)
 		return exitFail
 	}
-	fmt.Fprintf(stdout, "%x\n", r0)
+	if _, err := fmt.Fprintf(stdout, "%x\n", r0); err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitFail
+	}
 	return exitOK
 }
 
