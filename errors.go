@@ -26,7 +26,7 @@ var (
 	// ErrBudget ends a run that would exceed its budget.
 	ErrBudget = abi.ErrBudget
 	// ErrClosed is returned for anything asked of a Program, an Instance, a
-	// Collection or a Space after Close.
+	// Collection or a Space after Close, and of a Map whose memory is gone.
 	ErrClosed = errors.New("bpfjit: closed")
 	// ErrBusy is returned for a second use of an Instance while it runs, and
 	// by a Close that would wait for the run it is called from.

@@ -213,3 +213,22 @@ func TestCancelledAlike(t *testing.T) {
 		}
 	}
 }
+
+// TestSlowHelpers: a run that does nothing but call helpers, which may take long, asks
+// after abi.SliceCalls of them whether it is cancelled.
+func TestSlowHelpers(t *testing.T) {
+	engines(t, func(t *testing.T, e bpfjit.Engine) {
+		ctx, cancel := context.WithCancel(context.Background())
+		calls := 0
+		p := program(t, e, "call 1000\ngoto -2", func(o *bpfjit.Options) {
+			o.Helpers = map[asm.BuiltinFunc]bpfjit.HelperFunc{1000: func(bpfjit.Env, uint64, uint64, uint64, uint64, uint64) (uint64, error) {
+				calls++
+				cancel()
+				return 0, nil
+			}}
+		})
+		if _, err := p.RunContext(ctx, nil); !errors.Is(err, context.Canceled) || calls != abi.SliceCalls {
+			t.Errorf("%v, %d calls", err, calls)
+		}
+	})
+}

@@ -54,7 +54,7 @@ type Collection struct {
 
 // LoadCollection makes all programs of an object, on maps that they share. One
 // that can't be compiled fails the whole; delete it from spec.Programs to do
-// without it. Maps of unsupported kinds are left out if no program refers to
+// without it. Maps that can't be made are left out if no program refers to
 // them. Options.Name and Options.Type are not used. Programs are compiled on all
 // processors, but one after the other, in the order of their names, where
 // Options.Rand or Options.Dump is set. See Load for the rest.

@@ -84,7 +84,8 @@ type Options struct {
 	// to a program.
 	Clock func() uint64
 
-	// Random gives the program's random numbers. nil means math/rand/v2.
+	// Random gives the program's random numbers. nil means math/rand/v2. Programs that
+	// run in several goroutines call it, and Clock, at the same time.
 	Random func() uint32
 
 	// CPU is the number of the processor that the program believes to run

@@ -33,8 +33,8 @@ func (s *Space) maps() *maps.Set {
 }
 
 // Close gives the memory back, at once or when the last instance is closed
-// that uses it. Programs of the Space can't be run any more. Closing again
-// does nothing.
+// that uses it. Programs of the Space can't be run any more, but in instances
+// that they have already. Closing again does nothing.
 func (s *Space) Close() error {
 	err := s.mem.Close()
 	for k := range s.residents {

@@ -72,6 +72,7 @@ const (
 // Budgets, in executed source instructions.
 const (
 	Slice         = 1 << 16 // dealt out at a time
+	SliceCalls    = 256     // calls of helpers, which may take long, end a slice too
 	DefaultBudget = 1 << 30
 )
 

@@ -82,3 +82,26 @@ func addressSpace(t *testing.T) uint64 {
 	check(t, err)
 	return pages * abi.PageSize
 }
+
+// TestMostWindows: there is an end to windows before there is one to the process's
+// mappings, which Go's runtime doesn't survive.
+func TestMostWindows(t *testing.T) {
+	if n := most(); n < 1000 || n*mappings > 1<<31 {
+		t.Errorf("%d windows", n)
+	}
+	l := slotList{used: most()}
+	if _, err := l.take(); err == nil {
+		t.Error("one more window")
+	}
+	l.used--
+	base, err := l.take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.take(); err == nil {
+		t.Error("one more window")
+	}
+	if err := l.give(base); err != nil || l.used != most()-1 {
+		t.Errorf("%v, %d in use", err, l.used)
+	}
+}

@@ -2,6 +2,7 @@ package cage
 
 import (
 	"fmt"
+	"os"
 	"sync"
 	"unsafe"
 
@@ -38,12 +39,30 @@ type slotList struct {
 	mu   sync.Mutex
 	free []unsafe.Pointer // bases
 	next int              // size of the next slab, in slots
+	used int              // slots that were taken
 }
+
+// mappings is how many a window takes at most.
+const mappings = 6
+
+// most is how many windows there may be: as many as take three quarters of the
+// mappings that a process may have (proc_sys_vm(5), max_map_count). Go's runtime ends
+// the process when it gets none.
+var most = sync.OnceValue(func() int {
+	n := 65530
+	if b, err := os.ReadFile("/proc/sys/vm/max_map_count"); err == nil {
+		fmt.Sscan(string(b), &n)
+	}
+	return n / mappings * 3 / 4
+})
 
 // take returns the base of a free slot, all of which is without access.
 func (l *slotList) take() (unsafe.Pointer, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.used >= most() {
+		return nil, fmt.Errorf("%d windows are open, which is as many as vm.max_map_count has room for", l.used)
+	}
 	if len(l.free) == 0 {
 		if err := l.reserve(); err != nil {
 			return nil, err
@@ -52,6 +71,7 @@ func (l *slotList) take() (unsafe.Pointer, error) {
 	last := len(l.free) - 1
 	base := l.free[last]
 	l.free = l.free[:last]
+	l.used++
 	return base, nil
 }
 
@@ -66,6 +86,7 @@ func (l *slotList) give(base unsafe.Pointer) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.free = append(l.free, base)
+	l.used--
 	return nil
 }
 

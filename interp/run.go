@@ -39,6 +39,7 @@ type budget struct {
 	// poll is what is left when Check is due.
 	poll  int64
 	check func() error
+	calls uint32 // of helpers
 }
 
 // take takes n from the budget, which is too small for it if ok is false. With an
@@ -320,6 +321,9 @@ func (p *Prog) Run(inst *cage.Instance, cfg *Config) abi.Result {
 			}
 			r[abi.R0] = r0
 			clear(r[abi.R1 : abi.R5+1])
+			if b.calls++; b.calls%abi.SliceCalls == 0 {
+				b.poll = b.left
+			}
 
 		default: // memory
 			ea := address(r[o.dst&15], o.off)

@@ -70,6 +70,8 @@ type Frame struct {
 	im   *image.Image
 	in   *Input
 	inst *cage.Instance
+
+	calls uint32 // of helpers, in the run
 }
 
 // Bind makes the Frame one of an image and an instance, without a key. in is
@@ -139,7 +141,7 @@ func (f *Frame) Unused() { f.used = 0 }
 // Finish goes on behind an Enter that returned false until the run ends, and
 // reports that in out. After a Dash that Left it does the same.
 func (f *Frame) Finish(out *Result) {
-	f.undealt = f.total - f.slice
+	f.undealt, f.calls = f.total-f.slice, 0
 	f.drive(out)
 	// Until here the memory must not go.
 	runtime.KeepAlive(f.inst)
@@ -175,6 +177,12 @@ func (f *Frame) drive(out *Result) {
 			if err != nil {
 				f.stop(out, abi.StopHelper, err)
 				return
+			}
+			// Helpers may take longer than instructions: some calls spend what is
+			// left of a slice.
+			if f.calls++; f.calls%abi.SliceCalls == 0 {
+				f.undealt += int64(c.Regs[abi.X86R9])
+				c.Regs[abi.X86R9] = 0
 			}
 			resume(f.base, r0)
 

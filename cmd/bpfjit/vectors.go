@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/bpfjit/bpfjit"
+	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/blind"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/jit"
@@ -210,6 +211,9 @@ func (v *vectors) translated(code []byte, params *vectorParams, out *vectorOut) 
 		}
 		out.Blinded = hex.EncodeToString(bpf.Encode(p.Insns))
 	}
+	if err := params.check(); err != nil {
+		return err
+	}
 	c, err := jit.Compile(p, params.profile(), params.function())
 	if err != nil {
 		return err
@@ -236,6 +240,14 @@ func (p *vectorParams) profile() *jit.Profile {
 		profile = profile.WithoutBMI2()
 	}
 	return &profile
+}
+
+// check refuses what no function of a kernel has.
+func (p *vectorParams) check() error {
+	if p.StackDepth < 0 || p.StackDepth > abi.FrameBytes {
+		return fmt.Errorf("stack_depth is %d, not 0 to %d", p.StackDepth, abi.FrameBytes)
+	}
+	return nil
 }
 
 func (p *vectorParams) function() *jit.Function {
