@@ -176,6 +176,7 @@ type walk struct {
 	// constant to hide.
 	half uint32
 	lists
+	//lint:ignore U1000 of the assembly
 	last tail
 }
 

@@ -33,13 +33,6 @@ type bitmap [block / unit]uint32
 // word returns the bits of two units, u even.
 func (b *bitmap) word(u int) uint64 { return uint64(b[u]) | uint64(b[u|1])<<unit }
 
-// tail has a copy of the last slots of a program, less than a unit. Behind them there
-// may be anything.
-type tail struct {
-	insns [unit]bpf.Insn
-	flags [unit]bpf.Flag
-}
-
 // noFlags are those of programs that have none.
 var noFlags [block]bpf.Flag
 

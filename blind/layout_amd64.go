@@ -44,6 +44,13 @@ func layOutAVO(job *blockJob)
 //go:noescape
 func hideAVO(job *blockJob)
 
+// tail has a copy of the last slots of a program, less than a unit. Behind them there
+// may be anything.
+type tail struct {
+	insns [unit]bpf.Insn
+	flags [unit]bpf.Flag
+}
+
 func (w *walk) layOut(j *blockJob, insns []bpf.Insn, flags []bpf.Flag, index []int32) {
 	if !assembly {
 		w.layOutGeneric(insns, flags, index)

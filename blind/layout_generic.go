@@ -12,5 +12,8 @@ func (w *walk) hide(_ *blockJob, insns []bpf.Insn, numbers []byte, index []int32
 	return w.hideGeneric(insns, numbers, index)
 }
 
-// blockJob is for assembly.
-type blockJob struct{}
+// blockJob and tail are for assembly.
+type (
+	blockJob struct{}
+	tail     struct{}
+)

@@ -62,6 +62,9 @@ type mendJob struct {
 	known      int // elements of index
 }
 
+// halfBlock is how many slots the assembly looks at at once.
+const halfBlock = blockSlots / 2
+
 // classify fills in blocks from next up to stop, at most a chunk of them.
 func (s *Survey) classify(next, stop int, r *refusal) {
 	first, end := next*blockSlots, min(stop*blockSlots, len(s.program.Insns))

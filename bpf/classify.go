@@ -38,9 +38,6 @@ func IsDivision(op uint8) bool {
 	return (class == abi.ClassALU || class == abi.ClassALU64) && (what == 0x30 || what == 0x90)
 }
 
-// halfBlock is how many slots the assembly looks at at once.
-const halfBlock = blockSlots / 2
-
 // classifyGeneric fills in blocks from next up to stop. r says which slots are
 // suspect; without it none is.
 func (s *Survey) classifyGeneric(next, stop int, r *refusal) {
