@@ -70,8 +70,6 @@ type Frame struct {
 	im   *image.Image
 	in   *Input
 	inst *cage.Instance
-
-	calls uint32 // of helpers, in the run
 }
 
 // Bind makes the Frame one of an image and an instance, without a key. in is
@@ -141,7 +139,7 @@ func (f *Frame) Unused() { f.used = 0 }
 // Finish goes on behind an Enter that returned false until the run ends, and
 // reports that in out. After a Dash that Left it does the same.
 func (f *Frame) Finish(out *Result) {
-	f.undealt, f.calls = f.total-f.slice, 0
+	f.undealt = f.total - f.slice
 	f.drive(out)
 	// Until here the memory must not go.
 	runtime.KeepAlive(f.inst)
@@ -160,6 +158,7 @@ func unlimited(budget int64) int64 {
 // drive serves exits until the run ends.
 func (f *Frame) drive(out *Result) {
 	c := f.c
+	calls := uint32(0) // of helpers
 	for {
 		switch c.Exit {
 		case abi.ExitDone:
@@ -180,7 +179,7 @@ func (f *Frame) drive(out *Result) {
 			}
 			// Helpers may take longer than instructions: some calls spend what is
 			// left of a slice.
-			if f.calls++; f.calls%abi.SliceCalls == 0 {
+			if calls++; calls%abi.SliceCalls == 0 {
 				f.undealt += int64(c.Regs[abi.X86R9])
 				c.Regs[abi.X86R9] = 0
 			}
