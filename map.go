@@ -126,8 +126,8 @@ func (m *Map) Update(key, value []byte, flags ebpf.MapUpdateFlags) error {
 	return m.errno(m.m.Update(key, value, uint64(flags)))
 }
 
-// Delete removes the entry of key. The error is [ebpf.ErrKeyNotExist], or an
-// abi.Errno: entries of an array can't be removed.
+// Delete removes the entry of key. The error is [ebpf.ErrKeyNotExist], ErrClosed,
+// or an abi.Errno: entries of an array can't be removed.
 func (m *Map) Delete(key []byte) error {
 	if err := m.fits(key); err != nil {
 		return err

@@ -72,10 +72,6 @@ func newNative(survey *bpf.Survey, src *Source, s *settings, info *Info) (*nativ
 	return e, nil
 }
 
-// blindTries is how often a program is blinded whose code doesn't settle: of very long
-// ones now and then it doesn't, and does with other random numbers.
-const blindTries = 10
-
 // compileLowered compiles a lowered program, and hides its constants before if that
 // is wanted. It also returns what was compiled, which an error is about.
 func compileLowered(r *lower.Result, s *settings) (p *bpf.Program, code *jit.Code, err error) {
@@ -84,16 +80,15 @@ func compileLowered(r *lower.Result, s *settings) (p *bpf.Program, code *jit.Cod
 		return &r.Program, code, code.CompileFunctions(&r.Program, r.Funcs, cageProfile())
 	}
 	var hidden blind.Result
-	for range blindTries {
-		if err = hidden.Rewrite(&r.Program, s.Rand); err != nil {
-			return &r.Program, nil, err
+	err = jit.Retry(func() error {
+		if err := hidden.Rewrite(&r.Program, s.Rand); err != nil {
+			p = &r.Program
+			return err
 		}
-		err = code.CompileFunctions(&hidden.Program, hidden.MoveFunctions(r.Funcs), cageProfile())
-		if !errors.Is(err, jit.ErrConvergence) {
-			break
-		}
-	}
-	return &hidden.Program, code, err
+		p = &hidden.Program
+		return code.CompileFunctions(p, hidden.MoveFunctions(r.Funcs), cageProfile())
+	})
+	return p, code, err
 }
 
 // standardNative are standardHelpers for machine code.

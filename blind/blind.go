@@ -85,8 +85,8 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 // run is Rewrite of a program that isn't too long.
 func (w *walk) run(r *Result, p *bpf.Program, rand io.Reader) error {
 	n := len(p.Insns)
-	if p.Flags != nil && len(p.Flags) != n {
-		return unchecked(p, 0)
+	if err := p.CheckSizes(); err != nil {
+		return err
 	}
 	if err := w.source.start(rand); err != nil {
 		return err

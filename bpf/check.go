@@ -59,7 +59,7 @@ func (s *Survey) Check(p *Program, d Dialect) error {
 	case n > MaxSlots:
 		return &Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, more than %d", n, MaxSlots)}
 	}
-	if err := p.checkSizes(); err != nil {
+	if err := p.CheckSizes(); err != nil {
 		return err
 	}
 	c := checker{p: p, dialect: d}

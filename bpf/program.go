@@ -79,8 +79,9 @@ func (p *Program) Flat() *Program {
 	return &Program{Insns: p.Insns, Flags: p.Flags, Origin: origin}
 }
 
-// checkSizes tells whether p's lists are as long as they should be.
-func (p *Program) checkSizes() error {
+// CheckSizes tells whether p's lists are as long as they should be, as Check does.
+// The error is an *Error without a slot.
+func (p *Program) CheckSizes() error {
 	n := len(p.Insns)
 	if p.Flags != nil && len(p.Flags) != n {
 		return &Error{Slot: -1, Reason: fmt.Sprintf("has %d flags for %d slots", len(p.Flags), n)}

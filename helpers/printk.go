@@ -95,12 +95,13 @@ func (f *formatter) run() abi.Errno {
 		case c < ' ' && !strings.ContainsRune("\t\n\v\f\r", rune(c)), c == 0x7f:
 			return abi.EINVAL
 		default:
-			n := 0 // plain text behind c
+			f.put(string([]byte{c}))
+			// What follows goes as one.
+			n := 0
 			for n < len(f.format) && f.format[n] >= ' ' && f.format[n] != '%' && f.format[n] != 0x7f {
 				n++
 			}
-			f.put(string([]byte{c}))
-			f.putBytes(f.format[:n])
+			f.put(string(f.format[:n]))
 			f.format = f.format[n:]
 		}
 	}
@@ -126,12 +127,6 @@ func (f *formatter) accept(prefix string) bool {
 func (f *formatter) put(s string) {
 	f.length += len(s)
 	f.text = append(f.text, s[:min(len(s), textRoom-len(f.text))]...)
-}
-
-// putBytes is put.
-func (f *formatter) putBytes(b []byte) {
-	f.length += len(b)
-	f.text = append(f.text, b[:min(len(b), textRoom-len(f.text))]...)
 }
 
 // fill appends n times the same character.

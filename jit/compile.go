@@ -89,10 +89,11 @@ func (c *compiler) kernel(code *Code) error {
 	if n > maxSlots {
 		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, more than %d", n, maxSlots)}
 	}
-	if n == 0 || !fits(p) {
-		if err := bpf.Check(p, bpf.Translated); err != nil {
-			return err
-		}
+	if n == 0 {
+		return bpf.Check(p, bpf.Translated)
+	}
+	if err := p.CheckSizes(); err != nil {
+		return err
 	}
 	code.reset(n)
 	return c.function(code, 0, n)
@@ -144,20 +145,6 @@ func (c *compiler) refuse() error {
 		return &bpf.Error{Slot: -1, Reason: "isn't well-formed"}
 	}
 	return &bpf.Error{Slot: c.start, Reason: "BUG: a function that was not checked"}
-}
-
-// fits tells whether p's lists are as long as they should be.
-func fits(p *bpf.Program) bool {
-	older := len(p.Insns)
-	if p.Flags != nil && len(p.Flags) != older {
-		return false
-	}
-	if p.Index != nil {
-		if older = len(p.Index) - 1; older < 0 || int(p.Index[older]) != len(p.Insns) {
-			return false
-		}
-	}
-	return p.Origin == nil || len(p.Origin) == older
 }
 
 // wellFormed tells whether a program whose slots are has jumps that lead somewhere,

@@ -54,6 +54,21 @@ const (
 // settle in 20 passes.
 var ErrConvergence = errors.New("jit: the length of the code doesn't settle")
 
+// maxTries is how often Retry calls at most.
+const maxTries = 10
+
+// Retry calls compile until it returns no ErrConvergence, ten times at most. It is
+// for blinded programs, each time by other random numbers: of a million slots the
+// length doesn't settle now and then, and does another time.
+func Retry(compile func() error) (err error) {
+	for range maxTries {
+		if err = compile(); !errors.Is(err, ErrConvergence) {
+			break
+		}
+	}
+	return err
+}
+
 // jump is what a pass needs to know of a mark. A mark that isn't a jump is one
 // to a place that is far away from its end wherever that is; a jump to itself
 // is as near to it. Both say so by a rank that makes sums[rank] their own end.

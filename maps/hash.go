@@ -80,6 +80,13 @@ func (h *hash) Update(key, value []byte, flags uint64) int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	i, ok := h.index[string(key)]
+	var name string
+	if !ok {
+		// The key may lie in memory that programs write meanwhile: from here on it
+		// is what it was when it was copied.
+		name = string(key)
+		i, ok = h.index[name]
+	}
 	switch {
 	case ok && flags == UpdateNoExist:
 		return -int64(abi.EEXIST)
@@ -87,16 +94,6 @@ func (h *hash) Update(key, value []byte, flags uint64) int64 {
 		return -int64(abi.ENOENT)
 	case ok:
 		copy(h.bytes(i), value)
-		return 0
-	}
-	// The key may lie in memory that programs write meanwhile: from here on it
-	// is what it was when it was copied.
-	name := string(key)
-	if j, ok := h.index[name]; ok {
-		if flags == UpdateNoExist {
-			return -int64(abi.EEXIST)
-		}
-		copy(h.bytes(j), value)
 		return 0
 	}
 	switch last := len(h.free) - 1; {

@@ -1,8 +1,6 @@
 package stages
 
 import (
-	"errors"
-
 	"github.com/bpfjit/bpfjit/blind"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/jit"
@@ -62,12 +60,8 @@ var Kernel = func() *jit.Profile {
 // mainFunc makes a function a main program that uses its whole frame.
 var mainFunc = &jit.Function{StackDepth: 512}
 
-// maxTries is how often a program is blinded whose length doesn't settle.
-const maxTries = 10
-
-// Compile turns slots, as they lie in an object, into code. Of a million
-// slots now and then the length doesn't settle; with other random numbers it
-// does, so a blinded program is then compiled again.
+// Compile turns slots, as they lie in an object, into code. A blinded program whose
+// length doesn't settle is compiled again, see jit.Retry.
 func (c *Compiler) Compile(slots []byte) error {
 	c.code.Watch = nil
 	return c.retry(func() error { return c.compile(slots, nil) })
@@ -89,12 +83,10 @@ func (c *Compiler) Watch(slots []byte, t *Times) error {
 }
 
 func (c *Compiler) retry(compile func() error) error {
-	for try := 1; ; try++ {
-		err := compile()
-		if !c.Blind || try == maxTries || !errors.Is(err, jit.ErrConvergence) {
-			return err
-		}
+	if !c.Blind {
+		return compile()
 	}
+	return jit.Retry(compile)
 }
 
 func (c *Compiler) compile(slots []byte, k *clock) error {
