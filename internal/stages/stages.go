@@ -64,14 +64,17 @@ var mainFunc = &jit.Function{StackDepth: 512}
 // length doesn't settle is compiled again, see jit.Retry.
 func (c *Compiler) Compile(slots []byte) error {
 	c.code.Watch = nil
-	return c.retry(func() error { return c.compile(slots, nil) })
+	if !c.Blind {
+		return c.compile(slots, nil)
+	}
+	return jit.Retry(func() error { return c.compile(slots, nil) })
 }
 
 // Watch does the same and adds to t how long the stages took, but for Total.
 // What it costs to look at the clock is taken off.
 func (c *Compiler) Watch(slots []byte, t *Times) error {
 	c.code.Watch = c.clock.watch()
-	return c.retry(func() error {
+	compile := func() error {
 		c.clock.start()
 		err := c.compile(slots, &c.clock)
 		if err == nil {
@@ -79,10 +82,7 @@ func (c *Compiler) Watch(slots []byte, t *Times) error {
 			c.clock.add(t)
 		}
 		return err
-	})
-}
-
-func (c *Compiler) retry(compile func() error) error {
+	}
 	if !c.Blind {
 		return compile()
 	}
@@ -91,47 +91,51 @@ func (c *Compiler) retry(compile func() error) error {
 
 func (c *Compiler) compile(slots []byte, k *clock) error {
 	p := &c.prog
-	if err := c.decode(p, slots); err != nil {
+	if insns, ok := bpf.View(slots); ok {
+		p.Insns = insns
+	} else if err := c.decode(slots); err != nil {
 		return err
 	}
 	k.lap(Decode)
-	var funcs []bpf.Func
 	if c.Cage {
-		// For the kernel profile jit.Compile checks, and blinding lets nothing
-		// pass.
-		if err := c.survey.Check(p, bpf.Source); err != nil {
-			return err
-		}
-		k.lap(Check)
-		if err := c.lowered.LowerSurveyed(&c.survey); err != nil {
-			return err
-		}
-		k.lap(Lower)
-		p, funcs = &c.lowered.Program, c.lowered.Funcs
+		return c.cage(p, k)
 	}
+	// jit.Compile checks, and blinding lets nothing pass.
 	if c.Blind {
 		if err := c.hidden.Rewrite(p, nil); err != nil {
 			return err
 		}
 		p = &c.hidden.Program
-		if c.Cage {
-			funcs = c.hidden.MoveFunctions(funcs)
-		}
 		k.lap(Blind)
-	}
-	if c.Cage {
-		return c.code.CompileFunctions(p, funcs, &jit.Cage)
 	}
 	return c.code.Compile(p, Kernel, mainFunc)
 }
 
-func (c *Compiler) decode(p *bpf.Program, slots []byte) (err error) {
-	var ok bool
-	if p.Insns, ok = bpf.View(slots); ok {
-		return nil
+// cage compiles for the cage.
+func (c *Compiler) cage(p *bpf.Program, k *clock) error {
+	if err := c.survey.Check(p, bpf.Source); err != nil {
+		return err
 	}
+	k.lap(Check)
+	if err := c.lowered.LowerSurveyed(&c.survey); err != nil {
+		return err
+	}
+	k.lap(Lower)
+	p, funcs := &c.lowered.Program, c.lowered.Funcs
+	if c.Blind {
+		if err := c.hidden.Rewrite(p, nil); err != nil {
+			return err
+		}
+		p, funcs = &c.hidden.Program, c.hidden.MoveFunctions(funcs)
+		k.lap(Blind)
+	}
+	return c.code.CompileFunctions(p, funcs, &jit.Cage)
+}
+
+// decode copies slots that can't be read where they are.
+func (c *Compiler) decode(slots []byte) (err error) {
 	c.decoded, err = bpf.AppendDecode(c.decoded[:0], slots)
-	p.Insns = c.decoded
+	c.prog.Insns = c.decoded
 	return err
 }
 
