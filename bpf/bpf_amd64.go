@@ -96,7 +96,7 @@ func (s *Survey) follow(next, stop int) bool {
 	if !assembly {
 		return s.followGeneric(next, stop)
 	}
-	return followAVO(&s.program.Insns[0], &s.blocks[0], next, stop, len(s.program.Insns)) == 0
+	return followAVO(&s.program.Insns[0], &s.blocks[0], next, stop, len(s.program.Insns))&1 == 0
 }
 
 func count(s []int32, from int32) {

@@ -7,174 +7,184 @@
 // func surveyAVO(insns *uint64, blocks *uint64, n int, p *uint64)
 // Requires: AVX, AVX2, BMI2, MMX+
 TEXT ·surveyAVO(SB), NOSPLIT, $0-32
-	MOVQ  insns+0(FP), CX
-	MOVQ  blocks+8(FP), DX
-	MOVQ  n+16(FP), AX
-	MOVQ  p+24(FP), BX
-	VPXOR Y0, Y0, Y0
+	MOVQ    insns+0(FP), BX
+	MOVQ    blocks+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    p+24(FP), DI
+	VPXOR   Y0, Y0, Y0
+	VMOVDQU 64(DI), Y1
+	LEAQ    -256(BX)(AX*8), AX
+	XORL    DX, DX
 
 	// It is 4 bytes to the second half of a block's words, and to the next block the rest.
-	MOVQ $0x00000004, SI
-	CMPQ AX, $0x20
-	JLT  rest
+	MOVQ $0x00000004, CX
+	CMPQ BX, AX
+	JHI  rest
 
 half:
 	// What follows: a program that is looked at for the first time is in no cache.
-	PREFETCHT0 1024(CX)
-	PREFETCHT0 1088(CX)
-	PREFETCHT0 1152(CX)
-	PREFETCHT0 1216(CX)
+	PREFETCHT0 1024(BX)
+	PREFETCHT0 1088(BX)
+	PREFETCHT0 1152(BX)
+	PREFETCHT0 1216(BX)
 
 	// Slots 0 to 3, and those 16 further
-	VMOVDQU     (CX), X1
-	VINSERTI128 $0x01, 128(CX), Y1, Y1
-	VMOVDQU     16(CX), X2
-	VINSERTI128 $0x01, 144(CX), Y2, Y2
-	VSHUFPS     $0x88, Y2, Y1, Y3
+	VMOVDQU     (BX), X2
+	VINSERTI128 $0x01, 128(BX), Y2, Y2
+	VMOVDQU     16(BX), X3
+	VINSERTI128 $0x01, 144(BX), Y3, Y3
+	VSHUFPS     $0x88, Y3, Y2, Y4
+	VPSHUFB     planes<>+0(SB), Y4, Y4
 
 	// Slots 4 to 7, and those 16 further
-	VMOVDQU     32(CX), X1
-	VINSERTI128 $0x01, 160(CX), Y1, Y1
-	VMOVDQU     48(CX), X2
-	VINSERTI128 $0x01, 176(CX), Y2, Y2
-	VSHUFPS     $0x88, Y2, Y1, Y4
+	VMOVDQU     32(BX), X2
+	VINSERTI128 $0x01, 160(BX), Y2, Y2
+	VMOVDQU     48(BX), X3
+	VINSERTI128 $0x01, 176(BX), Y3, Y3
+	VSHUFPS     $0x88, Y3, Y2, Y5
+	VPSHUFB     planes<>+0(SB), Y5, Y5
 
 	// Slots 8 to 11, and those 16 further
-	VMOVDQU     64(CX), X1
-	VINSERTI128 $0x01, 192(CX), Y1, Y1
-	VMOVDQU     80(CX), X2
-	VINSERTI128 $0x01, 208(CX), Y2, Y2
-	VSHUFPS     $0x88, Y2, Y1, Y5
+	VMOVDQU     64(BX), X2
+	VINSERTI128 $0x01, 192(BX), Y2, Y2
+	VMOVDQU     80(BX), X3
+	VINSERTI128 $0x01, 208(BX), Y3, Y3
+	VSHUFPS     $0x88, Y3, Y2, Y6
+	VPSHUFB     planes<>+0(SB), Y6, Y6
 
 	// Slots 12 to 15, and those 16 further
-	VMOVDQU     96(CX), X1
-	VINSERTI128 $0x01, 224(CX), Y1, Y1
-	VMOVDQU     112(CX), X2
-	VINSERTI128 $0x01, 240(CX), Y2, Y2
-	VSHUFPS     $0x88, Y2, Y1, Y6
+	VMOVDQU     96(BX), X2
+	VINSERTI128 $0x01, 224(BX), Y2, Y2
+	VMOVDQU     112(BX), X3
+	VINSERTI128 $0x01, 240(BX), Y3, Y3
+	VSHUFPS     $0x88, Y3, Y2, Y7
+	VPSHUFB     planes<>+0(SB), Y7, Y7
 
-	// Words of op and regs, and of off
-	VPSRAD    $0x10, Y3, Y7
-	VPSRAD    $0x10, Y4, Y1
-	VPACKSSDW Y1, Y7, Y7
-	VPAND     lowWord<>+0(SB), Y3, Y3
-	VPAND     lowWord<>+0(SB), Y4, Y4
-	VPACKUSDW Y4, Y3, Y3
-	VPSRAD    $0x10, Y5, Y4
-	VPSRAD    $0x10, Y6, Y1
-	VPACKSSDW Y1, Y4, Y4
-	VPAND     lowWord<>+0(SB), Y5, Y5
-	VPAND     lowWord<>+0(SB), Y6, Y6
-	VPACKUSDW Y6, Y5, Y5
+	// Of all 32: opcodes, regs, offs
+	VPUNPCKLDQ  Y5, Y4, Y2
+	VPUNPCKLDQ  Y7, Y6, Y3
+	VPUNPCKLQDQ Y3, Y2, Y8
+	VPUNPCKHQDQ Y3, Y2, Y9
+	VPUNPCKHDQ  Y5, Y4, Y4
+	VPUNPCKHDQ  Y7, Y6, Y6
+	VPUNPCKLQDQ Y6, Y4, Y5
+	VPUNPCKHQDQ Y6, Y4, Y4
 
-	// Opcodes and their halves; registers
-	VPAND     lowByte<>+0(SB), Y3, Y6
-	VPAND     lowByte<>+0(SB), Y5, Y1
-	VPACKUSWB Y1, Y6, Y6
-	VPSRLW    $0x04, Y6, Y8
-	VPAND     nibble<>+0(SB), Y8, Y8
-	VPAND     nibble<>+0(SB), Y6, Y9
-	VPSRLW    $0x08, Y3, Y3
-	VPSRLW    $0x08, Y5, Y1
-	VPACKUSWB Y1, Y3, Y3
-	VPSRLW    $0x04, Y3, Y3
-	VPAND     nibble<>+0(SB), Y3, Y3
-	VPCMPEQB  exit<>+0(SB), Y6, Y5
-	VPMOVMSKB Y5, DI
-	MOVL      DI, 16(DX)
-	VPCMPEQB  Y0, Y6, Y5
-	VPMOVMSKB Y5, DI
-	MOVL      DI, 24(DX)
+	// Halves of opcodes and of regs
+	VPSRLW    $0x04, Y8, Y5
+	VPAND     nibble<>+0(SB), Y5, Y5
+	VPAND     nibble<>+0(SB), Y8, Y6
+	VPSRLW    $0x04, Y9, Y7
+	VPAND     nibble<>+0(SB), Y7, Y7
+	VPAND     nibble<>+0(SB), Y9, Y9
+	VPCMPEQB  exit<>+0(SB), Y8, Y9
+	VPMOVMSKB Y9, R8
+	MOVL      R8, 16(SI)
+	VPCMPEQB  Y0, Y8, Y9
+	VPMOVMSKB Y9, R8
+	MOVL      R8, 24(SI)
 
 	// Jumps, and those whose off is negative; points are found later.
-	VMOVDQU   (BX), Y5
-	VPSHUFB   Y8, Y5, Y5
-	VMOVDQU   32(BX), Y6
-	VPSHUFB   Y9, Y6, Y6
-	VPAND     Y6, Y5, Y5
-	VPCMPEQB  Y0, Y5, Y5
-	VPMOVMSKB Y5, DI
-	NOTL      DI
-	MOVL      DI, (DX)
-	VPACKSSWB Y4, Y7, Y4
-	VPANDN    Y4, Y5, Y5
-	VPMOVMSKB Y5, DI
-	MOVL      DI, 8(DX)
-	MOVL      $0x00000000, 48(DX)
+	VMOVDQU   (DI), Y8
+	VPSHUFB   Y5, Y8, Y8
+	VMOVDQU   32(DI), Y5
+	VPSHUFB   Y6, Y5, Y5
+	VPAND     Y5, Y8, Y8
+	VPADDUSB  from64<>+0(SB), Y8, Y9
+	VPMOVMSKB Y9, R8
+	MOVL      R8, (SI)
+	VPAND     Y4, Y9, Y9
+	VPMOVMSKB Y9, R8
+	MOVL      R8, 8(SI)
+	MOVL      $0x00000000, 48(SI)
 
 	// Others
-	VMOVDQU   64(BX), Y4
-	VPSHUFB   Y8, Y4, Y4
-	VMOVDQU   96(BX), Y5
-	VPSHUFB   Y9, Y5, Y5
-	VPAND     Y5, Y4, Y4
-	VMOVDQU   128(BX), Y5
-	VPSHUFB   Y3, Y5, Y5
-	VPAND     Y5, Y4, Y4
-	VPCMPEQB  Y0, Y4, Y4
-	VPMOVMSKB Y4, DI
-	NOTL      DI
-	MOVL      DI, 32(DX)
-	ADDQ      $0x00000100, CX
-	SUBQ      $0x20, AX
-	JLT       forget
-
-next:
-	ADDQ  SI, DX
-	XORQ  $0x38, SI
-	CMPQ  AX, $0x20
-	JGE   half
-	TESTQ AX, AX
-	JEQ   end
+	VPSHUFB   Y7, Y1, Y9
+	VPAND     Y9, Y8, Y8
+	VPADDUSB  from1<>+0(SB), Y8, Y8
+	VPMOVMSKB Y8, R8
+	MOVL      R8, 32(SI)
+	ADDQ      $0x00000100, BX
+	ADDQ      CX, SI
+	XORQ      $0x38, CX
+	CMPQ      BX, AX
+	JLS       half
 
 rest:
-	LEAQ -256(CX)(AX*8), CX
+	SUBQ AX, BX
+	SHRQ $0x03, BX
+	CMPL BX, $0x20
+	JEQ  end
+	MOVQ BX, DX
+	MOVQ AX, BX
 	JMP  half
 
-forget:
-	NEGQ  AX
-	SHRXL AX, (DX), DI
-	MOVL  DI, (DX)
-	SHRXL AX, 8(DX), DI
-	MOVL  DI, 8(DX)
-	SHRXL AX, 16(DX), DI
-	MOVL  DI, 16(DX)
-	SHRXL AX, 24(DX), DI
-	MOVL  DI, 24(DX)
-	SHRXL AX, 32(DX), DI
-	MOVL  DI, 32(DX)
-	SHRXL AX, 40(DX), DI
-	MOVL  DI, 40(DX)
-	XORL  AX, AX
-	JMP   next
-
 end:
+	VZEROUPPER
+	TESTL DX, DX
+	JEQ   remembered
+	SHRXL DX, -64(SI)(CX*1), BX
+	MOVL  BX, -64(SI)(CX*1)
+	SHRXL DX, -56(SI)(CX*1), BX
+	MOVL  BX, -56(SI)(CX*1)
+	SHRXL DX, -48(SI)(CX*1), BX
+	MOVL  BX, -48(SI)(CX*1)
+	SHRXL DX, -40(SI)(CX*1), BX
+	MOVL  BX, -40(SI)(CX*1)
+	SHRXL DX, -32(SI)(CX*1), BX
+	MOVL  BX, -32(SI)(CX*1)
+	SHRXL DX, -24(SI)(CX*1), BX
+	MOVL  BX, -24(SI)(CX*1)
+
+remembered:
 	// There may be no second half.
-	CMPQ SI, $0x04
+	CMPQ CX, $0x04
 	JEQ  out
-	MOVL AX, (DX)
-	MOVL AX, 8(DX)
-	MOVL AX, 16(DX)
-	MOVL AX, 24(DX)
-	MOVL AX, 32(DX)
-	MOVL AX, 40(DX)
-	MOVL AX, 48(DX)
+	XORL BX, BX
+	MOVL BX, (SI)
+	MOVL BX, 8(SI)
+	MOVL BX, 16(SI)
+	MOVL BX, 24(SI)
+	MOVL BX, 32(SI)
+	MOVL BX, 40(SI)
+	MOVL BX, 48(SI)
 
 out:
-	VZEROUPPER
 	RET
 
-DATA lowWord<>+0(SB)/8, $0x0000ffff0000ffff
-DATA lowWord<>+8(SB)/8, $0x0000ffff0000ffff
-DATA lowWord<>+16(SB)/8, $0x0000ffff0000ffff
-DATA lowWord<>+24(SB)/8, $0x0000ffff0000ffff
-GLOBL lowWord<>(SB), RODATA|NOPTR, $32
-
-DATA lowByte<>+0(SB)/8, $0x00ff00ff00ff00ff
-DATA lowByte<>+8(SB)/8, $0x00ff00ff00ff00ff
-DATA lowByte<>+16(SB)/8, $0x00ff00ff00ff00ff
-DATA lowByte<>+24(SB)/8, $0x00ff00ff00ff00ff
-GLOBL lowByte<>(SB), RODATA|NOPTR, $32
+DATA planes<>+0(SB)/1, $0x00
+DATA planes<>+1(SB)/1, $0x04
+DATA planes<>+2(SB)/1, $0x08
+DATA planes<>+3(SB)/1, $0x0c
+DATA planes<>+4(SB)/1, $0x01
+DATA planes<>+5(SB)/1, $0x05
+DATA planes<>+6(SB)/1, $0x09
+DATA planes<>+7(SB)/1, $0x0d
+DATA planes<>+8(SB)/1, $0x02
+DATA planes<>+9(SB)/1, $0x06
+DATA planes<>+10(SB)/1, $0x0a
+DATA planes<>+11(SB)/1, $0x0e
+DATA planes<>+12(SB)/1, $0x03
+DATA planes<>+13(SB)/1, $0x07
+DATA planes<>+14(SB)/1, $0x0b
+DATA planes<>+15(SB)/1, $0x0f
+DATA planes<>+16(SB)/1, $0x00
+DATA planes<>+17(SB)/1, $0x04
+DATA planes<>+18(SB)/1, $0x08
+DATA planes<>+19(SB)/1, $0x0c
+DATA planes<>+20(SB)/1, $0x01
+DATA planes<>+21(SB)/1, $0x05
+DATA planes<>+22(SB)/1, $0x09
+DATA planes<>+23(SB)/1, $0x0d
+DATA planes<>+24(SB)/1, $0x02
+DATA planes<>+25(SB)/1, $0x06
+DATA planes<>+26(SB)/1, $0x0a
+DATA planes<>+27(SB)/1, $0x0e
+DATA planes<>+28(SB)/1, $0x03
+DATA planes<>+29(SB)/1, $0x07
+DATA planes<>+30(SB)/1, $0x0b
+DATA planes<>+31(SB)/1, $0x0f
+GLOBL planes<>(SB), RODATA|NOPTR, $32
 
 DATA nibble<>+0(SB)/8, $0x0f0f0f0f0f0f0f0f
 DATA nibble<>+8(SB)/8, $0x0f0f0f0f0f0f0f0f
@@ -188,324 +198,328 @@ DATA exit<>+16(SB)/8, $0x9595959595959595
 DATA exit<>+24(SB)/8, $0x9595959595959595
 GLOBL exit<>(SB), RODATA|NOPTR, $32
 
+DATA from64<>+0(SB)/8, $0x4040404040404040
+DATA from64<>+8(SB)/8, $0x4040404040404040
+DATA from64<>+16(SB)/8, $0x4040404040404040
+DATA from64<>+24(SB)/8, $0x4040404040404040
+GLOBL from64<>(SB), RODATA|NOPTR, $32
+
+DATA from1<>+0(SB)/8, $0x7f7f7f7f7f7f7f7f
+DATA from1<>+8(SB)/8, $0x7f7f7f7f7f7f7f7f
+DATA from1<>+16(SB)/8, $0x7f7f7f7f7f7f7f7f
+DATA from1<>+24(SB)/8, $0x7f7f7f7f7f7f7f7f
+GLOBL from1<>(SB), RODATA|NOPTR, $32
+
 // func checkAVO(insns *uint64, blocks *uint64, n int, p *uint64, r *uint64, half bool)
 // Requires: AVX, AVX2, BMI2, MMX+
 TEXT ·checkAVO(SB), NOSPLIT, $0-41
 	MOVQ    r+32(FP), AX
 	MOVB    half+40(FP), CL
 	MOVBLZX CL, CX
-	MOVQ    insns+0(FP), BX
-	MOVQ    blocks+8(FP), SI
+	VMOVDQU dst<>+0(SB), Y0
+	VMOVDQU src<>+0(SB), Y1
+	MOVQ    insns+0(FP), DI
+	MOVQ    blocks+8(FP), R8
 	MOVQ    n+16(FP), DX
-	MOVQ    p+24(FP), DI
-	VPXOR   Y0, Y0, Y0
+	MOVQ    p+24(FP), R9
+	VPXOR   Y2, Y2, Y2
+	VMOVDQU 64(R9), Y3
+	LEAQ    -256(DI)(DX*8), DX
+	XORL    SI, SI
 
 	// It is 4 bytes to the second half of a block's words, and to the next block the rest.
-	MOVQ $0x00000004, R8
-	CMPQ DX, $0x20
-	JLT  rest
+	MOVQ $0x00000004, BX
+	CMPQ DI, DX
+	JHI  rest
 
 half:
 	// What follows: a program that is looked at for the first time is in no cache.
-	PREFETCHT0 1024(BX)
-	PREFETCHT0 1088(BX)
-	PREFETCHT0 1152(BX)
-	PREFETCHT0 1216(BX)
+	PREFETCHT0 1024(DI)
+	PREFETCHT0 1088(DI)
+	PREFETCHT0 1152(DI)
+	PREFETCHT0 1216(DI)
 
 	// Slots 0 to 3, and those 16 further
-	VMOVDQU     (BX), X1
-	VINSERTI128 $0x01, 128(BX), Y1, Y1
-	VMOVDQU     16(BX), X2
-	VINSERTI128 $0x01, 144(BX), Y2, Y2
-	VSHUFPS     $0x88, Y2, Y1, Y3
-	VSHUFPS     $0xdd, Y2, Y1, Y4
+	VMOVDQU     (DI), X4
+	VINSERTI128 $0x01, 128(DI), Y4, Y4
+	VMOVDQU     16(DI), X5
+	VINSERTI128 $0x01, 144(DI), Y5, Y5
+	VSHUFPS     $0x88, Y5, Y4, Y6
+	VPSHUFB     planes<>+0(SB), Y6, Y6
+	VSHUFPS     $0xdd, Y5, Y4, Y7
 
 	// Slots 4 to 7, and those 16 further
-	VMOVDQU     32(BX), X1
-	VINSERTI128 $0x01, 160(BX), Y1, Y1
-	VMOVDQU     48(BX), X2
-	VINSERTI128 $0x01, 176(BX), Y2, Y2
-	VSHUFPS     $0x88, Y2, Y1, Y5
-	VSHUFPS     $0xdd, Y2, Y1, Y6
+	VMOVDQU     32(DI), X4
+	VINSERTI128 $0x01, 160(DI), Y4, Y4
+	VMOVDQU     48(DI), X5
+	VINSERTI128 $0x01, 176(DI), Y5, Y5
+	VSHUFPS     $0x88, Y5, Y4, Y8
+	VPSHUFB     planes<>+0(SB), Y8, Y8
+	VSHUFPS     $0xdd, Y5, Y4, Y9
+	VPACKSSDW   Y9, Y7, Y7
 
 	// Slots 8 to 11, and those 16 further
-	VMOVDQU     64(BX), X1
-	VINSERTI128 $0x01, 192(BX), Y1, Y1
-	VMOVDQU     80(BX), X2
-	VINSERTI128 $0x01, 208(BX), Y2, Y2
-	VSHUFPS     $0x88, Y2, Y1, Y7
-	VSHUFPS     $0xdd, Y2, Y1, Y8
+	VMOVDQU     64(DI), X4
+	VINSERTI128 $0x01, 192(DI), Y4, Y4
+	VMOVDQU     80(DI), X5
+	VINSERTI128 $0x01, 208(DI), Y5, Y5
+	VSHUFPS     $0x88, Y5, Y4, Y9
+	VPSHUFB     planes<>+0(SB), Y9, Y9
+	VSHUFPS     $0xdd, Y5, Y4, Y10
 
 	// Slots 12 to 15, and those 16 further
-	VMOVDQU     96(BX), X1
-	VINSERTI128 $0x01, 224(BX), Y1, Y1
-	VMOVDQU     112(BX), X2
-	VINSERTI128 $0x01, 240(BX), Y2, Y2
-	VSHUFPS     $0x88, Y2, Y1, Y9
-	VSHUFPS     $0xdd, Y2, Y1, Y1
-	VPACKSSDW   Y6, Y4, Y4
-	VPACKSSDW   Y1, Y8, Y8
-	VPACKSSWB   Y8, Y4, Y4
+	VMOVDQU     96(DI), X4
+	VINSERTI128 $0x01, 224(DI), Y4, Y4
+	VMOVDQU     112(DI), X5
+	VINSERTI128 $0x01, 240(DI), Y5, Y5
+	VSHUFPS     $0x88, Y5, Y4, Y11
+	VPSHUFB     planes<>+0(SB), Y11, Y11
+	VSHUFPS     $0xdd, Y5, Y4, Y4
+	VPACKSSDW   Y4, Y10, Y10
+	VPACKSSWB   Y10, Y7, Y7
 
-	// Words of op and regs, and of off
-	VPSRAD    $0x10, Y3, Y6
-	VPSRAD    $0x10, Y5, Y1
-	VPACKSSDW Y1, Y6, Y6
-	VPAND     lowWord<>+0(SB), Y3, Y3
-	VPAND     lowWord<>+0(SB), Y5, Y5
-	VPACKUSDW Y5, Y3, Y3
-	VPSRAD    $0x10, Y7, Y5
-	VPSRAD    $0x10, Y9, Y1
-	VPACKSSDW Y1, Y5, Y5
-	VPAND     lowWord<>+0(SB), Y7, Y7
-	VPAND     lowWord<>+0(SB), Y9, Y9
-	VPACKUSDW Y9, Y7, Y7
+	// Of all 32: opcodes, regs, offs
+	VPUNPCKLDQ  Y8, Y6, Y4
+	VPUNPCKLDQ  Y11, Y9, Y5
+	VPUNPCKLQDQ Y5, Y4, Y10
+	VPUNPCKHQDQ Y5, Y4, Y12
+	VPUNPCKHDQ  Y8, Y6, Y6
+	VPUNPCKHDQ  Y11, Y9, Y9
+	VPUNPCKLQDQ Y9, Y6, Y8
+	VPUNPCKHQDQ Y9, Y6, Y6
 
-	// Opcodes and their halves; registers
-	VPAND     lowByte<>+0(SB), Y3, Y8
-	VPAND     lowByte<>+0(SB), Y7, Y1
-	VPACKUSWB Y1, Y8, Y8
-	VPSRLW    $0x04, Y8, Y9
+	// Halves of opcodes and of regs
+	VPSRLW    $0x04, Y10, Y9
 	VPAND     nibble<>+0(SB), Y9, Y9
-	VPAND     nibble<>+0(SB), Y8, Y10
-	VPSRLW    $0x08, Y3, Y3
-	VPSRLW    $0x08, Y7, Y1
-	VPACKUSWB Y1, Y3, Y3
-	VPSRLW    $0x04, Y3, Y7
-	VPAND     nibble<>+0(SB), Y7, Y7
-	VPCMPEQB  exit<>+0(SB), Y8, Y11
-	VPMOVMSKB Y11, R9
-	MOVL      R9, 16(SI)
-	VPCMPEQB  Y0, Y8, Y11
-	VPMOVMSKB Y11, R9
-	MOVL      R9, 24(SI)
+	VPAND     nibble<>+0(SB), Y10, Y11
+	VPSRLW    $0x04, Y12, Y13
+	VPAND     nibble<>+0(SB), Y13, Y13
+	VPAND     nibble<>+0(SB), Y12, Y12
+	VPCMPEQB  exit<>+0(SB), Y10, Y14
+	VPMOVMSKB Y14, R10
+	MOVL      R10, 16(R8)
+	VPCMPEQB  Y2, Y10, Y14
+	VPMOVMSKB Y14, R10
+	MOVL      R10, 24(R8)
 
 	// Jumps, and those whose off is negative; points are found later.
-	VMOVDQU   (DI), Y11
-	VPSHUFB   Y9, Y11, Y11
-	VMOVDQU   32(DI), Y12
-	VPSHUFB   Y10, Y12, Y12
-	VPAND     Y12, Y11, Y11
-	VPCMPEQB  Y0, Y11, Y11
-	VPMOVMSKB Y11, R9
-	NOTL      R9
-	MOVL      R9, (SI)
-	VPACKSSWB Y5, Y6, Y12
-	VPANDN    Y12, Y11, Y11
-	VPMOVMSKB Y11, R9
-	MOVL      R9, 8(SI)
-	MOVL      $0x00000000, 48(SI)
+	VMOVDQU   (R9), Y15
+	VPSHUFB   Y9, Y15, Y15
+	VMOVDQU   32(R9), Y14
+	VPSHUFB   Y11, Y14, Y14
+	VPAND     Y14, Y15, Y15
+	VPADDUSB  from64<>+0(SB), Y15, Y14
+	VPMOVMSKB Y14, R11
+	MOVL      R11, (R8)
+	VPAND     Y6, Y14, Y14
+	VPMOVMSKB Y14, R11
+	MOVL      R11, 8(R8)
+	MOVL      $0x00000000, 48(R8)
 
 	// Others
-	VMOVDQU   64(DI), Y12
-	VPSHUFB   Y9, Y12, Y12
-	VMOVDQU   96(DI), Y11
-	VPSHUFB   Y10, Y11, Y11
-	VPAND     Y11, Y12, Y12
-	VMOVDQU   128(DI), Y11
-	VPSHUFB   Y7, Y11, Y11
-	VPAND     Y11, Y12, Y12
-	VPCMPEQB  Y0, Y12, Y12
-	VPMOVMSKB Y12, R9
-	NOTL      R9
-	MOVL      R9, 32(SI)
-
-	// What the constants of the slots have that the opcodes must not: where imm, off or
-	// src isn't 0
-	VPCMPEQB  Y0, Y4, Y12
-	VPANDN    noImm<>+0(SB), Y12, Y11
-	VPCMPEQW  Y0, Y6, Y12
-	VPCMPEQW  Y0, Y5, Y13
-	VPACKSSWB Y13, Y12, Y12
-	VPANDN    noOff<>+0(SB), Y12, Y12
-	VPOR      Y12, Y11, Y11
-	VPCMPEQB  Y0, Y7, Y12
-	VPANDN    noSrc<>+0(SB), Y12, Y12
-	VPOR      Y12, Y11, Y11
-	VMOVDQU   (AX), Y13
-	VPSHUFB   Y9, Y13, Y13
-	VMOVDQU   32(AX), Y12
-	VPSHUFB   Y10, Y12, Y12
-	VPAND     Y12, Y13, Y13
-	VPAND     Y11, Y13, Y13
-
-	// The same of registers: where dst isn't 0, is R10, or it or src is and off isn't in
-	// the frame
-	VPAND     nibble<>+0(SB), Y3, Y3
-	VPCMPEQB  Y0, Y3, Y12
-	VPANDN    noDst<>+0(SB), Y12, Y11
-	VPCMPEQB  r10<>+0(SB), Y3, Y14
-	VPAND     dstWritten<>+0(SB), Y14, Y12
-	VPOR      Y12, Y11, Y11
-	VPADDW    frameBytes<>+0(SB), Y6, Y6
-	VPSUBUSW  frameSpan<>+0(SB), Y6, Y6
-	VPCMPEQW  Y0, Y6, Y6
-	VPADDW    frameBytes<>+0(SB), Y5, Y5
-	VPSUBUSW  frameSpan<>+0(SB), Y5, Y5
-	VPCMPEQW  Y0, Y5, Y5
-	VPACKSSWB Y5, Y6, Y5
-	VPANDN    Y14, Y5, Y12
-	VPAND     frame<>+0(SB), Y12, Y12
-	VPOR      Y12, Y11, Y11
-	VPCMPEQB  r10<>+0(SB), Y7, Y14
-	VPANDN    Y14, Y5, Y12
-	VPAND     frameSrc<>+0(SB), Y12, Y12
-	VPOR      Y12, Y11, Y11
-
-	// And where imm isn't 16, 32 or 64
-	VPCMPEQB width16<>+0(SB), Y4, Y14
-	VPCMPEQB width32<>+0(SB), Y4, Y12
-	VPOR     Y12, Y14, Y14
-	VPCMPEQB width64<>+0(SB), Y4, Y12
-	VPOR     Y12, Y14, Y14
-	VPANDN   widths<>+0(SB), Y14, Y12
-	VPOR     Y12, Y11, Y11
-	VMOVDQU  64(AX), Y5
-	VPSHUFB  Y9, Y5, Y5
-	VMOVDQU  96(AX), Y4
-	VPSHUFB  Y10, Y4, Y4
-	VPAND    Y4, Y5, Y5
-	VPAND    swapping<>+0(SB), Y5, Y4
-	VPAND    Y11, Y5, Y5
-	VPOR     Y5, Y13, Y13
-
-	// Registers that don't exist
-	VPMAXUB  Y3, Y7, Y12
-	VPSUBUSB 192(AX), Y12, Y12
-	VPOR     Y12, Y13, Y13
-	VPCMPEQB Y0, Y13, Y13
-
-	// Opcodes that aren't known
-	VMOVDQU  128(AX), Y3
-	VPSHUFB  Y9, Y3, Y3
-	VMOVDQU  160(AX), Y5
-	VPSHUFB  Y10, Y5, Y5
-	VPAND    Y5, Y3, Y3
-	VPOR     Y4, Y3, Y3
-	VPCMPEQB Y0, Y3, Y3
-	VPANDN   Y13, Y3, Y13
+	VPSHUFB   Y13, Y3, Y14
+	VPAND     Y14, Y15, Y15
+	VPADDUSB  from1<>+0(SB), Y15, Y15
+	VPMOVMSKB Y15, R11
+	MOVL      R11, 32(R8)
 
 	// Second halves behind anything but first halves, and the reverse
-	VPCMPEQB  ldimm64<>+0(SB), Y8, Y12
-	VPMOVMSKB Y12, R9
-	VPCMPEQB  Y0, Y8, Y12
-	VPMOVMSKB Y12, R10
-	LEAL      (CX)(R9*2), CX
+	VPCMPEQB  ldimm64<>+0(SB), Y10, Y14
+	VPMOVMSKB Y14, R11
+	LEAL      (CX)(R11*2), CX
 	XORL      CX, R10
-	MOVL      R9, CX
+	MOVL      R11, CX
 	SHRL      $0x1f, CX
-	VPMOVMSKB Y13, R9
-	NOTL      R9
-	ORL       R10, R9
-	MOVL      R9, 40(SI)
-	ADDQ      $0x00000100, BX
-	SUBQ      $0x20, DX
-	JLT       forget
 
-next:
-	ADDQ  R8, SI
-	XORQ  $0x38, R8
-	CMPQ  DX, $0x20
-	JGE   half
-	TESTQ DX, DX
-	JEQ   end
+	// What the constants of the slots have that the opcodes must not: where imm isn't 0, or
+	// not 16, 32 or 64, or off isn't 0
+	VPCMPEQB Y2, Y7, Y14
+	VPANDN   noImm<>+0(SB), Y14, Y10
+	VPCMPEQB width16<>+0(SB), Y7, Y15
+	VPCMPEQB width32<>+0(SB), Y7, Y14
+	VPOR     Y14, Y15, Y15
+	VPCMPEQB width64<>+0(SB), Y7, Y14
+	VPOR     Y14, Y15, Y15
+	VPANDN   widths<>+0(SB), Y15, Y14
+	VPOR     Y14, Y10, Y10
+	VPOR     Y8, Y6, Y14
+	VPCMPEQB Y2, Y14, Y14
+	VPANDN   noOff<>+0(SB), Y14, Y14
+	VPOR     Y14, Y10, Y10
+	VMOVDQU  (AX), Y14
+	VPSHUFB  Y9, Y14, Y14
+	VMOVDQU  32(AX), Y7
+	VPSHUFB  Y11, Y7, Y7
+	VPAND    Y7, Y14, Y14
+	VPAND    swapping<>+0(SB), Y14, Y7
+	VPAND    Y10, Y14, Y15
+
+	// The same of registers: where dst or src isn't 0, or is R10, and off isn't in the frame.
+	// It is from -512 to -8. So offHigh is -2, which becomes 127, or it is -1, which becomes 126,
+	// and offLow is at most 248; else 1 is taken off.
+	VPSHUFB  Y12, Y0, Y10
+	VPSHUFB  Y13, Y1, Y14
+	VPOR     Y14, Y10, Y10
+	VPXOR    lastBytes<>+0(SB), Y6, Y6
+	VPSUBUSB frameSpan<>+0(SB), Y8, Y8
+	VPMINUB  one<>+0(SB), Y8, Y8
+	VPSUBSB  Y8, Y6, Y6
+	VPCMPGTB inFrame<>+0(SB), Y6, Y14
+	VPAND    frames<>+0(SB), Y14, Y14
+	VPANDN   Y10, Y14, Y10
+	VMOVDQU  64(AX), Y6
+	VPSHUFB  Y9, Y6, Y6
+	VMOVDQU  96(AX), Y8
+	VPSHUFB  Y11, Y8, Y8
+	VPAND    Y8, Y6, Y6
+	VPAND    Y10, Y6, Y6
+	VPOR     Y6, Y15, Y15
+
+	// Registers that don't exist
+	VPMAXUB  Y12, Y13, Y14
+	VPSUBUSB 192(AX), Y14, Y14
+	VPOR     Y14, Y15, Y15
+
+	// Opcodes that aren't known
+	VMOVDQU   128(AX), Y6
+	VPSHUFB   Y9, Y6, Y6
+	VMOVDQU   160(AX), Y8
+	VPSHUFB   Y11, Y8, Y8
+	VPAND     Y8, Y6, Y6
+	VPOR      Y7, Y6, Y6
+	VPCMPEQB  Y2, Y6, Y6
+	VPOR      Y6, Y15, Y15
+	VPADDUSB  from1<>+0(SB), Y15, Y15
+	VPMOVMSKB Y15, R11
+	ORL       R10, R11
+	MOVL      R11, 40(R8)
+	ADDQ      $0x00000100, DI
+	ADDQ      BX, R8
+	XORQ      $0x38, BX
+	CMPQ      DI, DX
+	JLS       half
 
 rest:
-	LEAQ -256(BX)(DX*8), BX
+	SUBQ DX, DI
+	SHRQ $0x03, DI
+	CMPL DI, $0x20
+	JEQ  end
+	MOVQ DI, SI
+	MOVQ DX, DI
 	JMP  half
 
-forget:
-	NEGQ  DX
-	SHRXL DX, (SI), R9
-	MOVL  R9, (SI)
-	SHRXL DX, 8(SI), R9
-	MOVL  R9, 8(SI)
-	SHRXL DX, 16(SI), R9
-	MOVL  R9, 16(SI)
-	SHRXL DX, 24(SI), R9
-	MOVL  R9, 24(SI)
-	SHRXL DX, 32(SI), R9
-	MOVL  R9, 32(SI)
-	SHRXL DX, 40(SI), R9
-	MOVL  R9, 40(SI)
-	XORL  DX, DX
-	JMP   next
-
 end:
+	VZEROUPPER
+	TESTL SI, SI
+	JEQ   remembered
+	SHRXL SI, -64(R8)(BX*1), DI
+	MOVL  DI, -64(R8)(BX*1)
+	SHRXL SI, -56(R8)(BX*1), DI
+	MOVL  DI, -56(R8)(BX*1)
+	SHRXL SI, -48(R8)(BX*1), DI
+	MOVL  DI, -48(R8)(BX*1)
+	SHRXL SI, -40(R8)(BX*1), DI
+	MOVL  DI, -40(R8)(BX*1)
+	SHRXL SI, -32(R8)(BX*1), DI
+	MOVL  DI, -32(R8)(BX*1)
+	SHRXL SI, -24(R8)(BX*1), DI
+	MOVL  DI, -24(R8)(BX*1)
+
+remembered:
 	// There may be no second half.
-	CMPQ R8, $0x04
+	CMPQ BX, $0x04
 	JEQ  out
-	MOVL DX, (SI)
-	MOVL DX, 8(SI)
-	MOVL DX, 16(SI)
-	MOVL DX, 24(SI)
-	MOVL DX, 32(SI)
-	MOVL DX, 40(SI)
-	MOVL DX, 48(SI)
+	XORL DI, DI
+	MOVL DI, (R8)
+	MOVL DI, 8(R8)
+	MOVL DI, 16(R8)
+	MOVL DI, 24(R8)
+	MOVL DI, 32(R8)
+	MOVL DI, 40(R8)
+	MOVL DI, 48(R8)
 
 out:
-	VZEROUPPER
 	RET
+
+DATA dst<>+0(SB)/1, $0x00
+DATA dst<>+1(SB)/1, $0x03
+DATA dst<>+2(SB)/1, $0x03
+DATA dst<>+3(SB)/1, $0x03
+DATA dst<>+4(SB)/1, $0x03
+DATA dst<>+5(SB)/1, $0x03
+DATA dst<>+6(SB)/1, $0x03
+DATA dst<>+7(SB)/1, $0x03
+DATA dst<>+8(SB)/1, $0x03
+DATA dst<>+9(SB)/1, $0x03
+DATA dst<>+10(SB)/1, $0x73
+DATA dst<>+11(SB)/1, $0x03
+DATA dst<>+12(SB)/1, $0x03
+DATA dst<>+13(SB)/1, $0x03
+DATA dst<>+14(SB)/1, $0x03
+DATA dst<>+15(SB)/1, $0x03
+DATA dst<>+16(SB)/1, $0x00
+DATA dst<>+17(SB)/1, $0x03
+DATA dst<>+18(SB)/1, $0x03
+DATA dst<>+19(SB)/1, $0x03
+DATA dst<>+20(SB)/1, $0x03
+DATA dst<>+21(SB)/1, $0x03
+DATA dst<>+22(SB)/1, $0x03
+DATA dst<>+23(SB)/1, $0x03
+DATA dst<>+24(SB)/1, $0x03
+DATA dst<>+25(SB)/1, $0x03
+DATA dst<>+26(SB)/1, $0x73
+DATA dst<>+27(SB)/1, $0x03
+DATA dst<>+28(SB)/1, $0x03
+DATA dst<>+29(SB)/1, $0x03
+DATA dst<>+30(SB)/1, $0x03
+DATA dst<>+31(SB)/1, $0x03
+GLOBL dst<>(SB), RODATA|NOPTR, $32
+
+DATA src<>+0(SB)/1, $0x00
+DATA src<>+1(SB)/1, $0x0c
+DATA src<>+2(SB)/1, $0x0c
+DATA src<>+3(SB)/1, $0x0c
+DATA src<>+4(SB)/1, $0x0c
+DATA src<>+5(SB)/1, $0x0c
+DATA src<>+6(SB)/1, $0x0c
+DATA src<>+7(SB)/1, $0x0c
+DATA src<>+8(SB)/1, $0x0c
+DATA src<>+9(SB)/1, $0x0c
+DATA src<>+10(SB)/1, $0x8c
+DATA src<>+11(SB)/1, $0x0c
+DATA src<>+12(SB)/1, $0x0c
+DATA src<>+13(SB)/1, $0x0c
+DATA src<>+14(SB)/1, $0x0c
+DATA src<>+15(SB)/1, $0x0c
+DATA src<>+16(SB)/1, $0x00
+DATA src<>+17(SB)/1, $0x0c
+DATA src<>+18(SB)/1, $0x0c
+DATA src<>+19(SB)/1, $0x0c
+DATA src<>+20(SB)/1, $0x0c
+DATA src<>+21(SB)/1, $0x0c
+DATA src<>+22(SB)/1, $0x0c
+DATA src<>+23(SB)/1, $0x0c
+DATA src<>+24(SB)/1, $0x0c
+DATA src<>+25(SB)/1, $0x0c
+DATA src<>+26(SB)/1, $0x8c
+DATA src<>+27(SB)/1, $0x0c
+DATA src<>+28(SB)/1, $0x0c
+DATA src<>+29(SB)/1, $0x0c
+DATA src<>+30(SB)/1, $0x0c
+DATA src<>+31(SB)/1, $0x0c
+GLOBL src<>(SB), RODATA|NOPTR, $32
+
+DATA ldimm64<>+0(SB)/8, $0x1818181818181818
+DATA ldimm64<>+8(SB)/8, $0x1818181818181818
+DATA ldimm64<>+16(SB)/8, $0x1818181818181818
+DATA ldimm64<>+24(SB)/8, $0x1818181818181818
+GLOBL ldimm64<>(SB), RODATA|NOPTR, $32
 
 DATA noImm<>+0(SB)/8, $0x0f0f0f0f0f0f0f0f
 DATA noImm<>+8(SB)/8, $0x0f0f0f0f0f0f0f0f
 DATA noImm<>+16(SB)/8, $0x0f0f0f0f0f0f0f0f
 DATA noImm<>+24(SB)/8, $0x0f0f0f0f0f0f0f0f
 GLOBL noImm<>(SB), RODATA|NOPTR, $32
-
-DATA noOff<>+0(SB)/8, $0x3030303030303030
-DATA noOff<>+8(SB)/8, $0x3030303030303030
-DATA noOff<>+16(SB)/8, $0x3030303030303030
-DATA noOff<>+24(SB)/8, $0x3030303030303030
-GLOBL noOff<>(SB), RODATA|NOPTR, $32
-
-DATA noSrc<>+0(SB)/8, $0xc0c0c0c0c0c0c0c0
-DATA noSrc<>+8(SB)/8, $0xc0c0c0c0c0c0c0c0
-DATA noSrc<>+16(SB)/8, $0xc0c0c0c0c0c0c0c0
-DATA noSrc<>+24(SB)/8, $0xc0c0c0c0c0c0c0c0
-GLOBL noSrc<>(SB), RODATA|NOPTR, $32
-
-DATA noDst<>+0(SB)/8, $0x0303030303030303
-DATA noDst<>+8(SB)/8, $0x0303030303030303
-DATA noDst<>+16(SB)/8, $0x0303030303030303
-DATA noDst<>+24(SB)/8, $0x0303030303030303
-GLOBL noDst<>(SB), RODATA|NOPTR, $32
-
-DATA r10<>+0(SB)/8, $0x0a0a0a0a0a0a0a0a
-DATA r10<>+8(SB)/8, $0x0a0a0a0a0a0a0a0a
-DATA r10<>+16(SB)/8, $0x0a0a0a0a0a0a0a0a
-DATA r10<>+24(SB)/8, $0x0a0a0a0a0a0a0a0a
-GLOBL r10<>(SB), RODATA|NOPTR, $32
-
-DATA dstWritten<>+0(SB)/8, $0x0c0c0c0c0c0c0c0c
-DATA dstWritten<>+8(SB)/8, $0x0c0c0c0c0c0c0c0c
-DATA dstWritten<>+16(SB)/8, $0x0c0c0c0c0c0c0c0c
-DATA dstWritten<>+24(SB)/8, $0x0c0c0c0c0c0c0c0c
-GLOBL dstWritten<>(SB), RODATA|NOPTR, $32
-
-DATA frameBytes<>+0(SB)/8, $0x0200020002000200
-DATA frameBytes<>+8(SB)/8, $0x0200020002000200
-DATA frameBytes<>+16(SB)/8, $0x0200020002000200
-DATA frameBytes<>+24(SB)/8, $0x0200020002000200
-GLOBL frameBytes<>(SB), RODATA|NOPTR, $32
-
-DATA frameSpan<>+0(SB)/8, $0x01f801f801f801f8
-DATA frameSpan<>+8(SB)/8, $0x01f801f801f801f8
-DATA frameSpan<>+16(SB)/8, $0x01f801f801f801f8
-DATA frameSpan<>+24(SB)/8, $0x01f801f801f801f8
-GLOBL frameSpan<>(SB), RODATA|NOPTR, $32
-
-DATA frame<>+0(SB)/8, $0x1010101010101010
-DATA frame<>+8(SB)/8, $0x1010101010101010
-DATA frame<>+16(SB)/8, $0x1010101010101010
-DATA frame<>+24(SB)/8, $0x1010101010101010
-GLOBL frame<>(SB), RODATA|NOPTR, $32
-
-DATA frameSrc<>+0(SB)/8, $0x2020202020202020
-DATA frameSrc<>+8(SB)/8, $0x2020202020202020
-DATA frameSrc<>+16(SB)/8, $0x2020202020202020
-DATA frameSrc<>+24(SB)/8, $0x2020202020202020
-GLOBL frameSrc<>(SB), RODATA|NOPTR, $32
 
 DATA width16<>+0(SB)/8, $0x1010101010101010
 DATA width16<>+8(SB)/8, $0x1010101010101010
@@ -531,17 +545,47 @@ DATA widths<>+16(SB)/8, $0x4040404040404040
 DATA widths<>+24(SB)/8, $0x4040404040404040
 GLOBL widths<>(SB), RODATA|NOPTR, $32
 
+DATA noOff<>+0(SB)/8, $0x3030303030303030
+DATA noOff<>+8(SB)/8, $0x3030303030303030
+DATA noOff<>+16(SB)/8, $0x3030303030303030
+DATA noOff<>+24(SB)/8, $0x3030303030303030
+GLOBL noOff<>(SB), RODATA|NOPTR, $32
+
 DATA swapping<>+0(SB)/8, $0x8080808080808080
 DATA swapping<>+8(SB)/8, $0x8080808080808080
 DATA swapping<>+16(SB)/8, $0x8080808080808080
 DATA swapping<>+24(SB)/8, $0x8080808080808080
 GLOBL swapping<>(SB), RODATA|NOPTR, $32
 
-DATA ldimm64<>+0(SB)/8, $0x1818181818181818
-DATA ldimm64<>+8(SB)/8, $0x1818181818181818
-DATA ldimm64<>+16(SB)/8, $0x1818181818181818
-DATA ldimm64<>+24(SB)/8, $0x1818181818181818
-GLOBL ldimm64<>(SB), RODATA|NOPTR, $32
+DATA lastBytes<>+0(SB)/8, $0x8181818181818181
+DATA lastBytes<>+8(SB)/8, $0x8181818181818181
+DATA lastBytes<>+16(SB)/8, $0x8181818181818181
+DATA lastBytes<>+24(SB)/8, $0x8181818181818181
+GLOBL lastBytes<>(SB), RODATA|NOPTR, $32
+
+DATA frameSpan<>+0(SB)/8, $0xf8f8f8f8f8f8f8f8
+DATA frameSpan<>+8(SB)/8, $0xf8f8f8f8f8f8f8f8
+DATA frameSpan<>+16(SB)/8, $0xf8f8f8f8f8f8f8f8
+DATA frameSpan<>+24(SB)/8, $0xf8f8f8f8f8f8f8f8
+GLOBL frameSpan<>(SB), RODATA|NOPTR, $32
+
+DATA one<>+0(SB)/8, $0x0101010101010101
+DATA one<>+8(SB)/8, $0x0101010101010101
+DATA one<>+16(SB)/8, $0x0101010101010101
+DATA one<>+24(SB)/8, $0x0101010101010101
+GLOBL one<>(SB), RODATA|NOPTR, $32
+
+DATA inFrame<>+0(SB)/8, $0x7d7d7d7d7d7d7d7d
+DATA inFrame<>+8(SB)/8, $0x7d7d7d7d7d7d7d7d
+DATA inFrame<>+16(SB)/8, $0x7d7d7d7d7d7d7d7d
+DATA inFrame<>+24(SB)/8, $0x7d7d7d7d7d7d7d7d
+GLOBL inFrame<>(SB), RODATA|NOPTR, $32
+
+DATA frames<>+0(SB)/8, $0xc0c0c0c0c0c0c0c0
+DATA frames<>+8(SB)/8, $0xc0c0c0c0c0c0c0c0
+DATA frames<>+16(SB)/8, $0xc0c0c0c0c0c0c0c0
+DATA frames<>+24(SB)/8, $0xc0c0c0c0c0c0c0c0
+GLOBL frames<>(SB), RODATA|NOPTR, $32
 
 // func countAVO(s *uint32, n int, from int)
 // Requires: AVX, AVX2
@@ -830,6 +874,7 @@ TEXT ·followAVO(SB), NOSPLIT, $0-48
 	SHLQ $0x06, DX
 	SHLQ $0x06, BX
 	XORL DI, DI
+	MOVQ $0x0000003f, R13
 
 block:
 	CMPQ  DX, BX
@@ -841,7 +886,7 @@ block:
 	JEQ   end
 
 jump:
-	// Bit to%64 of the seconds of block to/64
+	// Bit to%64 of the seconds of block to/64, among others
 	TZCNTQ  R8, R9
 	ADDQ    DX, R9
 	MOVWQSX 2(AX)(R9*8), R10
@@ -852,11 +897,9 @@ jump:
 	CMOVQLT R10, R11
 	CMPQ    R10, R12
 	CMOVQGT R10, R12
-	MOVQ    R10, R9
-	ANDQ    $-64, R9
-	MOVQ    24(CX)(R9*1), R9
-	BTQ     R10, R9
-	ADCQ    $0x00, DI
+	ANDNQ   R10, R13, R9
+	SHRXQ   R10, 24(CX)(R9*1), R9
+	ORQ     R9, DI
 	BLSRQ   R8, R8
 	JNE     jump
 	MOVQ    8(CX)(DX*1), R8
@@ -872,11 +915,10 @@ back:
 	LEAQ    1(R9)(R10*1), R10
 	CMPQ    R10, SI
 	JAE     outside
-	MOVQ    R10, R9
-	ANDQ    $-64, R9
-	MOVL    $0x00000001, R13
-	SHLXQ   R10, R13, R13
-	ORQ     R13, 48(CX)(R9*1)
+	ANDNQ   R10, R13, R9
+	MOVL    $0x00000001, R14
+	SHLXQ   R10, R14, R14
+	ORQ     R14, 48(CX)(R9*1)
 	BLSRQ   R8, R8
 	JNE     back
 

@@ -32,7 +32,7 @@ func TestOffsets(t *testing.T) {
 		"blockLeast": offset[block](t, "least"), "blockMost": offset[block](t, "most"),
 		"blockSize": reflect.TypeFor[block]().Size(),
 
-		"placesJumps": offset[places](t, "jumps"), "placesOthers": offset[places](t, "others"), "placesSource": offset[places](t, "source"),
+		"placesOps": offset[places](t, "ops"), "placesSource": offset[places](t, "source"),
 		"refusalConstants": offset[refusal](t, "constants"), "refusalRegisters": offset[refusal](t, "registers"),
 		"refusalKnown": offset[refusal](t, "known"), "refusalLast": offset[refusal](t, "last"),
 		"nibblesHigh": offset[nibbles](t, "high"), "nibblesLow": offset[nibbles](t, "low"),
@@ -47,9 +47,9 @@ func TestOffsets(t *testing.T) {
 		"mendMoved": offset[mendJob](t, "moved"), "mendNext": offset[mendJob](t, "next"), "mendStop": offset[mendJob](t, "stop"),
 		"mendKnown": offset[mendJob](t, "known"), "insnOff": offset[Insn](t, "Off"),
 
-		"noImm": noImm, "noOff": noOff, "noSrc": noSrc,
+		"jumpBits": jumpBits & -jumpBits, "noImm": noImm, "noOff": noOff, "noSrc": noSrc,
 		"noDst": noDst, "dstWritten": dstWritten, "frame": frame, "frameSrc": frameSrc, "widths": widths, "swapping": swapping,
-		"opExit": abi.OpExit, "opLdImm64": abi.OpLdImm64, "r10": abi.R10, "frameBytes": abi.FrameBytes, "frameSpan": frameSpan,
+		"opExit": abi.OpExit, "opLdImm64": abi.OpLdImm64, "r10": abi.R10, "frameSpan": frameSpan,
 	}
 	got, err := generated.Constants("../gen/asm/bpf/bpf_asm.go")
 	if err != nil {

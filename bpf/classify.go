@@ -4,18 +4,26 @@ import "github.com/bpfjit/bpfjit/abi"
 
 // places says which slots a survey is about.
 type places struct {
-	jumps, others nibbles
+	// ops has the jumps, and the others but for their source.
+	ops nibbles
 	// source belongs to others: a slot is one of them if its opcode and its
 	// source field have a bit in common. It stands there twice, as nibbles do.
 	source [32]uint8
 }
 
+// Bits of places.ops. Those of source are others.
+const (
+	jumpBits = 0xc0
+	call     = 0x01
+	function = 0x02
+	whatever = 0x3c
+)
+
 var surveyed = func() (p places) {
-	p.jumps.add(0xff, func(op int) bool { return reaches[op] == reachOff }, never)
-	const call, function, whatever = 1, 2, 0xfc
-	p.others.add(call, func(op int) bool { return op == abi.OpCall }, never)
-	p.others.add(function, func(op int) bool { return op == abi.OpLdImm64 }, never)
-	p.others.add(whatever, func(op int) bool {
+	p.ops.add(jumpBits, func(op int) bool { return reaches[op] == reachOff }, never)
+	p.ops.add(call, func(op int) bool { return op == abi.OpCall }, never)
+	p.ops.add(function, func(op int) bool { return op == abi.OpLdImm64 }, never)
+	p.ops.add(whatever, func(op int) bool {
 		return op == abi.OpGotol || op == abi.OpMayGoto || IsDivision(uint8(op))
 	}, never)
 	for i := range p.source {
@@ -49,12 +57,13 @@ func (s *Survey) classifyGeneric(next, stop int, r *refusal) {
 	for k := next; k < stop; k++ {
 		b := block{}
 		for i, in := range insns[k*blockSlots : min((k+1)*blockSlots, len(insns))] {
-			jump := bit(surveyed.jumps.of(in.Op))
+			place := surveyed.ops.of(in.Op)
+			jump := bit(place & jumpBits)
 			b.jumps |= jump << i
 			b.back |= jump & uint64(uint16(in.Off)>>15) << i
 			b.exits |= is(in.Op, abi.OpExit) << i
 			b.seconds |= is(in.Op, 0) << i
-			b.others |= bit(surveyed.others.of(in.Op)&surveyed.source[in.Src()]) << i
+			b.others |= bit(place&surveyed.source[in.Src()]) << i
 			if r != nil {
 				b.suspects |= (bit(r.suspect(in)) | (second ^ is(in.Op, 0))) << i
 			}

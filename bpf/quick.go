@@ -145,7 +145,7 @@ func (s *Survey) within(funcs []Func) bool {
 //	noImm            imm isn't 0
 //	widths           imm isn't 16, 32 or 64
 //	noOff            off isn't 0
-//	noSrc, noDst     src, dst isn't 0
+//	noDst, noSrc     dst, src isn't 0
 //	dstWritten       dst is R10
 //	frame            dst is R10, and off not in the frame for all sizes
 //	frameSrc         src is R10, and off not in the frame for all sizes
@@ -161,19 +161,19 @@ type refusal struct {
 
 // Bits of refusal.constants. A rule has as many rectangles as it needs.
 const (
-	noImm = 0x0f
-	noOff = 0x30
-	noSrc = 0xc0
+	noImm    = 0x0f
+	noOff    = 0x30
+	widths   = 0x40 // of imm
+	swapping = 0x80 // no rule: opcodes that are known, too
 )
 
 // Bits of refusal.registers.
 const (
 	noDst      = 0x03
-	dstWritten = 0x0c
-	frame      = 0x10
-	frameSrc   = 0x20
-	widths     = 0x40 // of imm, but there is room here
-	swapping   = 0x80 // no rule: opcodes that are known, too
+	noSrc      = 0x0c
+	dstWritten = 0x30
+	frame      = 0x40
+	frameSrc   = 0x80
 )
 
 // Accesses of any size lie in the frame if off is at least -abi.FrameBytes and
@@ -189,8 +189,8 @@ func (r *refusal) suspect(in Insn) uint8 {
 		yes                  bool
 		constants, registers uint8
 	}{
-		{in.Imm != 0, noImm, 0}, {in.Imm != 16 && in.Imm != 32 && in.Imm != 64, 0, widths}, {in.Off != 0, noOff, 0}, {src != 0, noSrc, 0},
-		{dst != 0, 0, noDst}, {dst == abi.R10, 0, dstWritten},
+		{in.Imm != 0, noImm, 0}, {in.Imm != 16 && in.Imm != 32 && in.Imm != 64, widths, 0}, {in.Off != 0, noOff, 0},
+		{dst != 0, 0, noDst}, {src != 0, 0, noSrc}, {dst == abi.R10, 0, dstWritten},
 		{dst == abi.R10 && outside, 0, frame}, {src == abi.R10 && outside, 0, frameSrc},
 	} {
 		if f.yes {
@@ -206,7 +206,7 @@ func (r *refusal) suspect(in Insn) uint8 {
 
 // knows reports whether a form of an opcode is known.
 func (r *refusal) knows(op uint8) bool {
-	return r.known.of(op)|r.registers.of(op)&swapping != 0
+	return r.known.of(op)|r.constants.of(op)&swapping != 0
 }
 
 // refusals are those of both dialects.
@@ -250,14 +250,14 @@ func refusalOf(d Dialect) (r refusal) {
 	add(&r.constants, noOff, func(f *tables.FormInfo) bool {
 		return f.Off.Fixed() || f.Off.Use == tables.UseTranslated && d == Source
 	})
-	add(&r.constants, noSrc, func(f *tables.FormInfo) bool { return f.Src.Fixed() })
+	add(&r.constants, widths, swap)
 	add(&r.registers, noDst, func(f *tables.FormInfo) bool { return f.Dst.Fixed() })
+	add(&r.registers, noSrc, func(f *tables.FormInfo) bool { return f.Src.Fixed() })
 	add(&r.registers, dstWritten, func(f *tables.FormInfo) bool { return f.Dst.Writes() })
 	add(&r.registers, frame, func(f *tables.FormInfo) bool { return f.Dst.Use == tables.UseAddress && d == Source })
 	add(&r.registers, frameSrc, func(f *tables.FormInfo) bool { return f.Src.Use == tables.UseAddress && d == Source })
-	add(&r.registers, widths, swap)
 	swaps := func(op int) bool { return forms[op] != nil && swap(forms[op]) }
-	r.registers.add(swapping, swaps, never)
+	r.constants.add(swapping, swaps, never)
 	r.known.add(0xff, func(op int) bool { return forms[op] != nil && !swaps(op) }, never)
 	for i := range r.last {
 		r.last[i] = abi.R10

@@ -27,7 +27,7 @@ func testInsn(r *rand.Rand) Insn {
 	case 0:
 		in.Off = 1 << r.IntN(16)
 	case 1:
-		in.Off = int16(-abi.FrameBytes*r.IntN(2) + r.IntN(20) - 10)
+		in.Off = int16(-abi.FrameBytes/2*r.IntN(3) + r.IntN(20) - 10)
 	case 2:
 		in.Off = int16(r.Uint32())
 	}

@@ -24,9 +24,8 @@ const (
 	blockMost     = 60
 	blockSize     = 64
 
-	placesJumps  = 0
-	placesOthers = 64
-	placesSource = 128
+	placesOps    = 0
+	placesSource = 64
 
 	refusalConstants = 0
 	refusalRegisters = 64
@@ -65,27 +64,29 @@ const (
 	mendKnown  = 48
 )
 
+// The lowest of the bits of places that are jumps.
+const jumpBits = 0x40
+
 // Bits of a refusal.
 const (
 	noImm      = 0x0f
 	noOff      = 0x30
-	noSrc      = 0xc0
-	noDst      = 0x03
-	dstWritten = 0x0c
-	frame      = 0x10
-	frameSrc   = 0x20
 	widths     = 0x40
 	swapping   = 0x80
+	noDst      = 0x03
+	noSrc      = 0x0c
+	dstWritten = 0x30
+	frame      = 0x40
+	frameSrc   = 0x80
 )
 
 // Numbers of abi and bpf.
 const (
-	insnOff    = 2
-	opExit     = 0x95
-	opLdImm64  = 0x18
-	r10        = 10
-	frameBytes = 512
-	frameSpan  = 504
+	insnOff   = 2
+	opExit    = 0x95
+	opLdImm64 = 0x18
+	r10       = 10
+	frameSpan = 504
 )
 
 func main() {
@@ -120,18 +121,31 @@ func wide(name string, word uint64) Mem {
 
 var made = map[string]Mem{}
 
-// eachByte and eachWord make constants of the same number over and over.
-func eachByte(name string, b uint8) Mem  { return wide(name, uint64(b)*0x0101010101010101) }
-func eachWord(name string, w uint16) Mem { return wide(name, uint64(w)*0x0001000100010001) }
+// eachByte makes a constant of the same byte over and over.
+func eachByte(name string, b uint8) Mem { return wide(name, uint64(b)*0x0101010101010101) }
+
+// table makes a constant of 16 bytes, twice, for either half of a vector.
+func table(name string, of func(i int) uint8) Mem {
+	if m, ok := made[name]; ok {
+		return m
+	}
+	m := GLOBL(name, RODATA|NOPTR)
+	for i := range 32 {
+		DATA(i, U8(of(i%16)))
+	}
+	made[name] = m
+	return m
+}
 
 // half is what the code works on: 32 slots of a block.
 type half struct {
 	insns, block, places reg.GPVirtual
-	zero                 vector
-	words, offs          [2]vector // op and regs, off; 16 slots each
-	imms                 vector    // what doesn't fit a byte is the most or least that does
-	ops, high, low       vector    // opcodes, and their halves
+	zero, source         vector
+	ops, high, low       vector // opcodes, and their halves
 	dst, src             vector
+	offLow, offHigh      vector
+	imms                 vector        // what doesn't fit a byte is the most or least that does
+	seconds              reg.GPVirtual // bits of second halves
 }
 
 // ahead is by how many bytes fetching is ahead of what looks at slots. Fetching from
@@ -146,6 +160,8 @@ func (h *half) load(withImms bool) {
 	for k := range 4 {
 		PREFETCHT0(Mem{Base: h.insns, Disp: ahead + 64*k})
 	}
+	// Four slots: their opcodes, regs, and lower and upper bytes of off.
+	planes := table("planes", func(i int) uint8 { return uint8(i%4*4 + i/4) })
 	for k := range 4 {
 		Comment(fmt.Sprintf("Slots %d to %d, and those 16 further", 4*k, 4*k+3))
 		at := func(slot int) Mem { return Mem{Base: h.insns, Disp: 8 * (4*k + slot)} }
@@ -155,50 +171,39 @@ func (h *half) load(withImms bool) {
 		VINSERTI128(U8(1), at(18), b, b)
 		longs[k] = YMM()
 		VSHUFPS(U8(0x88), b, a, longs[k])
+		VPSHUFB(planes, longs[k], longs[k])
 		if withImms {
 			imms[k] = YMM()
 			VSHUFPS(U8(0xdd), b, a, imms[k])
+			if k%2 == 1 {
+				VPACKSSDW(imms[k], imms[k-1], imms[k-1])
+			}
 		}
 	}
 	if withImms {
-		VPACKSSDW(imms[1], imms[0], imms[0])
-		VPACKSSDW(imms[3], imms[2], imms[2])
 		VPACKSSWB(imms[2], imms[0], imms[0])
 		h.imms = imms[0]
 	}
-	Comment("Words of op and regs, and of off")
-	lowWord := wide("lowWord", 0xffff_0000_ffff)
-	for k := range 2 {
-		h.words[k], h.offs[k] = YMM(), YMM()
-		lower, upper := longs[2*k], longs[2*k+1]
-		VPSRAD(U8(16), lower, h.offs[k])
-		VPSRAD(U8(16), upper, a)
-		VPACKSSDW(a, h.offs[k], h.offs[k])
-		VPAND(lowWord, lower, lower)
-		VPAND(lowWord, upper, upper)
-		VPACKUSDW(upper, lower, h.words[k])
-	}
-	Comment("Opcodes and their halves; registers")
-	lowByte, nibble := eachWord("lowByte", 0xff), eachByte("nibble", 0x0f)
-	h.ops, h.high, h.low, h.dst, h.src = YMM(), YMM(), YMM(), YMM(), YMM()
-	VPAND(lowByte, h.words[0], h.ops)
-	VPAND(lowByte, h.words[1], a)
-	VPACKUSWB(a, h.ops, h.ops)
+	Comment("Of all 32: opcodes, regs, offs")
+	h.ops, h.dst, h.offLow, h.offHigh = YMM(), YMM(), YMM(), YMM()
+	h.high, h.low, h.src = YMM(), YMM(), YMM()
+	upper, offs := YMM(), YMM()
+	VPUNPCKLDQ(longs[1], longs[0], a)
+	VPUNPCKLDQ(longs[3], longs[2], b)
+	VPUNPCKLQDQ(b, a, h.ops)
+	VPUNPCKHQDQ(b, a, h.dst)
+	VPUNPCKHDQ(longs[1], longs[0], offs)
+	VPUNPCKHDQ(longs[3], longs[2], upper)
+	VPUNPCKLQDQ(upper, offs, h.offLow)
+	VPUNPCKHQDQ(upper, offs, h.offHigh)
+	Comment("Halves of opcodes and of regs")
+	nibble := eachByte("nibble", 0x0f)
 	VPSRLW(U8(4), h.ops, h.high)
 	VPAND(nibble, h.high, h.high)
 	VPAND(nibble, h.ops, h.low)
-	VPSRLW(U8(8), h.words[0], h.dst)
-	VPSRLW(U8(8), h.words[1], a)
-	VPACKUSWB(a, h.dst, h.dst)
 	VPSRLW(U8(4), h.dst, h.src)
 	VPAND(nibble, h.src, h.src)
-}
-
-// pack makes bytes of words, where too much becomes the most.
-func (h *half) pack(words [2]vector) vector {
-	v := YMM()
-	VPACKSSWB(words[1], words[0], v)
-	return v
+	VPAND(nibble, h.dst, h.dst)
 }
 
 // lookUp returns what nibbles have of the opcodes.
@@ -212,127 +217,132 @@ func (h *half) lookUp(table reg.Register, at int) vector {
 	return v
 }
 
-// put writes the upper bits of bytes, or what they are not.
-func (h *half) put(v vector, at int, not bool) {
+// put writes the upper bits of bytes, and returns them.
+func (h *half) put(v vector, at int) reg.GPVirtual {
 	t := GP32()
 	VPMOVMSKB(v, t)
-	if not {
-		NOTL(t)
-	}
 	MOVL(t, Mem{Base: h.block, Disp: at})
+	return t
+}
+
+// upper sets the upper bits of bytes that are from on or more. Those that aren't
+// keep 0 there.
+func upper(from uint8, v, to vector) {
+	VPADDUSB(eachByte(fmt.Sprint("from", from), 0x80-from), v, to)
 }
 
 // findPlaces writes all words but suspects.
 func (h *half) findPlaces() {
 	t := YMM()
-	for _, w := range []struct {
-		op, at int
-		name   string
-	}{{opExit, blockExits, "exit"}, {0, blockSeconds, ""}} {
-		if w.op == 0 {
-			VPCMPEQB(h.zero, h.ops, t)
-		} else {
-			VPCMPEQB(eachByte(w.name, uint8(w.op)), h.ops, t)
-		}
-		h.put(t, w.at, false)
-	}
+	VPCMPEQB(eachByte("exit", opExit), h.ops, t)
+	h.put(t, blockExits)
+	VPCMPEQB(h.zero, h.ops, t)
+	h.seconds = h.put(t, blockSeconds)
 	Comment("Jumps, and those whose off is negative; points are found later.")
-	other := h.lookUp(h.places, placesJumps)
-	VPCMPEQB(h.zero, other, other)
-	h.put(other, blockJumps, true)
-	VPANDN(h.pack(h.offs), other, t)
-	h.put(t, blockBack, false)
+	places := h.lookUp(h.places, placesOps)
+	upper(jumpBits, places, t)
+	h.put(t, blockJumps)
+	VPAND(h.offHigh, t, t)
+	h.put(t, blockBack)
 	MOVL(U32(0), Mem{Base: h.block, Disp: blockPoints})
 	Comment("Others")
-	other = h.lookUp(h.places, placesOthers)
-	VMOVDQU(Mem{Base: h.places, Disp: placesSource}, t)
-	VPSHUFB(h.src, t, t)
-	VPAND(t, other, other)
-	VPCMPEQB(h.zero, other, other)
-	h.put(other, blockOthers, true)
+	VPSHUFB(h.src, h.source, t)
+	VPAND(t, places, places)
+	upper(1, places, places)
+	h.put(places, blockOthers)
 }
 
-// findSuspects writes suspects. second is 1 if a second half of a constant
-// should come next; it is set for the slots behind.
-func (h *half) findSuspects(refusal, second reg.GPVirtual) {
-	facts, t := YMM(), YMM()
-	dst, src := h.dst, h.src
+// A suspicion is what finds suspects.
+type suspicion struct {
+	refusal reg.GPVirtual
+	// second is 1 if a second half of a constant should come next.
+	second   reg.GPVirtual
+	dst, src vector // what a register has that opcodes must not, as dst and as src
+}
 
-	Comment("What the constants of the slots have that the opcodes must not: where imm, off or",
-		"src isn't 0")
-	rule := func(name string, b uint8) Mem { return eachByte(name, b) }
+func newSuspicion() *suspicion {
+	s := &suspicion{GP64(), GP64(), YMM(), YMM()}
+	Load(Param("r"), s.refusal)
+	Load(Param("half"), s.second.As8())
+	MOVBLZX(s.second.As8(), s.second.As32())
+	register := func(not0, isR10 uint8) func(r int) uint8 {
+		return func(r int) uint8 {
+			switch r {
+			case 0:
+				return 0
+			case r10:
+				return not0 | isR10
+			}
+			return not0
+		}
+	}
+	VMOVDQU(table("dst", register(noDst, dstWritten|frame)), s.dst)
+	VMOVDQU(table("src", register(noSrc, frameSrc)), s.src)
+	return s
+}
+
+// find writes suspects. second is set for the slots behind.
+func (s *suspicion) find(h *half) {
+	facts, t := YMM(), YMM()
+	Comment("Second halves behind anything but first halves, and the reverse")
+	firsts, halves := GP32(), h.seconds
+	VPCMPEQB(eachByte("ldimm64", opLdImm64), h.ops, t)
+	VPMOVMSKB(t, firsts)
+	LEAL(Mem{Base: s.second, Index: firsts.As64(), Scale: 2}, s.second.As32())
+	XORL(s.second.As32(), halves)
+	MOVL(firsts, s.second.As32())
+	SHRL(U8(31), s.second.As32())
+
+	Comment("What the constants of the slots have that the opcodes must not: where imm isn't 0, or",
+		"not 16, 32 or 64, or off isn't 0")
+	rule := eachByte
 	VPCMPEQB(h.zero, h.imms, t)
 	VPANDN(rule("noImm", noImm), t, facts)
-	words := [2]vector{YMM(), YMM()}
-	VPCMPEQW(h.zero, h.offs[0], words[0])
-	VPCMPEQW(h.zero, h.offs[1], words[1])
-	VPANDN(rule("noOff", noOff), h.pack(words), t)
-	VPOR(t, facts, facts)
-	VPCMPEQB(h.zero, src, t)
-	VPANDN(rule("noSrc", noSrc), t, t)
-	VPOR(t, facts, facts)
-	bad := h.lookUp(refusal, refusalConstants)
-	VPAND(facts, bad, bad)
-
-	Comment("The same of registers: where dst isn't 0, is R10, or it or src is and off isn't in",
-		"the frame")
-	VPAND(eachByte("nibble", 0x0f), dst, dst)
-	VPCMPEQB(h.zero, dst, t)
-	VPANDN(rule("noDst", noDst), t, facts)
-	isFrame := YMM()
-	VPCMPEQB(eachByte("r10", r10), dst, isFrame)
-	VPAND(rule("dstWritten", dstWritten), isFrame, t)
-	VPOR(t, facts, facts)
-	for k := range 2 {
-		VPADDW(eachWord("frameBytes", frameBytes), h.offs[k], h.offs[k])
-		VPSUBUSW(eachWord("frameSpan", frameSpan), h.offs[k], h.offs[k])
-		VPCMPEQW(h.zero, h.offs[k], h.offs[k])
-	}
-	inside := h.pack(h.offs)
-	VPANDN(isFrame, inside, t)
-	VPAND(rule("frame", frame), t, t)
-	VPOR(t, facts, facts)
-	VPCMPEQB(eachByte("r10", r10), src, isFrame)
-	VPANDN(isFrame, inside, t)
-	VPAND(rule("frameSrc", frameSrc), t, t)
-	VPOR(t, facts, facts)
-	Comment("And where imm isn't 16, 32 or 64")
-	width := func(n uint8, to vector) { VPCMPEQB(eachByte(fmt.Sprint("width", n), n), h.imms, to) }
-	width(16, isFrame)
+	bad := YMM()
+	VPCMPEQB(eachByte("width16", 16), h.imms, bad)
 	for _, n := range []uint8{32, 64} {
-		width(n, t)
-		VPOR(t, isFrame, isFrame)
+		VPCMPEQB(eachByte(fmt.Sprint("width", n), n), h.imms, t)
+		VPOR(t, bad, bad)
 	}
-	VPANDN(rule("widths", widths), isFrame, t)
+	VPANDN(rule("widths", widths), bad, t)
 	VPOR(t, facts, facts)
-	found, swaps := h.lookUp(refusal, refusalRegisters), YMM()
+	VPOR(h.offLow, h.offHigh, t)
+	VPCMPEQB(h.zero, t, t)
+	VPANDN(rule("noOff", noOff), t, t)
+	VPOR(t, facts, facts)
+	found, swaps := h.lookUp(s.refusal, refusalConstants), YMM()
 	VPAND(rule("swapping", swapping), found, swaps)
+	VPAND(facts, found, bad)
+
+	Comment("The same of registers: where dst or src isn't 0, or is R10, and off isn't in the frame.",
+		"It is from -512 to -8. So offHigh is -2, which becomes 127, or it is -1, which becomes 126,",
+		"and offLow is at most 248; else 1 is taken off.")
+	VPSHUFB(h.dst, s.dst, facts)
+	VPSHUFB(h.src, s.src, t)
+	VPOR(t, facts, facts)
+	VPXOR(eachByte("lastBytes", 0x81), h.offHigh, h.offHigh)
+	VPSUBUSB(eachByte("frameSpan", frameSpan&0xff), h.offLow, h.offLow)
+	VPMINUB(eachByte("one", 1), h.offLow, h.offLow)
+	VPSUBSB(h.offLow, h.offHigh, h.offHigh)
+	VPCMPGTB(eachByte("inFrame", 125), h.offHigh, t)
+	VPAND(rule("frames", frame|frameSrc), t, t)
+	VPANDN(facts, t, facts)
+	found = h.lookUp(s.refusal, refusalRegisters)
 	VPAND(facts, found, found)
 	VPOR(found, bad, bad)
 
 	Comment("Registers that don't exist")
-	VPMAXUB(dst, src, t)
-	VPSUBUSB(Mem{Base: refusal, Disp: refusalLast}, t, t)
+	VPMAXUB(h.dst, h.src, t)
+	VPSUBUSB(Mem{Base: s.refusal, Disp: refusalLast}, t, t)
 	VPOR(t, bad, bad)
-	VPCMPEQB(h.zero, bad, bad)
 	Comment("Opcodes that aren't known")
-	known := h.lookUp(refusal, refusalKnown)
+	known := h.lookUp(s.refusal, refusalKnown)
 	VPOR(swaps, known, known)
 	VPCMPEQB(h.zero, known, known)
-	VPANDN(bad, known, bad)
-	Comment("Second halves behind anything but first halves, and the reverse")
-	firsts, seconds := GP32(), GP32()
-	VPCMPEQB(eachByte("ldimm64", opLdImm64), h.ops, t)
-	VPMOVMSKB(t, firsts)
-	VPCMPEQB(h.zero, h.ops, t)
-	VPMOVMSKB(t, seconds)
-	LEAL(Mem{Base: second, Index: firsts.As64(), Scale: 2}, second.As32())
-	XORL(second.As32(), seconds)
-	MOVL(firsts, second.As32())
-	SHRL(U8(31), second.As32())
+	VPOR(known, bad, bad)
+	upper(1, bad, bad)
 	VPMOVMSKB(bad, firsts)
-	NOTL(firsts)
-	ORL(seconds, firsts)
+	ORL(halves, firsts)
 	MOVL(firsts, Mem{Base: h.block, Disp: blockSuspects})
 }
 
@@ -342,58 +352,61 @@ func (h *half) findSuspects(refusal, second reg.GPVirtual) {
 //
 //	slots   |<- 32 ->|<- 32 ->|<- n ->|
 //	                      |<-- 32  -->|
+//	                      last
 //	bits                  |   >> 32-n |
 func loop(h *half, body func()) {
-	n := GP64()
+	last, step, forgotten, t := GP64(), GP64(), GP64(), GP64()
 	h.insns, h.block, h.places = GP64(), GP64(), GP64()
 	Load(Param("insns"), h.insns)
 	Load(Param("blocks"), h.block)
-	Load(Param("n"), n)
+	Load(Param("n"), last)
 	Load(Param("p"), h.places)
-	h.zero = YMM()
+	h.zero, h.source = YMM(), YMM()
 	VPXOR(h.zero, h.zero, h.zero)
-	step := GP64()
+	VMOVDQU(Mem{Base: h.places, Disp: placesSource}, h.source)
+	LEAQ(Mem{Base: h.insns, Index: last, Scale: 8, Disp: -32 * 8}, last)
+	XORL(forgotten.As32(), forgotten.As32())
 	Comment("It is 4 bytes to the second half of a block's words, and to the next block the rest.")
 	MOVQ(U32(4), step)
-	CMPQ(n, U8(32))
-	JLT(LabelRef("rest"))
+	CMPQ(h.insns, last)
+	JHI(LabelRef("rest"))
 
 	Label("half")
 	body()
 	ADDQ(U32(32*8), h.insns)
-	SUBQ(U8(32), n)
-	JLT(LabelRef("forget"))
-	Label("next")
 	ADDQ(step, h.block)
 	XORQ(U8(4^(blockSize-4)), step)
-	CMPQ(n, U8(32))
-	JGE(LabelRef("half"))
-	TESTQ(n, n)
-	JEQ(LabelRef("end"))
+	CMPQ(h.insns, last)
+	JLS(LabelRef("half"))
 	Label("rest")
-	LEAQ(Mem{Base: h.insns, Index: n, Scale: 8, Disp: -32 * 8}, h.insns)
+	MOVQ(h.insns, t)
+	SUBQ(last, t)
+	SHRQ(U8(3), t)
+	CMPL(t.As32(), U8(32))
+	JEQ(LabelRef("end"))
+	MOVQ(t, forgotten)
+	MOVQ(last, h.insns)
 	JMP(LabelRef("half"))
 
-	Label("forget")
-	words := []int{blockJumps, blockBack, blockExits, blockSeconds, blockOthers, blockSuspects}
-	NEGQ(n)
-	word := GP32()
-	for _, at := range words {
-		SHRXL(n.As32(), Mem{Base: h.block, Disp: at}, word)
-		MOVL(word, Mem{Base: h.block, Disp: at})
-	}
-	XORL(n.As32(), n.As32())
-	JMP(LabelRef("next"))
-
 	Label("end")
+	VZEROUPPER()
+	words := []int{blockJumps, blockBack, blockExits, blockSeconds, blockOthers, blockSuspects}
+	TESTL(forgotten.As32(), forgotten.As32())
+	JEQ(LabelRef("remembered"))
+	for _, at := range words {
+		done := Mem{Base: h.block, Index: step, Scale: 1, Disp: at - blockSize}
+		SHRXL(forgotten.As32(), done, t.As32())
+		MOVL(t.As32(), done)
+	}
+	Label("remembered")
 	Comment("There may be no second half.")
 	CMPQ(step, U8(4))
 	JEQ(LabelRef("out"))
+	XORL(t.As32(), t.As32())
 	for _, at := range append(words, blockPoints) {
-		MOVL(n.As32(), Mem{Base: h.block, Disp: at})
+		MOVL(t.As32(), Mem{Base: h.block, Disp: at})
 	}
 	Label("out")
-	VZEROUPPER()
 	RET()
 }
 
@@ -415,13 +428,10 @@ func check() {
 	Doc("checkAVO does the same, with suspects. half says whether a first half of a constant stands",
 		"in front.")
 	h := new(half)
-	refusal, second := GP64(), GP64()
-	Load(Param("r"), refusal)
-	Load(Param("half"), second.As8())
-	MOVBLZX(second.As8(), second.As32())
+	s := newSuspicion()
 	loop(h, func() {
 		h.load(true)
 		h.findPlaces()
-		h.findSuspects(refusal, second)
+		s.find(h)
 	})
 }
