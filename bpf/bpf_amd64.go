@@ -65,31 +65,36 @@ type mendJob struct {
 // halfBlock is how many slots the assembly looks at at once.
 const halfBlock = blockSlots / 2
 
-// classify fills in blocks from next up to stop, at most a chunk of them.
+// classify fills in blocks from next up to stop, at most a chunk of them. It also
+// finds suspects, if r says what is suspect.
 func (s *Survey) classify(next, stop int, r *refusal) {
-	first, end := next*blockSlots, min(stop*blockSlots, len(s.program.Insns))
+	insns, first := s.program.Insns, next*blockSlots
+	n := min(stop*blockSlots, len(insns)) - first
 	switch {
 	case !assembly:
 		s.classifyGeneric(next, stop, r)
-	case end >= halfBlock:
-		classify(&s.program.Insns[first], &s.blocks[next], end-first, r, s.half(first))
+	case len(insns) < halfBlock:
+		s.classifyShort(r)
+	case r == nil:
+		surveyAVO(&insns[first], &s.blocks[next], n, &surveyed)
 	default:
-		// What is behind the program is read from a copy. It looks like second halves.
-		var padded [halfBlock]Insn
-		copy(padded[:], s.program.Insns)
-		b := &s.blocks[0]
-		classify(&padded[0], b, halfBlock, r, false)
-		b.seconds &= 1<<end - 1
-		b.suspects &= 1<<end - 1
+		checkAVO(&insns[first], &s.blocks[next], n, &surveyed, r, s.half(first))
 	}
 }
 
-func classify(insns *Insn, blocks *block, n int, r *refusal, half bool) {
+// classifyShort does it for a program that is shorter than what the assembly looks at.
+// What is behind it is read from a copy. It looks like second halves.
+func (s *Survey) classifyShort(r *refusal) {
+	var padded [halfBlock]Insn
+	n := copy(padded[:], s.program.Insns)
+	b := &s.blocks[0]
 	if r == nil {
-		surveyAVO(insns, blocks, n, &surveyed)
+		surveyAVO(&padded[0], b, halfBlock, &surveyed)
 	} else {
-		checkAVO(insns, blocks, n, &surveyed, r, half)
+		checkAVO(&padded[0], b, halfBlock, &surveyed, r, false)
 	}
+	b.seconds &= 1<<n - 1
+	b.suspects &= 1<<n - 1
 }
 
 func (s *Survey) follow(next, stop int) bool {

@@ -893,8 +893,6 @@ jump:
 	LEAQ    1(R9)(R10*1), R10
 	CMPQ    R10, SI
 	JAE     outside
-	CMPQ    R10, R11
-	CMOVQLT R10, R11
 	CMPQ    R10, R12
 	CMOVQGT R10, R12
 	ANDNQ   R10, R13, R9
@@ -915,6 +913,8 @@ back:
 	LEAQ    1(R9)(R10*1), R10
 	CMPQ    R10, SI
 	JAE     outside
+	CMPQ    R10, R11
+	CMOVQLT R10, R11
 	ANDNQ   R10, R13, R9
 	MOVL    $0x00000001, R14
 	SHLXQ   R10, R14, R14

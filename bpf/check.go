@@ -53,21 +53,39 @@ func Check(p *Program, d Dialect) error {
 // Check does it as the function Check does, and makes s the survey of p by the
 // way, if there is no error.
 func (s *Survey) Check(p *Program, d Dialect) error {
-	switch n := len(p.Insns); {
-	case n == 0:
-		return &Error{Slot: -1, Reason: "has no instructions"}
-	case n > MaxSlots:
-		return &Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, more than %d", n, MaxSlots)}
+	if err := p.checkLength(); err != nil {
+		return err
 	}
 	if err := p.CheckSizes(); err != nil {
 		return err
 	}
-	c := checker{p: p, dialect: d}
-	if c.quick(s) {
+	if s.quick(p, d) {
 		return nil
 	}
+	return s.slow(p, d)
+}
+
+// checkLength tells whether p has as many slots as Check accepts.
+func (p *Program) checkLength() error {
+	n := len(p.Insns)
+	if uint(n-1) < MaxSlots {
+		return nil
+	}
+	return lengthError(n)
+}
+
+func lengthError(n int) error {
+	if n == 0 {
+		return &Error{Slot: -1, Reason: "has no instructions"}
+	}
+	return &Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, more than %d", n, MaxSlots)}
+}
+
+// slow does what Check does with a program that quick says no of.
+func (s *Survey) slow(p *Program, d Dialect) error {
 	// The quick check gives up where it is, and leaves half a survey.
 	s.program = nil
+	c := checker{p: p, dialect: d}
 	if err := c.exact(); err != nil {
 		return err
 	}

@@ -3,8 +3,7 @@ package bpf
 // The two halves of Check.
 
 func Quick(p *Program, d Dialect) bool {
-	c := checker{p: p, dialect: d}
-	return c.quick(new(Survey))
+	return new(Survey).quick(p, d)
 }
 
 func Exact(p *Program, d Dialect) error {

@@ -82,6 +82,13 @@ func (p *Program) Flat() *Program {
 // CheckSizes tells whether p's lists are as long as they should be, as Check does.
 // The error is an *Error without a slot.
 func (p *Program) CheckSizes() error {
+	if p.Flags != nil || p.Moved() {
+		return p.checkSizes()
+	}
+	return nil
+}
+
+func (p *Program) checkSizes() error {
 	n := len(p.Insns)
 	if p.Flags != nil && len(p.Flags) != n {
 		return &Error{Slot: -1, Reason: fmt.Sprintf("has %d flags for %d slots", len(p.Flags), n)}

@@ -16,66 +16,87 @@ import (
 // ten slots. So a survey looks at all slots without a branch, and what it can't
 // tell by looking at the bits of one slot it lists, or marks as suspect. All
 // that is asked about those has nearly always the same answer.
-func (c *checker) quick(s *Survey) bool {
-	w := quickWalk{c: c, s: s}
-	s.begin(c.p)
+func (s *Survey) quick(p *Program, d Dialect) bool {
+	s.begin(p)
+	s.dialect, s.kinds = d, 0
 	for next := 0; next < len(s.blocks); next += chunk {
 		stop := min(next+chunk, len(s.blocks))
-		s.look(next, stop, &refusals[c.dialect])
+		s.classify(next, stop, &refusals[d])
+		if !s.sift(next, stop) {
+			return false
+		}
 		// While what was looked at is in the cache.
-		s.land(stop - blocksAhead)
-		if s.astray || !w.suspects(next, stop) {
+		if stop > blocksAhead && !s.land(stop-blocksAhead) {
 			return false
 		}
 	}
-	s.land(len(s.blocks))
-	last := len(c.p.Insns) - 1
-	if s.astray || c.p.Insns[last].Op == abi.OpLdImm64 || c.p.Flags != nil && !w.probes() {
+	if !s.land(len(s.blocks)) || p.Flags != nil && !s.probes() {
 		return false
 	}
-	if s.exits(last) && !w.links && !w.far {
-		return true // of one function
+	switch p.Insns[len(p.Insns)-1].Op {
+	case abi.OpLdImm64:
+		return false
+	case abi.OpExit:
+		if s.kinds == 0 {
+			return true // of one function
+		}
 	}
-	return w.linked()
+	return s.linked()
 }
 
-// quickWalk is what quick finds out.
-type quickWalk struct {
-	c *checker
-	s *Survey
-	// far is set if there is a distance of 32 bits within a function, links
-	// if there is one to a function.
-	far, links bool
-}
+// Kinds of distances of 32 bits, if a program has such.
+const (
+	far   = 1 << iota // within a function
+	links             // to a function
+)
 
-// suspects checks the slots of some blocks that a survey couldn't tell about.
-func (w *quickWalk) suspects(next, stop int) bool {
+// sift lists what is to be found in some blocks, and checks their suspects.
+func (s *Survey) sift(next, stop int) bool {
 	for k := next; k < stop; k++ {
-		for set := w.s.blocks[k].suspects; set != 0; set &= set - 1 {
-			if !w.suspect(k*blockSlots + bits.TrailingZeros64(set)) {
-				return false
-			}
+		s.list(k)
+		if s.blocks[k].suspects != 0 && !s.acquits(k) {
+			return false
 		}
 	}
 	return true
 }
 
-func (w *quickWalk) suspect(slot int) bool {
-	if w.c.slot(slot) != nil {
-		return false
+// acquits checks the slots of a block that a survey couldn't tell about.
+func (s *Survey) acquits(k int) bool {
+	for set := s.blocks[k].suspects; set != 0; set &= set - 1 {
+		if !s.suspect(k*blockSlots + bits.TrailingZeros64(set)) {
+			return false
+		}
 	}
-	in := w.c.p.Insns[slot]
-	f := form(in)
-	w.far = w.far || f.Op == abi.OpGotol
-	w.links = w.links || f.Imm.Use == tables.UseDistance && f.Flow != tables.FlowJump && w.c.dialect == Source
-	// What the first half of a constant is, its second half depends on.
-	return in.Op != abi.OpLdImm64 || w.c.slot(slot+1) == nil
+	return true
 }
 
+// suspect checks a slot, and remembers what it says about the program.
+func (s *Survey) suspect(slot int) bool {
+	c := s.checker()
+	if c.slot(slot) != nil {
+		return false
+	}
+	in := s.program.Insns[slot]
+	f := form(in)
+	switch {
+	case f.Op == abi.OpGotol:
+		s.kinds |= far
+	case f.Imm.Use == tables.UseDistance && s.dialect == Source:
+		s.kinds |= links
+	}
+	// What the first half of a constant is, its second half depends on.
+	return in.Op != abi.OpLdImm64 || c.slot(slot+1) == nil
+}
+
+// checker returns one for what quick can't tell.
+func (s *Survey) checker() checker { return checker{p: s.program, dialect: s.dialect} }
+
 // probes checks what is marked as a fault-tolerant load.
-func (w *quickWalk) probes() bool {
-	for slot, f := range w.c.p.Flags {
-		if f&Probe != 0 && w.c.slot(slot) != nil {
+func (s *Survey) probes() bool {
+	c := s.checker()
+	for slot, f := range s.program.Flags {
+		if f&Probe != 0 && c.slot(slot) != nil {
 			return false
 		}
 	}
@@ -83,29 +104,25 @@ func (w *quickWalk) probes() bool {
 }
 
 // linked checks what depends on where functions begin and end.
-func (w *quickWalk) linked() bool {
-	c := w.c
-	whole := Func{Start: 0, End: len(c.p.Insns)}
-	if !w.links {
-		return w.ends(whole) && (!w.far || c.function(whole) == nil)
+func (s *Survey) linked() bool {
+	c, p := s.checker(), s.program
+	whole := Func{Start: 0, End: len(p.Insns)}
+	if s.kinds&links == 0 {
+		return c.ends(whole) && (s.kinds&far == 0 || c.function(whole) == nil)
 	}
-	funcs, err := w.s.Functions()
-	if err != nil || !w.s.within(funcs) {
+	funcs, err := s.Functions()
+	if err != nil || !s.within(funcs) {
 		return false
 	}
 	for _, f := range funcs {
-		if !w.ends(f) || w.far && c.function(f) != nil {
+		// Most end in EXIT, which is soon seen.
+		if !s.exits(f.End-1) && !c.ends(f) || s.kinds&far != 0 && c.function(f) != nil {
 			return false
 		}
 	}
-	w.s.functions.deep = resize(w.s.functions.deep, len(funcs))
-	n := nesting{program: c.p, funcs: funcs, deep: w.s.functions.deep}
+	s.functions.deep = resize(s.functions.deep, len(funcs))
+	n := nesting{program: p, funcs: funcs, deep: s.functions.deep}
 	return n.check() == nil
-}
-
-// ends is that of the checker, but quick if the function ends in EXIT.
-func (w *quickWalk) ends(f Func) bool {
-	return w.s.exits(f.End-1) || w.c.ends(f)
 }
 
 // within reports whether no distance in off leads out of its function. Most
@@ -118,9 +135,7 @@ func (s *Survey) within(funcs []Func) bool {
 			f++
 		}
 		if start, end := funcs[f].Start, funcs[f].End; slot+blockSlots <= end {
-			if b.most >= b.least {
-				outside |= (int(b.least) - start) | (end - 1 - int(b.most)) // negative
-			}
+			outside |= (int(b.least) - start) | (end - 1 - int(b.most)) // negative
 			continue
 		}
 		for set := b.jumps; set != 0; set &= set - 1 {

@@ -21,6 +21,10 @@ type Survey struct {
 	landed int
 	astray bool
 
+	// What quick goes by, and finds out.
+	dialect Dialect
+	kinds   uint8 // far and links
+
 	functions functions // what Functions found
 	charger   charger   // what AppendCharges works with
 }
@@ -39,8 +43,8 @@ type block struct {
 	// points are where jumps back lead to, found by following them; a charger adds
 	// what else is a charge point.
 	points uint64
-	// least and most are the first and the last slot that jumps lead to, found by
-	// following them. Without jumps, most is less.
+	// least is the first slot that jumps back lead to, most the last one that jumps
+	// lead to, found by following them. Without such they are out of everyone's way.
 	least, most int32
 }
 
@@ -58,8 +62,12 @@ const (
 // until p changes. It uses the memory that s has again.
 func (s *Survey) Take(p *Program) {
 	s.begin(p)
-	for next := 0; next < len(s.blocks); next += chunk {
-		s.look(next, min(next+chunk, len(s.blocks)), nil)
+	for next := 0; next < len(s.blocks); {
+		stop := min(next+chunk, len(s.blocks))
+		s.classify(next, stop, nil)
+		for ; next < stop; next++ {
+			s.list(next)
+		}
 	}
 }
 
@@ -67,15 +75,12 @@ func (s *Survey) Take(p *Program) {
 func (s *Survey) begin(p *Program) {
 	n := len(p.Insns)
 	s.program, s.slots, s.functions.known = p, n, false
-	s.blocks = resize(s.blocks, (n+blockSlots-1)/blockSlots)
+	if k := (n + blockSlots - 1) / blockSlots; k <= cap(s.blocks) {
+		s.blocks = s.blocks[:k]
+	} else {
+		s.blocks = resize(s.blocks, k)
+	}
 	s.others, s.landed, s.astray = s.others[:0], 0, false
-}
-
-// look fills in blocks from next up to stop, at most a chunk of them. It also finds
-// suspects, if r says what is suspect.
-func (s *Survey) look(next, stop int, r *refusal) {
-	s.classify(next, stop, r)
-	s.list(next, stop)
 }
 
 // half reports whether a first half of a constant stands in front of a slot.
@@ -88,13 +93,14 @@ func (s *Survey) exits(slot int) bool {
 
 // land follows the jumps of the blocks in front of stop: it sets points, least
 // and most. A jump leads no further than blocksAhead, which must have
-// been looked at.
-func (s *Survey) land(stop int) {
-	for s.landed < stop && !s.astray {
-		next := min(s.landed+chunk, stop)
-		s.astray = !s.follow(s.landed, next)
-		s.landed = next
+// been classified. It reports whether no jump so far is astray.
+func (s *Survey) land(stop int) bool {
+	for next := s.landed; next < stop && !s.astray; {
+		from := next
+		next = min(from+chunk, stop)
+		s.landed, s.astray = next, !s.follow(from, next)
 	}
+	return !s.astray
 }
 
 // followGeneric does it for the blocks from next up to stop. It reports whether
@@ -113,11 +119,12 @@ func (s *Survey) followGeneric(next, stop int) bool {
 				return false
 			}
 			seconds |= blocks[to/blockSlots].seconds >> (to % blockSlots)
-			b.least, b.most = min(b.least, int32(to)), max(b.most, int32(to))
+			b.most = max(b.most, int32(to))
 		}
 		for set := b.back; set != 0; set &= set - 1 {
 			slot := k*blockSlots + bits.TrailingZeros64(set)
 			to := slot + 1 + int(insns[slot].Off)
+			b.least = min(b.least, int32(to))
 			blocks[to/blockSlots].points |= 1 << (to % blockSlots)
 		}
 	}
@@ -145,13 +152,11 @@ type Other struct {
 // until s is used for another program.
 func (s *Survey) Others() []Other { return s.others }
 
-// list adds the others of the blocks from next up to stop.
-func (s *Survey) list(next, stop int) {
-	for k := next; k < stop; k++ {
-		for set := s.blocks[k].others; set != 0; set &= set - 1 {
-			slot := k*blockSlots + bits.TrailingZeros64(set)
-			s.others = append(s.others, Other{int32(slot), s.program.Insns[slot]})
-		}
+// list adds the others of a block.
+func (s *Survey) list(k int) {
+	for set := s.blocks[k].others; set != 0; set &= set - 1 {
+		slot := k*blockSlots + bits.TrailingZeros64(set)
+		s.others = append(s.others, Other{int32(slot), s.program.Insns[slot]})
 	}
 }
 
