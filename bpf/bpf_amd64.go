@@ -97,11 +97,14 @@ func (s *Survey) classifyShort(r *refusal) {
 	b.suspects &= 1<<n - 1
 }
 
-func (s *Survey) follow(next, stop int) bool {
+func (s *Survey) follow(stop int) {
 	if !assembly {
-		return s.followGeneric(next, stop)
+		s.followGeneric(stop)
+		return
 	}
-	return followAVO(&s.program.Insns[0], &s.blocks[0], next, stop, len(s.program.Insns))&1 == 0
+	insns := s.program.Insns
+	wrong := followAVO(&insns[0], &s.blocks[0], s.landed, stop, len(insns))
+	s.landed, s.astray = stop, wrong&1 != 0
 }
 
 func count(s []int32, from int32) {

@@ -3,7 +3,7 @@
 package bpf
 
 func (s *Survey) classify(next, stop int, r *refusal) { s.classifyGeneric(next, stop, r) }
-func (s *Survey) follow(next, stop int) bool          { return s.followGeneric(next, stop) }
+func (s *Survey) follow(stop int)                     { s.followGeneric(stop) }
 func (c *charger) walk(stop int)                      { c.walkGeneric(stop) }
 func count(s []int32, from int32)                     { countGeneric(s, from) }
 

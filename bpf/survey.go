@@ -95,28 +95,26 @@ func (s *Survey) exits(slot int) bool {
 // and most. A jump leads no further than blocksAhead, which must have
 // been classified. It reports whether no jump so far is astray.
 func (s *Survey) land(stop int) bool {
-	for next := s.landed; next < stop && !s.astray; {
-		from := next
-		next = min(from+chunk, stop)
-		s.landed, s.astray = next, !s.follow(from, next)
+	for s.landed < stop && !s.astray {
+		s.follow(min(s.landed+chunk, stop))
 	}
 	return !s.astray
 }
 
-// followGeneric does it for the blocks from next up to stop. It reports whether
-// all jumps lead to slots of the program that aren't second halves; it may give
-// up at one that doesn't.
-func (s *Survey) followGeneric(next, stop int) bool {
+// followGeneric does it up to stop, but may give up at a jump that is astray: it
+// leads out of the program, or to the second half of a constant.
+func (s *Survey) followGeneric(stop int) {
 	insns, blocks := s.program.Insns, s.blocks
 	var seconds uint64
-	for k := next; k < stop; k++ {
+	for k := s.landed; k < stop; k++ {
 		b := &blocks[k]
 		b.least, b.most = math.MaxInt32, -1
 		for set := b.jumps; set != 0; set &= set - 1 {
 			slot := k*blockSlots + bits.TrailingZeros64(set)
 			to := slot + 1 + int(insns[slot].Off)
 			if uint(to) >= uint(len(insns)) {
-				return false
+				s.astray = true
+				return
 			}
 			seconds |= blocks[to/blockSlots].seconds >> (to % blockSlots)
 			b.most = max(b.most, int32(to))
@@ -128,7 +126,7 @@ func (s *Survey) followGeneric(next, stop int) bool {
 			blocks[to/blockSlots].points |= 1 << (to % blockSlots)
 		}
 	}
-	return seconds&1 == 0
+	s.landed, s.astray = stop, seconds&1 != 0
 }
 
 // Program returns the program that was surveyed. It panics if the program has
