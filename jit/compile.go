@@ -34,12 +34,11 @@ type compiler struct {
 	padding int
 	job     passJob
 
-	private   []abi.Insn // the instructions with R10 replaced, or fused
-	targets   []uint8    // by slot: isTarget where a jump leads to
-	additions []uint64   // a bit a slot: adds to what the slot before moves
-	frame     *frame
-	frames    [16]frame // by saved
-	special   []byte
+	private []abi.Insn // the instructions with R10 replaced
+	fusing  fusing
+	frame   *frame
+	frames  [16]frame // by saved
+	special []byte
 
 	exit    int // slot of the first EXIT, or -1
 	charges []charge

@@ -35,13 +35,20 @@ const sumScratch = 0x100
 // nothing is a slot without code: r0 = r0.
 var nothing = abi.Insn{Op: opMoveX}
 
+// fusing is what fusing works with, in memory that is used again.
+type fusing struct {
+	insns     []abi.Insn // the function's, fused: whole words, and one more
+	targets   []uint8    // by slot: isTarget where a jump leads to
+	additions []uint64   // a bit a slot: adds to what the slot before moves
+	job       surveyJob
+}
+
 // fuse replaces the function's instructions by a copy with moves and additions
 // fused, and with accesses marked whose address r11 has already; see again.go.
 func (c *compiler) fuse() {
 	c.prepareSurvey()
-	c.survey()
-	c.fuseConstants()
-	for w, word := range c.additions {
+	c.surveyAndFuse()
+	for w, word := range c.fusing.additions {
 		for ; word != 0; word &= word - 1 {
 			c.fuseSum(w*wordSlots + bits.TrailingZeros64(word) - 1)
 		}
@@ -51,26 +58,27 @@ func (c *compiler) fuse() {
 // fuseConstantsGeneric fuses what most are: a move of 64 bits and a constant of
 // 16, with nothing behind. It leaves the other additions.
 func (c *compiler) fuseConstantsGeneric() {
-	for w, rest := range c.additions {
+	f := &c.fusing
+	for w, rest := range f.additions {
 		for ; rest != 0; rest &= rest - 1 {
 			bit := bits.TrailingZeros64(rest)
 			i := w*wordSlots + bit
-			move, add, behind := &c.private[i-1], &c.private[i], &c.private[i+1]
+			move, add, behind := &f.insns[i-1], &f.insns[i], &f.insns[i+1]
 			imm := int16(add.Imm)
 			if move.Op != opMoveX || move.Off != 0 || move.Dst() == move.Src() || add.Op != opAddK || imm == 0 ||
-				add.Imm != int32(imm) || c.targets[i] != 0 || behind.Dst() == move.Dst() {
+				add.Imm != int32(imm) || f.targets[i] != 0 || behind.Dst() == move.Dst() {
 				continue
 			}
 			*move = abi.Insn{Op: abi.OpLea, Regs: move.Regs, Off: imm}
 			*add = nothing
-			c.additions[w] &^= 1 << bit
+			f.additions[w] &^= 1 << bit
 		}
 	}
 }
 
 // fuseSum fuses the move of a slot with what follows, if that is possible.
 func (c *compiler) fuseSum(i int) {
-	insns := c.insns
+	insns, targets := c.insns, c.fusing.targets
 	in := insns[i]
 	if in.Op != opMoveX && in.Op != opMoveX-narrow || in.Off != 0 || in.Dst() == in.Src() {
 		return
@@ -81,7 +89,7 @@ func (c *compiler) fuseSum(i int) {
 		sum.Op, less = abi.OpSum32, narrow
 	}
 	n, added := 1, false
-	for ; i+n < len(insns) && c.targets[i+n] == 0; n++ {
+	for ; i+n < len(insns) && targets[i+n] == 0; n++ {
 		next := insns[i+n]
 		if next.Dst() != in.Dst() || next.Off != 0 {
 			break
@@ -105,7 +113,7 @@ func (c *compiler) fuseSum(i int) {
 	if n == 1 {
 		return
 	}
-	if end := i + n; end < len(insns) && c.targets[end] == 0 && overwrites(insns[end], in.Dst()) {
+	if end := i + n; end < len(insns) && targets[end] == 0 && overwrites(insns[end], in.Dst()) {
 		sum.Off |= sumScratch
 		markAgain(&insns[end])
 	}

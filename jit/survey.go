@@ -1,8 +1,6 @@
 package jit
 
 import (
-	"slices"
-
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/tables"
 )
@@ -74,18 +72,42 @@ var opcodes = func() (t [256]opcode) {
 	return t
 }()
 
-// prepareSurvey makes room for the results of a survey, and a copy of the
-// instructions in c.private: whole words of them, and one more.
+// surveyJob is what the assembly of a survey works on. gen/asm/survey has the offsets.
+type surveyJob struct {
+	insns     *abi.Insn // whole words, and one more
+	targets   *uint8
+	additions *uint64
+
+	slots      int
+	next, stop int // in words
+
+	held  [5]uint64 // bits of the last base, and whether r11 holds it still
+	moves [32]uint8 // of the last 32 slots: dst, and noMove or twice that
+}
+
+// noMove is above dst where no move writes it.
+const noMove = 0x40
+
+// prepareSurvey makes room for the results of a survey, and for a copy of the
+// instructions, which takes their place.
 func (c *compiler) prepareSurvey() {
-	n := len(c.insns)
+	f, n := &c.fusing, len(c.insns)
 	words := (n + wordSlots - 1) / wordSlots
-	insns := slices.Grow(c.private[:0], words*wordSlots+1)[:words*wordSlots+1]
-	copy(insns, c.insns)
-	clear(insns[n:])
-	c.private, c.insns = insns, insns[:n]
-	c.targets = slices.Grow(c.targets[:0], words*wordSlots+1)[:words*wordSlots+1]
-	clear(c.targets)
-	c.additions = slices.Grow(c.additions[:0], words)[:words]
+	if words >= cap(f.additions) {
+		f.makeRoom(words)
+	}
+	f.insns, f.targets, f.additions = f.insns[:words*wordSlots+1], f.targets[:words*wordSlots+1], f.additions[:words]
+	copy(f.insns, c.insns)
+	clear(f.insns[n:])
+	clear(f.targets)
+	c.insns = f.insns[:n]
+}
+
+// makeRoom makes memory for some words, and for one more or some.
+func (f *fusing) makeRoom(words int) {
+	words += words/4 + 1
+	f.insns, f.targets, f.additions = make([]abi.Insn, words*wordSlots+1), make([]uint8, words*wordSlots+1), make([]uint64, words)
+	f.job.insns, f.job.targets, f.job.additions = &f.insns[0], &f.targets[0], &f.additions[0]
 }
 
 // surveyGeneric finds the additions to the register that the slot before moves
@@ -95,10 +117,11 @@ func (c *compiler) prepareSurvey() {
 // What is before a word of slots doesn't see jumps back into it: they lead to a
 // CHARGE, which forgets.
 func (c *compiler) surveyGeneric() {
-	clear(c.additions)
+	f := &c.fusing
+	clear(f.additions)
 	moved := uint8(nothingHeld) // the register that the slot before moves to
 	held := uint8(nothingHeld)  // the one that r11 has the lower half of
-	for word := range c.additions {
+	for word := range f.additions {
 		start := word * wordSlots
 		insns := c.insns[start:min(start+wordSlots, len(c.insns))]
 		c.markTargets(insns, start)
@@ -106,14 +129,14 @@ func (c *compiler) surveyGeneric() {
 			what := &opcodes[in.Op]
 			bit := uint64(1) << i
 			if what.add && in.Dst() == moved {
-				c.additions[word] |= bit
+				f.additions[word] |= bit
 			}
 			moved = nothingHeld
 			if what.move {
 				moved = in.Dst()
 			}
 
-			if c.targets[start+i] != 0 {
+			if f.targets[start+i] != 0 {
 				held = nothingHeld
 			}
 			if base := in.Regs >> (what.base & 7) & 15; what.base != noBase && base != abi.R10 {
@@ -142,6 +165,6 @@ func (c *compiler) markTargets(insns []abi.Insn, start int) {
 			distance = in.Imm
 		}
 		to := min(uint32(start+i+1)+uint32(distance), uint32(len(c.insns)))
-		c.targets[to] = isTarget
+		c.fusing.targets[to] = isTarget
 	}
 }

@@ -72,6 +72,40 @@ DATA highTable<>+30(SB)/1, $0x14
 DATA highTable<>+31(SB)/1, $0x04
 GLOBL highTable<>(SB), RODATA|NOPTR, $32
 
+DATA planes<>+0(SB)/1, $0x00
+DATA planes<>+1(SB)/1, $0x04
+DATA planes<>+2(SB)/1, $0x08
+DATA planes<>+3(SB)/1, $0x0c
+DATA planes<>+4(SB)/1, $0x01
+DATA planes<>+5(SB)/1, $0x05
+DATA planes<>+6(SB)/1, $0x09
+DATA planes<>+7(SB)/1, $0x0d
+DATA planes<>+8(SB)/1, $0x02
+DATA planes<>+9(SB)/1, $0x06
+DATA planes<>+10(SB)/1, $0x0a
+DATA planes<>+11(SB)/1, $0x0e
+DATA planes<>+12(SB)/1, $0x03
+DATA planes<>+13(SB)/1, $0x07
+DATA planes<>+14(SB)/1, $0x0b
+DATA planes<>+15(SB)/1, $0x0f
+DATA planes<>+16(SB)/1, $0x00
+DATA planes<>+17(SB)/1, $0x04
+DATA planes<>+18(SB)/1, $0x08
+DATA planes<>+19(SB)/1, $0x0c
+DATA planes<>+20(SB)/1, $0x01
+DATA planes<>+21(SB)/1, $0x05
+DATA planes<>+22(SB)/1, $0x09
+DATA planes<>+23(SB)/1, $0x0d
+DATA planes<>+24(SB)/1, $0x02
+DATA planes<>+25(SB)/1, $0x06
+DATA planes<>+26(SB)/1, $0x0a
+DATA planes<>+27(SB)/1, $0x0e
+DATA planes<>+28(SB)/1, $0x03
+DATA planes<>+29(SB)/1, $0x07
+DATA planes<>+30(SB)/1, $0x0b
+DATA planes<>+31(SB)/1, $0x0f
+GLOBL planes<>(SB), RODATA|NOPTR, $32
+
 DATA inOrder<>+0(SB)/1, $0x00
 DATA inOrder<>+1(SB)/1, $0x01
 DATA inOrder<>+2(SB)/1, $0x08
@@ -184,92 +218,76 @@ TEXT ·surveyAVO(SB), NOSPLIT, $0-8
 	LEAQ    (CX)(DX*8), CX
 	VPXOR   Y0, Y0, Y0
 	VMOVDQU nibbles<>+0(SB), Y1
-	VMOVDQU 88(AX), Y3
-
-	// The two lowest bytes of every eight
-	VPCMPEQD Y2, Y2, Y2
-	VPSRLQ   $0x30, Y2, Y2
+	VMOVDQU 88(AX), Y2
 
 word:
 	// opcodes and registers of slots 0 to 31
-	VPAND     (CX), Y2, Y5
-	VPAND     32(CX), Y2, Y4
-	VPACKUSDW Y4, Y5, Y5
-	VPAND     64(CX), Y2, Y4
-	VPAND     96(CX), Y2, Y6
-	VPACKUSDW Y6, Y4, Y4
-	VPACKUSDW Y4, Y5, Y5
-	VPAND     128(CX), Y2, Y6
-	VPAND     160(CX), Y2, Y4
-	VPACKUSDW Y4, Y6, Y6
-	VPAND     192(CX), Y2, Y4
-	VPAND     224(CX), Y2, Y7
-	VPACKUSDW Y7, Y4, Y4
-	VPACKUSDW Y4, Y6, Y6
-	VPCMPEQW  Y7, Y7, Y7
-	VPSRLW    $0x08, Y7, Y7
-	VPAND     Y7, Y5, Y4
-	VPAND     Y7, Y6, Y7
-	VPACKUSWB Y7, Y4, Y4
-	VPSRLW    $0x08, Y5, Y5
-	VPSRLW    $0x08, Y6, Y7
-	VPACKUSWB Y7, Y5, Y5
-	VPERMQ    $0xd8, Y4, Y4
-	VPSHUFB   inOrder<>+0(SB), Y4, Y4
-	VPERMQ    $0xd8, Y5, Y5
-	VPSHUFB   inOrder<>+0(SB), Y5, Y5
+	VMOVDQU     (CX), Y4
+	VSHUFPS     $0x88, 32(CX), Y4, Y4
+	VPSHUFB     planes<>+0(SB), Y4, Y4
+	VMOVDQU     64(CX), Y3
+	VSHUFPS     $0x88, 96(CX), Y3, Y3
+	VPSHUFB     planes<>+0(SB), Y3, Y3
+	VPUNPCKLDQ  Y3, Y4, Y4
+	VMOVDQU     128(CX), Y5
+	VSHUFPS     $0x88, 160(CX), Y5, Y5
+	VPSHUFB     planes<>+0(SB), Y5, Y5
+	VMOVDQU     192(CX), Y3
+	VSHUFPS     $0x88, 224(CX), Y3, Y3
+	VPSHUFB     planes<>+0(SB), Y3, Y3
+	VPUNPCKLDQ  Y3, Y5, Y5
+	VPUNPCKLQDQ Y5, Y4, Y3
+	VPUNPCKHQDQ Y5, Y4, Y4
+	VPERMQ      $0xd8, Y3, Y3
+	VPSHUFB     inOrder<>+0(SB), Y3, Y3
+	VPERMQ      $0xd8, Y4, Y4
+	VPSHUFB     inOrder<>+0(SB), Y4, Y4
 
 	// bits = properties of opcodes
-	VPSRLW  $0x04, Y4, Y6
-	VPAND   Y1, Y6, Y6
-	VPAND   Y1, Y4, Y4
-	VMOVDQU highTable<>+0(SB), Y7
-	VPSHUFB Y6, Y7, Y6
-	VMOVDQU lowTable<>+0(SB), Y7
-	VPSHUFB Y4, Y7, Y4
-	VPAND   Y6, Y4, Y4
+	VPSRLW  $0x04, Y3, Y5
+	VPAND   Y1, Y5, Y5
+	VPAND   Y1, Y3, Y3
+	VMOVDQU highTable<>+0(SB), Y6
+	VPSHUFB Y5, Y6, Y5
+	VMOVDQU lowTable<>+0(SB), Y6
+	VPSHUFB Y3, Y6, Y3
+	VPAND   Y5, Y3, Y3
 
 	// opcodes and registers of slots 32 to 63
-	VPAND     256(CX), Y2, Y7
-	VPAND     288(CX), Y2, Y6
-	VPACKUSDW Y6, Y7, Y7
-	VPAND     320(CX), Y2, Y6
-	VPAND     352(CX), Y2, Y8
-	VPACKUSDW Y8, Y6, Y6
-	VPACKUSDW Y6, Y7, Y7
-	VPAND     384(CX), Y2, Y8
-	VPAND     416(CX), Y2, Y6
-	VPACKUSDW Y6, Y8, Y8
-	VPAND     448(CX), Y2, Y6
-	VPAND     480(CX), Y2, Y9
-	VPACKUSDW Y9, Y6, Y6
-	VPACKUSDW Y6, Y8, Y8
-	VPCMPEQW  Y9, Y9, Y9
-	VPSRLW    $0x08, Y9, Y9
-	VPAND     Y9, Y7, Y6
-	VPAND     Y9, Y8, Y9
-	VPACKUSWB Y9, Y6, Y6
-	VPSRLW    $0x08, Y7, Y7
-	VPSRLW    $0x08, Y8, Y9
-	VPACKUSWB Y9, Y7, Y7
-	VPERMQ    $0xd8, Y6, Y6
-	VPSHUFB   inOrder<>+0(SB), Y6, Y6
-	VPERMQ    $0xd8, Y7, Y7
-	VPSHUFB   inOrder<>+0(SB), Y7, Y7
+	VMOVDQU     256(CX), Y6
+	VSHUFPS     $0x88, 288(CX), Y6, Y6
+	VPSHUFB     planes<>+0(SB), Y6, Y6
+	VMOVDQU     320(CX), Y5
+	VSHUFPS     $0x88, 352(CX), Y5, Y5
+	VPSHUFB     planes<>+0(SB), Y5, Y5
+	VPUNPCKLDQ  Y5, Y6, Y6
+	VMOVDQU     384(CX), Y7
+	VSHUFPS     $0x88, 416(CX), Y7, Y7
+	VPSHUFB     planes<>+0(SB), Y7, Y7
+	VMOVDQU     448(CX), Y5
+	VSHUFPS     $0x88, 480(CX), Y5, Y5
+	VPSHUFB     planes<>+0(SB), Y5, Y5
+	VPUNPCKLDQ  Y5, Y7, Y7
+	VPUNPCKLQDQ Y7, Y6, Y5
+	VPUNPCKHQDQ Y7, Y6, Y6
+	VPERMQ      $0xd8, Y5, Y5
+	VPSHUFB     inOrder<>+0(SB), Y5, Y5
+	VPERMQ      $0xd8, Y6, Y6
+	VPSHUFB     inOrder<>+0(SB), Y6, Y6
 
 	// bits = properties of opcodes
-	VPSRLW    $0x04, Y6, Y8
-	VPAND     Y1, Y8, Y8
-	VPAND     Y1, Y6, Y6
-	VMOVDQU   highTable<>+0(SB), Y9
-	VPSHUFB   Y8, Y9, Y8
-	VMOVDQU   lowTable<>+0(SB), Y9
-	VPSHUFB   Y6, Y9, Y6
-	VPAND     Y8, Y6, Y6
-	VPSLLW    $0x03, Y4, Y8
-	VPMOVMSKB Y8, BX
-	VPSLLW    $0x03, Y6, Y8
-	VPMOVMSKB Y8, SI
+	VPSRLW    $0x04, Y5, Y7
+	VPAND     Y1, Y7, Y7
+	VPAND     Y1, Y5, Y5
+	VMOVDQU   highTable<>+0(SB), Y8
+	VPSHUFB   Y7, Y8, Y7
+	VMOVDQU   lowTable<>+0(SB), Y8
+	VPSHUFB   Y5, Y8, Y5
+	VPAND     Y7, Y5, Y5
+	VPSLLW    $0x03, Y3, Y7
+	VPMOVMSKB Y7, BX
+	VPSLLW    $0x03, Y5, Y7
+	VPMOVMSKB Y7, SI
 	SHLQ      $0x20, SI
 	ORQ       SI, BX
 
@@ -300,35 +318,35 @@ gotol:
 	JMP  mark
 
 marked:
-	VPAND Y1, Y5, Y8
-	VPAND Y1, Y7, Y9
+	VPAND Y1, Y4, Y7
+	VPAND Y1, Y6, Y8
 
 	// moved = dst, with 0x80 if it is a move and 0x40 if not; added = dst, with 0x80
 	// if it is an addition. Is that of a slot moved of the one before?
-	VPAND  move<>+0(SB), Y4, Y11
-	VPADDB Y8, Y11, Y11
-	VPADDB other<>+0(SB), Y11, Y11
+	VPAND  move<>+0(SB), Y3, Y10
+	VPADDB Y7, Y10, Y10
+	VPADDB other<>+0(SB), Y10, Y10
 
 	// to = moved, one slot on
-	VPERM2I128 $0x21, Y11, Y3, Y12
-	VPALIGNR   $0x0f, Y12, Y11, Y10
-	VMOVDQA    Y11, Y3
-	VPAND      add<>+0(SB), Y4, Y12
-	VPOR       Y8, Y12, Y12
-	VPCMPEQB   Y12, Y10, Y10
-	VPMOVMSKB  Y10, BX
-	VPAND      move<>+0(SB), Y6, Y11
-	VPADDB     Y9, Y11, Y11
-	VPADDB     other<>+0(SB), Y11, Y11
+	VPERM2I128 $0x21, Y10, Y2, Y11
+	VPALIGNR   $0x0f, Y11, Y10, Y9
+	VMOVDQA    Y10, Y2
+	VPAND      add<>+0(SB), Y3, Y11
+	VPOR       Y7, Y11, Y11
+	VPCMPEQB   Y11, Y9, Y9
+	VPMOVMSKB  Y9, BX
+	VPAND      move<>+0(SB), Y5, Y10
+	VPADDB     Y8, Y10, Y10
+	VPADDB     other<>+0(SB), Y10, Y10
 
 	// to = moved, one slot on
-	VPERM2I128 $0x21, Y11, Y3, Y12
-	VPALIGNR   $0x0f, Y12, Y11, Y10
-	VMOVDQA    Y11, Y3
-	VPAND      add<>+0(SB), Y6, Y12
-	VPOR       Y9, Y12, Y12
-	VPCMPEQB   Y12, Y10, Y10
-	VPMOVMSKB  Y10, SI
+	VPERM2I128 $0x21, Y10, Y2, Y11
+	VPALIGNR   $0x0f, Y11, Y10, Y9
+	VMOVDQA    Y10, Y2
+	VPAND      add<>+0(SB), Y5, Y11
+	VPOR       Y8, Y11, Y11
+	VPCMPEQB   Y11, Y9, Y9
+	VPMOVMSKB  Y9, SI
 	SHLQ       $0x20, SI
 	ORQ        SI, BX
 	MOVQ       DX, SI
@@ -337,36 +355,36 @@ marked:
 	MOVQ       BX, (DI)(SI*1)
 
 	// base = dst of stores, src of loads; start = loads that overwrite their base
-	VPSLLW    $0x06, Y4, Y11
-	VPSRLW    $0x04, Y5, Y12
-	VPAND     Y1, Y12, Y12
-	VPBLENDVB Y11, Y12, Y8, Y10
-	VPCMPEQB  Y12, Y8, Y8
-	VPAND     Y11, Y8, Y8
-	VPMOVMSKB Y8, BX
-	VPSLLW    $0x06, Y6, Y11
-	VPSRLW    $0x04, Y7, Y12
-	VPAND     Y1, Y12, Y12
-	VPBLENDVB Y11, Y12, Y9, Y8
-	VPCMPEQB  Y12, Y9, Y9
-	VPAND     Y11, Y9, Y9
-	VPMOVMSKB Y9, SI
+	VPSLLW    $0x06, Y3, Y10
+	VPSRLW    $0x04, Y4, Y11
+	VPAND     Y1, Y11, Y11
+	VPBLENDVB Y10, Y11, Y7, Y9
+	VPCMPEQB  Y11, Y7, Y7
+	VPAND     Y10, Y7, Y7
+	VPMOVMSKB Y7, BX
+	VPSLLW    $0x06, Y5, Y10
+	VPSRLW    $0x04, Y6, Y11
+	VPAND     Y1, Y11, Y11
+	VPBLENDVB Y10, Y11, Y8, Y7
+	VPCMPEQB  Y11, Y8, Y8
+	VPAND     Y10, Y8, Y8
+	VPMOVMSKB Y8, SI
 	SHLQ      $0x20, SI
 	ORQ       SI, BX
 
 	// other = no access, or one of the frame
-	VPAND     accesses<>+0(SB), Y4, Y9
-	VPCMPEQB  Y0, Y9, Y9
-	VPMOVMSKB Y9, SI
-	VPAND     accesses<>+0(SB), Y6, Y9
-	VPCMPEQB  Y0, Y9, Y9
-	VPMOVMSKB Y9, DI
+	VPAND     accesses<>+0(SB), Y3, Y8
+	VPCMPEQB  Y0, Y8, Y8
+	VPMOVMSKB Y8, SI
+	VPAND     accesses<>+0(SB), Y5, Y8
+	VPCMPEQB  Y0, Y8, Y8
+	VPMOVMSKB Y8, DI
 	SHLQ      $0x20, DI
 	ORQ       DI, SI
-	VPCMPEQB  tens<>+0(SB), Y10, Y9
-	VPMOVMSKB Y9, DI
-	VPCMPEQB  tens<>+0(SB), Y8, Y9
-	VPMOVMSKB Y9, R8
+	VPCMPEQB  tens<>+0(SB), Y9, Y8
+	VPMOVMSKB Y8, DI
+	VPCMPEQB  tens<>+0(SB), Y7, Y8
+	VPMOVMSKB Y8, R8
 	SHLQ      $0x20, R8
 	ORQ       R8, DI
 	ORQ       DI, SI
@@ -378,10 +396,10 @@ marked:
 	// Of each slot, held is the base of the access before. differs says where it isn't
 	// the base of this one, safe where it isn't what this one writes.
 	// bit 0
-	VPSLLW    $0x07, Y10, Y9
-	VPMOVMSKB Y9, DI
-	VPSLLW    $0x07, Y8, Y9
-	VPMOVMSKB Y9, R8
+	VPSLLW    $0x07, Y9, Y8
+	VPMOVMSKB Y8, DI
+	VPSLLW    $0x07, Y7, Y8
+	VPMOVMSKB Y8, R8
 	SHLQ      $0x20, R8
 	ORQ       R8, DI
 	ANDNQ     DI, SI, R8
@@ -400,20 +418,20 @@ marked:
 	MOVQ      R8, 48(AX)
 	XORQ      SI, R10
 	ORQ       R10, R9
-	VPSLLW    $0x07, Y5, Y9
-	VPMOVMSKB Y9, R8
-	VPSLLW    $0x07, Y7, Y9
-	VPMOVMSKB Y9, R10
+	VPSLLW    $0x07, Y4, Y8
+	VPMOVMSKB Y8, R8
+	VPSLLW    $0x07, Y6, Y8
+	VPMOVMSKB Y8, R10
 	SHLQ      $0x20, R10
 	ORQ       R10, R8
 	XORQ      R9, DI
 	XORQ      R9, R8
 
 	// bit 1
-	VPSLLW    $0x06, Y10, Y9
-	VPMOVMSKB Y9, R9
-	VPSLLW    $0x06, Y8, Y9
-	VPMOVMSKB Y9, R10
+	VPSLLW    $0x06, Y9, Y8
+	VPMOVMSKB Y8, R9
+	VPSLLW    $0x06, Y7, Y8
+	VPMOVMSKB Y8, R10
 	SHLQ      $0x20, R10
 	ORQ       R10, R9
 	ANDNQ     R9, SI, R10
@@ -432,10 +450,10 @@ marked:
 	MOVQ      R10, 56(AX)
 	XORQ      SI, R12
 	ORQ       R12, R11
-	VPSLLW    $0x06, Y5, Y9
-	VPMOVMSKB Y9, R10
-	VPSLLW    $0x06, Y7, Y9
-	VPMOVMSKB Y9, R12
+	VPSLLW    $0x06, Y4, Y8
+	VPMOVMSKB Y8, R10
+	VPSLLW    $0x06, Y6, Y8
+	VPMOVMSKB Y8, R12
 	SHLQ      $0x20, R12
 	ORQ       R12, R10
 	XORQ      R11, R9
@@ -444,10 +462,10 @@ marked:
 	ORQ       R10, R8
 
 	// bit 2
-	VPSLLW    $0x05, Y10, Y9
-	VPMOVMSKB Y9, R9
-	VPSLLW    $0x05, Y8, Y9
-	VPMOVMSKB Y9, R10
+	VPSLLW    $0x05, Y9, Y8
+	VPMOVMSKB Y8, R9
+	VPSLLW    $0x05, Y7, Y8
+	VPMOVMSKB Y8, R10
 	SHLQ      $0x20, R10
 	ORQ       R10, R9
 	ANDNQ     R9, SI, R10
@@ -466,10 +484,10 @@ marked:
 	MOVQ      R10, 64(AX)
 	XORQ      SI, R12
 	ORQ       R12, R11
-	VPSLLW    $0x05, Y5, Y9
-	VPMOVMSKB Y9, R10
-	VPSLLW    $0x05, Y7, Y9
-	VPMOVMSKB Y9, R12
+	VPSLLW    $0x05, Y4, Y8
+	VPMOVMSKB Y8, R10
+	VPSLLW    $0x05, Y6, Y8
+	VPMOVMSKB Y8, R12
 	SHLQ      $0x20, R12
 	ORQ       R12, R10
 	XORQ      R11, R9
@@ -478,10 +496,10 @@ marked:
 	ORQ       R10, R8
 
 	// bit 3
-	VPSLLW    $0x04, Y10, Y9
-	VPMOVMSKB Y9, R9
-	VPSLLW    $0x04, Y8, Y8
-	VPMOVMSKB Y8, R10
+	VPSLLW    $0x04, Y9, Y8
+	VPMOVMSKB Y8, R9
+	VPSLLW    $0x04, Y7, Y7
+	VPMOVMSKB Y7, R10
 	SHLQ      $0x20, R10
 	ORQ       R10, R9
 	ANDNQ     R9, SI, R10
@@ -500,10 +518,10 @@ marked:
 	MOVQ      R10, 72(AX)
 	XORQ      SI, R12
 	ORQ       R12, R11
-	VPSLLW    $0x04, Y5, Y5
-	VPMOVMSKB Y5, R10
-	VPSLLW    $0x04, Y7, Y5
-	VPMOVMSKB Y5, R12
+	VPSLLW    $0x04, Y4, Y4
+	VPMOVMSKB Y4, R10
+	VPSLLW    $0x04, Y6, Y4
+	VPMOVMSKB Y4, R12
 	SHLQ      $0x20, R12
 	ORQ       R12, R10
 	XORQ      R11, R9
@@ -512,30 +530,30 @@ marked:
 	ORQ       R10, R8
 
 	// quiet = slots that are no accesses and leave it and r11 as they are
-	VPAND     writers<>+0(SB), Y4, Y5
-	VPCMPEQB  Y0, Y5, Y5
-	VPMOVMSKB Y5, R9
-	VPAND     writers<>+0(SB), Y6, Y5
-	VPCMPEQB  Y0, Y5, Y5
-	VPMOVMSKB Y5, R10
+	VPAND     writers<>+0(SB), Y3, Y4
+	VPCMPEQB  Y0, Y4, Y4
+	VPMOVMSKB Y4, R9
+	VPAND     writers<>+0(SB), Y5, Y4
+	VPCMPEQB  Y0, Y4, Y4
+	VPMOVMSKB Y4, R10
 	SHLQ      $0x20, R10
 	ORQ       R10, R9
 	ORQ       R9, R8
-	VPAND     harmless<>+0(SB), Y4, Y4
-	VPCMPEQB  Y0, Y4, Y4
-	VPMOVMSKB Y4, R9
-	VPAND     harmless<>+0(SB), Y6, Y4
-	VPCMPEQB  Y0, Y4, Y4
-	VPMOVMSKB Y4, R10
+	VPAND     harmless<>+0(SB), Y3, Y3
+	VPCMPEQB  Y0, Y3, Y3
+	VPMOVMSKB Y3, R9
+	VPAND     harmless<>+0(SB), Y5, Y3
+	VPCMPEQB  Y0, Y3, Y3
+	VPMOVMSKB Y3, R10
 	SHLQ      $0x20, R10
 	ORQ       R10, R9
 	ANDNQ     R8, R9, R8
 	MOVQ      8(AX), R9
 	ADDQ      DX, R9
-	VMOVDQU   (R9), Y4
-	VPMOVMSKB Y4, R10
-	VMOVDQU   32(R9), Y4
-	VPMOVMSKB Y4, R9
+	VMOVDQU   (R9), Y3
+	VPMOVMSKB Y3, R10
+	VMOVDQU   32(R9), Y3
+	VPMOVMSKB Y3, R9
 	SHLQ      $0x20, R9
 	ORQ       R9, R10
 	ANDNQ     R8, R10, R8
@@ -583,7 +601,7 @@ next:
 	MOVQ    BX, 32(AX)
 	CMPQ    BX, 40(AX)
 	JLT     word
-	VMOVDQU Y3, 88(AX)
+	VMOVDQU Y2, 88(AX)
 	VZEROUPPER
 	RET
 

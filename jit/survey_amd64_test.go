@@ -37,9 +37,9 @@ func surveyBy(survey, fuse func(*compiler), insns []abi.Insn) surveyed {
 	}
 	n := len(insns)
 	if rest := n % wordSlots; rest != 0 { // bits behind the end have no meaning
-		c.additions[len(c.additions)-1] &= 1<<rest - 1
+		c.fusing.additions[len(c.fusing.additions)-1] &= 1<<rest - 1
 	}
-	return surveyed{c.insns, c.targets[:n+1], c.additions}
+	return surveyed{c.insns, c.fusing.targets[:n+1], c.fusing.additions}
 }
 
 // TestSurvey compares the assembly with surveyGeneric: on programs of all

@@ -2,5 +2,8 @@
 
 package jit
 
-func (c *compiler) survey()        { c.surveyGeneric() }
-func (c *compiler) fuseConstants() { c.fuseConstantsGeneric() }
+// surveyAndFuse surveys the instructions, and fuses most of what is to be fused.
+func (c *compiler) surveyAndFuse() {
+	c.surveyGeneric()
+	c.fuseConstantsGeneric()
+}

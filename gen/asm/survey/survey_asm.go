@@ -96,11 +96,12 @@ func none(name string, bits uint8, p pair) reg.GPVirtual {
 }
 
 var (
-	job, insns, slot       reg.GPVirtual
-	zero, nibble, lowWord  reg.VecVirtual
-	before                 reg.VecVirtual // moves of the 32 slots before
-	lowTable, highTable    Mem
-	inOrder, nibbles, tens Mem
+	job, insns, slot    reg.GPVirtual
+	zero, nibble        reg.VecVirtual
+	before              reg.VecVirtual // moves of the 32 slots before
+	lowTable, highTable Mem
+	planes, inOrder     Mem
+	nibbles, tens       Mem
 )
 
 func main() {
@@ -108,6 +109,8 @@ func main() {
 	ConstraintExpr("!purego")
 	lowTable = half("lowTable", func(p product) []uint8 { return p.low })
 	highTable = half("highTable", func(p product) []uint8 { return p.high })
+	// Of four slots of which imm is left out: opcodes, registers, and the rest.
+	planes = bytes("planes", func(i int) uint8 { return uint8(i%4*4 + i/4) })
 	// Of eight words of two slots each, those of the lower half and those of
 	// the upper half take turns.
 	inOrder = bytes("inOrder", func(i int) uint8 { return uint8(i/4*2 + i%2 + i/2%2*8) })
@@ -122,7 +125,7 @@ func survey() {
 	Pragma("noescape")
 	Doc("surveyAVO surveys the slots of the words from job.next up to job.stop.")
 	job, insns, slot = GP64(), GP64(), GP64()
-	zero, nibble, lowWord, before = YMM(), YMM(), YMM(), YMM()
+	zero, nibble, before = YMM(), YMM(), YMM()
 	Load(Param("job"), job)
 	MOVQ(field(jobNext), slot)
 	SHLQ(U8(wordShift), slot)
@@ -131,9 +134,6 @@ func survey() {
 	VPXOR(zero, zero, zero)
 	VMOVDQU(nibbles, nibble)
 	VMOVDQU(field(jobMoves), before)
-	Comment("The two lowest bytes of every eight")
-	VPCMPEQD(lowWord, lowWord, lowWord)
-	VPSRLQ(U8(48), lowWord, lowWord)
 
 	Label("word")
 	var regs, bits pair
@@ -170,29 +170,19 @@ func field(at int) Mem { return Mem{Base: job, Disp: at} }
 
 // gather collects opcodes and registers of 32 slots.
 func gather(first int, op, regs reg.VecVirtual) {
-	var words pair
-	for h := range words {
-		var four [4]reg.VecVirtual
-		for k := range four {
-			four[k] = YMM()
-			VPAND(Mem{Base: insns, Disp: (first + 16*h + 4*k) << slotShift}, lowWord, four[k])
-			if k%2 == 1 {
-				VPACKUSDW(four[k], four[k-1], four[k-1])
-			}
+	var four [4]reg.VecVirtual
+	for k := range four {
+		at := func(slot int) Mem { return Mem{Base: insns, Disp: (first + 8*k + slot) << slotShift} }
+		four[k] = YMM()
+		VMOVDQU(at(0), four[k])
+		VSHUFPS(U8(0x88), at(4), four[k], four[k])
+		VPSHUFB(planes, four[k], four[k])
+		if k%2 == 1 {
+			VPUNPCKLDQ(four[k], four[k-1], four[k-1])
 		}
-		words[h] = four[0]
-		VPACKUSDW(four[2], four[0], words[h])
 	}
-	low := YMM()
-	VPCMPEQW(low, low, low)
-	VPSRLW(U8(8), low, low)
-	t := YMM()
-	VPAND(low, words[0], op)
-	VPAND(low, words[1], t)
-	VPACKUSWB(t, op, op)
-	VPSRLW(U8(8), words[0], regs)
-	VPSRLW(U8(8), words[1], t)
-	VPACKUSWB(t, regs, regs)
+	VPUNPCKLQDQ(four[2], four[0], op)
+	VPUNPCKHQDQ(four[2], four[0], regs)
 	// The lanes hold slots 0 1 4 5 8 9 ... and 2 3 6 7 10 11 ...
 	for _, v := range []reg.VecVirtual{op, regs} {
 		VPERMQ(U8(0xd8), v, v)
