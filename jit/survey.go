@@ -81,7 +81,8 @@ type surveyJob struct {
 	slots      int
 	next, stop int // in words
 
-	held  [5]uint64 // bits of the last base, and whether r11 holds it still
+	held  uint64    // whether r11 holds the last base still
+	base  [32]uint8 // the last base, everywhere
 	moves [32]uint8 // of the last 32 slots: dst, and noMove or twice that
 }
 

@@ -33,7 +33,7 @@ func (c *compiler) surveyAndFuse() {
 func (c *compiler) surveyASM() {
 	f := &c.fusing
 	j := &f.job
-	j.slots, j.held, j.moves[31] = len(c.insns), [5]uint64{}, noMove
+	j.slots, j.held, j.moves[31] = len(c.insns), 0, noMove
 	for j.next = 0; j.next < len(f.additions); {
 		j.stop = min(j.next+surveyWords, len(f.additions))
 		surveyAVO(j)

@@ -219,75 +219,76 @@ TEXT ·surveyAVO(SB), NOSPLIT, $0-8
 	VPXOR   Y0, Y0, Y0
 	VMOVDQU nibbles<>+0(SB), Y1
 	VMOVDQU 88(AX), Y2
+	VMOVDQU 56(AX), Y3
 
 word:
 	// opcodes and registers of slots 0 to 31
-	VMOVDQU     (CX), Y4
-	VSHUFPS     $0x88, 32(CX), Y4, Y4
-	VPSHUFB     planes<>+0(SB), Y4, Y4
-	VMOVDQU     64(CX), Y3
-	VSHUFPS     $0x88, 96(CX), Y3, Y3
-	VPSHUFB     planes<>+0(SB), Y3, Y3
-	VPUNPCKLDQ  Y3, Y4, Y4
-	VMOVDQU     128(CX), Y5
-	VSHUFPS     $0x88, 160(CX), Y5, Y5
+	VMOVDQU     (CX), Y5
+	VSHUFPS     $0x88, 32(CX), Y5, Y5
 	VPSHUFB     planes<>+0(SB), Y5, Y5
-	VMOVDQU     192(CX), Y3
-	VSHUFPS     $0x88, 224(CX), Y3, Y3
-	VPSHUFB     planes<>+0(SB), Y3, Y3
-	VPUNPCKLDQ  Y3, Y5, Y5
-	VPUNPCKLQDQ Y5, Y4, Y3
-	VPUNPCKHQDQ Y5, Y4, Y4
-	VPERMQ      $0xd8, Y3, Y3
-	VPSHUFB     inOrder<>+0(SB), Y3, Y3
+	VMOVDQU     64(CX), Y4
+	VSHUFPS     $0x88, 96(CX), Y4, Y4
+	VPSHUFB     planes<>+0(SB), Y4, Y4
+	VPUNPCKLDQ  Y4, Y5, Y5
+	VMOVDQU     128(CX), Y6
+	VSHUFPS     $0x88, 160(CX), Y6, Y6
+	VPSHUFB     planes<>+0(SB), Y6, Y6
+	VMOVDQU     192(CX), Y4
+	VSHUFPS     $0x88, 224(CX), Y4, Y4
+	VPSHUFB     planes<>+0(SB), Y4, Y4
+	VPUNPCKLDQ  Y4, Y6, Y6
+	VPUNPCKLQDQ Y6, Y5, Y4
+	VPUNPCKHQDQ Y6, Y5, Y5
 	VPERMQ      $0xd8, Y4, Y4
 	VPSHUFB     inOrder<>+0(SB), Y4, Y4
-
-	// bits = properties of opcodes
-	VPSRLW  $0x04, Y3, Y5
-	VPAND   Y1, Y5, Y5
-	VPAND   Y1, Y3, Y3
-	VMOVDQU highTable<>+0(SB), Y6
-	VPSHUFB Y5, Y6, Y5
-	VMOVDQU lowTable<>+0(SB), Y6
-	VPSHUFB Y3, Y6, Y3
-	VPAND   Y5, Y3, Y3
-
-	// opcodes and registers of slots 32 to 63
-	VMOVDQU     256(CX), Y6
-	VSHUFPS     $0x88, 288(CX), Y6, Y6
-	VPSHUFB     planes<>+0(SB), Y6, Y6
-	VMOVDQU     320(CX), Y5
-	VSHUFPS     $0x88, 352(CX), Y5, Y5
-	VPSHUFB     planes<>+0(SB), Y5, Y5
-	VPUNPCKLDQ  Y5, Y6, Y6
-	VMOVDQU     384(CX), Y7
-	VSHUFPS     $0x88, 416(CX), Y7, Y7
-	VPSHUFB     planes<>+0(SB), Y7, Y7
-	VMOVDQU     448(CX), Y5
-	VSHUFPS     $0x88, 480(CX), Y5, Y5
-	VPSHUFB     planes<>+0(SB), Y5, Y5
-	VPUNPCKLDQ  Y5, Y7, Y7
-	VPUNPCKLQDQ Y7, Y6, Y5
-	VPUNPCKHQDQ Y7, Y6, Y6
 	VPERMQ      $0xd8, Y5, Y5
 	VPSHUFB     inOrder<>+0(SB), Y5, Y5
-	VPERMQ      $0xd8, Y6, Y6
-	VPSHUFB     inOrder<>+0(SB), Y6, Y6
 
 	// bits = properties of opcodes
-	VPSRLW    $0x04, Y5, Y7
-	VPAND     Y1, Y7, Y7
-	VPAND     Y1, Y5, Y5
-	VMOVDQU   highTable<>+0(SB), Y8
-	VPSHUFB   Y7, Y8, Y7
-	VMOVDQU   lowTable<>+0(SB), Y8
-	VPSHUFB   Y5, Y8, Y5
-	VPAND     Y7, Y5, Y5
-	VPSLLW    $0x03, Y3, Y7
-	VPMOVMSKB Y7, BX
-	VPSLLW    $0x03, Y5, Y7
-	VPMOVMSKB Y7, SI
+	VPSRLW  $0x04, Y4, Y6
+	VPAND   Y1, Y6, Y6
+	VPAND   Y1, Y4, Y4
+	VMOVDQU highTable<>+0(SB), Y7
+	VPSHUFB Y6, Y7, Y6
+	VMOVDQU lowTable<>+0(SB), Y7
+	VPSHUFB Y4, Y7, Y4
+	VPAND   Y6, Y4, Y4
+
+	// opcodes and registers of slots 32 to 63
+	VMOVDQU     256(CX), Y7
+	VSHUFPS     $0x88, 288(CX), Y7, Y7
+	VPSHUFB     planes<>+0(SB), Y7, Y7
+	VMOVDQU     320(CX), Y6
+	VSHUFPS     $0x88, 352(CX), Y6, Y6
+	VPSHUFB     planes<>+0(SB), Y6, Y6
+	VPUNPCKLDQ  Y6, Y7, Y7
+	VMOVDQU     384(CX), Y8
+	VSHUFPS     $0x88, 416(CX), Y8, Y8
+	VPSHUFB     planes<>+0(SB), Y8, Y8
+	VMOVDQU     448(CX), Y6
+	VSHUFPS     $0x88, 480(CX), Y6, Y6
+	VPSHUFB     planes<>+0(SB), Y6, Y6
+	VPUNPCKLDQ  Y6, Y8, Y8
+	VPUNPCKLQDQ Y8, Y7, Y6
+	VPUNPCKHQDQ Y8, Y7, Y7
+	VPERMQ      $0xd8, Y6, Y6
+	VPSHUFB     inOrder<>+0(SB), Y6, Y6
+	VPERMQ      $0xd8, Y7, Y7
+	VPSHUFB     inOrder<>+0(SB), Y7, Y7
+
+	// bits = properties of opcodes
+	VPSRLW    $0x04, Y6, Y8
+	VPAND     Y1, Y8, Y8
+	VPAND     Y1, Y6, Y6
+	VMOVDQU   highTable<>+0(SB), Y9
+	VPSHUFB   Y8, Y9, Y8
+	VMOVDQU   lowTable<>+0(SB), Y9
+	VPSHUFB   Y6, Y9, Y6
+	VPAND     Y8, Y6, Y6
+	VPSLLW    $0x03, Y4, Y8
+	VPMOVMSKB Y8, BX
+	VPSLLW    $0x03, Y6, Y8
+	VPMOVMSKB Y8, SI
 	SHLQ      $0x20, SI
 	ORQ       SI, BX
 
@@ -318,35 +319,35 @@ gotol:
 	JMP  mark
 
 marked:
-	VPAND Y1, Y4, Y7
-	VPAND Y1, Y6, Y8
+	VPAND Y1, Y5, Y8
+	VPAND Y1, Y7, Y9
 
 	// moved = dst, with 0x80 if it is a move and 0x40 if not; added = dst, with 0x80
 	// if it is an addition. Is that of a slot moved of the one before?
-	VPAND  move<>+0(SB), Y3, Y10
-	VPADDB Y7, Y10, Y10
-	VPADDB other<>+0(SB), Y10, Y10
+	VPAND  move<>+0(SB), Y4, Y11
+	VPADDB Y8, Y11, Y11
+	VPADDB other<>+0(SB), Y11, Y11
 
 	// to = moved, one slot on
-	VPERM2I128 $0x21, Y10, Y2, Y11
-	VPALIGNR   $0x0f, Y11, Y10, Y9
-	VMOVDQA    Y10, Y2
-	VPAND      add<>+0(SB), Y3, Y11
-	VPOR       Y7, Y11, Y11
-	VPCMPEQB   Y11, Y9, Y9
-	VPMOVMSKB  Y9, BX
-	VPAND      move<>+0(SB), Y5, Y10
-	VPADDB     Y8, Y10, Y10
-	VPADDB     other<>+0(SB), Y10, Y10
+	VPERM2I128 $0x21, Y11, Y2, Y12
+	VPALIGNR   $0x0f, Y12, Y11, Y10
+	VMOVDQA    Y11, Y2
+	VPAND      add<>+0(SB), Y4, Y12
+	VPOR       Y8, Y12, Y12
+	VPCMPEQB   Y12, Y10, Y10
+	VPMOVMSKB  Y10, BX
+	VPAND      move<>+0(SB), Y6, Y11
+	VPADDB     Y9, Y11, Y11
+	VPADDB     other<>+0(SB), Y11, Y11
 
 	// to = moved, one slot on
-	VPERM2I128 $0x21, Y10, Y2, Y11
-	VPALIGNR   $0x0f, Y11, Y10, Y9
-	VMOVDQA    Y10, Y2
-	VPAND      add<>+0(SB), Y5, Y11
-	VPOR       Y8, Y11, Y11
-	VPCMPEQB   Y11, Y9, Y9
-	VPMOVMSKB  Y9, SI
+	VPERM2I128 $0x21, Y11, Y2, Y12
+	VPALIGNR   $0x0f, Y12, Y11, Y10
+	VMOVDQA    Y11, Y2
+	VPAND      add<>+0(SB), Y6, Y12
+	VPOR       Y9, Y12, Y12
+	VPCMPEQB   Y12, Y10, Y10
+	VPMOVMSKB  Y10, SI
 	SHLQ       $0x20, SI
 	ORQ        SI, BX
 	MOVQ       DX, SI
@@ -355,242 +356,162 @@ marked:
 	MOVQ       BX, (DI)(SI*1)
 
 	// base = dst of stores, src of loads; start = loads that overwrite their base
-	VPSLLW    $0x06, Y3, Y10
-	VPSRLW    $0x04, Y4, Y11
+	VPSLLW    $0x06, Y4, Y10
+	VPSRLW    $0x04, Y5, Y11
 	VPAND     Y1, Y11, Y11
-	VPBLENDVB Y10, Y11, Y7, Y9
-	VPCMPEQB  Y11, Y7, Y7
-	VPAND     Y10, Y7, Y7
-	VPMOVMSKB Y7, BX
-	VPSLLW    $0x06, Y5, Y10
-	VPSRLW    $0x04, Y6, Y11
+	VPBLENDVB Y10, Y11, Y8, Y5
+	VPCMPEQB  Y11, Y8, Y11
+	VPAND     Y10, Y11, Y11
+	VPMOVMSKB Y11, BX
+	VPSLLW    $0x06, Y6, Y10
+	VPSRLW    $0x04, Y7, Y11
 	VPAND     Y1, Y11, Y11
-	VPBLENDVB Y10, Y11, Y8, Y7
-	VPCMPEQB  Y11, Y8, Y8
-	VPAND     Y10, Y8, Y8
-	VPMOVMSKB Y8, SI
+	VPBLENDVB Y10, Y11, Y9, Y7
+	VPCMPEQB  Y11, Y9, Y11
+	VPAND     Y10, Y11, Y11
+	VPMOVMSKB Y11, SI
 	SHLQ      $0x20, SI
 	ORQ       SI, BX
 
-	// other = no access, or one of the frame
-	VPAND     accesses<>+0(SB), Y3, Y8
-	VPCMPEQB  Y0, Y8, Y8
-	VPMOVMSKB Y8, SI
-	VPAND     accesses<>+0(SB), Y5, Y8
-	VPCMPEQB  Y0, Y8, Y8
-	VPMOVMSKB Y8, DI
+	// other = no access, or one of the frame; held = base where not
+	VPAND     accesses<>+0(SB), Y4, Y11
+	VPCMPEQB  Y0, Y11, Y11
+	VPCMPEQB  tens<>+0(SB), Y5, Y10
+	VPOR      Y10, Y11, Y11
+	VPOR      Y5, Y11, Y10
+	VPMOVMSKB Y11, SI
+	VPAND     accesses<>+0(SB), Y6, Y12
+	VPCMPEQB  Y0, Y12, Y12
+	VPCMPEQB  tens<>+0(SB), Y7, Y11
+	VPOR      Y11, Y12, Y12
+	VPOR      Y7, Y12, Y11
+	VPMOVMSKB Y12, DI
 	SHLQ      $0x20, DI
-	ORQ       DI, SI
-	VPCMPEQB  tens<>+0(SB), Y9, Y8
-	VPMOVMSKB Y8, DI
-	VPCMPEQB  tens<>+0(SB), Y7, Y8
-	VPMOVMSKB Y8, R8
-	SHLQ      $0x20, R8
-	ORQ       R8, DI
 	ORQ       DI, SI
 
 	// start = accesses that leave their base in r11
-	ORQ  SI, BX
-	NOTQ BX
+	ORQ      SI, BX
+	NOTQ     BX
+	VPCMPEQB Y13, Y13, Y13
 
-	// Of each slot, held is the base of the access before. differs says where it isn't
-	// the base of this one, safe where it isn't what this one writes.
-	// bit 0
-	VPSLLW    $0x07, Y9, Y8
+	// held = that of the last slot up to each
+	// 1 slots
+	VPERM2I128 $0x21, Y11, Y10, Y12
+	VPALIGNR   $0x0f, Y12, Y11, Y12
+	VPBLENDVB  Y11, Y12, Y11, Y11
+	VPERM2I128 $0x21, Y10, Y13, Y12
+	VPALIGNR   $0x0f, Y12, Y10, Y12
+	VPBLENDVB  Y10, Y12, Y10, Y10
+
+	// 2 slots
+	VPERM2I128 $0x21, Y11, Y10, Y12
+	VPALIGNR   $0x0e, Y12, Y11, Y12
+	VPBLENDVB  Y11, Y12, Y11, Y11
+	VPERM2I128 $0x21, Y10, Y13, Y12
+	VPALIGNR   $0x0e, Y12, Y10, Y12
+	VPBLENDVB  Y10, Y12, Y10, Y10
+
+	// 4 slots
+	VPERM2I128 $0x21, Y11, Y10, Y12
+	VPALIGNR   $0x0c, Y12, Y11, Y12
+	VPBLENDVB  Y11, Y12, Y11, Y11
+	VPERM2I128 $0x21, Y10, Y13, Y12
+	VPALIGNR   $0x0c, Y12, Y10, Y12
+	VPBLENDVB  Y10, Y12, Y10, Y10
+
+	// 8 slots
+	VPERM2I128 $0x21, Y11, Y10, Y12
+	VPALIGNR   $0x08, Y12, Y11, Y12
+	VPBLENDVB  Y11, Y12, Y11, Y11
+	VPERM2I128 $0x21, Y10, Y13, Y12
+	VPALIGNR   $0x08, Y12, Y10, Y12
+	VPBLENDVB  Y10, Y12, Y10, Y10
+
+	// 16 slots
+	VPERM2I128 $0x21, Y11, Y10, Y12
+	VPBLENDVB  Y11, Y12, Y11, Y11
+	VPERM2I128 $0x21, Y10, Y13, Y12
+	VPBLENDVB  Y10, Y12, Y10, Y10
+	VPBLENDVB  Y11, Y10, Y11, Y11
+	VPBLENDVB  Y11, Y3, Y11, Y11
+	VPBLENDVB  Y10, Y3, Y10, Y10
+
+	// held, one slot on; last is the one of the slots behind.
+	VPERMQ     $0xff, Y11, Y12
+	VPSHUFB    sevens<>+0(SB), Y12, Y12
+	VPERM2I128 $0x21, Y11, Y10, Y13
+	VPALIGNR   $0x0f, Y13, Y11, Y11
+	VPERM2I128 $0x21, Y10, Y3, Y3
+	VPALIGNR   $0x0f, Y3, Y10, Y10
+	VMOVDQA    Y12, Y3
+
+	// quiet = slots that are no accesses, leave held and r11 as they are, and that no jump leads to;
+	// same = accesses of what is held
+	MOVQ      8(AX), DI
+	ADDQ      DX, DI
+	VPAND     writers<>+0(SB), Y4, Y12
+	VPCMPEQB  Y0, Y12, Y12
+	VPCMPEQB  Y10, Y8, Y8
+	VPANDN    Y8, Y12, Y8
+	VPAND     harmless<>+0(SB), Y4, Y12
+	VPCMPEQB  Y0, Y12, Y12
+	VPOR      Y12, Y8, Y8
+	VMOVDQU   (DI), Y4
+	VPOR      Y4, Y8, Y8
+	VPCMPEQB  Y10, Y5, Y5
+	VPANDN    Y5, Y4, Y5
+	VPMOVMSKB Y8, R8
+	VPAND     writers<>+0(SB), Y6, Y4
+	VPCMPEQB  Y0, Y4, Y4
+	VPCMPEQB  Y11, Y9, Y8
+	VPANDN    Y8, Y4, Y8
+	VPAND     harmless<>+0(SB), Y6, Y4
+	VPCMPEQB  Y0, Y4, Y4
+	VPOR      Y4, Y8, Y8
+	VMOVDQU   32(DI), Y4
+	VPOR      Y4, Y8, Y8
+	VPCMPEQB  Y11, Y7, Y6
+	VPANDN    Y6, Y4, Y6
 	VPMOVMSKB Y8, DI
-	VPSLLW    $0x07, Y7, Y8
-	VPMOVMSKB Y8, R8
-	SHLQ      $0x20, R8
-	ORQ       R8, DI
-	ANDNQ     DI, SI, R8
+	SHLQ      $0x20, DI
+	ORQ       DI, R8
+	ANDNQ     SI, R8, R8
 
 	// behind = start, one slot on; run = where runs begin
-	MOVQ  48(AX), R9
-	LEAQ  (R9)(R8*2), R9
-	SHRQ  $0x3f, R8
-	MOVQ  R9, R10
-	ANDQ  SI, R10
-	ANDNQ R9, SI, R9
-
-	// The carries are what changes in through.
-	ADDQ      SI, R10
-	ADCQ      $0x00, R8
-	MOVQ      R8, 48(AX)
-	XORQ      SI, R10
-	ORQ       R10, R9
-	VPSLLW    $0x07, Y4, Y8
-	VPMOVMSKB Y8, R8
-	VPSLLW    $0x07, Y6, Y8
-	VPMOVMSKB Y8, R10
-	SHLQ      $0x20, R10
-	ORQ       R10, R8
-	XORQ      R9, DI
-	XORQ      R9, R8
-
-	// bit 1
-	VPSLLW    $0x06, Y9, Y8
-	VPMOVMSKB Y8, R9
-	VPSLLW    $0x06, Y7, Y8
-	VPMOVMSKB Y8, R10
-	SHLQ      $0x20, R10
-	ORQ       R10, R9
-	ANDNQ     R9, SI, R10
-
-	// behind = start, one slot on; run = where runs begin
-	MOVQ  56(AX), R11
-	LEAQ  (R11)(R10*2), R11
-	SHRQ  $0x3f, R10
-	MOVQ  R11, R12
-	ANDQ  SI, R12
-	ANDNQ R11, SI, R11
-
-	// The carries are what changes in through.
-	ADDQ      SI, R12
-	ADCQ      $0x00, R10
-	MOVQ      R10, 56(AX)
-	XORQ      SI, R12
-	ORQ       R12, R11
-	VPSLLW    $0x06, Y4, Y8
-	VPMOVMSKB Y8, R10
-	VPSLLW    $0x06, Y6, Y8
-	VPMOVMSKB Y8, R12
-	SHLQ      $0x20, R12
-	ORQ       R12, R10
-	XORQ      R11, R9
-	XORQ      R11, R10
-	ORQ       R9, DI
-	ORQ       R10, R8
-
-	// bit 2
-	VPSLLW    $0x05, Y9, Y8
-	VPMOVMSKB Y8, R9
-	VPSLLW    $0x05, Y7, Y8
-	VPMOVMSKB Y8, R10
-	SHLQ      $0x20, R10
-	ORQ       R10, R9
-	ANDNQ     R9, SI, R10
-
-	// behind = start, one slot on; run = where runs begin
-	MOVQ  64(AX), R11
-	LEAQ  (R11)(R10*2), R11
-	SHRQ  $0x3f, R10
-	MOVQ  R11, R12
-	ANDQ  SI, R12
-	ANDNQ R11, SI, R11
-
-	// The carries are what changes in through.
-	ADDQ      SI, R12
-	ADCQ      $0x00, R10
-	MOVQ      R10, 64(AX)
-	XORQ      SI, R12
-	ORQ       R12, R11
-	VPSLLW    $0x05, Y4, Y8
-	VPMOVMSKB Y8, R10
-	VPSLLW    $0x05, Y6, Y8
-	VPMOVMSKB Y8, R12
-	SHLQ      $0x20, R12
-	ORQ       R12, R10
-	XORQ      R11, R9
-	XORQ      R11, R10
-	ORQ       R9, DI
-	ORQ       R10, R8
-
-	// bit 3
-	VPSLLW    $0x04, Y9, Y8
-	VPMOVMSKB Y8, R9
-	VPSLLW    $0x04, Y7, Y7
-	VPMOVMSKB Y7, R10
-	SHLQ      $0x20, R10
-	ORQ       R10, R9
-	ANDNQ     R9, SI, R10
-
-	// behind = start, one slot on; run = where runs begin
-	MOVQ  72(AX), R11
-	LEAQ  (R11)(R10*2), R11
-	SHRQ  $0x3f, R10
-	MOVQ  R11, R12
-	ANDQ  SI, R12
-	ANDNQ R11, SI, R11
-
-	// The carries are what changes in through.
-	ADDQ      SI, R12
-	ADCQ      $0x00, R10
-	MOVQ      R10, 72(AX)
-	XORQ      SI, R12
-	ORQ       R12, R11
-	VPSLLW    $0x04, Y4, Y4
-	VPMOVMSKB Y4, R10
-	VPSLLW    $0x04, Y6, Y4
-	VPMOVMSKB Y4, R12
-	SHLQ      $0x20, R12
-	ORQ       R12, R10
-	XORQ      R11, R9
-	XORQ      R11, R10
-	ORQ       R9, DI
-	ORQ       R10, R8
-
-	// quiet = slots that are no accesses and leave it and r11 as they are
-	VPAND     writers<>+0(SB), Y3, Y4
-	VPCMPEQB  Y0, Y4, Y4
-	VPMOVMSKB Y4, R9
-	VPAND     writers<>+0(SB), Y5, Y4
-	VPCMPEQB  Y0, Y4, Y4
-	VPMOVMSKB Y4, R10
-	SHLQ      $0x20, R10
-	ORQ       R10, R9
-	ORQ       R9, R8
-	VPAND     harmless<>+0(SB), Y3, Y3
-	VPCMPEQB  Y0, Y3, Y3
-	VPMOVMSKB Y3, R9
-	VPAND     harmless<>+0(SB), Y5, Y3
-	VPCMPEQB  Y0, Y3, Y3
-	VPMOVMSKB Y3, R10
-	SHLQ      $0x20, R10
-	ORQ       R10, R9
-	ANDNQ     R8, R9, R8
-	MOVQ      8(AX), R9
-	ADDQ      DX, R9
-	VMOVDQU   (R9), Y3
-	VPMOVMSKB Y3, R10
-	VMOVDQU   32(R9), Y3
-	VPMOVMSKB Y3, R9
-	SHLQ      $0x20, R9
-	ORQ       R9, R10
-	ANDNQ     R8, R10, R8
-	ANDQ      SI, R8
-
-	// behind = start, one slot on; run = where runs begin
-	MOVQ  80(AX), R9
-	LEAQ  (R9)(BX*2), R9
+	MOVQ  48(AX), DI
+	LEAQ  (DI)(BX*2), DI
 	SHRQ  $0x3f, BX
-	MOVQ  R9, R11
-	ANDQ  R8, R11
-	ANDNQ R9, R8, R9
+	MOVQ  DI, R9
+	ANDQ  R8, R9
+	ANDNQ DI, R8, DI
 
 	// The carries are what changes in through.
-	ADDQ R8, R11
+	ADDQ R8, R9
 	ADCQ $0x00, BX
-	MOVQ BX, 80(AX)
-	XORQ R8, R11
-	ORQ  R11, R9
+	MOVQ BX, 48(AX)
+	XORQ R8, R9
+	ORQ  R9, DI
 
 	// again = accesses behind those, of the same base, that no jump leads to
-	ANDNQ R9, SI, R9
-	ANDNQ R9, R10, R9
-	ANDNQ R9, DI, R9
+	ANDNQ     DI, SI, DI
+	VPMOVMSKB Y5, BX
+	VPMOVMSKB Y6, SI
+	SHLQ      $0x20, SI
+	ORQ       SI, BX
+	ANDQ      BX, DI
 
 	// The mark is in src of stores of a constant, in imm of others.
-	TESTQ R9, R9
+	TESTQ DI, DI
 	JEQ   next
-	LEAQ  marks<>+0(SB), DI
+	LEAQ  marks<>+0(SB), R8
 
 again:
-	TZCNTQ R9, BX
+	TZCNTQ DI, BX
 	MOVL   (CX)(BX*8), SI
 	ANDL   $0x07, SI
-	MOVQ   (DI)(SI*8), SI
+	MOVQ   (R8)(SI*8), SI
 	ORQ    SI, (CX)(BX*8)
-	BLSRQ  R9, R9
+	BLSRQ  DI, DI
 	JNE    again
 
 next:
@@ -602,6 +523,7 @@ next:
 	CMPQ    BX, 40(AX)
 	JLT     word
 	VMOVDQU Y2, 88(AX)
+	VMOVDQU Y3, 56(AX)
 	VZEROUPPER
 	RET
 
@@ -740,6 +662,40 @@ DATA accesses<>+29(SB)/1, $0x03
 DATA accesses<>+30(SB)/1, $0x03
 DATA accesses<>+31(SB)/1, $0x03
 GLOBL accesses<>(SB), RODATA|NOPTR, $32
+
+DATA sevens<>+0(SB)/1, $0x07
+DATA sevens<>+1(SB)/1, $0x07
+DATA sevens<>+2(SB)/1, $0x07
+DATA sevens<>+3(SB)/1, $0x07
+DATA sevens<>+4(SB)/1, $0x07
+DATA sevens<>+5(SB)/1, $0x07
+DATA sevens<>+6(SB)/1, $0x07
+DATA sevens<>+7(SB)/1, $0x07
+DATA sevens<>+8(SB)/1, $0x07
+DATA sevens<>+9(SB)/1, $0x07
+DATA sevens<>+10(SB)/1, $0x07
+DATA sevens<>+11(SB)/1, $0x07
+DATA sevens<>+12(SB)/1, $0x07
+DATA sevens<>+13(SB)/1, $0x07
+DATA sevens<>+14(SB)/1, $0x07
+DATA sevens<>+15(SB)/1, $0x07
+DATA sevens<>+16(SB)/1, $0x07
+DATA sevens<>+17(SB)/1, $0x07
+DATA sevens<>+18(SB)/1, $0x07
+DATA sevens<>+19(SB)/1, $0x07
+DATA sevens<>+20(SB)/1, $0x07
+DATA sevens<>+21(SB)/1, $0x07
+DATA sevens<>+22(SB)/1, $0x07
+DATA sevens<>+23(SB)/1, $0x07
+DATA sevens<>+24(SB)/1, $0x07
+DATA sevens<>+25(SB)/1, $0x07
+DATA sevens<>+26(SB)/1, $0x07
+DATA sevens<>+27(SB)/1, $0x07
+DATA sevens<>+28(SB)/1, $0x07
+DATA sevens<>+29(SB)/1, $0x07
+DATA sevens<>+30(SB)/1, $0x07
+DATA sevens<>+31(SB)/1, $0x07
+GLOBL sevens<>(SB), RODATA|NOPTR, $32
 
 DATA writers<>+0(SB)/1, $0x2e
 DATA writers<>+1(SB)/1, $0x2e

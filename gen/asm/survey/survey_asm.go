@@ -22,6 +22,7 @@ const (
 	jobNext      = 32
 	jobStop      = 40
 	jobHeld      = 48
+	jobBase      = 56
 	jobMoves     = 88
 )
 
@@ -52,14 +53,21 @@ const (
 	slotShift  = 3 // of abi.InsnSize
 )
 
-// bytes makes a constant of 32 bytes, of which the upper 16 are the lower.
+// bytes makes a constant of 32 bytes, of which the upper 16 are the lower, or finds
+// the one that it has made before.
 func bytes(name string, b func(i int) uint8) Mem {
+	if m, ok := made[name]; ok {
+		return m
+	}
 	m := GLOBL(name, RODATA|NOPTR)
 	for i := range 32 {
 		DATA(i, U8(b(i%16)))
 	}
+	made[name] = m
 	return m
 }
+
+var made = map[string]Mem{}
 
 // all makes a constant of 32 equal bytes.
 func all(name string, b uint8) Mem { return bytes(name, func(int) uint8 { return b }) }
@@ -70,11 +78,18 @@ type pair [2]reg.VecVirtual
 // mask returns the uppermost bits of the bytes that test leaves in to for
 // either half of 64 slots.
 func mask(test func(h int, to reg.VecVirtual)) reg.GPVirtual {
+	return uppermost(func(h int) reg.VecVirtual {
+		to := YMM()
+		test(h, to)
+		return to
+	})
+}
+
+// uppermost returns the uppermost bits of bytes.
+func uppermost(of func(h int) reg.VecVirtual) reg.GPVirtual {
 	m, upper := GP64(), GP64()
 	for h, g := range []reg.GPVirtual{m, upper} {
-		t := YMM()
-		test(h, t)
-		VPMOVMSKB(t, g.As32())
+		VPMOVMSKB(of(h), g.As32())
 	}
 	SHLQ(U8(32), upper)
 	ORQ(upper, m)
@@ -86,19 +101,17 @@ func bit(k uint8, p pair) reg.GPVirtual {
 	return mask(func(h int, to reg.VecVirtual) { VPSLLW(U8(7-k), p[h], to) })
 }
 
-// none returns where a pair has none of some bits.
-func none(name string, bits uint8, p pair) reg.GPVirtual {
-	c := all(name, bits)
-	return mask(func(h int, to reg.VecVirtual) {
-		VPAND(c, p[h], to)
-		VPCMPEQB(zero, to, to)
-	})
+// none finds the bytes that have none of some bits.
+func none(name string, bits uint8, v, to reg.VecVirtual) {
+	VPAND(all(name, bits), v, to)
+	VPCMPEQB(zero, to, to)
 }
 
 var (
 	job, insns, slot    reg.GPVirtual
 	zero, nibble        reg.VecVirtual
 	before              reg.VecVirtual // moves of the 32 slots before
+	last                reg.VecVirtual // the base of the last access, in all bytes
 	lowTable, highTable Mem
 	planes, inOrder     Mem
 	nibbles, tens       Mem
@@ -125,7 +138,7 @@ func survey() {
 	Pragma("noescape")
 	Doc("surveyAVO surveys the slots of the words from job.next up to job.stop.")
 	job, insns, slot = GP64(), GP64(), GP64()
-	zero, nibble, before = YMM(), YMM(), YMM()
+	zero, nibble, before, last = YMM(), YMM(), YMM(), YMM()
 	Load(Param("job"), job)
 	MOVQ(field(jobNext), slot)
 	SHLQ(U8(wordShift), slot)
@@ -134,6 +147,7 @@ func survey() {
 	VPXOR(zero, zero, zero)
 	VMOVDQU(nibbles, nibble)
 	VMOVDQU(field(jobMoves), before)
+	VMOVDQU(field(jobBase), last)
 
 	Label("word")
 	var regs, bits pair
@@ -162,6 +176,7 @@ func survey() {
 	CMPQ(next, field(jobStop))
 	JLT(LabelRef("word"))
 	VMOVDQU(before, field(jobMoves))
+	VMOVDQU(last, field(jobBase))
 	VZEROUPPER()
 	RET()
 }
@@ -273,48 +288,84 @@ func again(regs, dst, bits pair) {
 		VPCMPEQB(src, dst[h], to)
 		VPAND(load, to, to)
 	})
-	Comment("other = no access, or one of the frame")
-	other := none("accesses", stores|loads, bits)
-	ORQ(mask(func(h int, to reg.VecVirtual) { VPCMPEQB(tens, base[h], to) }), other)
+	Comment("other = no access, or one of the frame; held = base where not")
+	held := pair{YMM(), YMM()}
+	other := mask(func(h int, to reg.VecVirtual) {
+		t := YMM()
+		none("accesses", stores|loads, bits[h], to)
+		VPCMPEQB(tens, base[h], t)
+		VPOR(t, to, to)
+		VPOR(base[h], to, held[h])
+	})
 	Comment("start = accesses that leave their base in r11")
 	ORQ(other, start)
 	NOTQ(start)
+	hold(held)
 
-	Comment("Of each slot, held is the base of the access before. differs says where it isn't",
-		"the base of this one, safe where it isn't what this one writes.")
-	var differs, safe reg.GPVirtual
-	for k := range uint8(numBits) {
-		Comment(fmt.Sprintf("bit %d", k))
-		b := bit(k, base)
-		held := GP64()
-		ANDNQ(b, other, held)
-		held = spread(held, other, int(k))
-		d := bit(k, regs)
-		XORQ(held, b)
-		XORQ(held, d)
-		if k == 0 {
-			differs, safe = b, d
-			continue
-		}
-		ORQ(b, differs)
-		ORQ(d, safe)
-	}
-	Comment("quiet = slots that are no accesses and leave it and r11 as they are")
-	ORQ(none("writers", loads|computes|shifts|wide, bits), safe)
-	ANDNQ(safe, none("harmless", stores|loads|computes|shifts|jumps|wide|add, bits), safe)
+	Comment("quiet = slots that are no accesses, leave held and r11 as they are, and that no jump leads to;",
+		"same = accesses of what is held")
 	at := GP64()
 	MOVQ(field(jobTargets), at)
 	ADDQ(slot, at)
-	targets := mask(func(h int, to reg.VecVirtual) { VMOVDQU(Mem{Base: at, Disp: 32 * h}, to) })
-	quiet := safe
-	ANDNQ(quiet, targets, quiet)
-	ANDQ(other, quiet)
-	held := spread(start, quiet, numBits)
+	same := pair{YMM(), YMM()}
+	quiet := mask(func(h int, to reg.VecVirtual) {
+		t, targets := YMM(), YMM()
+		none("writers", loads|computes|shifts|wide, bits[h], t)
+		VPCMPEQB(held[h], dst[h], to)
+		VPANDN(to, t, to)
+		none("harmless", stores|loads|computes|shifts|jumps|wide|add, bits[h], t)
+		VPOR(t, to, to)
+		VMOVDQU(Mem{Base: at, Disp: 32 * h}, targets)
+		VPOR(targets, to, to)
+		VPCMPEQB(held[h], base[h], same[h])
+		VPANDN(same[h], targets, same[h])
+	})
+	ANDNQ(other, quiet, quiet)
+	behind := spread(start, quiet)
 	Comment("again = accesses behind those, of the same base, that no jump leads to")
-	ANDNQ(held, other, held)
-	ANDNQ(held, targets, held)
-	ANDNQ(held, differs, held)
-	mark(held)
+	ANDNQ(behind, other, behind)
+	ANDQ(uppermost(func(h int) reg.VecVirtual { return same[h] }), behind)
+	mark(behind)
+}
+
+// hold makes of bytes, which are negative or not, the byte of the last slot in front
+// that isn't negative. Bytes are filled from 1 slot in front, then from 2, and so on.
+// That of the words before comes last, so that one word needn't wait for the other.
+func hold(held pair) {
+	t, negative := YMM(), YMM()
+	VPCMPEQB(negative, negative, negative)
+	fill := func(h int, from reg.VecVirtual) { VPBLENDVB(held[h], from, held[h], held[h]) }
+	Comment("held = that of the last slot up to each")
+	for distance := 1; distance < 32; distance *= 2 {
+		Comment(fmt.Sprintf("%d slots", distance))
+		ahead(held[1], held[0], t, distance)
+		fill(1, t)
+		ahead(held[0], negative, t, distance)
+		fill(0, t)
+	}
+	fill(1, held[0])
+	fill(1, last)
+	fill(0, last)
+	Comment("held, one slot on; last is the one of the slots behind.")
+	next := YMM()
+	VPERMQ(U8(0xff), held[1], next)
+	VPSHUFB(bytes("sevens", func(int) uint8 { return 7 }), next, next)
+	ahead(held[1], held[0], held[1], 1)
+	ahead(held[0], last, held[0], 1)
+	VMOVDQA(next, last)
+}
+
+// ahead sets to to the bytes that are 1, 2, 4, 8 or 16 slots in front of those of v.
+// before is what is in front of v.
+func ahead(v, before, to reg.VecVirtual, distance int) {
+	t := YMM()
+	if distance == 16 {
+		t = to
+	}
+	VPERM2I128(U8(0x21), v, before, t)
+	if distance < 16 {
+		VPALIGNR(U8(16-distance), t, v, to)
+	}
 }
 
 // mark marks accesses.
@@ -347,11 +398,11 @@ func mark(accesses reg.GPVirtual) {
 // spread returns the slots behind those of start, each with the run of slots in
 // through that begins there and the slot that ends it. The sum of through and
 // the beginnings of runs carries through them. What goes on behind the 64 slots
-// comes from, and is left in, a word of job.held. start is lost.
-func spread(start, through reg.GPVirtual, k int) reg.GPVirtual {
+// comes from, and is left in, job.held. start is lost.
+func spread(start, through reg.GPVirtual) reg.GPVirtual {
 	behind, run := GP64(), GP64()
 	Comment("behind = start, one slot on; run = where runs begin")
-	MOVQ(field(jobHeld+8*k), behind)
+	MOVQ(field(jobHeld), behind)
 	LEAQ(Mem{Base: behind, Index: start, Scale: 2}, behind)
 	SHRQ(U8(63), start)
 	MOVQ(behind, run)
@@ -360,7 +411,7 @@ func spread(start, through reg.GPVirtual, k int) reg.GPVirtual {
 	Comment("The carries are what changes in through.")
 	ADDQ(through, run)
 	ADCQ(U8(0), start)
-	MOVQ(start, field(jobHeld+8*k))
+	MOVQ(start, field(jobHeld))
 	XORQ(through, run)
 	ORQ(run, behind)
 	return behind
