@@ -37,9 +37,9 @@ var nothing = abi.Insn{Op: opMoveX}
 
 // fusing is what fusing works with, in memory that is used again.
 type fusing struct {
-	insns     []abi.Insn // the function's, fused: whole words, and one more
-	targets   []uint8    // by slot: isTarget where a jump leads to
-	additions []uint64   // a bit a slot: adds to what the slot before moves
+	insns     []abi.Insn // the function's, fused: at least whole words, and one more
+	targets   []uint8    // by slot: isTarget where a jump leads to; as many
+	additions []uint64   // a bit a slot: adds to what the slot before moves; whole words
 	job       surveyJob
 }
 

@@ -97,18 +97,24 @@ func (c *compiler) prepareSurvey() {
 	if words >= cap(f.additions) {
 		f.makeRoom(words)
 	}
-	f.insns, f.targets, f.additions = f.insns[:words*wordSlots+1], f.targets[:words*wordSlots+1], f.additions[:words]
-	copy(f.insns, c.insns)
-	clear(f.insns[n:])
-	clear(f.targets)
-	c.insns = f.insns[:n]
+	f.additions = f.additions[:words]
+	insns := f.insns[:words*wordSlots+1]
+	copy(insns, c.insns)
+	clear(insns[n:])
+	clear(f.targets[:len(insns)])
+	c.insns = insns[:n]
+	f.job.slots, f.job.held, f.job.moves[31] = n, 0, noMove
 }
 
 // makeRoom makes memory for some words, and for one more or some.
+//
+//go:noinline
 func (f *fusing) makeRoom(words int) {
 	words += words/4 + 1
-	f.insns, f.targets, f.additions = make([]abi.Insn, words*wordSlots+1), make([]uint8, words*wordSlots+1), make([]uint64, words)
+	slots := words*wordSlots + 1
+	f.insns, f.targets, f.additions = make([]abi.Insn, slots), make([]uint8, slots), make([]uint64, words)
 	f.job.insns, f.job.targets, f.job.additions = &f.insns[0], &f.targets[0], &f.additions[0]
+	f.job.next = 0
 }
 
 // surveyGeneric finds the additions to the register that the slot before moves

@@ -26,25 +26,17 @@ func (c *compiler) surveyAndFuse() {
 		c.fuseConstantsGeneric()
 		return
 	}
-	c.surveyASM()
-	c.fuseConstantsASM()
-}
-
-func (c *compiler) surveyASM() {
 	f := &c.fusing
-	j := &f.job
-	j.slots, j.held, j.moves[31] = len(c.insns), 0, noMove
-	for j.next = 0; j.next < len(f.additions); {
-		j.stop = min(j.next+surveyWords, len(f.additions))
-		surveyAVO(j)
+	for f.job.next = 0; f.goOn(); {
+		surveyAVO(&f.job)
+	}
+	for f.job.next = 0; f.goOn(); {
+		fuseConstantsAVO(&f.job)
 	}
 }
 
-func (c *compiler) fuseConstantsASM() {
-	f := &c.fusing
-	j := &f.job
-	for j.next = 0; j.next < len(f.additions); {
-		j.stop = min(j.next+surveyWords, len(f.additions))
-		fuseConstantsAVO(j)
-	}
+// goOn prepares the next call, if there are words left.
+func (f *fusing) goOn() bool {
+	f.job.stop = min(f.job.next+surveyWords, len(f.additions))
+	return f.job.next < len(f.additions)
 }
