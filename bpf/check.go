@@ -53,8 +53,8 @@ func Check(p *Program, d Dialect) error {
 // Check does it as the function Check does, and makes s the survey of p by the
 // way, if there is no error.
 func (s *Survey) Check(p *Program, d Dialect) error {
-	if err := p.checkLength(); err != nil {
-		return err
+	if n := len(p.Insns); uint(n-1) >= MaxSlots {
+		return lengthError(n)
 	}
 	if err := p.CheckSizes(); err != nil {
 		return err
@@ -65,15 +65,7 @@ func (s *Survey) Check(p *Program, d Dialect) error {
 	return s.slow(p, d)
 }
 
-// checkLength tells whether p has as many slots as Check accepts.
-func (p *Program) checkLength() error {
-	n := len(p.Insns)
-	if uint(n-1) < MaxSlots {
-		return nil
-	}
-	return lengthError(n)
-}
-
+// lengthError is the error for a program of n slots, which are none or too many.
 func lengthError(n int) error {
 	if n == 0 {
 		return &Error{Slot: -1, Reason: "has no instructions"}

@@ -75,11 +75,11 @@ func (s *Survey) Take(p *Program) {
 func (s *Survey) begin(p *Program) {
 	n := len(p.Insns)
 	s.program, s.slots, s.functions.known = p, n, false
-	if k := (n + blockSlots - 1) / blockSlots; k <= cap(s.blocks) {
-		s.blocks = s.blocks[:k]
-	} else {
-		s.blocks = resize(s.blocks, k)
+	k := (n + blockSlots - 1) / blockSlots
+	if k > cap(s.blocks) {
+		s.blocks = make([]block, k+k/4)
 	}
+	s.blocks = s.blocks[:k]
 	s.others, s.landed, s.astray = s.others[:0], 0, false
 }
 
