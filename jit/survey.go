@@ -98,11 +98,10 @@ func (c *compiler) prepareSurvey() {
 		f.makeRoom(words)
 	}
 	f.additions = f.additions[:words]
-	insns := f.insns[:words*wordSlots+1]
+	clear(f.targets[:words*wordSlots+1])
+	insns := f.insns[:n]
 	copy(insns, c.insns)
-	clear(insns[n:])
-	clear(f.targets[:len(insns)])
-	c.insns = insns[:n]
+	c.insns = insns
 	f.job.slots, f.job.held, f.job.moves[31] = n, 0, noMove
 }
 
@@ -119,7 +118,7 @@ func (f *fusing) makeRoom(words int) {
 
 // surveyGeneric finds the additions to the register that the slot before moves
 // to, and marks the targets of jumps and the accesses whose address r11 has
-// already. Bits behind the function's end have no meaning.
+// already.
 //
 // What is before a word of slots doesn't see jumps back into it: they lead to a
 // CHARGE, which forgets.

@@ -209,7 +209,7 @@ DATA tens<>+31(SB)/1, $0x0a
 GLOBL tens<>(SB), RODATA|NOPTR, $32
 
 // func surveyAVO(job *uint64)
-// Requires: AVX, AVX2, BMI, CMOV
+// Requires: AVX, AVX2, BMI, BMI2, CMOV
 TEXT ·surveyAVO(SB), NOSPLIT, $0-8
 	MOVQ    job+0(FP), AX
 	MOVQ    32(AX), DX
@@ -277,45 +277,52 @@ word:
 	VPSHUFB     inOrder<>+0(SB), Y7, Y7
 
 	// bits = properties of opcodes
-	VPSRLW    $0x04, Y6, Y8
-	VPAND     Y1, Y8, Y8
-	VPAND     Y1, Y6, Y6
-	VMOVDQU   highTable<>+0(SB), Y9
-	VPSHUFB   Y8, Y9, Y8
-	VMOVDQU   lowTable<>+0(SB), Y9
-	VPSHUFB   Y6, Y9, Y6
-	VPAND     Y8, Y6, Y6
+	VPSRLW  $0x04, Y6, Y8
+	VPAND   Y1, Y8, Y8
+	VPAND   Y1, Y6, Y6
+	VMOVDQU highTable<>+0(SB), Y9
+	VPSHUFB Y8, Y9, Y8
+	VMOVDQU lowTable<>+0(SB), Y9
+	VPSHUFB Y6, Y9, Y6
+	VPAND   Y8, Y6, Y6
+
+	// left = slots of the function from here on, or 64
+	MOVQ      24(AX), BX
+	SUBQ      DX, BX
+	MOVL      $0x00000040, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
 	VPSLLW    $0x03, Y4, Y8
-	VPMOVMSKB Y8, BX
-	VPSLLW    $0x03, Y6, Y8
 	VPMOVMSKB Y8, SI
-	SHLQ      $0x20, SI
-	ORQ       SI, BX
+	VPSLLW    $0x03, Y6, Y8
+	VPMOVMSKB Y8, DI
+	SHLQ      $0x20, DI
+	ORQ       DI, SI
 
 	// targets[slot+1+off] of each jump
-	TESTQ BX, BX
+	BZHIQ BX, SI, SI
 	JEQ   marked
-	MOVQ  8(AX), SI
-	MOVQ  24(AX), DI
+	MOVQ  8(AX), DI
+	MOVQ  24(AX), R8
 
 jump:
-	TZCNTQ  BX, R8
-	MOVWLSX 2(CX)(R8*8), R9
-	CMPB    (CX)(R8*8), $0x06
+	TZCNTQ  SI, R9
+	MOVWLSX 2(CX)(R9*8), R10
+	CMPB    (CX)(R9*8), $0x06
 	JEQ     gotol
 
 mark:
-	ADDL    DX, R8
-	LEAL    1(R8)(R9*1), R9
-	CMPL    R9, DI
-	CMOVLCC DI, R9
-	MOVB    $0xff, (SI)(R9*1)
-	BLSRQ   BX, BX
+	ADDL    DX, R9
+	LEAL    1(R9)(R10*1), R10
+	CMPL    R10, R8
+	CMOVLCC R8, R10
+	MOVB    $0xff, (DI)(R10*1)
+	BLSRQ   SI, SI
 	JNE     jump
 	JMP     marked
 
 gotol:
-	MOVL 4(CX)(R8*8), R9
+	MOVL 4(CX)(R9*8), R10
 	JMP  mark
 
 marked:
@@ -335,7 +342,7 @@ marked:
 	VPAND      add<>+0(SB), Y4, Y12
 	VPOR       Y8, Y12, Y12
 	VPCMPEQB   Y12, Y10, Y10
-	VPMOVMSKB  Y10, BX
+	VPMOVMSKB  Y10, SI
 	VPAND      move<>+0(SB), Y6, Y11
 	VPADDB     Y9, Y11, Y11
 	VPADDB     other<>+0(SB), Y11, Y11
@@ -347,13 +354,14 @@ marked:
 	VPAND      add<>+0(SB), Y6, Y12
 	VPOR       Y9, Y12, Y12
 	VPCMPEQB   Y12, Y10, Y10
-	VPMOVMSKB  Y10, SI
-	SHLQ       $0x20, SI
-	ORQ        SI, BX
-	MOVQ       DX, SI
-	SHRQ       $0x03, SI
+	VPMOVMSKB  Y10, DI
+	SHLQ       $0x20, DI
+	ORQ        DI, SI
+	BZHIQ      BX, SI, SI
+	MOVQ       DX, BX
+	SHRQ       $0x03, BX
 	MOVQ       16(AX), DI
-	MOVQ       BX, (DI)(SI*1)
+	MOVQ       SI, (DI)(BX*1)
 
 	// base = dst of stores, src of loads; start = loads that overwrite their base
 	VPSLLW    $0x06, Y4, Y10

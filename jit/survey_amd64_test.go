@@ -31,16 +31,19 @@ type surveyed struct {
 func surveyBy(survey, fuse func(*compiler), insns []abi.Insn) surveyed {
 	c := &compiler{insns: insns}
 	c.prepareSurvey()
+	n := len(insns)
+	for i := range c.fusing.insns[n:] { // of a longer function before
+		c.fusing.insns[n+i] = garbage[i%len(garbage)]
+	}
 	survey(c)
 	if fuse != nil {
 		fuse(c)
 	}
-	n := len(insns)
-	if rest := n % wordSlots; rest != 0 { // bits behind the end have no meaning
-		c.fusing.additions[len(c.fusing.additions)-1] &= 1<<rest - 1
-	}
 	return surveyed{c.insns, c.fusing.targets[:n+1], c.fusing.additions}
 }
+
+// garbage is additions, some of which could belong to a move in front, and jumps.
+var garbage = []abi.Insn{{Op: opAddX, Regs: 1}, {Op: opAddK, Regs: 1}, {Op: 0x05, Off: -20}, {Op: opMoveX, Regs: 7}, {Op: opAddK, Regs: 7}, {Op: abi.OpGotol, Imm: -50}, {Op: opAddK}}
 
 func surveyASM(c *compiler) {
 	for f := &c.fusing; f.goOn(); {

@@ -159,12 +159,19 @@ func survey() {
 		Comment("bits = properties of opcodes")
 		bits[h] = properties(op)
 	}
-	markTargets(bit(4, bits))
+	Comment("left = slots of the function from here on, or 64")
+	left, most := GP64(), GP64()
+	MOVQ(field(jobSlots), left)
+	SUBQ(slot, left)
+	MOVL(U32(64), most.As32())
+	CMPQ(left, most)
+	CMOVQGT(most, left)
+	markTargets(bit(4, bits), left)
 	dst := pair{YMM(), YMM()}
 	for h := range dst {
 		VPAND(nibble, regs[h], dst[h])
 	}
-	additions(dst, bits)
+	additions(dst, bits, left)
 	again(regs, dst, bits)
 
 	ADDQ(U8(64), slot)
@@ -221,11 +228,11 @@ func properties(op reg.VecVirtual) reg.VecVirtual {
 
 // markTargets marks where the jumps lead to. Those to nowhere, which nobody
 // compiles, lead behind the last slot.
-func markTargets(jumps reg.GPVirtual) {
+func markTargets(jumps, left reg.GPVirtual) {
 	targets, n, k, to := GP64(), GP64(), GP64(), GP64()
 	at := func(disp int) Mem { return Mem{Base: insns, Index: k, Scale: 1 << slotShift, Disp: disp} }
 	Comment("targets[slot+1+off] of each jump")
-	TESTQ(jumps, jumps)
+	BZHIQ(left, jumps, jumps)
 	JEQ(LabelRef("marked"))
 	MOVQ(field(jobTargets), targets)
 	MOVQ(field(jobSlots), n)
@@ -250,7 +257,7 @@ func markTargets(jumps reg.GPVirtual) {
 }
 
 // additions finds those to the register that the slot before moves to.
-func additions(dst, bits pair) {
+func additions(dst, bits pair, left reg.GPVirtual) {
 	Comment("moved = dst, with 0x80 if it is a move and 0x40 if not; added = dst, with 0x80",
 		"if it is an addition. Is that of a slot moved of the one before?")
 	moveBit, addBit, other := all("move", move), all("add", add), all("other", noMove)
@@ -267,6 +274,7 @@ func additions(dst, bits pair) {
 		VPOR(dst[h], t, t)
 		VPCMPEQB(t, to, to)
 	})
+	BZHIQ(left, m, m)
 	at, to := GP64(), GP64()
 	MOVQ(slot, at)
 	SHRQ(U8(slotShift), at)
