@@ -592,24 +592,24 @@ DATA eight<>+24(SB)/4, $0x00000008
 DATA eight<>+28(SB)/4, $0x00000008
 GLOBL eight<>(SB), RODATA|NOPTR, $32
 
-// func chargeAVO(job *uint64)
+// func chargeAVO(c *uint64, flows *uint64)
 // Requires: BMI, BMI2, CMOV, LZCNT
-TEXT ·chargeAVO(SB), NOSPLIT, $24-8
-	MOVQ job+0(FP), AX
-	MOVQ 56(AX), R9
+TEXT ·chargeAVO(SB), NOSPLIT, $24-16
+	MOVQ c+0(FP), AX
+	MOVQ flows+8(FP), R8
+	MOVQ 8(AX), R9
 	MOVQ R9, 16(SP)
-	MOVQ 64(AX), R9
+	MOVQ 112(AX), R9
 	MOVQ R9, 8(SP)
 	MOVQ (AX), CX
-	MOVQ 8(AX), DX
-	MOVQ 16(AX), BX
-	MOVQ 24(AX), SI
-	MOVQ 32(AX), DI
-	MOVQ 40(AX), R8
-	MOVQ 72(AX), R11
-	MOVQ 80(AX), R12
-	MOVQ 48(AX), R10
-	MOVQ 88(AX), R9
+	MOVQ 24(AX), DX
+	MOVQ 48(AX), BX
+	MOVQ 72(AX), SI
+	MOVQ 128(AX), DI
+	MOVQ 104(AX), R11
+	MOVQ 120(AX), R12
+	MOVQ 96(AX), R10
+	MOVQ 152(AX), R9
 
 	// lengths = where that of slot 0 would be; next = behind the next charge
 	SHLQ $0x02, R10
@@ -728,62 +728,87 @@ out:
 	MOVQ 8(SP), R13
 	SUBQ R13, R11
 	ADDL R11, R12
-	MOVQ job+0(FP), AX
-	MOVQ R13, 72(AX)
-	MOVQ R12, 80(AX)
-	SUBQ 32(AX), DI
+	MOVQ c+0(FP), AX
+	MOVQ R13, 104(AX)
+	MOVQ R12, 120(AX)
+	SUBQ 128(AX), DI
 	SHRQ $0x03, DI
-	MOVQ DI, 88(AX)
+	MOVQ DI, 152(AX)
 	RET
 
-// func moveAVO(insns *uint64, moved *uint64, index *uint32, flags *byte, n int, at int)
+// func moveAVO(p *uint64)
 // Requires: AVX, AVX2
-TEXT ·moveAVO(SB), NOSPLIT, $0-48
-	MOVQ         insns+0(FP), AX
-	MOVQ         moved+8(FP), CX
-	MOVQ         index+16(FP), DX
-	MOVQ         flags+24(FP), BX
-	MOVQ         n+32(FP), SI
-	MOVQ         at+40(FP), DI
-	VMOVD        DI, X2
+TEXT ·moveAVO(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), AX
+	MOVQ         56(AX), CX
+	MOVQ         80(AX), DX
+	MOVQ         (AX), BX
+	MOVQ         104(AX), SI
+	MOVQ         152(AX), DI
+	MOVQ         160(AX), R8
+	MOVQ         168(AX), R9
+	MOVQ         64(AX), R10
+	VMOVD        R8, X2
 	VPBROADCASTD X2, Y2
 	VPADDD       upwards<>+0(SB), Y2, Y2
 	VPBROADCASTD eight<>+0(SB), Y3
-	XORL         DI, DI
+	XORL         R11, R11
+
+	// The last slot that has seven more behind it
+	SUBQ $0x08, R10
 
 eight:
-	VMOVDQU (AX), Y0
-	VMOVDQU 32(AX), Y1
-	VMOVDQU Y0, (CX)
-	VMOVDQU Y1, 32(CX)
-	VMOVDQU Y2, (DX)
-	MOVQ    DI, (BX)
+	CMPQ    DI, R10
+	JGT     one
+	VMOVDQU (CX)(DI*8), Y0
+	VMOVDQU 32(CX)(DI*8), Y1
+	VMOVDQU Y0, (DX)(R8*8)
+	VMOVDQU Y1, 32(DX)(R8*8)
+	VMOVDQU Y2, (BX)(DI*4)
+	MOVQ    R11, (SI)(R8*1)
 	VPADDD  Y3, Y2, Y2
-	ADDQ    $0x40, AX
-	ADDQ    $0x40, CX
-	ADDQ    $0x20, DX
-	ADDQ    $0x08, BX
-	SUBQ    $0x08, SI
-	JNE     eight
+	ADDQ    $0x08, DI
+	ADDQ    $0x08, R8
+	CMPQ    DI, R9
+	JLT     eight
+
+	// Back from what is behind next
+	SUBQ R9, DI
+	SUBQ DI, R8
+
+out:
+	MOVQ R9, 152(AX)
+	MOVQ R8, 160(AX)
 	VZEROUPPER
 	RET
 
-// func mendAVO(job *uint64)
+one:
+	MOVQ (CX)(DI*8), R10
+	MOVQ R10, (DX)(R8*8)
+	MOVL R8, (BX)(DI*4)
+	MOVB R11, (SI)(R8*1)
+	INCQ DI
+	INCQ R8
+	CMPQ DI, R9
+	JLT  one
+	JMP  out
+
+// func mendAVO(p *uint64)
 // Requires: BMI
 TEXT ·mendAVO(SB), NOSPLIT, $0-8
-	MOVQ job+0(FP), AX
-	MOVQ (AX), CX
-	MOVQ 8(AX), DX
-	MOVQ 16(AX), BX
-	MOVQ 24(AX), SI
-	MOVQ 32(AX), DI
-	MOVQ 48(AX), R8
+	MOVQ p+0(FP), AX
+	MOVQ 56(AX), CX
+	MOVQ 128(AX), DX
+	MOVQ (AX), BX
+	MOVQ 80(AX), SI
+	MOVQ 176(AX), DI
+	MOVQ 192(AX), R8
 	MOVQ DI, R10
 	SHLQ $0x06, R10
 
 	// Blocks are as many bytes as slots.
 block:
-	CMPQ  DI, 40(AX)
+	CMPQ  DI, 184(AX)
 	JGE   out
 	MOVQ  (DX)(R10*1), R9
 	TESTQ R9, R9
@@ -814,7 +839,7 @@ end:
 	JMP  block
 
 out:
-	MOVQ DI, 32(AX)
+	MOVQ DI, 176(AX)
 	RET
 
 // func followAVO(insns *uint64, blocks *uint64, next int, stop int, n int) (wrong int)

@@ -35,21 +35,30 @@ func Charges(p *Program) []int32 {
 func AppendCharges(list []Charge, p *Program) []Charge {
 	s := surveyOf(p)
 	defer s.release()
-	return s.AppendCharges(list)
+	list = s.AppendCharges(list)
+	s.charger.insns, s.charger.charges = nil, nil // the caller's
+	return list
 }
 
 // AppendCharges does it for the program that was surveyed, see the function
 // AppendCharges.
 func (s *Survey) AppendCharges(list []Charge) []Charge {
-	c := &s.charger
-	c.insns, c.blocks = s.Program().Insns, s.blocks
-	if len(c.blocks) == 0 {
+	p := s.Program()
+	if len(s.blocks) == 0 {
 		return list
 	}
-	first, points := len(list), c.mark(s)
+	if s.landed < len(s.blocks) {
+		s.land(len(s.blocks))
+	}
+	c := &s.charger
+	c.insns, c.blocks, c.gotos = p.Insns, s.blocks, c.gotos[:0]
+	s.blocks[0].points |= 1
+	if s.kinds&(Gotols|Links) != 0 {
+		c.addFar(s.others)
+	}
+	first, points := len(list), c.mark()
 	list = slices.Grow(list, points)[:first+points]
 	c.charge(list[first:])
-	c.insns, c.blocks, c.charges = nil, nil, nil
 	return list
 }
 
@@ -61,25 +70,29 @@ func (s *Survey) AppendCharges(list []Charge) []Charge {
 // One walk backward suffices: a way ends where it jumps backward, since that
 // is a charge point, so what is behind an instruction on a way also stands
 // behind it in the program.
+//
+// It is what the assembly works on: gen/asm/bpf has the offsets.
 type charger struct {
 	insns  []Insn
 	blocks []block
 	// marks has a bit for each slot, and one more for the end of the program, which
-	// is a mark. There are 64 bits more, zeros, for those who read bytes.
+	// is a mark. There are 64 bits more, zeros, for those who read bytes. There may be
+	// more of no use, of longer programs.
 	marks []uint64
 	// lengths has for each mark from slot base on how many instructions a way to
 	// it goes on from there: none if it is a charge point, or the end of the
 	// program. There are at least those that are needed.
 	lengths []int32
 	base    int
-	// gotos are the slots with gotol. Only they lead further than 16 bits say.
-	gotos []int32
-	// What is behind slot at is done, and the way from there has a length.
-	at     int
-	length int32
+	// What is behind slot at is done, and the way from there has a length. It is to be
+	// done up to slot stop.
+	at, stop int
+	length   int
 	// charges are filled in from behind; left are missing.
 	charges []Charge
 	left    int
+	// gotos are the slots with gotol. Only they lead further than 16 bits say.
+	gotos []int32
 }
 
 const (
@@ -103,13 +116,9 @@ func resize[E any](s []E, n int) []E {
 	return make([]E, n, n+n/4)
 }
 
-// mark completes the survey's points, and finds the marks. It returns how many
-// points there are.
-func (c *charger) mark(s *Survey) (points int) {
-	s.land(len(s.blocks))
-	c.addPoint(0)
-	c.gotos = c.gotos[:0]
-	for _, o := range s.others {
+// addFar adds the points where others lead to, and lists gotol.
+func (c *charger) addFar(others []Other) {
+	for _, o := range others {
 		switch o.Insn.Op {
 		case abi.OpGotol:
 			c.gotos = append(c.gotos, o.Slot)
@@ -122,18 +131,24 @@ func (c *charger) mark(s *Survey) (points int) {
 			}
 		}
 	}
-	n := len(s.blocks)
-	c.marks = resize(c.marks, n+2)
-	marks := c.marks[:n]
-	for k := range s.blocks {
-		b := &s.blocks[k]
+}
+
+// mark finds the marks. It returns how many of them are points.
+func (c *charger) mark() (points int) {
+	n := len(c.blocks)
+	if len(c.marks) < n+2 {
+		c.marks = make([]uint64, n+2+n/4)
+	}
+	marks := c.marks[:n+2]
+	for k := range c.blocks {
+		b := &c.blocks[k]
 		marks[k] = b.jumps | b.exits | b.seconds | b.points
 		points += bits.OnesCount64(b.points)
 	}
 	for k := 0; k < n; k += stride / blockSlots {
 		marks[k] |= 1
 	}
-	c.marks[n], c.marks[n+1] = 0, 0
+	marks[n], marks[n+1] = 0, 0
 	c.addMark(len(c.insns))
 	for _, slot := range c.gotos {
 		c.addMark(int(slot))
@@ -153,36 +168,53 @@ func (c *charger) charge(charges []Charge) {
 	if len(c.gotos) == 0 {
 		kept = min(kept, window)
 	}
-	c.lengths = resize(c.lengths, kept)
+	if len(c.lengths) < kept {
+		c.lengths = make([]int32, kept+kept/4)
+	}
 	c.base = n + 1 - kept
 	c.at, c.length = n, 0
 	c.lengths[n-c.base] = 0
-	for c.at > 0 {
-		stop := 0
-		if k := len(c.gotos); k > 0 {
-			stop = int(c.gotos[k-1]) + 1
+	for {
+		c.stop = max(c.at-chunk*blockSlots, c.base, 0)
+		if len(c.gotos) > 0 {
+			c.walkToGoto()
+		} else {
+			c.walk()
 		}
-		c.walk(max(stop, c.at-chunk*blockSlots, c.base))
-		switch {
-		case c.at == stop && stop > 0:
-			c.step(stop-1, int(c.insns[stop-1].Imm))
-			c.gotos = c.gotos[:len(c.gotos)-1]
-		case c.at == c.base && c.at > 0:
-			copy(c.lengths[window-needed:], c.lengths)
+		if c.at == 0 {
+			return
+		}
+		if c.at == c.base {
+			copy(c.lengths[window-needed:window], c.lengths[:needed])
 			c.base -= window - needed
 		}
 	}
 }
 
-// walkGeneric walks backward from slot at to stop: at is that then.
-func (c *charger) walkGeneric(stop int) {
-	for c.at > stop {
+// walkToGoto walks to stop, but not past a gotol, over which it steps.
+func (c *charger) walkToGoto() {
+	last := len(c.gotos) - 1
+	slot := int(c.gotos[last])
+	c.stop = max(c.stop, slot+1)
+	if c.at > c.stop {
+		c.walk()
+	}
+	if c.at == slot+1 {
+		c.step(slot, int(c.insns[slot].Imm))
+		c.gotos = c.gotos[:last]
+	}
+}
+
+// walkGeneric walks backward from slot at to stop, which is in front: at is that
+// then.
+func (c *charger) walkGeneric() {
+	for stop := c.stop; c.at > stop; {
 		k := (c.at - 1) / blockSlots
 		set := c.marks[k] & (2<<((c.at-1)%blockSlots) - 1)
 		slot := k*blockSlots + bits.Len64(set) - 1
 		if set == 0 || slot < stop {
 			next := max(k*blockSlots, stop) // no mark in between
-			c.length += int32(c.at - next)
+			c.length += c.at - next
 			c.at = next
 			continue
 		}
@@ -197,14 +229,15 @@ func (c *charger) step(slot, d int) {
 	if d >= 0 { // a way that leads back ends there
 		there = c.from(slot+1+d) & f.leads
 	}
-	next := c.length + int32(c.at-slot-1)
-	c.at, c.length = slot, max(next&f.goesOn, there)+f.counts
+	next := int32(c.length + c.at - slot - 1)
+	length := max(next&f.goesOn, there) + f.counts
 	if c.blocks[slot/blockSlots].points>>(slot%blockSlots)&1 != 0 {
 		c.left--
-		c.charges[c.left] = Charge{Slot: int32(slot), N: c.length}
-		c.length = 0
+		c.charges[c.left] = Charge{Slot: int32(slot), N: length}
+		length = 0
 	}
-	c.lengths[slot-c.base] = c.length
+	c.lengths[slot-c.base] = length
+	c.at, c.length = slot, int(length)
 }
 
 // from returns the length of the way from a slot behind at, or from the end of

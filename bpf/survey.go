@@ -16,6 +16,7 @@ type Survey struct {
 	slots   int // of the program
 	blocks  []block
 	others  []Other
+	kinds   Kinds // of others
 	// landed is how many blocks' jumps were followed, see land. One of them is
 	// astray if it leads to no instruction.
 	landed int
@@ -68,7 +69,7 @@ func (s *Survey) begin(p *Program) {
 	n := len(p.Insns)
 	s.program, s.slots, s.functions.known = p, n, false
 	s.blocks = resize(s.blocks, (n+blockSlots-1)/blockSlots)
-	s.others, s.landed, s.astray = s.others[:0], 0, false
+	s.others, s.kinds, s.landed, s.astray = s.others[:0], 0, 0, false
 }
 
 // look fills in blocks from next up to stop, at most a chunk of them. It also finds
@@ -150,7 +151,9 @@ func (s *Survey) list(next, stop int) {
 	for k := next; k < stop; k++ {
 		for set := s.blocks[k].others; set != 0; set &= set - 1 {
 			slot := k*blockSlots + bits.TrailingZeros64(set)
-			s.others = append(s.others, Other{int32(slot), s.program.Insns[slot]})
+			in := s.program.Insns[slot]
+			s.others = append(s.others, Other{int32(slot), in})
+			s.kinds |= kinds[in.Op]
 		}
 	}
 }

@@ -67,52 +67,73 @@ func count() {
 }
 
 func move() {
-	TEXT("moveAVO", NOSPLIT, "func(insns, moved *uint64, index *uint32, flags *byte, n, at int)")
+	TEXT("moveAVO", NOSPLIT, "func(p *uint64)")
 	Pragma("noescape")
-	Doc("moveAVO copies n slots, a multiple of 8 that isn't 0, sets their elements of the index to at,",
-		"at+1 and so on, and clears their flags.")
-	insns, moved, index, flags, n, at := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
-	Load(Param("insns"), insns)
-	Load(Param("moved"), moved)
-	Load(Param("index"), index)
-	Load(Param("flags"), flags)
-	Load(Param("n"), n)
-	Load(Param("at"), at)
+	Doc("moveAVO moves the slots from p.slot up to p.next, which is behind: it copies them to p.at,",
+		"sets their elements of the index, and clears their flags. It moves eight at a time, also",
+		"some from next on, which are moved again: not further than the program is long.")
+	job := GP64()
+	insns, moved, index, flags := GP64(), GP64(), GP64(), GP64()
+	slot, at, next, last := GP64(), GP64(), GP64(), GP64()
+	Load(Param("p"), job)
+	load(job, field{patchInsns, insns}, field{patchMoved, moved}, field{patchIndex, index}, field{patchFlags, flags},
+		field{patchSlot, slot}, field{patchAt, at}, field{patchNext, next}, field{patchSlots, last})
 	a, b, places, eight, zero := YMM(), YMM(), YMM(), YMM(), GP64()
 	VMOVD(at.As32(), places.AsX())
 	VPBROADCASTD(places.AsX(), places)
 	VPADDD(row("upwards", 0, 1), places, places)
 	VPBROADCASTD(row("eight", 8, 0), eight)
 	XORL(zero.As32(), zero.As32())
+	Comment("The last slot that has seven more behind it")
+	SUBQ(U8(8), last)
 	Label("eight")
-	VMOVDQU(Mem{Base: insns}, a)
-	VMOVDQU(Mem{Base: insns, Disp: 32}, b)
-	VMOVDQU(a, Mem{Base: moved})
-	VMOVDQU(b, Mem{Base: moved, Disp: 32})
-	VMOVDQU(places, Mem{Base: index})
-	MOVQ(zero, Mem{Base: flags})
+	CMPQ(slot, last)
+	JGT(LabelRef("one"))
+	VMOVDQU(Mem{Base: insns, Index: slot, Scale: 8}, a)
+	VMOVDQU(Mem{Base: insns, Index: slot, Scale: 8, Disp: 32}, b)
+	VMOVDQU(a, Mem{Base: moved, Index: at, Scale: 8})
+	VMOVDQU(b, Mem{Base: moved, Index: at, Scale: 8, Disp: 32})
+	VMOVDQU(places, Mem{Base: index, Index: slot, Scale: 4})
+	MOVQ(zero, Mem{Base: flags, Index: at, Scale: 1})
 	VPADDD(eight, places, places)
-	ADDQ(U8(64), insns)
-	ADDQ(U8(64), moved)
-	ADDQ(U8(32), index)
-	ADDQ(U8(8), flags)
-	SUBQ(U8(8), n)
-	JNE(LabelRef("eight"))
+	ADDQ(U8(8), slot)
+	ADDQ(U8(8), at)
+	CMPQ(slot, next)
+	JLT(LabelRef("eight"))
+	Comment("Back from what is behind next")
+	SUBQ(next, slot)
+	SUBQ(slot, at)
+	Label("out")
+	MOVQ(next, Mem{Base: job, Disp: patchSlot})
+	MOVQ(at, Mem{Base: job, Disp: patchAt})
 	VZEROUPPER()
 	RET()
+
+	Label("one")
+	word := GP64()
+	MOVQ(Mem{Base: insns, Index: slot, Scale: 8}, word)
+	MOVQ(word, Mem{Base: moved, Index: at, Scale: 8})
+	MOVL(at.As32(), Mem{Base: index, Index: slot, Scale: 4})
+	MOVB(zero.As8(), Mem{Base: flags, Index: at, Scale: 1})
+	INCQ(slot)
+	INCQ(at)
+	CMPQ(slot, next)
+	JLT(LabelRef("one"))
+	JMP(LabelRef("out"))
 }
 
 func charge() {
-	TEXT("chargeAVO", NOSPLIT, "func(job *uint64)")
+	TEXT("chargeAVO", NOSPLIT, "func(c, flows *uint64)")
 	Pragma("noescape")
-	Doc("chargeAVO walks backward from slot job.at to job.stop, which is in front. Where a charge",
-		"point is, it puts a charge in front of the last job.left. It may write to the element in",
+	Doc("chargeAVO walks backward from slot c.at to c.stop, which is in front. Where a charge",
+		"point is, it puts a charge in front of the last c.left. It may write to the element in",
 		"front of those; slot 0 is a charge point, so there is one.")
 	job := GP64()
 	insns, blocks, marks, lengths, next, flows := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
 	set, base, at, length := GP64(), GP64(), GP64(), GP64()
 	points, stop, n := AllocLocal(8), AllocLocal(8), AllocLocal(8)
-	Load(Param("job"), job)
+	Load(Param("c"), job)
+	Load(Param("flows"), flows)
 	for _, f := range []struct {
 		at int
 		to Mem
@@ -121,7 +142,7 @@ func charge() {
 		MOVQ(set, f.to)
 	}
 	load(job, field{chargeInsns, insns}, field{chargeBlocks, blocks}, field{chargeMarks, marks}, field{chargeLengths, lengths},
-		field{chargeCharges, next}, field{chargeFlows, flows}, field{chargeAt, at}, field{chargeLength, length},
+		field{chargeCharges, next}, field{chargeAt, at}, field{chargeLength, length},
 		field{chargeBase, base}, field{chargeLeft, set})
 	Comment("lengths = where that of slot 0 would be; next = behind the next charge")
 	SHLQ(U8(2), base)
@@ -233,7 +254,7 @@ func charge() {
 	MOVQ(stop, slot)
 	SUBQ(slot, at)
 	ADDL(at.As32(), length.As32())
-	Load(Param("job"), job)
+	Load(Param("c"), job)
 	MOVQ(slot, Mem{Base: job, Disp: chargeAt})
 	MOVQ(length, Mem{Base: job, Disp: chargeLength})
 	SUBQ(Mem{Base: job, Disp: chargeCharges}, next)
@@ -252,21 +273,21 @@ func jump(insns, base, set, slot, to reg.Register) {
 }
 
 func mend() {
-	TEXT("mendAVO", NOSPLIT, "func(job *uint64)")
+	TEXT("mendAVO", NOSPLIT, "func(p *uint64)")
 	Pragma("noescape")
-	Doc("mendAVO sets the distances of the jumps in the blocks from job.next up to job.stop. It",
+	Doc("mendAVO sets the distances of the jumps in the blocks from p.block up to p.stop. It",
 		"stops at a block with one that leads further than is known, or too far.")
 	job := GP64()
 	insns, blocks, index, moved := GP64(), GP64(), GP64(), GP64()
 	next, n, set, base := GP64(), GP64(), GP64(), GP64()
-	Load(Param("job"), job)
-	load(job, field{mendInsns, insns}, field{mendBlocks, blocks}, field{mendIndex, index}, field{mendMoved, moved},
-		field{mendNext, next}, field{mendKnown, n})
+	Load(Param("p"), job)
+	load(job, field{patchInsns, insns}, field{patchBlocks, blocks}, field{patchIndex, index}, field{patchMoved, moved},
+		field{patchBlock, next}, field{patchKnown, n})
 	MOVQ(next, base)
 	SHLQ(U8(6), base)
 	Comment("Blocks are as many bytes as slots.")
 	Label("block")
-	CMPQ(next, Mem{Base: job, Disp: mendStop})
+	CMPQ(next, Mem{Base: job, Disp: patchStop})
 	JGE(LabelRef("out"))
 	MOVQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockJumps}, set)
 	TESTQ(set, set)
@@ -294,7 +315,7 @@ func mend() {
 	INCQ(next)
 	JMP(LabelRef("block"))
 	Label("out")
-	MOVQ(next, Mem{Base: job, Disp: mendNext})
+	MOVQ(next, Mem{Base: job, Disp: patchBlock})
 	RET()
 }
 
