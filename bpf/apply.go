@@ -69,7 +69,9 @@ type Patched struct {
 func (r *Patched) Apply(p *Program, patches []Patch) error {
 	s := surveyOf(p)
 	defer s.release()
-	return r.ApplySurveyed(s, patches)
+	err := r.ApplySurveyed(s, patches)
+	r.patcher.blocks, r.patcher.patches = nil, nil // others'
+	return err
 }
 
 // ApplySurveyed does it for the program that was surveyed.
@@ -84,7 +86,6 @@ func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
 	m, np := &r.patcher, &r.Program
 	m.old, m.insns, m.blocks, m.patches = p, p.Insns, s.blocks, patches
 	err := m.patch(s)
-	m.old, m.insns, m.blocks, m.patches = nil, nil, nil, nil // the caller's
 	if err != nil {
 		return err
 	}

@@ -616,8 +616,10 @@ TEXT ·chargeAVO(SB), NOSPLIT, $24-16
 	SUBQ R10, SI
 	LEAQ (DI)(R9*8), DI
 
-	// base = the first slot of the block of at-1; set = marks up to at-1
+	// base = the first slot of the block of at-1; set = marks up to at-1. Between marks, what is
+	// kept of a slot is its length, and its number less 1: the same for each.
 	LEAQ  -1(R11), R10
+	ADDL  R10, R12
 	MOVQ  $0x00000002, R9
 	SHLXQ R10, R9, R9
 	DECQ  R9
@@ -639,11 +641,11 @@ marks:
 	ANDQ  (BX)(AX*1), R9
 	MOVQ  48(DX)(R10*1), AX
 	MOVQ  AX, (SP)
-	MOVQ  8(SP), R14
-	CMPQ  R10, R14
+	MOVQ  8(SP), R13
+	CMPQ  R10, R13
 	JGE   begun
 	MOVQ  $-1, AX
-	SHLXQ R14, AX, AX
+	SHLXQ R13, AX, AX
 	ANDQ  AX, R9
 
 begun:
@@ -652,65 +654,61 @@ begun:
 
 mark:
 	// slot = the last mark in the set; length = that of the next slot
-	LZCNTQ R9, R13
-	XORQ   $0x3f, R13
-	BTRQ   R13, R9
-	ADDQ   R10, R13
-	SUBQ   R13, R11
-	LEAL   -1(R12)(R11*1), R12
+	LZCNTQ R9, R11
+	XORQ   $0x3f, R11
+	BTRQ   R11, R9
+	ADDQ   R10, R11
+	SUBL   R11, R12
 
 	// there = slot+1+off, or the end of the program, or slot if it leads back; d = -1 then, or 0
-	MOVWQSX 2(CX)(R13*8), R14
-	LEAQ    1(R13)(R14*1), R11
-	TESTQ   R14, R14
-	CMOVQMI R13, R11
-	CMPQ    R11, 16(SP)
-	CMOVQHI 16(SP), R11
-	SARQ    $0x3f, R14
+	MOVWQSX 2(CX)(R11*8), R13
+	LEAQ    1(R11)(R13*1), R14
+	SARQ    $0x3f, R13
+	CMOVQMI R11, R14
+	CMPQ    R14, 16(SP)
+	CMOVQHI 16(SP), R14
 
-	// mark = the one at there or next behind; usually it is among some 57 slots
-	MOVQ   R11, R15
+	// mark = how far it is to the one at there or next behind; usually it is among some 57 slots
+	MOVQ   R14, R15
 	SHRQ   $0x03, R15
-	MOVL   R11, AX
+	MOVL   R14, AX
 	ANDL   $0x07, AX
 	SHRXQ  AX, (BX)(R15*1), R15
 	TZCNTQ R15, R15
 	JCS    search
-	ADDQ   R11, R15
 
 found:
-	// there = the length from there, which is that of mark and what is between, or 0 if d
-	SUBL  R15, R11
-	NEGL  R11
-	ADDL  (SI)(R15*4), R11
-	ANDNL R11, R14, R11
+	// there = the length from there, which is that of the mark and what is between, or 0 if d
+	ADDQ  R15, R14
+	ADDL  (SI)(R14*4), R15
+	ANDNL R15, R13, R14
 
 	// length = max(length & goesOn, there & leads) + counts
-	MOVBLZX (CX)(R13*8), AX
+	MOVBLZX (CX)(R11*8), AX
 	SHLL    $0x04, AX
-	ANDL    4(R8)(AX*1), R11
+	ANDL    4(R8)(AX*1), R14
 	ANDL    (R8)(AX*1), R12
-	CMPL    R11, R12
-	CMOVLGT R11, R12
+	CMPL    R14, R12
+	CMOVLGT R14, R12
 	ADDL    8(R8)(AX*1), R12
 
 	// A charge, which counts if slot is a point; the length is then none.
-	MOVL  R13, -8(DI)
+	MOVL  R11, -8(DI)
 	MOVL  R12, -4(DI)
 	MOVQ  (SP), AX
-	BTQ   R13, AX
+	BTQ   R11, AX
 	SBBQ  AX, AX
 	LEAQ  (DI)(AX*8), DI
 	ANDNL R12, AX, R12
-	MOVL  R12, (SI)(R13*4)
-	MOVQ  R13, R11
+	MOVL  R12, (SI)(R11*4)
+	LEAL  -1(R12)(R11*1), R12
 	TESTQ R9, R9
 	JNE   mark
 	JMP   block
 
 search:
 	// In the 64 slots behind those; there is one at the end of the program.
-	MOVQ R11, AX
+	MOVQ R14, AX
 	ANDQ $-8, AX
 
 further:
@@ -721,15 +719,16 @@ further:
 	TZCNTQ R15, R15
 	JCS    further
 	ADDQ   AX, R15
+	SUBQ   R14, R15
 	JMP    found
 
 out:
 	// The length of stop
-	MOVQ 8(SP), R13
-	SUBQ R13, R11
-	ADDL R11, R12
+	MOVQ 8(SP), R11
+	INCL R12
+	SUBL R11, R12
 	MOVQ c+0(FP), AX
-	MOVQ R13, 104(AX)
+	MOVQ R11, 104(AX)
 	MOVQ R12, 120(AX)
 	SUBQ 128(AX), DI
 	SHRQ $0x03, DI
@@ -824,8 +823,9 @@ jump:
 	JAE     out
 	MOVL    (BX)(R11*4), R11
 	MOVL    (BX)(R12*4), R12
-	SUBL    R11, R12
-	DECL    R12
+
+	// The carry is still 1.
+	SBBL    R11, R12
 	MOVWLSX R12, R13
 	CMPL    R13, R12
 	JNE     out

@@ -2,7 +2,6 @@ package bpf
 
 import (
 	"math/bits"
-	"slices"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/tables"
@@ -35,31 +34,35 @@ func Charges(p *Program) []int32 {
 func AppendCharges(list []Charge, p *Program) []Charge {
 	s := surveyOf(p)
 	defer s.release()
-	list = s.AppendCharges(list)
-	s.charger.insns, s.charger.charges = nil, nil // the caller's
+	list = append(list, s.Charges()...)
+	s.charger.insns = nil // the caller's
 	return list
 }
 
-// AppendCharges does it for the program that was surveyed, see the function
-// AppendCharges.
-func (s *Survey) AppendCharges(list []Charge) []Charge {
-	p := s.Program()
-	if len(s.blocks) == 0 {
-		return list
+// Charges returns what AppendCharges appends, for the program that was surveyed. It
+// is good until s is used for another program.
+func (s *Survey) Charges() []Charge {
+	p, n := s.Program(), len(s.blocks)
+	if n == 0 {
+		return nil
 	}
-	if s.landed < len(s.blocks) {
-		s.land(len(s.blocks))
+	if s.landed < n {
+		s.land(n)
 	}
 	c := &s.charger
-	c.insns, c.blocks, c.gotos = p.Insns, s.blocks, c.gotos[:0]
+	c.insns, c.blocks = p.Insns, s.blocks
 	s.blocks[0].points |= 1
+	c.gotos = c.gotos[:0]
 	if s.kinds&(Gotols|Links) != 0 {
 		c.addFar(s.others)
 	}
-	first, points := len(list), c.mark()
-	list = slices.Grow(list, points)[:first+points]
-	c.charge(list[first:])
-	return list
+	points := c.mark()
+	if len(c.charges) < points {
+		c.charges = make([]Charge, points+points/4)
+	}
+	c.left = points
+	c.charge()
+	return c.charges[:points]
 }
 
 // charger works out charges. Only some slots matter, the marks: charge points,
@@ -88,7 +91,8 @@ type charger struct {
 	// done up to slot stop.
 	at, stop int
 	length   int
-	// charges are filled in from behind; left are missing.
+	// charges, of which there is one for each point or more, are filled in from behind;
+	// left are missing.
 	charges []Charge
 	left    int
 	// gotos are the slots with gotol. Only they lead further than 16 bits say.
@@ -145,7 +149,7 @@ func (c *charger) mark() (points int) {
 		marks[k] = b.jumps | b.exits | b.seconds | b.points
 		points += bits.OnesCount64(b.points)
 	}
-	for k := 0; k < n; k += stride / blockSlots {
+	for k := stride / blockSlots; k < n; k += stride / blockSlots { // slot 0 is a point
 		marks[k] |= 1
 	}
 	marks[n], marks[n+1] = 0, 0
@@ -161,9 +165,8 @@ func (c *charger) addPoint(slot int32) { c.blocks[slot/blockSlots].points |= 1 <
 func (c *charger) addMark(slot int) { c.marks[slot/blockSlots] |= 1 << (slot % blockSlots) }
 
 // charge walks backward over the marks.
-func (c *charger) charge(charges []Charge) {
+func (c *charger) charge() {
 	n := len(c.insns)
-	c.charges, c.left = charges, len(charges)
 	kept := n + 1
 	if len(c.gotos) == 0 {
 		kept = min(kept, window)

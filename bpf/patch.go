@@ -67,7 +67,9 @@ const (
 func (p *patcher) patch(s *Survey) error {
 	n := len(p.insns)
 	p.slot, p.at, p.begun, p.first, p.block, p.settled = 0, 0, n, 0, 0, 0
-	p.enter, p.leading, p.late = p.enter[:0], p.leading[:0], p.late[:0]
+	p.enter = p.enter[:0]
+	p.leading = p.leading[:0]
+	p.late = p.late[:0]
 	if len(p.index) <= n {
 		p.index = make([]int32, n+1+n/4)
 	}
@@ -261,9 +263,17 @@ func countGeneric(s []int32, from int32) {
 
 // settle sets the distances of the jumps in the blocks in front of stop.
 func (p *patcher) settle(stop int) error {
-	if stop <= p.block {
-		return nil
+	if len(p.leading) > p.settled {
+		return p.settleLeading(stop)
 	}
+	if err := p.mendJumps(stop); err != nil {
+		return err
+	}
+	return nil
+}
+
+// settleLeading does it where slots have patches.
+func (p *patcher) settleLeading(stop int) error {
 	list := p.leading[p.settled:]
 	for k := range list {
 		l := &list[k]
