@@ -85,7 +85,7 @@ func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
 	}
 	m, np := &r.patcher, &r.Program
 	m.old, m.insns, m.blocks, m.patches = p, p.Insns, s.blocks, patches
-	err := m.patch(s)
+	err := m.run(s)
 	if err != nil {
 		return err
 	}

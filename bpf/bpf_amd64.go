@@ -23,13 +23,10 @@ func checkAVO(insns *Insn, blocks *block, n int, p *places, r *refusal, half boo
 func followAVO(insns *Insn, blocks *block, next, stop, n int) (wrong int)
 
 //go:noescape
-func countAVO(s *int32, n, from int)
-
-//go:noescape
 func chargeAVO(c *charger, flows *flow)
 
 //go:noescape
-func moveAVO(p *patcher)
+func placeAVO(p *patcher, unusual *uint8)
 
 //go:noescape
 func mendAVO(p *patcher)
@@ -71,32 +68,19 @@ func (s *Survey) follow(next, stop int) bool {
 	return followAVO(&s.program.Insns[0], &s.blocks[0], next, stop, len(s.program.Insns)) == 0
 }
 
-func count(s []int32, from int32) {
-	if !assembly || len(s) < 8 {
-		countGeneric(s, from)
-		return
-	}
-	for ; len(s) >= 2*chunk*blockSlots; s = s[chunk*blockSlots:] {
-		countAVO(&s[0], chunk*blockSlots, int(from))
-		from += chunk * blockSlots
-	}
-	countAVO(&s[0], len(s), int(from))
-}
-
+// walk walks from slot at to stop, or leaves it to walkBlock.
 func (c *charger) walk() {
-	if !assembly {
-		c.walkGeneric()
-		return
+	if assembly {
+		chargeAVO(c, &flows[0])
 	}
-	chargeAVO(c, &flows[0])
 }
 
-func (p *patcher) move() {
-	if !assembly || p.old.Flags != nil {
-		p.moveGeneric()
-		return
+// placeUsual moves slots and places patches until one is unusual, or all in front of
+// next.
+func (p *patcher) placeUsual() {
+	if assembly && p.old.Flags == nil {
+		placeAVO(p, &unusual[0])
 	}
-	moveAVO(p)
 }
 
 // mendEasy mends blocks until something is rare in one, or all in front of stop.

@@ -543,55 +543,6 @@ DATA ldimm64<>+16(SB)/8, $0x1818181818181818
 DATA ldimm64<>+24(SB)/8, $0x1818181818181818
 GLOBL ldimm64<>(SB), RODATA|NOPTR, $32
 
-// func countAVO(s *uint32, n int, from int)
-// Requires: AVX, AVX2
-TEXT ·countAVO(SB), NOSPLIT, $0-24
-	MOVQ         s+0(FP), AX
-	MOVQ         n+8(FP), CX
-	MOVQ         from+16(FP), DX
-	VMOVD        DX, X0
-	VPBROADCASTD X0, Y0
-	VPADDD       upwards<>+0(SB), Y0, Y0
-	VPBROADCASTD eight<>+0(SB), Y1
-	XORL         BX, BX
-	SUBQ         $0x08, CX
-
-eight:
-	VMOVDQU Y0, (AX)(BX*4)
-	VPADDD  Y1, Y0, Y0
-	ADDQ    $0x08, BX
-	CMPQ    BX, CX
-	JLE     eight
-
-	// The last eight
-	ADDQ         CX, DX
-	VMOVD        DX, X0
-	VPBROADCASTD X0, Y0
-	VPADDD       upwards<>+0(SB), Y0, Y0
-	VMOVDQU      Y0, (AX)(CX*4)
-	VZEROUPPER
-	RET
-
-DATA upwards<>+0(SB)/4, $0x00000000
-DATA upwards<>+4(SB)/4, $0x00000001
-DATA upwards<>+8(SB)/4, $0x00000002
-DATA upwards<>+12(SB)/4, $0x00000003
-DATA upwards<>+16(SB)/4, $0x00000004
-DATA upwards<>+20(SB)/4, $0x00000005
-DATA upwards<>+24(SB)/4, $0x00000006
-DATA upwards<>+28(SB)/4, $0x00000007
-GLOBL upwards<>(SB), RODATA|NOPTR, $32
-
-DATA eight<>+0(SB)/4, $0x00000008
-DATA eight<>+4(SB)/4, $0x00000008
-DATA eight<>+8(SB)/4, $0x00000008
-DATA eight<>+12(SB)/4, $0x00000008
-DATA eight<>+16(SB)/4, $0x00000008
-DATA eight<>+20(SB)/4, $0x00000008
-DATA eight<>+24(SB)/4, $0x00000008
-DATA eight<>+28(SB)/4, $0x00000008
-GLOBL eight<>(SB), RODATA|NOPTR, $32
-
 // func chargeAVO(c *uint64, flows *uint64)
 // Requires: BMI, BMI2, CMOV, LZCNT
 TEXT ·chargeAVO(SB), NOSPLIT, $24-16
@@ -616,37 +567,50 @@ TEXT ·chargeAVO(SB), NOSPLIT, $24-16
 	SUBQ R10, SI
 	LEAQ (DI)(R9*8), DI
 
-	// base = the first slot of the block of at-1; set = marks up to at-1. Between marks, what is
-	// kept of a slot is its length, and its number less 1: the same for each.
-	LEAQ  -1(R11), R10
-	ADDL  R10, R12
-	MOVQ  $0x00000002, R9
-	SHLXQ R10, R9, R9
+	// Between marks, what is kept of a slot is its length, and its number less 1: the same for
+	// each.
+	LEAL -1(R12)(R11*1), R12
+
+	// base = the first slot of the block of at; set = marks in front of at, if there are some
+	MOVQ  $0x00000001, R9
+	SHLXQ R11, R9, R9
 	DECQ  R9
+	MOVQ  R11, R10
 	ANDQ  $-64, R10
-	JMP   marks
+	MOVQ  R10, R13
+	SHRQ  $0x03, R13
+	ANDQ  (BX)(R13*1), R9
+	CMPQ  R10, R11
+	JNE   marks
 
 block:
-	// The block in front
+	// The block in front. Blocks are as many bytes as slots.
 	CMPQ R10, 8(SP)
 	JLE  out
 	SUBQ $0x40, R10
-	MOVQ $-1, R9
+	MOVQ R10, R13
+	SHRQ $0x03, R13
+	MOVQ (DX)(R10*1), R9
+	ORQ  16(DX)(R10*1), R9
+	ORQ  24(DX)(R10*1), R9
+	ORQ  48(DX)(R10*1), R9
+	MOVQ R9, (BX)(R13*1)
 
 marks:
-	// Those from stop on of set, which are all but in the first block and in the last. Blocks are
-	// as many bytes as slots.
-	MOVQ  R10, AX
-	SHRQ  $0x03, AX
-	ANDQ  (BX)(AX*1), R9
-	MOVQ  48(DX)(R10*1), AX
-	MOVQ  AX, (SP)
-	MOVQ  8(SP), R13
-	CMPQ  R10, R13
-	JGE   begun
-	MOVQ  $-1, AX
-	SHLXQ R13, AX, AX
-	ANDQ  AX, R9
+	MOVQ 48(DX)(R10*1), AX
+	MOVQ AX, (SP)
+	MOVQ 8(SP), AX
+	CMPQ R10, AX
+	JGT  begun
+
+	// The last block: stop is a mark, those in front are for another time.
+	MOVQ  (BX)(R13*1), R14
+	BTSQ  AX, R14
+	MOVQ  R14, (BX)(R13*1)
+	BTSQ  AX, R9
+	MOVQ  $-1, R13
+	SHLXQ AX, R13, R13
+	ANDQ  R13, R9
 
 begun:
 	TESTQ R9, R9
@@ -735,62 +699,168 @@ out:
 	MOVQ DI, 152(AX)
 	RET
 
-// func moveAVO(p *uint64)
-// Requires: AVX, AVX2
-TEXT ·moveAVO(SB), NOSPLIT, $0-8
-	MOVQ         p+0(FP), AX
-	MOVQ         56(AX), CX
-	MOVQ         80(AX), DX
-	MOVQ         (AX), BX
-	MOVQ         104(AX), SI
-	MOVQ         152(AX), DI
-	MOVQ         160(AX), R8
-	MOVQ         168(AX), R9
-	MOVQ         64(AX), R10
+// func placeAVO(p *uint64, unusual *uint8)
+// Requires: AVX, AVX2, CMOV
+TEXT ·placeAVO(SB), NOSPLIT, $8-16
+	MOVQ   p+0(FP), AX
+	MOVQ   56(AX), CX
+	MOVQ   80(AX), DX
+	MOVQ   (AX), BX
+	MOVQ   104(AX), SI
+	MOVQ   152(AX), DI
+	MOVQ   160(AX), R8
+	IMUL3Q $0x28, 224(AX), R9
+	IMUL3Q $0x28, 208(AX), R11
+	MOVQ   200(AX), R13
+	ADDQ   R13, R9
+	ADDQ   R13, R11
+	MOVQ   R11, (SP)
+
+patch:
+	// to = the slot of the next patch, or p.next
+	MOVQ    168(AX), R10
+	CMPQ    R9, (SP)
+	JEQ     move
+	MOVQ    (R9), R13
+	CMPQ    R13, R10
+	CMOVQLT R13, R10
+
+move:
+	CMPQ         DI, R10
+	JEQ          moved
+	JGT          out
 	VMOVD        R8, X2
 	VPBROADCASTD X2, Y2
 	VPADDD       upwards<>+0(SB), Y2, Y2
-	VPBROADCASTD eight<>+0(SB), Y3
-	XORL         R11, R11
-
-	// The last slot that has seven more behind it
-	SUBQ $0x08, R10
+	VMOVDQU      eight<>+0(SB), Y3
 
 eight:
-	CMPQ    DI, R10
+	LEAQ    8(DI), R11
+	CMPQ    R11, 64(AX)
 	JGT     one
 	VMOVDQU (CX)(DI*8), Y0
 	VMOVDQU 32(CX)(DI*8), Y1
 	VMOVDQU Y0, (DX)(R8*8)
 	VMOVDQU Y1, 32(DX)(R8*8)
 	VMOVDQU Y2, (BX)(DI*4)
-	MOVQ    R11, (SI)(R8*1)
+	MOVQ    $0x00000000, (SI)(R8*1)
 	VPADDD  Y3, Y2, Y2
-	ADDQ    $0x08, DI
+	MOVQ    R11, DI
 	ADDQ    $0x08, R8
-	CMPQ    DI, R9
+	CMPQ    DI, R10
 	JLT     eight
 
-	// Back from what is behind next
-	SUBQ R9, DI
+	// Back from what is behind
+	SUBQ R10, DI
 	SUBQ DI, R8
+	MOVQ R10, DI
+	JMP  all
+
+one:
+	MOVQ (CX)(DI*8), R11
+	MOVQ R11, (DX)(R8*8)
+	MOVL R8, (BX)(DI*4)
+	MOVB $0x00, (SI)(R8*1)
+	INCQ DI
+	INCQ R8
+	CMPQ DI, R10
+	JLT  one
+
+all:
+	// A slot that was begun has its first instruction in front.
+	MOVQ 232(AX), R10
+	MOVQ 240(AX), R11
+	MOVL R11, (BX)(R10*4)
+
+moved:
+	CMPQ DI, 168(AX)
+	JEQ  out
+
+	// The patch must have an own instruction, or go in front of one.
+	MOVQ 24(R9), R11
+	MOVQ 8(R9), R12
+	CMPQ R12, R11
+	JGE  out
+	CMPQ R12, $-1
+	JLT  out
+
+	// How unusual the slot is, less 1 if the patch goes in front
+	MOVQ    unusual+8(FP), R13
+	MOVBQZX (CX)(DI*8), R10
+	MOVBLZX (R13)(R10*1), R10
+	MOVQ    R12, R13
+	SARQ    $0x3f, R13
+	ADDL    R13, R10
+	JGT     out
+
+	// There must be room for it and the slots that are left.
+	MOVQ 64(AX), R10
+	SUBQ DI, R10
+	ADDQ R8, R10
+	ADDQ R11, R10
+	CMPQ R10, 88(AX)
+	JGT  out
+
+	// If the slot was begun, its first instruction is elsewhere.
+	CMPQ DI, 232(AX)
+	JEQ  begun
+	MOVQ DI, 232(AX)
+	MOVQ R8, 240(AX)
+
+begun:
+	ADDQ R8, R12
+	MOVQ 16(R9), R13
+	ADDQ R8, R11
+
+insn:
+	CMPQ R8, R11
+	JGE  placed
+	MOVQ (R13), R10
+	MOVQ R10, (DX)(R8*8)
+	MOVB $0x01, (SI)(R8*1)
+	ADDQ $0x08, R13
+	INCQ R8
+	JMP  insn
+
+placed:
+	CMPQ 8(R9), $0x00
+	JLT  next
+	MOVB $0x00, (SI)(R12*1)
+	MOVQ 240(AX), R13
+	MOVL R13, (BX)(DI*4)
+	INCQ DI
+
+next:
+	ADDQ $0x28, R9
+	INCQ 224(AX)
+	CMPQ DI, 168(AX)
+	JLT  patch
 
 out:
-	MOVQ R9, 152(AX)
+	MOVQ DI, 152(AX)
 	MOVQ R8, 160(AX)
 	VZEROUPPER
 	RET
 
-one:
-	MOVQ (CX)(DI*8), R10
-	MOVQ R10, (DX)(R8*8)
-	MOVL R8, (BX)(DI*4)
-	MOVB R11, (SI)(R8*1)
-	INCQ DI
-	INCQ R8
-	CMPQ DI, R9
-	JLT  one
-	JMP  out
+DATA upwards<>+0(SB)/4, $0x00000000
+DATA upwards<>+4(SB)/4, $0x00000001
+DATA upwards<>+8(SB)/4, $0x00000002
+DATA upwards<>+12(SB)/4, $0x00000003
+DATA upwards<>+16(SB)/4, $0x00000004
+DATA upwards<>+20(SB)/4, $0x00000005
+DATA upwards<>+24(SB)/4, $0x00000006
+DATA upwards<>+28(SB)/4, $0x00000007
+GLOBL upwards<>(SB), RODATA|NOPTR, $32
+
+DATA eight<>+0(SB)/4, $0x00000008
+DATA eight<>+4(SB)/4, $0x00000008
+DATA eight<>+8(SB)/4, $0x00000008
+DATA eight<>+12(SB)/4, $0x00000008
+DATA eight<>+16(SB)/4, $0x00000008
+DATA eight<>+20(SB)/4, $0x00000008
+DATA eight<>+24(SB)/4, $0x00000008
+DATA eight<>+28(SB)/4, $0x00000008
+GLOBL eight<>(SB), RODATA|NOPTR, $32
 
 // func mendAVO(p *uint64)
 // Requires: BMI
@@ -814,22 +884,20 @@ block:
 	JEQ   end
 
 jump:
-	// moved[index[slot]].off = index[slot+1+off] - index[slot] - 1
+	// moved[index[slot+1]-1].off = index[slot+1+off] - index[slot+1]
 	TZCNTQ  R9, R11
 	ADDQ    R10, R11
 	MOVWQSX 2(CX)(R11*8), R12
 	LEAQ    1(R11)(R12*1), R12
 	CMPQ    R12, R8
 	JAE     out
-	MOVL    (BX)(R11*4), R11
+	MOVL    4(BX)(R11*4), R11
 	MOVL    (BX)(R12*4), R12
-
-	// The carry is still 1.
-	SBBL    R11, R12
+	SUBL    R11, R12
 	MOVWLSX R12, R13
 	CMPL    R13, R12
 	JNE     out
-	MOVW    R12, 2(SI)(R11*8)
+	MOVW    R12, -6(SI)(R11*8)
 	BLSRQ   R9, R9
 	JNE     jump
 

@@ -45,10 +45,14 @@ func TestOffsets(t *testing.T) {
 		"chargeAt": offset[charger](t, "at"), "chargeLength": offset[charger](t, "length"), "chargeLeft": offset[charger](t, "left"),
 		"flowGoesOn": offset[flow](t, "goesOn"), "flowLeads": offset[flow](t, "leads"), "flowCounts": offset[flow](t, "counts"),
 		"patchInsns": offset[patcher](t, "insns"), "patchSlots": offset[patcher](t, "insns") + 8,
-		"patchIndex": unsafe.Offsetof(new(patcher).index), "patchMoved": offset[patcher](t, "moved"),
+		"patchIndex": unsafe.Offsetof(new(patcher).index), "patchMoved": offset[patcher](t, "moved"), "patchRoom": offset[patcher](t, "moved") + 8,
 		"patchFlags": offset[patcher](t, "flags"), "patchBlocks": offset[patcher](t, "blocks"),
 		"patchSlot": offset[patcher](t, "slot"), "patchAt": offset[patcher](t, "at"), "patchNext": offset[patcher](t, "next"),
 		"patchBlock": offset[patcher](t, "block"), "patchStop": offset[patcher](t, "stop"), "patchKnown": offset[patcher](t, "known"),
+		"patchPatches": offset[patcher](t, "patches"), "patchCount": offset[patcher](t, "patches") + 8, "patchPatch": offset[patcher](t, "patch"),
+		"patchBegun": offset[patcher](t, "begun"), "patchFirst": offset[patcher](t, "first"),
+		"aPatchSlot": offset[Patch](t, "Slot"), "aPatchOwn": offset[Patch](t, "Own"), "aPatchInsns": offset[Patch](t, "Insns"),
+		"aPatchCount": offset[Patch](t, "Insns") + 8, "aPatchSize": reflect.TypeFor[Patch]().Size(), "inserted": uintptr(Inserted),
 
 		"insnOff": offset[Insn](t, "Off"),
 

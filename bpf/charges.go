@@ -56,13 +56,8 @@ func (s *Survey) Charges() []Charge {
 	if s.kinds&(Gotols|Links) != 0 {
 		c.addFar(s.others)
 	}
-	points := c.mark()
-	if len(c.charges) < points {
-		c.charges = make([]Charge, points+points/4)
-	}
-	c.left = points
 	c.charge()
-	return c.charges[:points]
+	return c.charges[c.left:]
 }
 
 // charger works out charges. Only some slots matter, the marks: charge points,
@@ -78,9 +73,10 @@ func (s *Survey) Charges() []Charge {
 type charger struct {
 	insns  []Insn
 	blocks []block
-	// marks has a bit for each slot, and one more for the end of the program, which
-	// is a mark. There are 64 bits more, zeros, for those who read bytes. There may be
-	// more of no use, of longer programs.
+	// marks has a bit for each slot, from the first of the block that is being done on,
+	// and one more for the end of the program, which is a mark. There are 64 bits
+	// more, zeros, for those who read bytes. There may be more of no use, of longer
+	// programs.
 	marks []uint64
 	// lengths has for each mark from slot base on how many instructions a way to
 	// it goes on from there: none if it is a charge point, or the end of the
@@ -91,8 +87,7 @@ type charger struct {
 	// done up to slot stop.
 	at, stop int
 	length   int
-	// charges, of which there is one for each point or more, are filled in from behind;
-	// left are missing.
+	// charges are filled in from behind; left is where the first is.
 	charges []Charge
 	left    int
 	// gotos are the slots with gotol. Only they lead further than 16 bits say.
@@ -103,8 +98,8 @@ const (
 	// window is how many lengths there is room for, in the cache. With a gotol, which
 	// leads further, all are kept.
 	window = 1 << 16
-	// stride is how far it is at most from a slot to the next mark: so many slots
-	// from one to the next, some are marks for this alone.
+	// stride is how far it is at most from a slot to the next mark: where it stops after
+	// so many slots there is one.
 	stride = chunk * blockSlots
 	// needed is how many lengths behind a slot it may depend on: a jump reaches
 	// 32,768 slots, and the next mark behind is a stride further at most.
@@ -137,29 +132,6 @@ func (c *charger) addFar(others []Other) {
 	}
 }
 
-// mark finds the marks. It returns how many of them are points.
-func (c *charger) mark() (points int) {
-	n := len(c.blocks)
-	if len(c.marks) < n+2 {
-		c.marks = make([]uint64, n+2+n/4)
-	}
-	marks := c.marks[:n+2]
-	for k := range c.blocks {
-		b := &c.blocks[k]
-		marks[k] = b.jumps | b.exits | b.seconds | b.points
-		points += bits.OnesCount64(b.points)
-	}
-	for k := stride / blockSlots; k < n; k += stride / blockSlots { // slot 0 is a point
-		marks[k] |= 1
-	}
-	marks[n], marks[n+1] = 0, 0
-	c.addMark(len(c.insns))
-	for _, slot := range c.gotos {
-		c.addMark(int(slot))
-	}
-	return points
-}
-
 func (c *charger) addPoint(slot int32) { c.blocks[slot/blockSlots].points |= 1 << (slot % blockSlots) }
 
 func (c *charger) addMark(slot int) { c.marks[slot/blockSlots] |= 1 << (slot % blockSlots) }
@@ -167,63 +139,100 @@ func (c *charger) addMark(slot int) { c.marks[slot/blockSlots] |= 1 << (slot % b
 // charge walks backward over the marks.
 func (c *charger) charge() {
 	n := len(c.insns)
-	kept := n + 1
+	end, kept := uint(n)/blockSlots, n+1
 	if len(c.gotos) == 0 {
 		kept = min(kept, window)
 	}
-	if len(c.lengths) < kept {
-		c.lengths = make([]int32, kept+kept/4)
+	if uint(len(c.marks)) < end+2 || len(c.lengths) < kept {
+		c.grow(end+2, kept)
 	}
+	marks := c.marks[end:][:2]
+	marks[0], marks[1] = 1<<(n%blockSlots), 0
+	if n%blockSlots != 0 {
+		marks[0] |= c.blocks[end].marks()
+	}
+	c.lengths[kept-1] = 0
 	c.base = n + 1 - kept
-	c.at, c.length = n, 0
-	c.lengths[n-c.base] = 0
-	for {
-		c.stop = max(c.at-chunk*blockSlots, c.base, 0)
-		if len(c.gotos) > 0 {
-			c.walkToGoto()
-		} else {
+	c.at, c.length, c.left = n, 0, len(c.charges)
+	for c.at > 0 {
+		gotol := -1
+		if k := len(c.gotos); k > 0 {
+			gotol = int(c.gotos[k-1])
+		}
+		c.stop = max(c.at-stride, c.base, gotol+1)
+		if c.left <= c.at-c.stop {
+			c.makeRoom()
+		}
+		if c.at > c.stop {
 			c.walk()
 		}
-		if c.at == 0 {
-			return
+		for c.at > c.stop {
+			c.walkBlock()
 		}
-		if c.at == c.base {
-			copy(c.lengths[window-needed:window], c.lengths[:needed])
-			c.base -= window - needed
+		switch {
+		case gotol >= 0 && c.at == gotol+1:
+			c.stepOver(gotol)
+		case c.at == c.base && c.at > 0:
+			c.slide()
 		}
 	}
 }
 
-// walkToGoto walks to stop, but not past a gotol, over which it steps.
-func (c *charger) walkToGoto() {
-	last := len(c.gotos) - 1
-	slot := int(c.gotos[last])
-	c.stop = max(c.stop, slot+1)
-	if c.at > c.stop {
-		c.walk()
-	}
-	if c.at == slot+1 {
-		c.step(slot, int(c.insns[slot].Imm))
-		c.gotos = c.gotos[:last]
-	}
+// grow makes more room for marks and lengths. What they have is of no use.
+func (c *charger) grow(marks uint, lengths int) {
+	c.marks = make([]uint64, marks+marks/4)
+	c.lengths = make([]int32, lengths+lengths/4)
 }
 
-// walkGeneric walks backward from slot at to stop, which is in front: at is that
-// then.
-func (c *charger) walkGeneric() {
-	for stop := c.stop; c.at > stop; {
-		k := (c.at - 1) / blockSlots
-		set := c.marks[k] & (2<<((c.at-1)%blockSlots) - 1)
-		slot := k*blockSlots + bits.Len64(set) - 1
-		if set == 0 || slot < stop {
-			next := max(k*blockSlots, stop) // no mark in between
-			c.length += c.at - next
-			c.at = next
-			continue
-		}
+// makeRoom makes room for so many charges as there may be up to stop, and one.
+func (c *charger) makeRoom() {
+	charges := c.charges[c.left:]
+	size := 2*len(charges) + c.at - c.stop + 1
+	c.left = size - len(charges)
+	c.charges = append(make([]Charge, c.left, size), charges...)
+}
+
+// slide makes room for lengths in front of base.
+func (c *charger) slide() {
+	copy(c.lengths[window-needed:window], c.lengths[:needed])
+	c.base -= window - needed
+}
+
+// stepOver steps over a gotol, which is the last one that is left.
+func (c *charger) stepOver(slot int) {
+	if c.at%blockSlots == 0 {
+		c.begin(slot / blockSlots)
+	}
+	c.addMark(slot)
+	c.step(slot, int(c.insns[slot].Imm))
+	c.gotos = c.gotos[:len(c.gotos)-1]
+}
+
+// walkBlock walks backward to the beginning of a block, or to stop, which becomes a
+// mark.
+func (c *charger) walkBlock() {
+	k := (c.at - 1) / blockSlots
+	if c.at%blockSlots == 0 {
+		c.begin(k)
+	}
+	if c.stop/blockSlots == k {
+		c.addMark(c.stop)
+	}
+	first := max(k*blockSlots, c.stop)
+	for set := c.marks[k] & (2<<((c.at-1)%blockSlots) - 1) >> (first % blockSlots); set != 0; {
+		slot := first + bits.Len64(set) - 1
 		c.step(slot, int(c.insns[slot].Off))
+		set &^= 1 << (slot - first)
 	}
+	c.length += c.at - first // no mark in between
+	c.at = first
 }
+
+// begin finds the marks of a block.
+func (c *charger) begin(block int) { c.marks[block] = c.blocks[block].marks() }
+
+// marks returns the slots that are marks for what they are.
+func (b *block) marks() uint64 { return b.jumps | b.exits | b.seconds | b.points }
 
 // step walks backward to the next mark, whose instruction may lead over d slots.
 func (c *charger) step(slot, d int) {

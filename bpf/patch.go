@@ -33,13 +33,15 @@ type patcher struct {
 	// block comes next to have its jumps mended, up to block stop. They may lead to
 	// slots in front of known, or to the end if that is known.
 	block, stop, known int
-
+	// patch is the one of the patches that comes next to be placed.
 	patches []Patch
+	patch   int
 	// begun is the slot begun last: instructions in front of its own belong to it, the
 	// first of which is at first.
 	begun, first int
-	// leading are the slots with patches whose opcodes have distances. As many as
-	// settled are where they belong.
+
+	// leading are the slots whose opcodes have distances, and which aren't where slots
+	// usually are: in front of what the next one became. As many as settled are mended.
 	leading []leading
 	settled int
 	// late are slots that lead further than is known.
@@ -48,11 +50,11 @@ type patcher struct {
 	origin []int32
 }
 
-// leading is a slot that has patches and may have a distance.
+// leading is a slot that may have a distance.
 type leading struct {
 	slot int
 	own  int  // where its instruction is
-	insn Insn // what is at its index, but for the time when jumps are mended
+	insn Insn // what is where it would usually be, while jumps are mended
 }
 
 const (
@@ -63,10 +65,10 @@ const (
 	behind = 1 << 13 / blockSlots
 )
 
-// patch makes the program. The survey is that of the old one.
-func (p *patcher) patch(s *Survey) error {
+// run makes the program. The survey is that of the old one.
+func (p *patcher) run(s *Survey) error {
 	n := len(p.insns)
-	p.slot, p.at, p.begun, p.first, p.block, p.settled = 0, 0, n, 0, 0, 0
+	p.slot, p.at, p.block, p.patch, p.begun, p.first, p.settled = 0, 0, 0, 0, n, 0, 0
 	p.enter = p.enter[:0]
 	p.leading = p.leading[:0]
 	p.late = p.late[:0]
@@ -74,26 +76,29 @@ func (p *patcher) patch(s *Survey) error {
 		p.index = make([]int32, n+1+n/4)
 	}
 	if len(p.moved) < n {
-		if err := p.makeRoom(0); err != nil {
+		if err := p.makeRoom(); err != nil {
 			return err
 		}
 	}
-	next := 0 // patch
-	for p.slot < n {
-		var err error
-		if next, err = p.part(next, min(p.slot+partBlocks*blockSlots, n)); err != nil {
-			return err
+	for p.next = 0; p.slot < n; {
+		if p.slot == p.next {
+			p.next = min(p.slot+partBlocks*blockSlots, n)
 		}
-		if p.slot < n && len(p.patches) > 0 {
+		p.placeUsual()
+		if p.slot < p.next {
+			if err := p.place(); err != nil {
+				return err
+			}
+		} else if p.slot < n && len(p.patches) > 0 {
 			p.known = p.slot
 			if err := p.settle(p.slot/blockSlots - behind); err != nil {
-				return p.otherwise(next, err)
+				return p.otherwise(err)
 			}
 		}
 	}
 	p.index[n] = int32(p.at)
-	if next < len(p.patches) {
-		return p.checkPatch(next) // it has no slot
+	if p.patch < len(p.patches) {
+		return p.checkPatch(p.patch) // it has no slot
 	}
 	if len(p.patches) == 0 {
 		return nil // no distance changes
@@ -113,10 +118,10 @@ func (p *patcher) patch(s *Survey) error {
 	return nil
 }
 
-// otherwise returns the first error among the patches from one on, or err, which is
-// about a patched program.
-func (p *patcher) otherwise(next int, err error) error {
-	for k := next; k < len(p.patches); k++ {
+// otherwise returns the first error among the patches that are left, or err, which
+// is about a patched program.
+func (p *patcher) otherwise(err error) error {
+	for k := p.patch; k < len(p.patches); k++ {
 		if err := p.checkPatch(k); err != nil {
 			return err
 		}
@@ -124,17 +129,17 @@ func (p *patcher) otherwise(next int, err error) error {
 	return err
 }
 
-// makeRoom makes room for the new program, if all patches from one on are right.
-func (p *patcher) makeRoom(next int) error {
+// makeRoom makes room for the new program, if all patches that are left are right.
+func (p *patcher) makeRoom() error {
 	length := p.at + len(p.insns) - p.slot
-	for _, t := range p.patches[next:] {
+	for _, t := range p.patches[p.patch:] {
 		length += len(t.Insns)
 		if t.Own >= 0 {
 			length--
 		}
 	}
 	if length > math.MaxInt32 {
-		return p.otherwise(next, &Error{Slot: -1, Reason: fmt.Sprintf("has %d slots when patched", length)})
+		return p.otherwise(&Error{Slot: -1, Reason: fmt.Sprintf("has %d slots when patched", length)})
 	}
 	length = max(length, len(p.insns))
 	moved, flags := p.moved, p.flags
@@ -144,84 +149,96 @@ func (p *patcher) makeRoom(next int) error {
 	return nil
 }
 
-// unusual marks the opcodes of slots whose patches need a closer look.
-var unusual = func() (t [256]bool) {
-	t = leads
-	t[opSecond], t[abi.OpLdImm64] = true, true
-	return t
+// unusual says of the opcodes of slots which patches need a closer look: from 1 on
+// those with an own instruction, from 2 on those with Before.
+var unusual = func() (list [256]uint8) {
+	for op, leads := range leads {
+		if leads {
+			list[op] = 1
+		}
+	}
+	list[opSecond], list[abi.OpLdImm64] = 2, 1
+	return list
 }()
 
-// part moves the slots up to stop, and puts the patches where they belong, from one
-// on. It returns the next patch.
-func (p *patcher) part(next, stop int) (int, error) {
-	n := len(p.insns)
-	for ; next < len(p.patches) && p.patches[next].Slot < stop; next++ {
-		t := &p.patches[next]
-		slot, own, insns := t.Slot, t.Own, t.Insns
-		if slot < p.slot || own >= len(insns) || own < Before || unusual[p.insns[slot].Op] {
-			if err := p.lookAt(next); err != nil {
-				return 0, err
-			}
-		}
-		if p.at-p.slot+n+len(insns) > len(p.moved) {
-			if err := p.makeRoom(next); err != nil {
-				return 0, err
-			}
-		}
-		if p.slot < slot {
-			p.moveTo(slot)
-		}
-		at := p.at
-		p.at += len(insns)
-		moved, flags := p.moved[at:][:len(insns)], p.flags[at:][:len(insns)]
-		for i, in := range insns {
-			moved[i], flags[i] = in, Inserted
-		}
-		if own == Enter {
-			p.addEntry(slot, len(insns))
-			continue
-		}
-		if p.begun != slot {
-			p.begun, p.first = slot, at
-		}
-		if own >= 0 {
-			flags[own] = p.old.Flag(slot)
-			p.index[slot] = int32(p.first)
-			p.slot++
-		}
-	}
-	if p.slot < stop {
-		p.moveTo(stop)
-	}
-	return next, nil
-}
-
-// moveTo moves slots, and sets the index of one that was begun.
-func (p *patcher) moveTo(next int) {
-	p.next = next
-	p.move()
-	p.index[p.begun] = int32(p.first)
-}
-
-// lookAt refuses a patch that isn't right, when all in front of it are. It lists the
-// slot if that may have a distance.
-func (p *patcher) lookAt(next int) error {
-	if err := p.checkPatch(next); err != nil {
-		return err
-	}
-	t := &p.patches[next]
-	if t.Own == Enter || !leads[p.insns[t.Slot].Op] {
+// place places the next patch, and what is in front of it, or all up to next.
+func (p *patcher) place() error {
+	if p.patch == len(p.patches) || p.patches[p.patch].Slot >= p.next {
+		p.moveTo(p.next)
 		return nil
 	}
-	if k := len(p.leading); k == 0 || p.leading[k-1].slot != t.Slot {
-		p.leading = append(p.leading, leading{slot: t.Slot})
+	t := &p.patches[p.patch]
+	if t.Slot < p.slot || t.Own >= len(t.Insns) || t.Own < Before || unusual[p.insns[t.Slot].Op] != 0 {
+		if err := p.lookAt(t); err != nil {
+			return err
+		}
 	}
-	own := t.Own
-	if own == Before {
-		own = len(t.Insns)
+	if p.at-p.slot+len(p.insns)+len(t.Insns) > len(p.moved) {
+		if err := p.makeRoom(); err != nil {
+			return err
+		}
 	}
-	p.leading[len(p.leading)-1].own = p.at + t.Slot - p.slot + own
+	p.moveTo(t.Slot)
+	at := p.at
+	for _, in := range t.Insns {
+		p.moved[p.at], p.flags[p.at] = in, Inserted
+		p.at++
+	}
+	p.patch++
+	if t.Own == Enter {
+		p.addEntry(t.Slot, len(t.Insns))
+		return nil
+	}
+	if p.begun != t.Slot {
+		p.begun, p.first = t.Slot, at
+	}
+	if t.Own >= 0 {
+		p.flags[at+t.Own] = p.old.Flag(t.Slot)
+		p.index[t.Slot] = int32(p.first)
+		p.slot++
+	}
 	return nil
+}
+
+// lookAt refuses the next patch if it isn't right, but all in front of it are. It
+// lists what is leading then.
+func (p *patcher) lookAt(t *Patch) error {
+	if err := p.checkPatch(p.patch); err != nil {
+		return err
+	}
+	at := p.at + t.Slot - p.slot // the patch, when what is in front is moved
+	switch {
+	case t.Own >= 0:
+		p.addLeading(t.Slot, at+t.Own)
+	case t.Own == Enter && t.Slot > 0:
+		p.addLeading(t.Slot-1, at-1)
+	}
+	return nil
+}
+
+// addLeading lists a slot whose instruction is at own, if it may have a distance and
+// isn't there.
+func (p *patcher) addLeading(slot, own int) {
+	if k := len(p.leading); leads[p.insns[slot].Op] && (k == 0 || p.leading[k-1].slot != slot) {
+		p.leading = append(p.leading, leading{slot: slot, own: own})
+	}
+}
+
+// moveTo moves the slots in front of one.
+func (p *patcher) moveTo(next int) {
+	n := next - p.slot
+	if n == 0 {
+		return
+	}
+	count(p.index[p.slot:next], int32(p.at))
+	p.index[p.begun] = int32(p.first)
+	copy(p.moved[p.at:], p.insns[p.slot:next])
+	if flags := p.flags[p.at:][:n]; p.old.Flags != nil {
+		copy(flags, p.old.Flags[p.slot:next])
+	} else {
+		clear(flags)
+	}
+	p.slot, p.at = next, p.at+n
 }
 
 // addEntry says that instructions were inserted on the way into a slot.
@@ -235,21 +252,8 @@ func (p *patcher) addEntry(slot, size int) {
 	}
 }
 
-// moveGeneric moves the slots in front of next.
-func (p *patcher) moveGeneric() {
-	n := p.next - p.slot
-	count(p.index[p.slot:p.next], int32(p.at))
-	copy(p.moved[p.at:], p.insns[p.slot:p.next])
-	if flags := p.flags[p.at:][:n]; p.old.Flags != nil {
-		copy(flags, p.old.Flags[p.slot:p.next])
-	} else {
-		clear(flags)
-	}
-	p.slot, p.at = p.next, p.at+n
-}
-
-// countGeneric fills s with from, from+1 and so on.
-func countGeneric(s []int32, from int32) {
+// count fills s with from, from+1 and so on.
+func count(s []int32, from int32) {
 	for len(s) >= 8 {
 		e := (*[8]int32)(s)
 		e[0], e[1], e[2], e[3] = from, from+1, from+2, from+3
@@ -272,7 +276,7 @@ func (p *patcher) settle(stop int) error {
 	return nil
 }
 
-// settleLeading does it where slots have patches.
+// settleLeading does it where some slots are leading.
 func (p *patcher) settleLeading(stop int) error {
 	list := p.leading[p.settled:]
 	for k := range list {
@@ -281,12 +285,12 @@ func (p *patcher) settleLeading(stop int) error {
 			list = list[:k]
 			break
 		}
-		l.insn = p.moved[p.index[l.slot]]
+		l.insn = p.moved[p.index[l.slot+1]-1]
 	}
 	err := p.mendJumps(stop)
 	for k := range list {
 		l := &list[k]
-		p.moved[p.index[l.slot]] = l.insn
+		p.moved[p.index[l.slot+1]-1] = l.insn
 		if e := p.mendLeading(l); e != nil && (err == nil || e.Slot < err.Slot) {
 			err = e
 		}
@@ -298,7 +302,7 @@ func (p *patcher) settleLeading(stop int) error {
 	return err
 }
 
-// mendLeading sets the distance of a slot with patches. If it leads too far for now,
+// mendLeading sets the distance of a leading slot. If it leads too far for now,
 // that is done at the end.
 func (p *patcher) mendLeading(l *leading) (err *Error) {
 	if old := p.insns[l.slot]; reaches[old.Op] == reachOff && l.slot+1+int(old.Off) < p.known {
@@ -307,8 +311,8 @@ func (p *patcher) mendLeading(l *leading) (err *Error) {
 	return err
 }
 
-// mendJumps sets the distances of the jumps in the blocks in front of stop, as if
-// each were where the index says. That is wrong for slots with patches.
+// mendJumps sets the distances of the jumps in the blocks in front of stop, as if none
+// were leading.
 func (p *patcher) mendJumps(stop int) *Error {
 	for p.block < stop {
 		p.stop = min(p.block+chunk, stop)
@@ -327,7 +331,7 @@ func (p *patcher) mendJumps(stop int) *Error {
 func (p *patcher) mendBlock() *Error {
 	for set := p.blocks[p.block].jumps; set != 0; set &= set - 1 {
 		slot := p.block*blockSlots + bits.TrailingZeros64(set)
-		to, at := slot+1+int(p.insns[slot].Off), p.index[slot]
+		to, at := slot+1+int(p.insns[slot].Off), p.index[slot+1]-1
 		if to >= p.known {
 			p.late = append(p.late, int32(slot))
 			continue
@@ -339,7 +343,7 @@ func (p *patcher) mendBlock() *Error {
 				continue
 			}
 		}
-		if _, patched := p.own(slot); patched {
+		if _, leading := p.own(slot); leading {
 			continue
 		}
 		mended, err := p.mend(slot, p.moved[at], int(at))
@@ -381,13 +385,13 @@ func (p *patcher) mendOwn(slot int) error {
 }
 
 // own returns where the instruction is of an old slot that may have a distance, and
-// whether the slot has patches.
-func (p *patcher) own(slot int) (at int, patched bool) {
+// whether it is leading.
+func (p *patcher) own(slot int) (at int, leading bool) {
 	k := sort.Search(len(p.leading), func(k int) bool { return p.leading[k].slot >= slot })
 	if k < len(p.leading) && p.leading[k].slot == slot {
 		return p.leading[k].own, true
 	}
-	return int(p.index[slot]), false
+	return int(p.index[slot+1]) - 1, false
 }
 
 // findOrigins fills in origin. What enters a slot has its origin.

@@ -37,7 +37,7 @@ const (
 	nibblesLow  = 32
 )
 
-// Offsets into bpf.charger, bpf.flow and bpf.patcher.
+// Offsets into bpf.charger, bpf.flow, bpf.patcher and bpf.Patch.
 const (
 	chargeInsns   = 0
 	chargeSlots   = 8 // the length of insns
@@ -55,18 +55,30 @@ const (
 	flowLeads  = 4
 	flowCounts = 8
 
-	patchIndex  = 0
-	patchInsns  = 56
-	patchSlots  = 64 // the length of insns
-	patchMoved  = 80
-	patchFlags  = 104
-	patchBlocks = 128
-	patchSlot   = 152
-	patchAt     = 160
-	patchNext   = 168
-	patchBlock  = 176
-	patchStop   = 184
-	patchKnown  = 192
+	patchIndex   = 0
+	patchInsns   = 56
+	patchSlots   = 64 // the length of insns
+	patchMoved   = 80
+	patchRoom    = 88 // the length of moved
+	patchFlags   = 104
+	patchBlocks  = 128
+	patchSlot    = 152
+	patchAt      = 160
+	patchNext    = 168
+	patchBlock   = 176
+	patchStop    = 184
+	patchKnown   = 192
+	patchPatches = 200
+	patchCount   = 208 // the length of patches
+	patchPatch   = 224
+	patchBegun   = 232
+	patchFirst   = 240
+
+	aPatchSlot  = 0
+	aPatchOwn   = 8
+	aPatchInsns = 16
+	aPatchCount = 24 // the length of insns
+	aPatchSize  = 40
 )
 
 // Bits of a refusal.
@@ -90,6 +102,7 @@ const (
 	r10        = 10
 	frameBytes = 512
 	frameSpan  = 504
+	inserted   = 1
 )
 
 func main() {
@@ -97,9 +110,8 @@ func main() {
 	ConstraintExpr("!purego")
 	survey()
 	check()
-	count()
 	charge()
-	move()
+	place()
 	mend()
 	follow()
 	Generate()
