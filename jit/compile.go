@@ -38,7 +38,7 @@ type compiler struct {
 	targets   []uint8    // by slot: isTarget where a jump leads to
 	additions []uint64   // a bit a slot: adds to what the slot before moves
 	frame     *frame
-	frames    [16]frame // by saved
+	frames    frames
 	special   []byte
 
 	exit    int // slot of the first EXIT, or -1

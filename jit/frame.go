@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 
 	"github.com/bpfjit/bpfjit/abi"
-	"github.com/bpfjit/bpfjit/encoder"
 )
 
 // The frame of a function in the kernel's profile:
@@ -30,31 +29,50 @@ import (
 //	          | rbx r13 r14 r15              |  what the function uses
 //	          +------------------------------+
 
-// A frame is how a function begins and ends. Most functions have one of those that
-// were made for functions before.
-type frame struct {
-	profile Profile // what all of it depends on, with the saved registers
-	fn      Function
-	cage    bool
+// A frame is how a function begins and ends.
+type frame struct{ prologue, epilogue []byte }
 
-	prologue, epilogue []byte
-	args               encoder.Args // of rows
+// frames are those that were made for functions before, by the registers that they
+// save. Most functions have one of these.
+type frames struct {
+	kernel [16]kernelFrame
+	cage   [2][16]frame // of the main function, of subprograms
+}
+
+// A kernelFrame is a frame with what it depends on besides the saved registers.
+type kernelFrame struct {
+	frame
+	fn                                          Function
+	ibt, oldPrologue, returnThunk, straightLine bool // of the profile
+	percpu                                      int32
 }
 
 // makeFrame makes c.frame the frame of the function.
 func (c *compiler) makeFrame() {
-	f := &c.frames[c.saved]
-	c.frame = f
-	if len(f.epilogue) > 0 && f.cage == c.cage && f.fn == *c.fn && f.profile == *c.profile {
+	if !c.cage {
+		c.makeKernelFrame()
 		return
 	}
-	f.profile, f.fn, f.cage = *c.profile, *c.fn, c.cage
-	f.args = c.profile.args(c.fn)
-	if c.cage {
-		f.prologue, f.epilogue = c.cagePrologue(f.prologue[:0]), c.cageEpilogue(f.epilogue[:0])
-	} else {
-		f.prologue, f.epilogue = c.kernelPrologue(f.prologue[:0]), c.kernelEpilogue(f.epilogue[:0])
+	kind := 0
+	if c.fn.Subprogram {
+		kind = 1
 	}
+	c.frame = &c.frames.cage[kind][c.saved&15]
+	if len(c.frame.epilogue) == 0 {
+		c.frame.prologue, c.frame.epilogue = c.cagePrologue(nil), c.cageEpilogue(nil)
+	}
+}
+
+func (c *compiler) makeKernelFrame() {
+	f, p := &c.frames.kernel[c.saved&15], c.profile
+	c.frame = &f.frame
+	if len(f.epilogue) > 0 && f.ibt == p.IBT && f.oldPrologue == p.OldPrologue && f.returnThunk == p.ReturnThunk &&
+		f.straightLine == p.StraightLine && f.percpu == p.Percpu && f.fn == *c.fn {
+		return
+	}
+	f.ibt, f.oldPrologue, f.returnThunk, f.straightLine = p.IBT, p.OldPrologue, p.ReturnThunk, p.StraightLine
+	f.percpu, f.fn = p.Percpu, *c.fn
+	f.prologue, f.epilogue = c.kernelPrologue(f.prologue[:0]), c.kernelEpilogue(f.epilogue[:0])
 }
 
 // pushes and pops of R6 to R9: rbx, r13, r14, r15.
