@@ -41,7 +41,6 @@ type compiler struct {
 	frames    frames
 	special   []byte
 
-	exit    int // slot of the first EXIT, or -1
 	charges []charge
 }
 

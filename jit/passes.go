@@ -84,46 +84,87 @@ type jump struct {
 // Its lower 24 bits are 0, which are what a call has of it.
 const far = 1 << 30
 
+// partMarks is how many marks a call of assembly looks at: it can't be preempted, and
+// the collector should not have to wait for more than some microseconds. A call runs
+// all passes over less than shortMarks.
+const (
+	partMarks  = 4096
+	shortMarks = partMarks / maxPasses
+)
+
 // converge runs the passes over c.jumps, of which layOut has run the first. It
 // leaves the gaps of the jumps in their final shape. From condensed marks on it
 // leaves out those that don't change; see dense.
 func (c *compiler) converge(condensed int) error {
-	pad, err := c.settle(condensed)
+	j, n := &c.job, len(c.jumps)
+	padFrom := c.profile.PadFrom
+	if padFrom <= 0 {
+		padFrom = maxPasses + 1
+	}
+	j.steps = len(c.frame.prologue) + c.draft.Len()
+	c.passes = append(c.passes[:0], j.steps+int(c.sums[n]))
+	if j.rounds = min(padFrom, maxPasses) - 1; j.rounds > 0 && 0 < n && n < min(condensed, shortMarks) {
+		c.shortPasses()
+		c.passes = c.passes[:1+j.rounds]
+	}
+	if !c.settled() {
+		if err := c.settle(padFrom, condensed); err != nil {
+			return err
+		}
+	}
+	pass := len(c.passes)
+	c.passes = append(c.passes, c.passes[pass-1])
+	return c.lastPass(pass >= padFrom)
+}
+
+// settled tells whether the length of the code was the same twice.
+func (c *compiler) settled() bool {
+	n := len(c.passes)
+	return n > 1 && c.passes[n-1] == c.passes[n-2]
+}
+
+// settle runs the passes that are left until the length of the code is the same
+// twice, those from padFrom on padded.
+func (c *compiler) settle(padFrom, condensed int) error {
+	for !c.settled() {
+		pass := len(c.passes)
+		if pass == maxPasses {
+			return c.end(fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes))
+		}
+		if pass == 2 && len(c.jumps) >= condensed {
+			c.job.steps += c.condense()
+		}
+		if pass < padFrom {
+			c.pass()
+		} else if err := c.paddedPass(); err != nil {
+			return c.end(err)
+		}
+		c.passes = append(c.passes, c.job.steps+int(c.sums[len(c.jumps)]))
+	}
+	return c.end(nil)
+}
+
+// end goes back to all marks, and returns an error of the passes.
+func (c *compiler) end(err error) error {
 	if c.dense.inUse {
 		c.expand()
 	}
-	if err != nil {
-		return err
-	}
-	return c.lastPass(pad)
+	return err
 }
 
-// settle runs the passes until the length of the code is the same twice. It
-// returns whether the last pass pads as well.
-func (c *compiler) settle(condensed int) (pad bool, err error) {
-	steps := len(c.frame.prologue) + c.draft.Len()
-	length, before := steps+int(c.sums[len(c.jumps)]), -1
-	c.passes = append(c.passes[:0], length)
-	for pass := 1; ; pass++ {
-		pad = c.profile.PadFrom > 0 && pass >= c.profile.PadFrom
-		if length == before {
-			c.passes = append(c.passes, length)
-			return pad, nil
+// passesGeneric runs passes over all jumps until the length of the code is what the
+// pass before left, but no more than c.job.rounds, and adds the lengths to c.passes.
+// It leaves in c.job.rounds how many passes ran.
+func (c *compiler) passesGeneric() {
+	lengths := c.passes[:1]
+	for len(lengths) <= c.job.rounds {
+		c.passGeneric()
+		lengths = append(lengths, c.job.steps+int(c.sums[len(c.jumps)]))
+		if n := len(lengths); lengths[n-1] == lengths[n-2] {
+			break
 		}
-		if pass == maxPasses {
-			return pad, fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes)
-		}
-		if pass == 2 && len(c.jumps) >= condensed {
-			steps += c.condense()
-		}
-		if !pad {
-			c.pass()
-		} else if err := c.paddedPass(); err != nil {
-			return pad, err
-		}
-		before, length = length, steps+int(c.sums[len(c.jumps)])
-		c.passes = append(c.passes, length)
 	}
+	c.job.rounds = len(lengths) - 1
 }
 
 // length returns how long a jump of a distance is without padding.

@@ -4,4 +4,5 @@ package jit
 
 func (c *compiler) layOutJumps() { c.layOutGeneric() }
 func (c *compiler) pass()        { c.passGeneric() }
+func (c *compiler) shortPasses() { c.passesGeneric() }
 func (c *compiler) writeJumps()  { c.lastPassGeneric() }
