@@ -4,39 +4,51 @@
 
 #include "textflag.h"
 
-// func classifyAVO(insns *uint64, scratch *uint64, from int, to int) (ok bool)
-// Requires: AVX, AVX2, MMX+
-TEXT ·classifyAVO(SB), NOSPLIT, $0-33
-	MOVQ insns+0(FP), AX
-	MOVQ scratch+8(FP), CX
-	MOVQ from+16(FP), DX
-	MOVQ to+24(FP), BX
+// func writeAVO(job *[15]uint64) (ok bool)
+// Requires: AVX, AVX2, BMI2, CMOV, MMX+
+TEXT ·writeAVO(SB), NOSPLIT, $56-9
+	MOVQ job+0(FP), AX
 
-	// insns -= 8*from
-	MOVQ     DX, SI
-	SHLQ     $0x03, SI
-	SUBQ     SI, AX
+	// insns += 8*next; slots = stop - next; behind = all - next
+	MOVQ 88(AX), BX
+	MOVQ (AX), CX
+	LEAQ (CX)(BX*8), CX
+	MOVQ 96(AX), DI
+	SUBQ BX, DI
+	MOVQ 104(AX), R8
+	SUBQ BX, R8
+	MOVQ 48(AX), DX
+
+	// Whole batches are read where they are, with the slot behind them: up to
+	// n = min(slots, behind-1) &^ 15.
+	LEAQ     -1(R8), SI
+	CMPQ     SI, DI
+	CMOVQGT  DI, SI
+	ANDQ     $-16, SI
+	XORL     BX, BX
 	VPXOR    Y4, Y4, Y4
 	VPXOR    Y6, Y6, Y6
 	VPCMPEQD Y5, Y5, Y5
+	TESTQ    SI, SI
+	JZ       rest
 
 sixteen:
 	// The slots a page ahead: the processor's own prefetching ends where a page does,
 	// and writing comes between.
-	PREFETCHT0 4096(AX)(DX*8)
-	PREFETCHT0 4160(AX)(DX*8)
+	PREFETCHT0 4096(CX)(BX*8)
+	PREFETCHT0 4160(CX)(BX*8)
 
 	// imm and op, regs, off of slots 0 to 7, and of those behind them
-	VMOVDQU     (AX)(DX*8), X2
-	VINSERTI128 $0x01, 32(AX)(DX*8), Y2, Y2
-	VMOVDQU     16(AX)(DX*8), X3
-	VINSERTI128 $0x01, 48(AX)(DX*8), Y3, Y3
+	VMOVDQU     (CX)(BX*8), X2
+	VINSERTI128 $0x01, 32(CX)(BX*8), Y2, Y2
+	VMOVDQU     16(CX)(BX*8), X3
+	VINSERTI128 $0x01, 48(CX)(BX*8), Y3, Y3
 	VSHUFPS     $0xdd, Y3, Y2, Y7
 	VSHUFPS     $0x88, Y3, Y2, Y0
-	VMOVDQU     8(AX)(DX*8), X2
-	VINSERTI128 $0x01, 40(AX)(DX*8), Y2, Y2
-	VMOVDQU     24(AX)(DX*8), X3
-	VINSERTI128 $0x01, 56(AX)(DX*8), Y3, Y3
+	VMOVDQU     8(CX)(BX*8), X2
+	VINSERTI128 $0x01, 40(CX)(BX*8), Y2, Y2
+	VMOVDQU     24(CX)(BX*8), X3
+	VINSERTI128 $0x01, 56(CX)(BX*8), Y3, Y3
 	VSHUFPS     $0xdd, Y3, Y2, Y8
 	VSHUFPS     $0x88, Y3, Y2, Y2
 
@@ -52,22 +64,22 @@ sixteen:
 	VPSRAD       $0x10, Y0, Y9
 	VPUNPCKLDQ   Y7, Y9, Y2
 	VPUNPCKHDQ   Y7, Y9, Y3
-	VMOVDQU      X2, (CX)(DX*8)
-	VMOVDQU      X3, 16(CX)(DX*8)
-	VEXTRACTI128 $0x01, Y2, 32(CX)(DX*8)
-	VEXTRACTI128 $0x01, Y3, 48(CX)(DX*8)
+	VMOVDQU      X2, (DX)(BX*8)
+	VMOVDQU      X3, 16(DX)(BX*8)
+	VEXTRACTI128 $0x01, Y2, 32(DX)(BX*8)
+	VEXTRACTI128 $0x01, Y3, 48(DX)(BX*8)
 
 	// imm and op, regs, off of slots 8 to 15, and of those behind them
-	VMOVDQU     64(AX)(DX*8), X2
-	VINSERTI128 $0x01, 96(AX)(DX*8), Y2, Y2
-	VMOVDQU     80(AX)(DX*8), X3
-	VINSERTI128 $0x01, 112(AX)(DX*8), Y3, Y3
+	VMOVDQU     64(CX)(BX*8), X2
+	VINSERTI128 $0x01, 96(CX)(BX*8), Y2, Y2
+	VMOVDQU     80(CX)(BX*8), X3
+	VINSERTI128 $0x01, 112(CX)(BX*8), Y3, Y3
 	VSHUFPS     $0xdd, Y3, Y2, Y10
 	VSHUFPS     $0x88, Y3, Y2, Y0
-	VMOVDQU     72(AX)(DX*8), X2
-	VINSERTI128 $0x01, 104(AX)(DX*8), Y2, Y2
-	VMOVDQU     88(AX)(DX*8), X3
-	VINSERTI128 $0x01, 120(AX)(DX*8), Y3, Y3
+	VMOVDQU     72(CX)(BX*8), X2
+	VINSERTI128 $0x01, 104(CX)(BX*8), Y2, Y2
+	VMOVDQU     88(CX)(BX*8), X3
+	VINSERTI128 $0x01, 120(CX)(BX*8), Y3, Y3
 	VSHUFPS     $0xdd, Y3, Y2, Y11
 	VSHUFPS     $0x88, Y3, Y2, Y2
 
@@ -83,10 +95,10 @@ sixteen:
 	VPSRAD       $0x10, Y0, Y0
 	VPUNPCKLDQ   Y10, Y0, Y2
 	VPUNPCKHDQ   Y10, Y0, Y3
-	VMOVDQU      X2, 64(CX)(DX*8)
-	VMOVDQU      X3, 80(CX)(DX*8)
-	VEXTRACTI128 $0x01, Y2, 96(CX)(DX*8)
-	VEXTRACTI128 $0x01, Y3, 112(CX)(DX*8)
+	VMOVDQU      X2, 64(DX)(BX*8)
+	VMOVDQU      X3, 80(DX)(BX*8)
+	VEXTRACTI128 $0x01, Y2, 96(DX)(BX*8)
+	VEXTRACTI128 $0x01, Y3, 112(DX)(BX*8)
 
 	// Words of 16 bits: what doesn't fit becomes the largest or smallest that does.
 	VPACKSSDW Y10, Y7, Y7
@@ -138,146 +150,85 @@ sixteen:
 
 	// The order of slots again
 	VPERMQ  $0xd8, Y0, Y0
-	VMOVDQU Y0, 2304(CX)(DX*2)
-	ADDQ    $0x10, DX
-	CMPQ    DX, BX
+	VMOVDQU Y0, 2304(DX)(BX*2)
+	ADDQ    $0x10, BX
+	CMPQ    BX, SI
 	JLT     sixteen
-	VPTEST  Y6, Y6
-	SETEQ   ok+32(FP)
-	VZEROUPPER
-	RET
 
-DATA byteMask<>+0(SB)/4, $0x000000ff
-DATA byteMask<>+4(SB)/4, $0x000000ff
-DATA byteMask<>+8(SB)/4, $0x000000ff
-DATA byteMask<>+12(SB)/4, $0x000000ff
-DATA byteMask<>+16(SB)/4, $0x000000ff
-DATA byteMask<>+20(SB)/4, $0x000000ff
-DATA byteMask<>+24(SB)/4, $0x000000ff
-DATA byteMask<>+28(SB)/4, $0x000000ff
-GLOBL byteMask<>(SB), RODATA|NOPTR, $32
+rest:
+	CMPQ BX, DI
+	JGE  classified
 
-DATA wideOp<>+0(SB)/4, $0x00000018
-DATA wideOp<>+4(SB)/4, $0x00000018
-DATA wideOp<>+8(SB)/4, $0x00000018
-DATA wideOp<>+12(SB)/4, $0x00000018
-DATA wideOp<>+16(SB)/4, $0x00000018
-DATA wideOp<>+20(SB)/4, $0x00000018
-DATA wideOp<>+24(SB)/4, $0x00000018
-DATA wideOp<>+28(SB)/4, $0x00000018
-GLOBL wideOp<>(SB), RODATA|NOPTR, $32
+	// Read what there is of seventeen slots. Nothing is read where the mask is 0.
+	MOVQ         R8, SI
+	SUBQ         BX, SI
+	VMOVQ        SI, X0
+	VPBROADCASTQ X0, Y0
+	VMOVDQU      jumps<>+0(SB), Y8
+	VPCMPGTQ     numbers<>+0(SB), Y0, Y1
+	VPMASKMOVQ   (CX)(BX*8), Y1, Y7
+	VPBLENDVB    Y1, Y7, Y8, Y7
+	VMOVDQU      Y7, 2848(DX)
+	VPCMPGTQ     numbers<>+32(SB), Y0, Y1
+	VPMASKMOVQ   32(CX)(BX*8), Y1, Y7
+	VPBLENDVB    Y1, Y7, Y8, Y7
+	VMOVDQU      Y7, 2880(DX)
+	VPCMPGTQ     numbers<>+64(SB), Y0, Y1
+	VPMASKMOVQ   64(CX)(BX*8), Y1, Y7
+	VPBLENDVB    Y1, Y7, Y8, Y7
+	VMOVDQU      Y7, 2912(DX)
+	VPCMPGTQ     numbers<>+96(SB), Y0, Y1
+	VPMASKMOVQ   96(CX)(BX*8), Y1, Y7
+	VPBLENDVB    Y1, Y7, Y8, Y7
+	VMOVDQU      Y7, 2944(DX)
+	MOVL         $0x00000005, R9
+	CMPQ         SI, $0x10
+	JLE          copied
+	MOVQ         128(CX)(BX*8), R9
 
-DATA one<>+0(SB)/4, $0x00010001
-DATA one<>+4(SB)/4, $0x00010001
-DATA one<>+8(SB)/4, $0x00010001
-DATA one<>+12(SB)/4, $0x00010001
-DATA one<>+16(SB)/4, $0x00010001
-DATA one<>+20(SB)/4, $0x00010001
-DATA one<>+24(SB)/4, $0x00010001
-DATA one<>+28(SB)/4, $0x00010001
-GLOBL one<>(SB), RODATA|NOPTR, $32
+copied:
+	MOVQ R9, 2976(DX)
 
-DATA imm8<>+0(SB)/4, $0x01000100
-DATA imm8<>+4(SB)/4, $0x01000100
-DATA imm8<>+8(SB)/4, $0x01000100
-DATA imm8<>+12(SB)/4, $0x01000100
-DATA imm8<>+16(SB)/4, $0x01000100
-DATA imm8<>+20(SB)/4, $0x01000100
-DATA imm8<>+24(SB)/4, $0x01000100
-DATA imm8<>+28(SB)/4, $0x01000100
-GLOBL imm8<>(SB), RODATA|NOPTR, $32
+	// insns = last - 8*i
+	MOVQ BX, R9
+	SHLQ $0x03, R9
+	LEAQ 2848(DX), CX
+	SUBQ R9, CX
+	LEAQ 16(BX), SI
+	JMP  sixteen
 
-DATA immNeg<>+0(SB)/4, $0x02000200
-DATA immNeg<>+4(SB)/4, $0x02000200
-DATA immNeg<>+8(SB)/4, $0x02000200
-DATA immNeg<>+12(SB)/4, $0x02000200
-DATA immNeg<>+16(SB)/4, $0x02000200
-DATA immNeg<>+20(SB)/4, $0x02000200
-DATA immNeg<>+24(SB)/4, $0x02000200
-DATA immNeg<>+28(SB)/4, $0x02000200
-GLOBL immNeg<>(SB), RODATA|NOPTR, $32
+classified:
+	// The last slot's upper half of a constant is the imm behind it.
+	XORL SI, SI
+	CMPQ DI, R8
+	JGE  nothing
+	MOVQ 96(AX), BX
+	MOVQ (AX), CX
+	MOVL 4(CX)(BX*8), SI
+	SHLQ $0x20, SI
 
-DATA immZero<>+0(SB)/4, $0x04000400
-DATA immZero<>+4(SB)/4, $0x04000400
-DATA immZero<>+8(SB)/4, $0x04000400
-DATA immZero<>+12(SB)/4, $0x04000400
-DATA immZero<>+16(SB)/4, $0x04000400
-DATA immZero<>+20(SB)/4, $0x04000400
-DATA immZero<>+24(SB)/4, $0x04000400
-DATA immZero<>+28(SB)/4, $0x04000400
-GLOBL immZero<>(SB), RODATA|NOPTR, $32
-
-DATA immOne<>+0(SB)/4, $0x08000800
-DATA immOne<>+4(SB)/4, $0x08000800
-DATA immOne<>+8(SB)/4, $0x08000800
-DATA immOne<>+12(SB)/4, $0x08000800
-DATA immOne<>+16(SB)/4, $0x08000800
-DATA immOne<>+20(SB)/4, $0x08000800
-DATA immOne<>+24(SB)/4, $0x08000800
-DATA immOne<>+28(SB)/4, $0x08000800
-GLOBL immOne<>(SB), RODATA|NOPTR, $32
-
-DATA highZero<>+0(SB)/4, $0x10001000
-DATA highZero<>+4(SB)/4, $0x10001000
-DATA highZero<>+8(SB)/4, $0x10001000
-DATA highZero<>+12(SB)/4, $0x10001000
-DATA highZero<>+16(SB)/4, $0x10001000
-DATA highZero<>+20(SB)/4, $0x10001000
-DATA highZero<>+24(SB)/4, $0x10001000
-DATA highZero<>+28(SB)/4, $0x10001000
-GLOBL highZero<>(SB), RODATA|NOPTR, $32
-
-DATA highOnes<>+0(SB)/4, $0x20002000
-DATA highOnes<>+4(SB)/4, $0x20002000
-DATA highOnes<>+8(SB)/4, $0x20002000
-DATA highOnes<>+12(SB)/4, $0x20002000
-DATA highOnes<>+16(SB)/4, $0x20002000
-DATA highOnes<>+20(SB)/4, $0x20002000
-DATA highOnes<>+24(SB)/4, $0x20002000
-DATA highOnes<>+28(SB)/4, $0x20002000
-GLOBL highOnes<>(SB), RODATA|NOPTR, $32
-
-DATA off8<>+0(SB)/4, $0x40004000
-DATA off8<>+4(SB)/4, $0x40004000
-DATA off8<>+8(SB)/4, $0x40004000
-DATA off8<>+12(SB)/4, $0x40004000
-DATA off8<>+16(SB)/4, $0x40004000
-DATA off8<>+20(SB)/4, $0x40004000
-DATA off8<>+24(SB)/4, $0x40004000
-DATA off8<>+28(SB)/4, $0x40004000
-GLOBL off8<>(SB), RODATA|NOPTR, $32
-
-DATA offZero<>+0(SB)/4, $0x80008000
-DATA offZero<>+4(SB)/4, $0x80008000
-DATA offZero<>+8(SB)/4, $0x80008000
-DATA offZero<>+12(SB)/4, $0x80008000
-DATA offZero<>+16(SB)/4, $0x80008000
-DATA offZero<>+20(SB)/4, $0x80008000
-DATA offZero<>+24(SB)/4, $0x80008000
-DATA offZero<>+28(SB)/4, $0x80008000
-GLOBL offZero<>(SB), RODATA|NOPTR, $32
-
-// func writeAVO(job *[14]uint64) (ok bool)
-// Requires: AVX, BMI2
-TEXT ·writeAVO(SB), NOSPLIT, $56-9
-	MOVQ job+0(FP), AX
-	MOVQ (AX), SI
-	MOVQ 8(AX), DI
-	MOVQ 16(AX), R8
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 24(AX), R9
-	MOVQ 80(AX), R12
-	MOVQ 88(AX), R13
-	MOVQ 104(AX), R14
-	MOVQ 96(AX), DX
-	MOVQ DX, (SP)
-	MOVQ 56(AX), DX
-	MOVQ DX, 8(SP)
-	MOVQ 64(AX), DX
-	MOVQ DX, 16(SP)
-	MOVQ 72(AX), DX
-	MOVQ DX, 24(SP)
+nothing:
+	MOVQ   SI, (DX)(DI*8)
+	VPTEST Y6, Y6
+	JNZ    bad
+	MOVQ   job+0(FP), AX
+	MOVQ   (AX), SI
+	MOVQ   8(AX), DI
+	MOVQ   16(AX), R8
+	MOVQ   32(AX), R10
+	MOVQ   40(AX), R11
+	MOVQ   24(AX), R9
+	MOVQ   80(AX), R12
+	MOVQ   88(AX), R13
+	MOVQ   112(AX), R14
+	MOVQ   96(AX), DX
+	MOVQ   DX, (SP)
+	MOVQ   56(AX), DX
+	MOVQ   DX, 8(SP)
+	MOVQ   64(AX), DX
+	MOVQ   DX, 16(SP)
+	MOVQ   72(AX), DX
+	MOVQ   DX, 24(SP)
 
 	// Slot i is element i-next of the scratch.
 	MOVQ 48(AX), BP
@@ -388,7 +339,7 @@ written1:
 	MOVQ R9, 24(AX)
 	MOVQ R12, 80(AX)
 	MOVQ R13, 88(AX)
-	MOVQ R14, 104(AX)
+	MOVQ R14, 112(AX)
 	MOVB $0x01, ok+8(FP)
 	RET
 
@@ -508,6 +459,140 @@ bad:
 	VZEROUPPER
 	MOVB $0x00, ok+8(FP)
 	RET
+
+DATA byteMask<>+0(SB)/4, $0x000000ff
+DATA byteMask<>+4(SB)/4, $0x000000ff
+DATA byteMask<>+8(SB)/4, $0x000000ff
+DATA byteMask<>+12(SB)/4, $0x000000ff
+DATA byteMask<>+16(SB)/4, $0x000000ff
+DATA byteMask<>+20(SB)/4, $0x000000ff
+DATA byteMask<>+24(SB)/4, $0x000000ff
+DATA byteMask<>+28(SB)/4, $0x000000ff
+GLOBL byteMask<>(SB), RODATA|NOPTR, $32
+
+DATA wideOp<>+0(SB)/4, $0x00000018
+DATA wideOp<>+4(SB)/4, $0x00000018
+DATA wideOp<>+8(SB)/4, $0x00000018
+DATA wideOp<>+12(SB)/4, $0x00000018
+DATA wideOp<>+16(SB)/4, $0x00000018
+DATA wideOp<>+20(SB)/4, $0x00000018
+DATA wideOp<>+24(SB)/4, $0x00000018
+DATA wideOp<>+28(SB)/4, $0x00000018
+GLOBL wideOp<>(SB), RODATA|NOPTR, $32
+
+DATA one<>+0(SB)/4, $0x00010001
+DATA one<>+4(SB)/4, $0x00010001
+DATA one<>+8(SB)/4, $0x00010001
+DATA one<>+12(SB)/4, $0x00010001
+DATA one<>+16(SB)/4, $0x00010001
+DATA one<>+20(SB)/4, $0x00010001
+DATA one<>+24(SB)/4, $0x00010001
+DATA one<>+28(SB)/4, $0x00010001
+GLOBL one<>(SB), RODATA|NOPTR, $32
+
+DATA imm8<>+0(SB)/4, $0x01000100
+DATA imm8<>+4(SB)/4, $0x01000100
+DATA imm8<>+8(SB)/4, $0x01000100
+DATA imm8<>+12(SB)/4, $0x01000100
+DATA imm8<>+16(SB)/4, $0x01000100
+DATA imm8<>+20(SB)/4, $0x01000100
+DATA imm8<>+24(SB)/4, $0x01000100
+DATA imm8<>+28(SB)/4, $0x01000100
+GLOBL imm8<>(SB), RODATA|NOPTR, $32
+
+DATA immNeg<>+0(SB)/4, $0x02000200
+DATA immNeg<>+4(SB)/4, $0x02000200
+DATA immNeg<>+8(SB)/4, $0x02000200
+DATA immNeg<>+12(SB)/4, $0x02000200
+DATA immNeg<>+16(SB)/4, $0x02000200
+DATA immNeg<>+20(SB)/4, $0x02000200
+DATA immNeg<>+24(SB)/4, $0x02000200
+DATA immNeg<>+28(SB)/4, $0x02000200
+GLOBL immNeg<>(SB), RODATA|NOPTR, $32
+
+DATA immZero<>+0(SB)/4, $0x04000400
+DATA immZero<>+4(SB)/4, $0x04000400
+DATA immZero<>+8(SB)/4, $0x04000400
+DATA immZero<>+12(SB)/4, $0x04000400
+DATA immZero<>+16(SB)/4, $0x04000400
+DATA immZero<>+20(SB)/4, $0x04000400
+DATA immZero<>+24(SB)/4, $0x04000400
+DATA immZero<>+28(SB)/4, $0x04000400
+GLOBL immZero<>(SB), RODATA|NOPTR, $32
+
+DATA immOne<>+0(SB)/4, $0x08000800
+DATA immOne<>+4(SB)/4, $0x08000800
+DATA immOne<>+8(SB)/4, $0x08000800
+DATA immOne<>+12(SB)/4, $0x08000800
+DATA immOne<>+16(SB)/4, $0x08000800
+DATA immOne<>+20(SB)/4, $0x08000800
+DATA immOne<>+24(SB)/4, $0x08000800
+DATA immOne<>+28(SB)/4, $0x08000800
+GLOBL immOne<>(SB), RODATA|NOPTR, $32
+
+DATA highZero<>+0(SB)/4, $0x10001000
+DATA highZero<>+4(SB)/4, $0x10001000
+DATA highZero<>+8(SB)/4, $0x10001000
+DATA highZero<>+12(SB)/4, $0x10001000
+DATA highZero<>+16(SB)/4, $0x10001000
+DATA highZero<>+20(SB)/4, $0x10001000
+DATA highZero<>+24(SB)/4, $0x10001000
+DATA highZero<>+28(SB)/4, $0x10001000
+GLOBL highZero<>(SB), RODATA|NOPTR, $32
+
+DATA highOnes<>+0(SB)/4, $0x20002000
+DATA highOnes<>+4(SB)/4, $0x20002000
+DATA highOnes<>+8(SB)/4, $0x20002000
+DATA highOnes<>+12(SB)/4, $0x20002000
+DATA highOnes<>+16(SB)/4, $0x20002000
+DATA highOnes<>+20(SB)/4, $0x20002000
+DATA highOnes<>+24(SB)/4, $0x20002000
+DATA highOnes<>+28(SB)/4, $0x20002000
+GLOBL highOnes<>(SB), RODATA|NOPTR, $32
+
+DATA off8<>+0(SB)/4, $0x40004000
+DATA off8<>+4(SB)/4, $0x40004000
+DATA off8<>+8(SB)/4, $0x40004000
+DATA off8<>+12(SB)/4, $0x40004000
+DATA off8<>+16(SB)/4, $0x40004000
+DATA off8<>+20(SB)/4, $0x40004000
+DATA off8<>+24(SB)/4, $0x40004000
+DATA off8<>+28(SB)/4, $0x40004000
+GLOBL off8<>(SB), RODATA|NOPTR, $32
+
+DATA offZero<>+0(SB)/4, $0x80008000
+DATA offZero<>+4(SB)/4, $0x80008000
+DATA offZero<>+8(SB)/4, $0x80008000
+DATA offZero<>+12(SB)/4, $0x80008000
+DATA offZero<>+16(SB)/4, $0x80008000
+DATA offZero<>+20(SB)/4, $0x80008000
+DATA offZero<>+24(SB)/4, $0x80008000
+DATA offZero<>+28(SB)/4, $0x80008000
+GLOBL offZero<>(SB), RODATA|NOPTR, $32
+
+DATA numbers<>+0(SB)/8, $0x0000000000000000
+DATA numbers<>+8(SB)/8, $0x0000000000000001
+DATA numbers<>+16(SB)/8, $0x0000000000000002
+DATA numbers<>+24(SB)/8, $0x0000000000000003
+DATA numbers<>+32(SB)/8, $0x0000000000000004
+DATA numbers<>+40(SB)/8, $0x0000000000000005
+DATA numbers<>+48(SB)/8, $0x0000000000000006
+DATA numbers<>+56(SB)/8, $0x0000000000000007
+DATA numbers<>+64(SB)/8, $0x0000000000000008
+DATA numbers<>+72(SB)/8, $0x0000000000000009
+DATA numbers<>+80(SB)/8, $0x000000000000000a
+DATA numbers<>+88(SB)/8, $0x000000000000000b
+DATA numbers<>+96(SB)/8, $0x000000000000000c
+DATA numbers<>+104(SB)/8, $0x000000000000000d
+DATA numbers<>+112(SB)/8, $0x000000000000000e
+DATA numbers<>+120(SB)/8, $0x000000000000000f
+GLOBL numbers<>(SB), RODATA|NOPTR, $128
+
+DATA jumps<>+0(SB)/8, $0x0000000000000005
+DATA jumps<>+8(SB)/8, $0x0000000000000005
+DATA jumps<>+16(SB)/8, $0x0000000000000005
+DATA jumps<>+24(SB)/8, $0x0000000000000005
+GLOBL jumps<>(SB), RODATA|NOPTR, $32
 
 // func joinAVO(job *[12]uint64) (ok bool)
 // Requires: AVX, AVX2

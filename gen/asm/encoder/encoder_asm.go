@@ -26,7 +26,8 @@ const (
 	writeAt      = 80
 	writeNext    = 88
 	writeStop    = 96
-	writeClass   = 104
+	writeAll     = 104
+	writeClass   = 112
 
 	joinFrom  = 0
 	joinEnds  = 8
@@ -46,6 +47,7 @@ const (
 const (
 	insnRegs = 1
 	insnOff  = 2
+	insnImm  = 4
 )
 
 // Offsets into encoder.scratch, encoder.finder, encoder.lookup and
@@ -53,6 +55,7 @@ const (
 const (
 	scratchFields = 0
 	scratchClass  = 2304
+	scratchLast   = 2848
 
 	finderMasks = 0
 	finderBases = 2048
@@ -103,12 +106,13 @@ const (
 const (
 	classBits = 23
 	opLdImm64 = 0x18
+	opJa      = 0x05
+	batch     = 16
 )
 
 func main() {
 	ConstraintExpr("amd64")
 	ConstraintExpr("!purego")
-	classify()
 	write()
 	join()
 	Generate()
@@ -146,25 +150,29 @@ type property struct {
 // firstProperty is the class bit of the first property.
 const firstProperty = 0x100
 
-func classify() {
-	TEXT("classifyAVO", NOSPLIT, "func(insns, scratch *uint64, from, to int) (ok bool)")
-	Pragma("noescape")
-	Doc("classifyAVO finds the classes of slots, but what comes from registers, and takes",
-		"their constants apart, sixteen slots at a time. insns[0] becomes element 'from'",
-		"of the scratch; it goes on until it is at 'to', and reads the slot behind. It",
-		"returns false if not all first halves of 64-bit constants are followed by",
-		"second ones, and nothing else is.")
-	insns, scratch, i, n, t0 := GP64(), GP64(), GP64(), GP64(), GP64()
-	for _, p := range []struct {
-		name string
-		to   reg.GPVirtual
-	}{{"insns", insns}, {"scratch", scratch}, {"from", i}, {"to", n}} {
-		Load(Param(p.name), p.to)
-	}
-	Comment("insns -= 8*from")
-	MOVQ(i, t0)
-	SHLQ(U8(3), t0)
-	SUBQ(t0, insns)
+// classify finds the classes of the slots of a job, but what comes from registers,
+// and takes their constants apart, sixteen slots at a time. Slot next becomes element 0
+// of the scratch. If not all first halves of 64-bit constants are followed by second
+// ones, and nothing else is, it goes to "bad".
+func classify(job reg.GPVirtual) {
+	field := func(at int) Mem { return Mem{Base: job, Disp: at} }
+	insns, scratch, i, n, slots, behind := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	Comment("insns += 8*next; slots = stop - next; behind = all - next")
+	MOVQ(field(writeNext), i)
+	MOVQ(field(writeInsns), insns)
+	LEAQ(Mem{Base: insns, Index: i, Scale: 8}, insns)
+	MOVQ(field(writeStop), slots)
+	SUBQ(i, slots)
+	MOVQ(field(writeAll), behind)
+	SUBQ(i, behind)
+	MOVQ(field(writeScratch), scratch)
+	Comment("Whole batches are read where they are, with the slot behind them: up to",
+		"n = min(slots, behind-1) &^ 15.")
+	LEAQ(Mem{Base: behind, Disp: -1}, n)
+	CMPQ(n, slots)
+	CMOVQGT(slots, n)
+	ANDQ(I8(-batch), n)
+	XORL(i.As32(), i.As32())
 	// Of sixteen slots, and of those one further, in the order
 	//
 	//	0 1 2 3 8 9 10 11 | 4 5 6 7 12 13 14 15
@@ -174,6 +182,8 @@ func classify() {
 	VPXOR(zero, zero, zero)
 	VPXOR(wrong, wrong, wrong)
 	VPCMPEQD(minusOne, minusOne, minusOne)
+	TESTQ(n, n)
+	JZ(LabelRef("rest"))
 
 	Label("sixteen")
 	Comment("The slots a page ahead: the processor's own prefetching ends where a page does,",
@@ -254,19 +264,77 @@ func classify() {
 	ADDQ(U8(16), i)
 	CMPQ(i, n)
 	JLT(LabelRef("sixteen"))
+	Label("rest")
+	CMPQ(i, slots)
+	JGE(LabelRef("classified"))
+	lastBatch(scratch, insns, i, behind)
+	LEAQ(Mem{Base: i, Disp: batch}, n)
+	JMP(LabelRef("sixteen"))
+
+	Label("classified")
+	Comment("The last slot's upper half of a constant is the imm behind it.")
+	XORL(n.As32(), n.As32())
+	CMPQ(slots, behind)
+	JGE(LabelRef("nothing"))
+	MOVQ(field(writeStop), i)
+	MOVQ(field(writeInsns), insns)
+	MOVL(Mem{Base: insns, Index: i, Scale: 8, Disp: insnImm}, n.As32())
+	SHLQ(U8(32), n)
+	Label("nothing")
+	MOVQ(n, Mem{Base: scratch, Index: slots, Scale: 8, Disp: scratchFields})
 	VPTEST(wrong, wrong)
-	SETEQ(result())
-	VZEROUPPER()
-	RET()
+	JNZ(LabelRef("bad"))
+}
+
+// lastBatch makes the slots from i on, which aren't a whole batch and the slot behind
+// it, those of a copy with more behind them: jumps, which are no half of a constant.
+func lastBatch(scratch, insns, i, behind reg.GPVirtual) {
+	last := func(k int) Mem { return Mem{Base: scratch, Disp: scratchLast + 8*k} }
+	at := func(k int) Mem { return Mem{Base: insns, Index: i, Scale: 8, Disp: 8 * k} }
+	numbers := GLOBL("numbers", RODATA|NOPTR)
+	for k := range batch {
+		DATA(8*k, U64(k))
+	}
+	jumps := GLOBL("jumps", RODATA|NOPTR)
+	for k := range 4 {
+		DATA(8*k, U64(opJa))
+	}
+	Comment("Read what there is of seventeen slots. Nothing is read where the mask is 0.")
+	left, t := GP64(), GP64()
+	count, mask, slots, jump := YMM(), YMM(), YMM(), YMM()
+	MOVQ(behind, left)
+	SUBQ(i, left)
+	VMOVQ(left, count.AsX())
+	VPBROADCASTQ(count.AsX(), count)
+	VMOVDQU(jumps, jump)
+	for k := 0; k < batch; k += 4 {
+		VPCMPGTQ(numbers.Offset(8*k), count, mask)
+		VPMASKMOVQ(at(k), mask, slots)
+		VPBLENDVB(mask, slots, jump, slots)
+		VMOVDQU(slots, last(k))
+	}
+	MOVL(U32(opJa), t.As32())
+	CMPQ(left, U8(batch))
+	JLE(LabelRef("copied"))
+	MOVQ(at(batch), t)
+	Label("copied")
+	MOVQ(t, last(batch))
+	Comment("insns = last - 8*i")
+	MOVQ(i, t)
+	SHLQ(U8(3), t)
+	LEAQ(last(0), insns)
+	SUBQ(t, insns)
 }
 
 func write() {
-	TEXT("writeAVO", NOSPLIT, "func(job *[14]uint64) (ok bool)")
+	TEXT("writeAVO", NOSPLIT, "func(job *[15]uint64) (ok bool)")
 	Pragma("noescape")
-	Doc("writeAVO writes the steps of the slots from job.next up to job.stop, whose",
-		"classes are in job.scratch. It moves next, at and marks of the job on, and",
-		"returns false at a slot that has no row or isn't well-formed.")
-	ok := result()
+	Doc("writeAVO finds the classes of the slots from job.next up to job.stop and writes",
+		"their steps. It moves next, at and marks of the job on, and returns false at a slot",
+		"that has no row or isn't well-formed.")
+	ok, all := result(), GP64()
+	Load(Param("job"), all)
+	classify(all)
 	insns, ends, ranks, marks := GP64(), GP64(), GP64(), GP64()
 	finder, lookup, at := GP64(), GP64(), GP64()
 	i, class, classes, fields := GP64(), GP64(), GP64(), GP64()
