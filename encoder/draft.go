@@ -109,11 +109,11 @@ func (d *Draft) Write(profile tables.Profile, insns []abi.Insn, frame bool) bool
 // time. Between the parts one can go over what there is while the processor's
 // caches have it.
 func (d *Draft) Begin(profile tables.Profile, insns []abi.Insn, frame bool) {
-	n := len(insns)
-	if n+1+EndsSlack > cap(d.Ends) || n+1 > cap(d.Ranks) || n+1 > cap(d.Marks) {
-		d.grow(n + 1)
+	n := len(insns) + 1
+	if n > min(cap(d.Ends)-EndsSlack, cap(d.Ranks), cap(d.Marks)) {
+		d.grow(n)
 	}
-	d.Ends, d.Ranks, d.Marks = d.Ends[:n+1], d.Ranks[:n+1], d.Marks[:0]
+	d.Ends, d.Ranks, d.Marks = d.Ends[:n], d.Ranks[:n], d.Marks[:0]
 	d.Slots, d.Class, d.Ends[0], d.Ranks[0] = 0, 0, 0, 0
 	d.insns, d.profile, d.frame = insns, profile, frame
 	d.begin()
@@ -135,8 +135,7 @@ func (d *Draft) Extend(n int) bool {
 	// An Op of 0 is the second half of nothing.
 	ok := d.insns[0].Op != 0 && d.extend(stop)
 	if !ok || stop == len(d.insns) {
-		d.insns = nil
-		d.job.release()
+		d.release()
 	}
 	return ok
 }

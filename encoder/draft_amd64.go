@@ -207,25 +207,21 @@ func (d *Draft) begin() {
 	if d.frame {
 		frame = 1
 	}
-	job.finder = &d.all.finders[d.profile][frame]
-	job.insns, job.ends, job.ranks, job.marks = &d.insns[0], &d.Ends[0], &d.Ranks[0], unsafe.SliceData(d.Marks)
-	job.at = unsafe.SliceData(d.code)
-	job.next, job.all, job.class = 0, len(d.insns), 0
+	finder, end, rank := &d.all.finders[d.profile][frame], &d.Ends[0], &d.Ranks[0]
+	at, marks := unsafe.SliceData(d.code), unsafe.SliceData(d.Marks)
 	// Ends and ranks count in addresses.
-	d.Ends[0], d.Ranks[0] = uint32(uintptr(unsafe.Pointer(job.at))), uint32(uintptr(unsafe.Pointer(job.marks)))
+	*end, *rank = uint32(uintptr(unsafe.Pointer(at))), uint32(uintptr(unsafe.Pointer(marks)))
+	job.next, job.all, job.class = 0, len(d.insns), 0
+	job.finder, job.insns, job.ends, job.ranks, job.marks, job.at = finder, &d.insns[0], end, rank, marks, at
 }
 
 // release lets go of the program.
-func (j *writeJob) release() { j.insns = nil }
+func (d *Draft) release() { d.insns, d.job.insns = nil, nil }
 
 func (d *Draft) extend(stop int) bool {
 	if !assembly {
 		return d.extendGeneric(stop)
 	}
-	return d.extendASM(stop)
-}
-
-func (d *Draft) extendASM(stop int) bool {
 	job := &d.job
 	for job.next < stop {
 		job.stop = min(job.next+chunk, stop)

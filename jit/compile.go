@@ -38,7 +38,7 @@ type compiler struct {
 	targets   []uint8    // by slot: isTarget where a jump leads to
 	additions []uint64   // a bit a slot: adds to what the slot before moves
 	frame     *frame
-	frames    frames
+	frames    [16]kernelFrame // by saved
 	special   []byte
 
 	charges []charge

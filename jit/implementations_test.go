@@ -13,8 +13,9 @@ import (
 
 // An implementation of the passes, in assembly or in Go.
 type implementation struct {
-	name                           string
-	layOut, pass, passes, lastPass func(*compiler)
+	name                   string
+	layOut, pass, lastPass func(*compiler)
+	passes                 func(*compiler) bool
 }
 
 // state is what an implementation leaves.
@@ -24,8 +25,26 @@ type state struct {
 	Others  []uint32
 	Charges []charge
 	Sums    [][]uint32 // after pass 0, 1, ...
-	Lengths []int      // after pass 0, 1, ... of five at most
 	Gaps    []encoder.Gap
+
+	// Of all passes in one call, five at most.
+	Lengths    []int
+	Settled    bool
+	EarlySums  []uint32
+	EarlyJumps []encoder.Gap
+}
+
+// writtenGaps returns the gaps of jumps. Behind its length a gap has no meaning.
+func (c *compiler) writtenGaps() (gaps []encoder.Gap) {
+	for k, g := range c.gaps {
+		if n := g.Len(); n < 6 {
+			g = encoder.MakeGap(uint64(g)&(1<<(8*n)-1), n)
+		}
+		if g.Len() > 0 && c.jumps[k].dist != far {
+			gaps = append(gaps, g)
+		}
+	}
+	return gaps
 }
 
 // run goes through the passes of a program until nothing changes.
@@ -55,10 +74,12 @@ func (im implementation) run(t *testing.T, p *bpf.Program, profile *Profile, fn 
 	}
 	if len(c.jumps) < shortMarks {
 		sums := append([]uint32(nil), c.sums...)
-		c.passes, c.job.steps, c.job.rounds = append(c.passes[:0], 1000+int(sums[len(c.jumps)])), 1000, 4
-		im.passes(c)
+		c.job.steps, c.job.rounds = 1000, 4
+		if s.Settled = im.passes(c); s.Settled {
+			s.EarlyJumps = c.writtenGaps()
+		}
 		s.Lengths = append(s.Lengths, c.passes[:1+c.job.rounds]...)
-		s.Sums = append(s.Sums, append([]uint32(nil), c.sums...))
+		s.EarlySums = append(s.EarlySums, c.sums...)
 		copy(c.sums, sums)
 	}
 	for pass := 0; ; pass++ {
@@ -81,14 +102,7 @@ func (im implementation) run(t *testing.T, p *bpf.Program, profile *Profile, fn 
 		}
 		c.gaps[c.job.next] = encoder.MakeGap(1, 1)
 	}
-	for k, g := range c.gaps {
-		if n := g.Len(); n < 6 { // behind its length a gap has no meaning
-			g = encoder.MakeGap(uint64(g)&(1<<(8*n)-1), n)
-		}
-		if g.Len() > 0 && c.jumps[k].dist != far {
-			s.Gaps = append(s.Gaps, g)
-		}
-	}
+	s.Gaps = c.writtenGaps()
 	return s
 }
 

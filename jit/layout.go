@@ -3,7 +3,6 @@ package jit
 import (
 	"fmt"
 	"slices"
-	"unsafe"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
@@ -90,9 +89,8 @@ func (c *compiler) draftAll(ahead int) error {
 // that isn't yet.
 func (c *compiler) layOut() error {
 	c.drafted()
-	j := &c.job
 	for {
-		if c.layOutJumps(); j.next == j.count || c.waits() {
+		if c.layOutJumps(); c.job.next == c.job.count || c.waits() {
 			return nil
 		}
 		if err := c.layOutOther(); err != nil {
@@ -120,19 +118,25 @@ func (c *compiler) waits() bool {
 
 // begin prepares the frame and the job of the passes.
 func (c *compiler) begin() {
-	c.makeFrame()
-	j := &c.job
-	j.insns, j.reach = &c.insns[0], uint32(c.profile.ShortJumpMax-shortBack)
-	j.next, j.noted, j.charged, j.sum, j.plain = 0, 0, 0, 0, 0
+	f, j := &cageFrames[c.saved&15], &c.job
+	j.next, j.noted, j.charged, j.sum, j.plain, j.exits = 0, 0, 0, 0, 0, 0
+	j.reach = uint32(c.profile.ShortJumpMax - shortBack)
+	switch {
+	case c.cage && c.fn.Subprogram:
+		f = &subprogramFrames[c.saved&15]
+	case !c.cage:
+		f = c.kernelFrame()
+		if !c.fn.TailCallReachable && c.fn.PrivateStack == 0 {
+			j.plain = 1
+		}
+	}
 	// The first EXIT is the epilogue, others are jumps to it; in the cage only if
 	// these are shorter.
-	j.exit, j.exits = uint32(len(c.frame.epilogue)), 0
+	j.exit = uint32(len(f.epilogue))
 	if c.cage && j.exit <= encoder.LongJa {
 		j.exits = j.exit
 	}
-	if !c.cage && !c.fn.TailCallReachable && c.fn.PrivateStack == 0 {
-		j.plain = 1
-	}
+	c.frame, j.insns = f, &c.insns[0]
 }
 
 // drafted takes over what is drafted.
@@ -143,9 +147,10 @@ func (c *compiler) drafted() {
 		c.grow(n + 1)
 	}
 	c.gaps, c.jumps, c.sums = c.gaps[:n], c.jumps[:n], c.sums[:n+1]
-	j.marks, j.ends, j.ranks = unsafe.SliceData(d.Marks), &d.Ends[0], &d.Ranks[0]
+	end, rank := &d.Ends[0], &d.Ranks[0]
 	j.count, j.slots = n, d.Slots
-	j.start, j.firstRank = uint32(len(c.frame.prologue))-d.Ends[0], d.Ranks[0]
+	j.start, j.firstRank = uint32(len(c.frame.prologue))-*end, *rank
+	j.marks, j.ends, j.ranks = &d.Marks[:1][0], end, rank
 }
 
 // grow makes room for n marks.

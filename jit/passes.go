@@ -86,7 +86,7 @@ const far = 1 << 30
 
 // partMarks is how many marks a call of assembly looks at: it can't be preempted, and
 // the collector should not have to wait for more than some microseconds. A call runs
-// all passes over less than shortMarks.
+// all passes over fewer than shortMarks.
 const (
 	partMarks  = 4096
 	shortMarks = partMarks / maxPasses
@@ -96,26 +96,45 @@ const (
 // leaves the gaps of the jumps in their final shape. From condensed marks on it
 // leaves out those that don't change; see dense.
 func (c *compiler) converge(condensed int) error {
-	j, n := &c.job, len(c.jumps)
-	padFrom := c.profile.PadFrom
-	if padFrom <= 0 {
-		padFrom = maxPasses + 1
-	}
-	j.steps = len(c.frame.prologue) + c.draft.Len()
-	c.passes = append(c.passes[:0], j.steps+int(c.sums[n]))
-	if j.rounds = min(padFrom, maxPasses) - 1; j.rounds > 0 && 0 < n && n < min(condensed, shortMarks) {
-		c.shortPasses()
-		c.passes = c.passes[:1+j.rounds]
-	}
-	if !c.settled() {
-		if err := c.settle(padFrom, condensed); err != nil {
-			return err
+	j := &c.job
+	j.steps, j.rounds, c.padding = len(c.frame.prologue)+c.draft.Len(), 0, 0
+	if n := j.count; 0 < n && n < min(condensed, shortMarks) {
+		j.rounds = c.profile.unpadded()
+		if j.rounds > 0 && c.shortPasses() {
+			c.passes = c.passes[:j.rounds+2]
+			return nil
 		}
+	}
+	return c.goOn(condensed)
+}
+
+// unpadded returns how many passes can run behind pass 0 before they pad, or end.
+func (p *Profile) unpadded() int {
+	if p.PadFrom <= 0 {
+		return maxPasses - 1
+	}
+	return min(p.PadFrom, maxPasses) - 1
+}
+
+// goOn runs the passes that are left when c.job.rounds of them ran behind pass 0.
+func (c *compiler) goOn(condensed int) error {
+	if c.passes = c.passes[:1+c.job.rounds]; c.job.rounds == 0 {
+		c.passes[0] = c.job.steps + int(c.sums[len(c.jumps)])
+	}
+	err := c.settle(condensed)
+	if c.dense.inUse {
+		c.expand()
+	}
+	if err != nil {
+		return err
 	}
 	pass := len(c.passes)
 	c.passes = append(c.passes, c.passes[pass-1])
-	return c.lastPass(pass >= padFrom)
+	return c.lastPass(c.pads(pass))
 }
+
+// pads tells whether a pass pads jumps.
+func (c *compiler) pads(pass int) bool { return c.profile.PadFrom > 0 && pass >= c.profile.PadFrom }
 
 // settled tells whether the length of the code was the same twice.
 func (c *compiler) settled() bool {
@@ -123,48 +142,44 @@ func (c *compiler) settled() bool {
 	return n > 1 && c.passes[n-1] == c.passes[n-2]
 }
 
-// settle runs the passes that are left until the length of the code is the same
-// twice, those from padFrom on padded.
-func (c *compiler) settle(padFrom, condensed int) error {
+// settle runs passes until the length of the code is the same twice.
+func (c *compiler) settle(condensed int) error {
 	for !c.settled() {
 		pass := len(c.passes)
 		if pass == maxPasses {
-			return c.end(fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes))
+			return fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes)
 		}
 		if pass == 2 && len(c.jumps) >= condensed {
 			c.job.steps += c.condense()
 		}
-		if pass < padFrom {
+		if !c.pads(pass) {
 			c.pass()
 		} else if err := c.paddedPass(); err != nil {
-			return c.end(err)
+			return err
 		}
 		c.passes = append(c.passes, c.job.steps+int(c.sums[len(c.jumps)]))
 	}
-	return c.end(nil)
-}
-
-// end goes back to all marks, and returns an error of the passes.
-func (c *compiler) end(err error) error {
-	if c.dense.inUse {
-		c.expand()
-	}
-	return err
+	return nil
 }
 
 // passesGeneric runs passes over all jumps until the length of the code is what the
-// pass before left, but no more than c.job.rounds, and adds the lengths to c.passes.
-// It leaves in c.job.rounds how many passes ran.
-func (c *compiler) passesGeneric() {
-	lengths := c.passes[:1]
-	for len(lengths) <= c.job.rounds {
-		c.passGeneric()
-		lengths = append(lengths, c.job.steps+int(c.sums[len(c.jumps)]))
-		if n := len(lengths); lengths[n-1] == lengths[n-2] {
-			break
+// pass before left, and the last one. It writes the lengths to c.passes, and leaves in
+// c.job.rounds how many passes ran before the last one. It returns false if there would
+// be more than c.job.rounds, or the last one finds other addresses.
+func (c *compiler) passesGeneric() (ok bool) {
+	n := len(c.jumps)
+	c.passes = append(c.passes[:0], c.job.steps+int(c.sums[n]))
+	for !c.settled() {
+		if len(c.passes) > c.job.rounds {
+			return false
 		}
+		c.passGeneric()
+		c.passes = append(c.passes, c.job.steps+int(c.sums[n]))
 	}
-	c.job.rounds = len(lengths) - 1
+	c.job.rounds, c.job.next = len(c.passes)-1, 0
+	c.passes = append(c.passes, c.passes[c.job.rounds])
+	c.lastPassGeneric()
+	return c.job.next == n
 }
 
 // length returns how long a jump of a distance is without padding.
@@ -235,7 +250,6 @@ func (c *compiler) misfit(k int, room int32) error {
 // padded with. A mark that isn't a jump gets a gap of its length, and whatever
 // bytes: they are written later.
 func (c *compiler) lastPass(pad bool) error {
-	c.padding = 0
 	for c.job.next = 0; ; c.job.next++ {
 		c.writeJumps()
 		k := c.job.next

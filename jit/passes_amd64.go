@@ -14,7 +14,7 @@ func layOutAVO(job *passJob) (more bool)
 func passAVO(job *passJob) (more bool)
 
 //go:noescape
-func passesAVO(job *passJob)
+func passesAVO(job *passJob) (ok bool)
 
 //go:noescape
 func lastPassAVO(job *passJob) (more bool)
@@ -32,7 +32,7 @@ func (c *compiler) pass() {
 	}
 }
 
-func (c *compiler) shortPasses() { passesAVO(&c.job) }
+func (c *compiler) shortPasses() (ok bool) { return passesAVO(&c.job) }
 
 func (c *compiler) writeJumps() {
 	for more := lastPassAVO(&c.job); more; {

@@ -222,18 +222,23 @@ none:
 	MOVL DI, (CX)(BX*4)
 	RET
 
-// func passesAVO(job *uint64)
+// func passesAVO(job *uint64) (ok bool)
 // Requires: CMOV
-TEXT ·passesAVO(SB), NOSPLIT, $0-8
+TEXT ·passesAVO(SB), NOSPLIT, $0-9
 	MOVQ job+0(FP), AX
 	MOVQ 40(AX), DX
 	MOVQ 48(AX), CX
 	MOVQ 72(AX), SI
 	MOVQ 128(AX), R9
 
+	// lengths[0] = steps + sums[n], which pass 0 left
+	XORL R8, R8
+	MOVL (CX)(SI*4), DI
+	ADDQ 136(AX), DI
+	MOVQ DI, (R9)
+
 	// k and n count twice
 	ADDQ SI, SI
-	XORL R8, R8
 
 pass:
 	XORL BX, BX
@@ -267,9 +272,58 @@ jump:
 	JEQ  settled
 	CMPQ R8, 144(AX)
 	JLT  pass
+	MOVB $0x00, ok+8(FP)
+	RET
 
 settled:
 	MOVQ R8, 144(AX)
+	MOVQ DI, 8(R9)(R8*8)
+	SHRQ $0x01, SI
+	XORL BX, BX
+	MOVQ 56(AX), DI
+
+write:
+	// d = dist + sums[rank] - sums[k+1]; room = sums[k+1] - sums[k]
+	MOVL    4(DX), R11
+	MOVL    (DX), R8
+	MOVL    4(CX)(BX*4), R9
+	ADDL    (CX)(R11*4), R8
+	SUBL    R9, R8
+	SUBL    (CX)(BX*4), R9
+	MOVBLZX 12(DX), R10
+	LEAL    128(R8), R11
+	CMPL    R11, 156(AX)
+	CMOVLLS two<>+0(SB), R10
+	CMPL    R8, 8(DX)
+	CMOVLEQ zero<>+0(SB), R10
+	CMPL    R10, R9
+	JNE     differs
+
+	// code = op | d<<8, and what encoder.Jump makes of it for each length
+	MOVBLZX 13(DX), R9
+	SHLQ    $0x08, R8
+	ORQ     R8, R9
+	MOVQ    R9, R8
+	XORQ    $0x02, R8
+	CMPL    R10, $0x05
+	CMOVQEQ R8, R9
+	LEAQ    16(R9), R8
+	SHLQ    $0x08, R8
+	ORQ     $0x0f, R8
+	CMPL    R10, $0x06
+	CMOVQEQ R8, R9
+	SHLQ    $0x30, R10
+	ORQ     R10, R9
+	MOVQ    R9, (DI)(BX*8)
+	ADDQ    $0x10, DX
+	INCQ    BX
+	CMPQ    BX, SI
+	JLT     write
+	MOVB    $0x01, ok+8(FP)
+	RET
+
+differs:
+	MOVB $0x00, ok+8(FP)
 	RET
 
 // func lastPassAVO(job *uint64) (more bool)
@@ -295,37 +349,37 @@ TEXT ·lastPassAVO(SB), NOSPLIT, $0-9
 
 write:
 	// d = dist + sums[rank] - sums[k+1]; room = sums[k+1] - sums[k]
-	MOVL    4(DX), R8
-	MOVL    (DX), R9
-	MOVL    4(CX)(BX*4), R10
-	ADDL    (CX)(R8*4), R9
-	SUBL    R10, R9
-	SUBL    (CX)(BX*4), R10
-	MOVBLZX 12(DX), R11
-	LEAL    128(R9), R8
-	CMPL    R8, 156(AX)
-	CMOVLLS two<>+0(SB), R11
-	CMPL    R9, 8(DX)
-	CMOVLEQ zero<>+0(SB), R11
-	CMPL    R11, R10
+	MOVL    4(DX), R11
+	MOVL    (DX), R8
+	MOVL    4(CX)(BX*4), R9
+	ADDL    (CX)(R11*4), R8
+	SUBL    R9, R8
+	SUBL    (CX)(BX*4), R9
+	MOVBLZX 12(DX), R10
+	LEAL    128(R8), R11
+	CMPL    R11, 156(AX)
+	CMOVLLS two<>+0(SB), R10
+	CMPL    R8, 8(DX)
+	CMOVLEQ zero<>+0(SB), R10
+	CMPL    R10, R9
 	JNE     differs
 
 	// code = op | d<<8, and what encoder.Jump makes of it for each length
-	MOVBLZX 13(DX), R8
-	SHLQ    $0x08, R9
-	ORQ     R9, R8
-	MOVQ    R8, R9
-	XORQ    $0x02, R9
-	CMPL    R11, $0x05
-	CMOVQEQ R9, R8
-	LEAQ    16(R8), R9
-	SHLQ    $0x08, R9
-	ORQ     $0x0f, R9
-	CMPL    R11, $0x06
-	CMOVQEQ R9, R8
-	SHLQ    $0x30, R11
-	ORQ     R11, R8
-	MOVQ    R8, (DI)(BX*8)
+	MOVBLZX 13(DX), R9
+	SHLQ    $0x08, R8
+	ORQ     R8, R9
+	MOVQ    R9, R8
+	XORQ    $0x02, R8
+	CMPL    R10, $0x05
+	CMOVQEQ R8, R9
+	LEAQ    16(R9), R8
+	SHLQ    $0x08, R8
+	ORQ     $0x0f, R8
+	CMPL    R10, $0x06
+	CMOVQEQ R8, R9
+	SHLQ    $0x30, R10
+	ORQ     R10, R9
+	MOVQ    R9, (DI)(BX*8)
 	ADDQ    $0x10, DX
 	INCQ    BX
 	CMPQ    BX, SI

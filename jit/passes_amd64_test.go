@@ -18,8 +18,8 @@ import (
 
 // implementations are those of the passes; TestImplementations runs over all.
 var implementations = []implementation{
-	{"asm", (*compiler).layOutJumps, (*compiler).pass, (*compiler).shortPasses, (*compiler).writeJumps},
-	{"go", (*compiler).layOutGeneric, (*compiler).passGeneric, (*compiler).passesGeneric, (*compiler).lastPassGeneric},
+	{"asm", (*compiler).layOutJumps, (*compiler).pass, (*compiler).writeJumps, (*compiler).shortPasses},
+	{"go", (*compiler).layOutGeneric, (*compiler).passGeneric, (*compiler).lastPassGeneric, (*compiler).passesGeneric},
 }
 
 // TestOffsets pins the offsets in the generator of the assembly to the

@@ -332,18 +332,24 @@ func pass() {
 }
 
 func passes() {
-	TEXT("passesAVO", NOSPLIT, "func(job *uint64)")
+	TEXT("passesAVO", NOSPLIT, "func(job *uint64) (ok bool)")
 	Pragma("noescape")
-	Doc("passesAVO runs passes over all jumps, which are few, until the length of the code",
-		"is what the pass before left, but no more than job.rounds, which is at least one. It",
-		"adds the lengths to job.lengths, and leaves in job.rounds how many passes ran.")
-	job := GP64()
+	Doc("passesAVO runs passes over all jumps, of which there is one at least, until the",
+		"length of the code is what the pass before left, and then the last one, which writes",
+		"them into the gaps. It writes job.lengths, and leaves in job.rounds how many passes",
+		"ran before the last one. It returns false if there would be more than job.rounds, at",
+		"least one, or the last one finds other addresses.")
+	ok, job := result(), GP64()
 	Load(Param("job"), job)
 	sums, jumps, k, n, sum, round, lengths := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
 	load(job, map[int]reg.GPVirtual{jobJumps: jumps, jobSums: sums, jobCount: n, jobLengths: lengths})
+	Comment("lengths[0] = steps + sums[n], which pass 0 left")
+	XORL(round.As32(), round.As32())
+	MOVL(Mem{Base: sums, Index: n, Scale: 4}, sum.As32())
+	ADDQ(Mem{Base: job, Disp: jobSteps}, sum)
+	MOVQ(sum, Mem{Base: lengths})
 	Comment("k and n count twice")
 	ADDQ(n, n)
-	XORL(round.As32(), round.As32())
 	Label("pass")
 	XORL(k.As32(), k.As32())
 	XORL(sum.As32(), sum.As32())
@@ -357,8 +363,21 @@ func passes() {
 	JEQ(LabelRef("settled"))
 	CMPQ(round, Mem{Base: job, Disp: jobRounds})
 	JLT(LabelRef("pass"))
+	MOVB(U8(0), ok)
+	RET()
+
 	Label("settled")
 	MOVQ(round, Mem{Base: job, Disp: jobRounds})
+	MOVQ(sum, Mem{Base: lengths, Index: round, Scale: 8, Disp: 8})
+	SHRQ(U8(1), n)
+	XORL(k.As32(), k.As32())
+	gaps := GP64()
+	MOVQ(Mem{Base: job, Disp: jobGaps}, gaps)
+	writeJumps(job, jumps, sums, gaps, k, n)
+	MOVB(U8(1), ok)
+	RET()
+	Label("differs")
+	MOVB(U8(0), ok)
 	RET()
 }
 
@@ -401,10 +420,24 @@ func lastPass() {
 	ADDQ(t, j)
 	CMPQ(k, n)
 	JGE(LabelRef("finished"))
+	writeJumps(job, j, sums, g, k, n)
+	Label("finished")
+	CMPQ(k, Mem{Base: job, Disp: jobCount})
+	SETLT(more)
+	MOVQ(k, Mem{Base: job, Disp: jobNext})
+	RET()
+	Label("differs")
+	MOVB(U8(0), more)
+	MOVQ(k, Mem{Base: job, Disp: jobNext})
+	RET()
+}
 
+// writeJumps writes the jumps from k up to n into the gaps; j is that of k. At the
+// first whose length isn't what the pass before left it goes to "differs".
+func writeJumps(job reg.Register, j, sums, g, k, n reg.GPVirtual) {
 	Label("write")
 	Comment("d = dist + sums[rank] - sums[k+1]; room = sums[k+1] - sums[k]")
-	d, room, size := GP64(), GP64(), GP64()
+	d, room, size, t := GP64(), GP64(), GP64(), GP64()
 	MOVL(Mem{Base: j, Disp: jumpRank}, t.As32())
 	MOVL(Mem{Base: j, Disp: jumpDist}, d.As32())
 	MOVL(Mem{Base: sums, Index: k, Scale: 4, Disp: 4}, room.As32())
@@ -436,13 +469,4 @@ func lastPass() {
 	INCQ(k)
 	CMPQ(k, n)
 	JLT(LabelRef("write"))
-	Label("finished")
-	CMPQ(k, Mem{Base: job, Disp: jobCount})
-	SETLT(more)
-	MOVQ(k, Mem{Base: job, Disp: jobNext})
-	RET()
-	Label("differs")
-	MOVB(U8(0), more)
-	MOVQ(k, Mem{Base: job, Disp: jobNext})
-	RET()
 }
