@@ -6,7 +6,7 @@
 
 // func writeAVO(job *[15]uint64) (ok bool)
 // Requires: AVX, AVX2, BMI2, CMOV, MMX+
-TEXT ·writeAVO(SB), NOSPLIT, $56-9
+TEXT ·writeAVO(SB), NOSPLIT, $64-9
 	MOVQ job+0(FP), AX
 
 	// insns += 8*next; slots = stop - next; behind = all - next
@@ -343,7 +343,16 @@ written1:
 	MOVB $0x01, ok+8(FP)
 	RET
 
+	// The second slot of two is written as if it were the first.
+rare1:
+	INCQ R13
+	MOVQ $0x00000001, 56(SP)
+	JMP  rare
+
 rare0:
+	MOVQ $0x00000000, 56(SP)
+
+rare:
 	// Everything again, with the row that has it all.
 	MOVQ    DX, 32(SP)
 	ADDQ    8(SP), DX
@@ -368,7 +377,7 @@ rare0:
 	MOVQ    AX, 48(SP)
 	MOVQ    CX, 40(SP)
 
-step0:
+step:
 	// head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]
 	MOVBLZX 1(SI)(R13*8), AX
 	MOVL    AX, CX
@@ -395,64 +404,11 @@ step0:
 	ADDQ    $0x10, DX
 	MOVQ    DX, 40(SP)
 	CMPQ    DX, 48(SP)
-	JLE     step0
+	JLE     step
 	MOVQ    32(SP), DX
-	JMP     written0
-
-rare1:
-	// Everything again, with the row that has it all.
-	MOVQ    DX, 32(SP)
-	ADDQ    8(SP), DX
-	MOVBLZX 9(SI)(R13*8), BX
-	MOVL    3072(R10)(BX*4), AX
-	TESTL   AX, 32(DX)
-	JNZ     bad
-	MOVQ    16(DX), AX
-	ANDQ    8(SI)(R13*8), AX
-	CMPQ    AX, 24(DX)
-	JNE     bad
-
-	// The row is the first step, the others are behind Steps[First]. next and last
-	// say which.
-	MOVBLZX 45(DX), AX
-	MOVWLZX 40(DX), CX
-	ADDL    CX, AX
-	SHLL    $0x04, AX
-	SHLL    $0x04, CX
-	ADDQ    16(SP), AX
-	ADDQ    16(SP), CX
-	MOVQ    AX, 48(SP)
-	MOVQ    CX, 40(SP)
-
-step1:
-	// head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]
-	MOVBLZX 9(SI)(R13*8), AX
-	MOVL    AX, CX
-	SHRL    $0x04, AX
-	ANDL    $0x0f, CX
-	ADDW    10(DX), AX
-	ADDW    8(DX), CX
-	MOVQ    24(SP), BX
-	MOVQ    (BX)(AX*8), AX
-	XORQ    (BX)(CX*8), AX
-	XORQ    (DX), AX
-
-	// Three stores; each overwrites what was too much of the one before.
-	MOVQ    AX, (R12)
-	MOVWLSX 10(SI)(R13*8), CX
-	MOVBLZX 12(DX), AX
-	MOVL    CX, (R12)(AX*1)
-	VPSHUFD $0x0d, 8(BP)(R13*8), X0
-	MOVBLZX 13(DX), AX
-	VMOVQ   X0, (R12)(AX*1)
-	MOVBLZX 14(DX), AX
-	ADDQ    AX, R12
-	MOVQ    40(SP), DX
-	ADDQ    $0x10, DX
-	MOVQ    DX, 40(SP)
-	CMPQ    DX, 48(SP)
-	JLE     step1
-	MOVQ    32(SP), DX
+	CMPQ    56(SP), $0x00
+	JEQ     written0
+	DECQ    R13
 	JMP     written1
 
 bad:

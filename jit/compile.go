@@ -28,7 +28,7 @@ type compiler struct {
 	jumps   []jump        // by mark
 	sums    []uint32      // by mark
 	others  []uint32      // the marks that aren't jumps
-	room    int           // marks that all four have memory for
+	room    int           // marks that all of these, and charges, have memory for
 	dense   dense
 	passes  []int
 	padding int

@@ -342,7 +342,7 @@ func write() {
 	key, regs, op, row := reg.RAX, reg.RBX, reg.RCX, reg.RDX
 	code, bits := XMM(), XMM()
 	stop, rows, steps, contributions := AllocLocal(8), AllocLocal(8), AllocLocal(8), AllocLocal(8)
-	kept, next, last := AllocLocal(8), AllocLocal(8), AllocLocal(8)
+	kept, next, last, second := AllocLocal(8), AllocLocal(8), AllocLocal(8), AllocLocal(8)
 
 	job := Mem{Base: key}
 	Load(Param("job"), key)
@@ -421,10 +421,9 @@ func write() {
 		ADDQ(row, marks)
 		MOVL(marks.As32(), Mem{Base: ranks, Index: i, Scale: 4, Disp: 4 * (n + 1)})
 	}
-	// rareAt writes it if slotAt can't.
-	rareAt := func(n int) {
-		slot := func(disp int) Mem { return Mem{Base: insns, Index: i, Scale: 8, Disp: 8*n + disp} }
-		Label(label("rare", n))
+	// rare writes slot i if slotAt can't.
+	rare := func() {
+		slot := func(disp int) Mem { return Mem{Base: insns, Index: i, Scale: 8, Disp: disp} }
 		Comment("Everything again, with the row that has it all.")
 		MOVQ(row, kept)
 		ADDQ(rows, row)
@@ -447,7 +446,7 @@ func write() {
 		ADDQ(steps, op)
 		MOVQ(key, last)
 		MOVQ(op, next)
-		Label(label("step", n))
+		Label("step")
 		Comment("head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]")
 		MOVBLZX(slot(insnRegs), key.As32())
 		MOVL(key.As32(), op.As32())
@@ -464,7 +463,7 @@ func write() {
 		MOVWLSX(slot(insnOff), op.As32())
 		MOVBLZX(inRow(stepDisp), key.As32())
 		MOVL(op.As32(), Mem{Base: at, Index: key, Scale: 1})
-		VPSHUFD(U8(0x0d), Mem{Base: fields, Index: i, Scale: 8, Disp: 8 * n}, code)
+		VPSHUFD(U8(0x0d), Mem{Base: fields, Index: i, Scale: 8}, code)
 		MOVBLZX(inRow(stepImm), key.As32())
 		VMOVQ(code, Mem{Base: at, Index: key, Scale: 1})
 		MOVBLZX(inRow(stepLen), key.As32())
@@ -473,9 +472,8 @@ func write() {
 		ADDQ(U8(stepSize), row)
 		MOVQ(row, next)
 		CMPQ(row, last)
-		JLE(LabelRef(label("step", n)))
+		JLE(LabelRef("step"))
 		MOVQ(kept, row)
-		JMP(LabelRef(label("written", n)))
 	}
 
 	Comment("Two slots at a time; of an odd number the first is the second of two.")
@@ -501,8 +499,19 @@ func write() {
 	MOVB(U8(1), ok)
 	RET()
 
-	rareAt(0)
-	rareAt(1)
+	Comment("The second slot of two is written as if it were the first.")
+	Label("rare1")
+	INCQ(i)
+	MOVQ(U32(1), second)
+	JMP(LabelRef("rare"))
+	Label("rare0")
+	MOVQ(U32(0), second)
+	Label("rare")
+	rare()
+	CMPQ(second, U8(0))
+	JEQ(LabelRef("written0"))
+	DECQ(i)
+	JMP(LabelRef("written1"))
 
 	Label("bad")
 	VZEROUPPER()
