@@ -6,8 +6,6 @@ func (d *Draft) begin() {}
 
 func (d *Draft) extend(stop int) bool { return d.extendGeneric(stop) }
 
-func (j *Joint) begin() {}
-
 func (j *Joint) extend(stop int) { j.extendGeneric(stop) }
 
 // These are for assembly.
@@ -15,8 +13,6 @@ type (
 	//lint:ignore U1000 of the assembly
 	tablesOfAll struct{}
 	writeJob    struct{}
-	//lint:ignore U1000 of the assembly
-	joinJob struct{}
 )
 
 func (*writeJob) release() {}

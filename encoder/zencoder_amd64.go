@@ -20,8 +20,8 @@ func classifyAVO(insns *uint64, scratch *uint64, from int, to int) (ok bool)
 //go:noescape
 func writeAVO(job *[14]uint64) (ok bool)
 
-// joinAVO copies the draft up to each of the marks from job.next up to job.stop,
-// and its gap behind it. It returns false if there is no room for it.
+// joinAVO copies the draft of a Joint up to each of the marks from joint.Marks up
+// to stop, and its gap behind it. It returns false if there is no room for it.
 //
 //go:noescape
-func joinAVO(job *[12]uint64) (ok bool)
+func joinAVO(joint *[13]uint64, stop int) (ok bool)
