@@ -176,14 +176,19 @@ func (j *Joint) Begin(d *Draft, code []byte, at int, gaps []Gap, ends []uint32) 
 	if at < 0 || at+Slack > len(code) || n+EndsSlack > len(ends) {
 		panicRoom()
 	}
-	gaps = gaps[:k]
-	if k == 0 && n > 0 || k > 0 && int(d.Marks[k-1].Slot) != n-1 {
-		// What stands behind the last mark is joined as if there were one more.
-		gaps = append(gaps, 0)
-		d.Marks[:k+1][k].Slot = uint32(n - 1)
-	}
-	j.draft, j.code, j.gaps, j.ends = d, code, gaps, ends
+	j.draft, j.code, j.gaps, j.ends = d, code, gaps[:k], ends
 	j.Marks, j.at, j.slot = 0, at, 0
+	if k == 0 || int(d.Marks[k-1].Slot) != n-1 {
+		j.addLast(n)
+	}
+}
+
+// addLast has what stands behind the last mark joined as if there were one more.
+func (j *Joint) addLast(n int) {
+	if k := len(j.gaps); n > 0 {
+		j.draft.Marks[:k+1][k].Slot = uint32(n - 1)
+		j.gaps = append(j.gaps, 0)
+	}
 }
 
 func panicRoom() { panic("BUG: encoder: too little room for the code") }

@@ -22,15 +22,19 @@ type Code struct {
 	// Watch is called, unless it is nil, when a stage of compiling a function is
 	// over. It is for those who measure.
 	Watch func(Stage)
-
-	passes  []int    // all of Func.Passes
-	charges []uint32 // all of Func.charges
 }
 
-// reset empties a Code for a program of n slots.
-func (c *Code) reset(n int) {
-	c.Bytes, c.Ends, c.Funcs = c.Bytes[:0], slices.Grow(c.Ends[:0], n+encoder.EndsSlack)[:n], c.Funcs[:0]
-	c.Faults, c.Relocs, c.passes, c.charges = c.Faults[:0], c.Relocs[:0], c.passes[:0], c.charges[:0]
+// reset empties a Code for a program of n slots and a number of functions.
+func (c *Code) reset(n, funcs int) {
+	if n+encoder.EndsSlack > cap(c.Ends) || funcs > cap(c.Funcs) {
+		c.Ends, c.Funcs = slices.Grow(c.Ends[:0], n+encoder.EndsSlack), slices.Grow(c.Funcs[:0], funcs)
+	}
+	// One by one: that stores no more than the lengths.
+	c.Bytes = c.Bytes[:0]
+	c.Ends = c.Ends[:n]
+	c.Funcs = c.Funcs[:funcs]
+	c.Faults = c.Faults[:0]
+	c.Relocs = c.Relocs[:0]
 }
 
 // Stage is a part of compiling a function.
@@ -66,6 +70,21 @@ type Func struct {
 
 	charges []uint32 // slots of the CHARGEs, in the order of their cold code
 }
+
+// keep keeps a copy of the passes, and has room for charges, in the memory of the
+// function that was there before.
+func (f *Func) keep(passes []int, charges int) {
+	if len(passes) > cap(f.Passes) || charges > cap(f.charges) {
+		f.Passes = slices.Grow(f.Passes[:0], max(len(passes), usualPasses))
+		f.charges = slices.Grow(f.charges[:0], charges)
+	}
+	f.Passes = f.Passes[:len(passes)]
+	f.charges = f.charges[:charges]
+	copy(f.Passes, passes)
+}
+
+// usualPasses is how many passes most functions take at most.
+const usualPasses = 6
 
 // Fault is an instruction that may fault: it then has no effect but that a
 // register becomes zero.
