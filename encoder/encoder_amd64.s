@@ -541,10 +541,9 @@ TEXT ·joinAVO(SB), NOSPLIT, $8-17
 mark:
 	// m = slot of the mark; n = bytes up to the end of its steps
 	MOVL (DX)(R8*8), R13
-	MOVL 4(CX)(R13*4), R14
-	MOVL R14, R12
+	MOVL 4(CX)(R13*4), R12
 	SUBL R10, R12
-	MOVL R14, R10
+	ADDL R12, R10
 	LEAQ (SI)(R12*1), R14
 	CMPQ R14, (SP)
 	JA   full

@@ -40,29 +40,24 @@ func (code *Code) CompileCage(p *bpf.Program, profile *Profile) error {
 func (code *Code) CompileFunctions(p *bpf.Program, funcs []bpf.Func, profile *Profile) error {
 	c := compilers.Get().(*compiler)
 	c.profile, c.prog, c.fn, c.cage = profile, p, &c.part, true
-	err := c.functions(code, funcs)
-	c.release()
-	if err != nil {
-		return err
-	}
-	noteProbes(p, code, profile)
-	linkCalls(p, code)
-	return nil
-}
-
-// functions compiles the functions of the program.
-func (c *compiler) functions(code *Code, funcs []bpf.Func) error {
-	code.reset(len(c.prog.Insns), len(funcs))
-	for i := range funcs {
+	code.reset(len(p.Insns), len(funcs))
+	var err error
+	for i := 0; i < len(funcs) && err == nil; i++ {
 		if i > 0 {
 			code.align()
 		}
 		f := &code.Funcs[i]
 		f.Start, f.End = funcs[i].Start, funcs[i].End
 		c.part.Subprogram = i > 0 // all that the cage tells functions apart by
-		if err := c.function(code, f); err != nil {
-			return err
-		}
+		err = c.function(code, f)
+	}
+	c.release()
+	if err != nil {
+		return err
+	}
+	noteProbes(p, code, profile)
+	if len(code.Relocs) > 0 {
+		linkCalls(p, code)
 	}
 	return nil
 }
@@ -88,23 +83,24 @@ func linkCalls(p *bpf.Program, code *Code) {
 // noteProbes adds the loads that read as zero where they fault.
 func noteProbes(p *bpf.Program, code *Code, profile *Profile) {
 	const probes = 0x0101010101010101 * uint64(bpf.Probe)
-	// They are rare, or there are none at all, so it looks at 32 flags at a time.
-	flags := p.Flags
-	for len(flags) >= 32 {
+	// They are rare, or there are none at all, so it looks at 32 flags at a time. One is
+	// always left, or advancing would take care not to point behind the end.
+	all := p.Flags
+	flags := all
+	for len(flags) > 32 {
 		f := (*[32]bpf.Flag)(flags)
 		if (eight(f[:8])|eight(f[8:16])|eight(f[16:24])|eight(f[24:]))&probes != 0 {
-			start := len(p.Flags) - len(flags)
+			start := len(all) - len(flags)
 			noteProbesIn(p, code, profile, start, start+32)
 		}
 		flags = flags[32:]
 	}
-	for len(flags) >= 8 && eight(flags)&probes == 0 {
+	for len(flags) > 8 && eight(flags)&probes == 0 {
 		flags = flags[8:]
 	}
-	if n := len(p.Flags); len(flags) < 8 && n >= 8 && eight(p.Flags[n-8:])&probes == 0 {
-		return
+	if len(flags) > 8 || len(all) < 8 || eight(all[len(all)-8:])&probes != 0 {
+		noteProbesIn(p, code, profile, len(all)-len(flags), len(all))
 	}
-	noteProbesIn(p, code, profile, len(p.Flags)-len(flags), len(p.Flags))
 }
 
 // eight returns eight flags as a word; the Go compiler makes one load of it.
