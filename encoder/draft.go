@@ -151,7 +151,8 @@ func (d *Draft) Len() int { return int(d.Ends[d.Slots] - d.Ends[0]) }
 func (d *Draft) Join(code []byte, at int, gaps []Gap, ends []uint32) int {
 	var j Joint
 	j.Begin(d, code, at, gaps, ends)
-	j.Extend(len(j.gaps))
+	for !j.Extend() {
+	}
 	return j.Len()
 }
 
@@ -193,10 +194,14 @@ func (j *Joint) addLast(n int) {
 
 func panicRoom() { panic("BUG: encoder: too little room for the code") }
 
-// Extend joins the next n marks, or what is left if that is less. It reports
+// JoinPart is how many marks Extend joins at once. Assembly can't be preempted, and
+// the collector should not have to wait for more than some microseconds.
+const JoinPart = 512
+
+// Extend joins the next JoinPart marks, or what is left if that is less. It reports
 // whether nothing is left.
-func (j *Joint) Extend(n int) bool {
-	stop := min(j.Marks+n, len(j.gaps))
+func (j *Joint) Extend() bool {
+	stop := min(j.Marks+JoinPart, len(j.gaps))
 	j.extend(stop)
 	return stop == len(j.gaps)
 }

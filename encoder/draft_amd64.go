@@ -21,9 +21,8 @@ var assembly = cpu.X86.HasBMI2 && cpu.X86.HasAVX2
 // How much the assembly does at once. It can't be preempted, and the collector
 // should not have to wait for more than some microseconds.
 const (
-	batch     = 16  // instructions whose classes are found together
-	chunk     = 256 // instructions of a call, a multiple of batch
-	joinChunk = 512 // marks of a call
+	batch = 16  // instructions whose classes are found together
+	chunk = 256 // instructions of a call, a multiple of batch
 )
 
 // scratch is what is known of the slots of a chunk before they are written.
@@ -287,9 +286,7 @@ func (j *Joint) extend(stop int) {
 }
 
 func (j *Joint) extendASM(stop int) {
-	for j.Marks < stop {
-		if !joinAVO((*[13]uint64)(unsafe.Pointer(j)), min(j.Marks+joinChunk, stop)) {
-			panicRoom()
-		}
+	if j.Marks < stop && !joinAVO((*[13]uint64)(unsafe.Pointer(j)), stop) {
+		panicRoom()
 	}
 }

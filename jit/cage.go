@@ -141,7 +141,6 @@ func (c *compiler) writeCharges(code *Code, f *Func, next, stop int) int {
 	at := int(f.Cold) + next*coldSize
 	for ; next < len(charges) && int(charges[next].mark) < stop; next++ {
 		slot := f.Start + int(c.draft.Marks[charges[next].mark].Slot)
-		f.charges[next] = uint32(slot)
 		back := int(code.Ends[slot])
 		jump := b[back-encoder.LongJcc : back]
 		binary.LittleEndian.PutUint16(jump, opJbLong)

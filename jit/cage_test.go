@@ -44,7 +44,8 @@ func TestNoteProbes(t *testing.T) {
 // TestWriteParts joins functions in one part and in many, of which the last may lie
 // over cold code: that of every CHARGE must be whole, and lead back.
 func TestWriteParts(t *testing.T) {
-	for _, n := range []int{1, joinMarks - 1, joinMarks, joinMarks + 1, joinMarks + overlaid - 1, 3 * joinMarks} {
+	const part = encoder.JoinPart
+	for _, n := range []int{1, part - 1, part, part + 1, part + overlaid - 1, 3 * part} {
 		p := &bpf.Program{}
 		for i := range n {
 			p.Insns = append(p.Insns, abi.Insn{Op: abi.OpCharge, Imm: int32(i)})

@@ -67,19 +67,14 @@ type Func struct {
 	// Padding is how many of the bytes are nops before jumps, which keep late
 	// passes from shrinking.
 	Padding int
-
-	charges []uint32 // slots of the CHARGEs, in the order of their cold code
 }
 
-// keep keeps a copy of the passes, and has room for charges, in the memory of the
-// function that was there before.
-func (f *Func) keep(passes []int, charges int) {
-	if len(passes) > cap(f.Passes) || charges > cap(f.charges) {
-		f.Passes = slices.Grow(f.Passes[:0], max(len(passes), usualPasses))
-		f.charges = slices.Grow(f.charges[:0], charges)
+// keep keeps a copy of the passes in the memory of the function that was there before.
+func (f *Func) keep(passes []int) {
+	if len(passes) > cap(f.Passes) {
+		f.Passes = make([]int, 0, max(len(passes), usualPasses))
 	}
 	f.Passes = f.Passes[:len(passes)]
-	f.charges = f.charges[:charges]
 	copy(f.Passes, passes)
 }
 
@@ -134,7 +129,9 @@ func (c *Code) Slot(offset uint32) int {
 	}
 	f := &c.Funcs[i]
 	if offset >= f.Cold {
-		return int(f.charges[(offset-f.Cold)/coldSize])
+		// It ends in a jump back behind its CHARGE.
+		end := f.Cold + ((offset-f.Cold)/coldSize+1)*coldSize
+		offset = end + binary.LittleEndian.Uint32(c.Bytes[end-4:]) - 1
 	}
 	return f.Start + sort.Search(f.End-f.Start, func(k int) bool { return c.Ends[f.Start+k] > offset })
 }

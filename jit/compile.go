@@ -173,18 +173,13 @@ func (c *compiler) replaceFramePointer() {
 	c.insns = c.private
 }
 
-// joinMarks is how many marks of a function are joined before what isn't a jump is
-// written there: the processor's caches still have it then.
-const joinMarks = ahead / 4
-
 // write joins the code at the end of code.Bytes, fills in what the marks left out,
 // and notes in f where the function is.
 func (c *compiler) write(code *Code, f *Func) error {
 	base := len(code.Bytes)
 	end := base + c.passes[len(c.passes)-1]
 	limit := end + len(c.charges)*coldSize
-	room := max(limit, end+encoder.Slack)
-	if room > cap(code.Bytes) {
+	if room := max(limit, end+encoder.Slack); room > cap(code.Bytes) {
 		code.Bytes = slices.Grow(code.Bytes, room-base)
 	}
 	code.Bytes = code.Bytes[:limit]
@@ -193,13 +188,13 @@ func (c *compiler) write(code *Code, f *Func) error {
 		body += copy(code.Bytes[base:], prologue)
 	}
 	f.Entry, f.Body, f.Cold, f.Limit, f.Padding = uint32(base), uint32(body), uint32(end), uint32(limit), c.padding
-	f.keep(c.passes, len(c.charges))
+	f.keep(c.passes)
 
 	var joint encoder.Joint
-	joint.Begin(&c.draft, code.Bytes[:room], body, c.gaps, code.Ends[f.Start:f.End+encoder.EndsSlack])
+	joint.Begin(&c.draft, code.Bytes[:cap(code.Bytes)], body, c.gaps, code.Ends[f.Start:cap(code.Ends)])
 	var others, charges int
 	var err error
-	for !joint.Extend(joinMarks) {
+	for !joint.Extend() {
 		if others, err = c.writeOthers(code, others, joint.Marks); err != nil {
 			return err
 		}
@@ -232,11 +227,16 @@ func (c *compiler) writeOthers(code *Code, next, stop int) (int, error) {
 			next = c.writeCalls(code, next, stop)
 			continue
 		}
+		next++
 		slot := int(c.draft.Marks[k].Slot)
-		if err := c.writeOther(code, k, slot, code.Ends[c.start+slot]); err != nil {
+		end := code.Ends[c.start+slot]
+		if c.gaps[k].Len() == 1 {
+			code.Bytes[end-1] = opRet // nothing else is so short
+			continue
+		}
+		if err := c.writeOther(code, k, slot, end); err != nil {
 			return 0, err
 		}
-		next++
 	}
 	return next, nil
 }
@@ -259,19 +259,18 @@ func (c *compiler) writeCalls(code *Code, next, stop int) int {
 	return next
 }
 
-// markOfOther is what an element of others has of the mark's number.
+// markOfOther is what of an element of others is the number of the mark.
 const markOfOther = 1<<plainShift - 1
+
+// opRet is the epilogue of the cage's main function.
+const opRet = 0xc3
 
 // writeOther writes mark k, which is no plain call, before end.
 func (c *compiler) writeOther(code *Code, k, slot int, end uint32) error {
 	room := c.gaps[k].Len()
 	at := end - room
 	if c.insns[slot].Op == abi.OpExit && !c.profile.ReturnThunk {
-		if room == 1 {
-			code.Bytes[at] = c.frame.epilogue[0]
-		} else {
-			copy(code.Bytes[at:end], c.frame.epilogue)
-		}
+		copy(code.Bytes[at:end], c.frame.epilogue)
 		return nil
 	}
 	row := c.draft.Marks[k].Row()
