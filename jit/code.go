@@ -37,6 +37,15 @@ func (c *Code) reset(n, funcs int) {
 	c.Relocs = c.Relocs[:0]
 }
 
+// grow makes room for as many bytes, and passes of f.
+func (c *Code) grow(f *Func, bytes, passes int) {
+	c.Bytes = slices.Grow(c.Bytes, bytes-len(c.Bytes))
+	f.Passes = slices.Grow(f.Passes[:0], max(passes, usualPasses))
+}
+
+// usualPasses is how many passes most functions take at most.
+const usualPasses = 6
+
 // Stage is a part of compiling a function.
 type Stage uint8
 
@@ -68,18 +77,6 @@ type Func struct {
 	// passes from shrinking.
 	Padding int
 }
-
-// keep keeps a copy of the passes in the memory of the function that was there before.
-func (f *Func) keep(passes []int) {
-	if len(passes) > cap(f.Passes) {
-		f.Passes = make([]int, 0, max(len(passes), usualPasses))
-	}
-	f.Passes = f.Passes[:len(passes)]
-	copy(f.Passes, passes)
-}
-
-// usualPasses is how many passes most functions take at most.
-const usualPasses = 6
 
 // Fault is an instruction that may fault: it then has no effect but that a
 // register becomes zero.

@@ -2,7 +2,6 @@ package jit
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/bpfjit/bpfjit/abi"
@@ -75,16 +74,6 @@ const maxSlots = far / encoder.Longest
 // Compile does the same in the memory of an older Code, whose contents it
 // replaces. After an error the Code has no use but to be compiled again.
 func (c *Code) Compile(p *bpf.Program, profile *Profile, fn *Function) error {
-	comp := compilers.Get().(*compiler)
-	comp.profile, comp.prog, comp.fn, comp.cage = profile, p, fn, false
-	err := comp.kernel(c)
-	comp.release()
-	return err
-}
-
-// kernel compiles the program, which is one function.
-func (c *compiler) kernel(code *Code) error {
-	p := c.prog
 	n := len(p.Insns)
 	if n > maxSlots {
 		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, more than %d", n, maxSlots)}
@@ -95,10 +84,14 @@ func (c *compiler) kernel(code *Code) error {
 	if err := p.CheckSizes(); err != nil {
 		return err
 	}
-	code.reset(n, 1)
-	f := &code.Funcs[0]
+	c.reset(n, 1)
+	f := &c.Funcs[0]
 	f.Start, f.End = 0, n
-	return c.function(code, f)
+	comp := compilers.Get().(*compiler)
+	comp.profile, comp.prog, comp.fn, comp.cage = profile, p, fn, false
+	err := comp.function(c, f)
+	comp.release()
+	return err
 }
 
 // function compiles the slots of f, one of code.Funcs, and appends what becomes of
@@ -179,16 +172,17 @@ func (c *compiler) write(code *Code, f *Func) error {
 	base := len(code.Bytes)
 	end := base + c.passes[len(c.passes)-1]
 	limit := end + len(c.charges)*coldSize
-	if room := max(limit, end+encoder.Slack); room > cap(code.Bytes) {
-		code.Bytes = slices.Grow(code.Bytes, room-base)
+	if room := max(limit, end+encoder.Slack); room > cap(code.Bytes) || len(c.passes) > cap(f.Passes) {
+		code.grow(f, room, len(c.passes))
 	}
 	code.Bytes = code.Bytes[:limit]
+	f.Passes = f.Passes[:len(c.passes)]
+	copy(f.Passes, c.passes)
 	body := base
 	if prologue := c.frame.prologue; len(prologue) > 0 {
 		body += copy(code.Bytes[base:], prologue)
 	}
 	f.Entry, f.Body, f.Cold, f.Limit, f.Padding = uint32(base), uint32(body), uint32(end), uint32(limit), c.padding
-	f.keep(c.passes)
 
 	var joint encoder.Joint
 	joint.Begin(&c.draft, code.Bytes[:cap(code.Bytes)], body, c.gaps, code.Ends[f.Start:cap(code.Ends)])
