@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 )
 
@@ -32,6 +33,7 @@ type Result struct {
 	Constants int
 	composed  []int32 // of Program, if the old program has an Index
 	moved     bpf.MovedFuncs
+	walk      *walk // its own, if it is used again
 }
 
 // MoveFunctions returns the functions of Program, if those of the old program
@@ -68,70 +70,76 @@ func (r *Result) MoveFunctions(funcs []bpf.Func) []bpf.Func { return r.moved.Mov
 // address constants. Of r only Index and Constants are of use in the last case,
 // nothing in the others.
 func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
-	n := len(p.Insns)
-	if n > math.MaxInt32/upperLen {
-		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, too many to blind", n)}
+	if r.walk != nil {
+		return r.walk.run(r, p, rand)
 	}
 	w := walks.Get().(*walk)
+	if r.Index != nil {
+		// Who uses it a second time will a third time.
+		r.walk = w
+		return w.run(r, p, rand)
+	}
 	err := w.run(r, p, rand)
-	// The pool holds no memory of the caller's.
-	w.source.reader = nil
-	w.result = result{}
-	w.mender.Start(nil)
+	w.mender.Start(nil) // the pool holds no memory of the caller's
 	walks.Put(w)
 	return err
 }
 
-// run is Rewrite of a program that isn't too long.
+// walks are for programs that are rewritten once. A walk has a key for random
+// numbers, which takes longer to make than such a program.
+var walks = sync.Pool{New: func() any { return new(walk) }}
+
+// run is Rewrite.
 func (w *walk) run(r *Result, p *bpf.Program, rand io.Reader) error {
 	n := len(p.Insns)
+	if n > math.MaxInt32/upperLen {
+		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, too many to blind", n)}
+	}
 	if err := p.CheckSizes(); err != nil {
 		return err
 	}
-	if err := w.source.start(rand); err != nil {
-		return err
+	if n > 0 && p.Insns[n-1].Op == abi.OpLdImm64 {
+		return unchecked(p, n-1) // its second half would be read
 	}
 	np := &r.Program
-	w.out, w.flags = np.Insns[:cap(np.Insns)], np.Flags[:cap(np.Flags)]
-	w.index = slices.Grow(r.Index[:0], n+1+group)[:n+1+group]
-	w.jumps = slices.Grow(w.jumps[:0], n/64+block/64)[:n/64+block/64]
-	w.constants, w.half = 0, 0
-	w.index[0] = 0
+	to := result{np.Insns[:cap(np.Insns)], np.Flags[:cap(np.Flags)], slices.Grow(r.Index[:0], n+1+group)[:n+1+group]}
+	to.index[0] = 0
+	w.jumps = slices.Grow(w.jumps[:0], n/64+1)[:n/64+1]
+	w.half = 0
 	w.mender.Start(p)
+	constants := 0
 	mended := 0      // slots
 	var tooFar error // then the index is of use all the same
 	for start := 0; start < n; start += block {
 		end := min(start+block, n)
-		w.reserve(int(w.index[start])+(end-start)*upperLen+group, n)
-		if err := w.rewrite(p, start, end); err != nil {
+		if err := w.rewrite(p, rand, &to, start, end); err != nil {
 			return err
 		}
+		constants += w.numHidden
 		if done := start + block - behind; done >= mended+mendPart && tooFar == nil {
-			tooFar = w.mend(mended, done, end)
+			known := to.index[:end+1]
+			tooFar = w.mender.Add(to.out[:known[end]], known, mended, w.jumps[mended/64:done/64])
 			mended = done
 		}
 	}
-	if w.half != 0 {
-		return unchecked(p, n-1)
-	}
-	length := w.index[n]
-	np.Insns, np.Flags, np.Origin = w.out[:length], w.flags[:length], p.Origin
-	r.Index, r.Constants = w.index[:n+1], w.constants
-	np.Index = r.Index
+	index := to.index[:n+1]
+	length := index[n]
+	np.Insns, np.Flags, np.Origin, np.Index = to.out[:length], to.flags[:length], p.Origin, index
+	r.Index, r.Constants = index, constants
 	if p.Index != nil {
 		var ok bool
-		if r.composed, ok = compose(r.composed, p.Index, r.Index); !ok {
+		if r.composed, ok = compose(r.composed, p.Index, index); !ok {
 			return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has an index that doesn't fit %d slots", n)}
 		}
 		np.Index = r.composed
 	}
 	if tooFar == nil {
-		tooFar = w.mend(mended, n, n)
+		tooFar = w.mender.Add(np.Insns, index, mended, w.jumps[mended/64:(n+63)/64])
 	}
 	if tooFar != nil {
 		return tooFar
 	}
-	return w.mender.Finish(np, r.Index)
+	return w.mender.Finish(np, index)
 }
 
 // compose says where slots are that first moves to slots which second moves, in the
@@ -156,19 +164,11 @@ const behind = 32 * block
 // mending are quicker the less they take turns.
 const mendPart = 16 * block
 
-// mend mends the jumps from the slot start up to end. Slots up to known have their
-// place.
-func (w *walk) mend(start, end, known int) error {
-	return w.mender.Add(w.out[:w.index[known]], w.index[:known+1], start, w.jumps[start/64:(end+63)/64])
-}
-
 // walk goes over a program block by block. What a slot is can't be foreseen,
 // so its loops have no branch that depends on it: they say in bitmaps and lists
 // what is to be done about which slots, and other loops go over these.
 type walk struct {
 	source source
-	result
-	constants int
 	// jumps has a bit for each slot that may have a distance.
 	jumps  []uint64
 	mender bpf.Mender
@@ -180,23 +180,19 @@ type walk struct {
 	last tail
 }
 
-// result is what the walk fills in. Its slices are as long as there is room.
+// result is what a walk fills in. Its slices are as long as there is room.
 type result struct {
 	out   []bpf.Insn
 	flags []bpf.Flag
 	index []int32
 }
 
-var walks = sync.Pool{New: func() any { return new(walk) }}
-
-// reserve sees to it that there is room for n slots. If there isn't, it makes
-// room for as many as are likely, of a program of so many slots.
-func (w *walk) reserve(n, slots int) {
-	if n > min(len(w.out), len(w.flags)) {
-		// Programs become less than twice as long, but the last block may not.
-		n = max(n, 2*(slots+min(slots, block))+group, 2*len(w.out))
-		w.out, w.flags = grow(w.out, n), grow(w.flags, n)
-	}
+// reserve makes room for n slots, and for as many as are likely, of a program of so
+// many slots.
+func (to *result) reserve(n, slots int) {
+	// Programs become less than twice as long, but the last block may not.
+	n = max(n, 2*(slots+min(slots, block))+overrun, 2*len(to.out))
+	to.out, to.flags = grow(to.out, n), grow(to.flags, n)
 }
 
 // grow returns s with its whole capacity, and that is n or more.

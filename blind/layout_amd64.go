@@ -3,6 +3,8 @@
 package blind
 
 import (
+	"io"
+
 	"golang.org/x/sys/cpu"
 
 	"github.com/bpfjit/bpfjit/bpf"
@@ -17,22 +19,31 @@ var assembly = cpu.X86.HasBMI2 && cpu.X86.HasAVX2 && cpu.X86.HasPOPCNT
 // A blockJob is what the assembly works on: slots of a block of the old program,
 // and where they go. gen/asm/blind has the offsets.
 type blockJob struct {
-	insns   *bpf.Insn // these and flags can be read up to the end of a unit
-	flags   *bpf.Flag
-	index   *int32 // has room for a group behind its last element
-	out     *bpf.Insn
-	classes *classTable
-	lists   *lists
-
-	first int // which slot of the block they begin with, a multiple of unit
-	count int // of slots, at least one
-	half  uint64
-
-	// What hide needs besides.
+	insns    *bpf.Insn // these and flags can be read up to the end of a unit
+	flags    *bpf.Flag
+	index    *int32 // has room for a group behind its last element
+	out      *bpf.Insn
 	newFlags *bpf.Flag
-	numbers  *byte // random ones, one for each of hidden
+	jumps    *uint64 // of the block
+	classes  *classTable
+	lists    *lists
 	rules    *rule
-	reserved uint64 // the result
+
+	count int // of slots at insns, at least one
+	// More slots elsewhere, if there are: less than a unit, behind a multiple of one,
+	// the program's last ones.
+	rest      int
+	lastInsns *bpf.Insn
+	lastFlags *bpf.Flag
+
+	ahead   bool   // the program goes on for so long that a page ahead is worth fetching
+	half    uint32 // as in walk
+	special uint32 // a result of layOut
+
+	// What hide needs besides. It reads insns in front of the first one and behind
+	// the last, if they are halves of 64-bit constants.
+	reserved uint32 // its result
+	numbers  *byte  // random ones, one for each of hidden
 }
 
 // layOutAVO does what layOutGeneric does, hideAVO what hideGeneric does; a test
@@ -51,52 +62,55 @@ type tail struct {
 	flags [unit]bpf.Flag
 }
 
-func (w *walk) layOut(j *blockJob, insns []bpf.Insn, flags []bpf.Flag, index []int32) {
+// rewrite does what rewriteGeneric does.
+func (w *walk) rewrite(p *bpf.Program, rand io.Reader, to *result, start, end int) error {
 	if !assembly {
-		w.layOutGeneric(insns, flags, index)
-		return
+		return w.rewriteGeneric(p, rand, to, start, end)
 	}
+	insns, flags, index := p.Insns[start:end], flagsOf(p, start, end), to.index[start:end+1+group]
 	n := len(insns)
-	_ = index[:n+1+group]
-	room := int(index[0]) + n*upperLen + group - 1
-	_, _ = w.out[room], w.flags[room]
+	room := int(index[0]) + n*upperLen + overrun
+	if room > min(len(to.out), len(to.flags)) {
+		to.reserve(room, len(p.Insns))
+	}
+	w.jumps[(end-1)/64] = 0 // half of it may be behind the last unit
 	// Field by field: a literal would be made elsewhere, and copied in pieces that
 	// the processor can't take from the stores before.
-	j.out, j.classes, j.lists, j.half = &w.out[0], &classes, &w.lists, uint64(w.half)
-	whole := n &^ (unit - 1)
-	if whole > 0 {
-		j.insns, j.flags, j.index, j.first, j.count = &insns[0], &flags[0], &index[0], 0, whole
-		layOutAVO(j)
+	var j blockJob
+	j.insns, j.flags, j.index, j.count = &insns[0], &flags[0], &index[0], n
+	j.out, j.newFlags, j.jumps = &to.out[0], &to.flags[0], &w.jumps[start/64]
+	j.classes, j.lists, j.rules = &classes, &w.lists, &rules[0]
+	j.ahead, j.half = len(p.Insns)-end > block, w.half
+	if min(cap(insns), cap(flags)) < (n+unit-1)&^(unit-1) {
+		w.last.take(&j, insns, flags)
 	}
-	if whole < n {
-		j.insns, j.flags = lastUnit(insns[whole:], &w.last.insns), lastUnit(flags[whole:], &w.last.flags)
-		j.index, j.first, j.count = &index[whole], whole, n-whole
-		layOutAVO(j)
+	layOutAVO(&j)
+	w.half = j.half
+	numbers, err := w.source.take(rand, w.numHidden)
+	if err != nil {
+		return err
 	}
-	w.half = uint32(j.half)
+	if len(numbers) > 0 {
+		j.insns, j.numbers = &insns[0], &numbers[0]
+		hideAVO(&j)
+		if j.reserved != 0 {
+			return unchecked(p, start)
+		}
+	}
+	if j.special != 0 {
+		return w.finish(p, to, start, end)
+	}
+	return nil
 }
 
-// lastUnit returns where there are elements of s that can be read up to the end of a
-// unit: where they are, or a copy.
-func lastUnit[E any](s []E, room *[unit]E) *E {
-	if cap(s) < unit {
-		copy(room[:], s)
-		return &room[0]
+// take copies slots that can't be read up to the end of a unit.
+func (t *tail) take(j *blockJob, insns []bpf.Insn, flags []bpf.Flag) {
+	whole := len(insns) &^ (unit - 1)
+	rest := copy(t.insns[:], insns[whole:])
+	copy(t.flags[:], flags[whole:])
+	if whole == 0 {
+		j.insns, j.flags = &t.insns[0], &t.flags[0]
+		return
 	}
-	return &s[0]
-}
-
-// hide goes on with the block that layOut has laid out.
-func (w *walk) hide(j *blockJob, insns []bpf.Insn, numbers []byte, index []int32) (reserved uint32) {
-	if !assembly {
-		return w.hideGeneric(insns, numbers, index)
-	}
-	if w.numHidden == 0 {
-		return 0
-	}
-	_ = numbers[numberBytes*w.numHidden-1]
-	j.insns, j.index = &insns[0], &index[0]
-	j.newFlags, j.numbers, j.rules = &w.flags[0], &numbers[0], &rules[0]
-	hideAVO(j)
-	return uint32(j.reserved)
+	j.count, j.rest, j.lastInsns, j.lastFlags = whole, rest, &t.insns[0], &t.flags[0]
 }
