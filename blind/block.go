@@ -48,23 +48,42 @@ func flagsOf(p *bpf.Program, start, end int) []bpf.Flag {
 // rewriteGeneric rewrites the slots from start up to end, at most a block, and notes
 // in jumps which may have a distance. Distances stay as they are. The index says
 // where the first one goes.
-func (w *walk) rewriteGeneric(p *bpf.Program, rand io.Reader, to *result, start, end int) error {
-	room := int(to.index[start]) + (end-start)*upperLen + overrun
-	if room > min(len(to.out), len(to.flags)) {
-		to.reserve(room, len(p.Insns))
+func (w *walk) rewriteGeneric(r *Result, p *bpf.Program, rand io.Reader, start, end int) error {
+	if endsInHalf(p, end) {
+		return unchecked(p, end-1)
 	}
-	special := w.layOutGeneric(p, to, start, end)
+	np := &r.Program
+	room := int(r.Index[start]) + (end-start)*upperLen + overrun
+	if room > min(cap(np.Insns), cap(np.Flags)) {
+		r.reserve(room, len(p.Insns))
+	}
+	to := result{np.Insns[:room], np.Flags[:room], r.Index[:end+1]}
+	special := w.layOutGeneric(p, &to, start, end)
 	numbers, err := w.source.take(rand, w.numHidden)
 	if err != nil {
 		return err
 	}
-	if w.hideGeneric(p.Insns, numbers, to, start) != 0 {
+	w.constants += w.numHidden
+	if w.hideGeneric(p.Insns, numbers, &to, start) != 0 {
 		return unchecked(p, start)
 	}
 	if special != 0 {
-		return w.finish(p, to, start, end)
+		return w.finish(r, p, start, end)
 	}
 	return nil
+}
+
+// endsInHalf reports whether p ends in the first half of a 64-bit constant. The
+// second would be read.
+func endsInHalf(p *bpf.Program, end int) bool {
+	return p.Insns[end-1].Op == abi.OpLdImm64 && end == len(p.Insns)
+}
+
+// result is what a block becomes part of.
+type result struct {
+	out   []bpf.Insn
+	flags []bpf.Flag
+	index []int32
 }
 
 // layOutGeneric sees what is to be done about each slot of a block, and fills in
@@ -137,13 +156,15 @@ func low(in *bpf.Insn) uint32 {
 
 // finish does what is to be done about few slots of a block: it makes zeros, and
 // gives instructions, which have no flags yet, those that they had.
-func (w *walk) finish(p *bpf.Program, to *result, start, end int) error {
+func (w *walk) finish(r *Result, p *bpf.Program, start, end int) error {
+	length := r.Index[end]
+	out, flags := r.Program.Insns[:length], r.Program.Flags[:length]
 	for u, at := 0, start; at < end; u, at = u+1, at+unit {
 		for set := w.special[u]; set != 0; set &= set - 1 {
 			slot := at + bits.TrailingZeros32(set)
-			last := to.index[slot+1] - 1
+			last := r.Index[slot+1] - 1
 			if p.Flags != nil {
-				to.flags[last] = p.Flags[slot]
+				flags[last] = p.Flags[slot]
 			}
 			if w.zero[u]&set&-set == 0 {
 				continue
@@ -152,7 +173,7 @@ func (w *walk) finish(p *bpf.Program, to *result, start, end int) error {
 			if in.Off != 0 {
 				return unchecked(p, slot)
 			}
-			to.out[last] = bpf.Insn{Op: xorReg, Regs: abi.Registers(in.Dst(), in.Dst())}
+			out[last] = bpf.Insn{Op: xorReg, Regs: abi.Registers(in.Dst(), in.Dst())}
 		}
 	}
 	return nil

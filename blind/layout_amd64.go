@@ -29,12 +29,12 @@ type blockJob struct {
 	lists    *lists
 	rules    *rule
 
-	count int // of slots at insns, at least one
-	// More slots elsewhere, if there are: less than a unit, behind a multiple of one,
-	// the program's last ones.
+	count int // of slots
+	// More slots, less than a unit behind whole ones, that can't be read up to the
+	// end of a unit. Nothing follows them.
 	rest      int
-	lastInsns *bpf.Insn
-	lastFlags *bpf.Flag
+	lastInsns *bpf.Insn // room for a unit
+	lastFlags *bpf.Flag // theirs, which can be read up to the end of one
 
 	ahead   bool   // the program goes on for so long that a page ahead is worth fetching
 	half    uint32 // as in walk
@@ -55,34 +55,40 @@ func layOutAVO(job *blockJob)
 //go:noescape
 func hideAVO(job *blockJob)
 
-// tail has a copy of the last slots of a program, less than a unit. Behind them there
-// may be anything.
-type tail struct {
-	insns [unit]bpf.Insn
-	flags [unit]bpf.Flag
-}
+// composeAVO does what composeGeneric does, with count numbers, a group at least, and
+// limit of second.
+//
+//go:noescape
+func composeAVO(list, first, second *int32, count, limit int) (ok bool)
 
 // rewrite does what rewriteGeneric does.
-func (w *walk) rewrite(p *bpf.Program, rand io.Reader, to *result, start, end int) error {
+func (w *walk) rewrite(r *Result, p *bpf.Program, rand io.Reader, start, end int) error {
 	if !assembly {
-		return w.rewriteGeneric(p, rand, to, start, end)
+		return w.rewriteGeneric(r, p, rand, start, end)
 	}
-	insns, flags, index := p.Insns[start:end], flagsOf(p, start, end), to.index[start:end+1+group]
-	n := len(insns)
-	room := int(index[0]) + n*upperLen + overrun
-	if room > min(len(to.out), len(to.flags)) {
-		to.reserve(room, len(p.Insns))
+	if endsInHalf(p, end) {
+		return unchecked(p, end-1)
 	}
-	w.jumps[(end-1)/64] = 0 // half of it may be behind the last unit
+	_ = r.Index[end+group]
+	np, index := &r.Program, &r.Index[start]
+	room := int(*index) + (end-start)*upperLen + overrun
+	if room > min(cap(np.Insns), cap(np.Flags)) {
+		r.reserve(room, len(p.Insns))
+	}
 	// Field by field: a literal would be made elsewhere, and copied in pieces that
 	// the processor can't take from the stores before.
 	var j blockJob
-	j.insns, j.flags, j.index, j.count = &insns[0], &flags[0], &index[0], n
-	j.out, j.newFlags, j.jumps = &to.out[0], &to.flags[0], &w.jumps[start/64]
+	insns := &p.Insns[start]
+	j.insns, j.flags, j.index, j.count = insns, &noFlags[0], index, end-start
+	if p.Flags != nil {
+		j.flags = &p.Flags[start:end][0]
+	}
+	_ = w.jumps[uint(end)/64+1]
+	j.out, j.newFlags, j.jumps = &np.Insns[:1][0], &np.Flags[:1][0], &w.jumps[uint(start)/64]
 	j.classes, j.lists, j.rules = &classes, &w.lists, &rules[0]
 	j.ahead, j.half = len(p.Insns)-end > block, w.half
-	if min(cap(insns), cap(flags)) < (n+unit-1)&^(unit-1) {
-		w.last.take(&j, insns, flags)
+	if units := (end - start + unit - 1) &^ (unit - 1); units > cap(p.Insns)-start || p.Flags != nil && units > cap(p.Flags)-start {
+		w.last.take(&j, p, end)
 	}
 	layOutAVO(&j)
 	w.half = j.half
@@ -90,27 +96,51 @@ func (w *walk) rewrite(p *bpf.Program, rand io.Reader, to *result, start, end in
 	if err != nil {
 		return err
 	}
+	w.constants += w.numHidden
 	if len(numbers) > 0 {
-		j.insns, j.numbers = &insns[0], &numbers[0]
+		j.insns, j.numbers = insns, &numbers[0]
 		hideAVO(&j)
 		if j.reserved != 0 {
 			return unchecked(p, start)
 		}
 	}
 	if j.special != 0 {
-		return w.finish(p, to, start, end)
+		return w.finish(r, p, start, end)
 	}
 	return nil
 }
 
-// take copies slots that can't be read up to the end of a unit.
-func (t *tail) take(j *blockJob, insns []bpf.Insn, flags []bpf.Flag) {
-	whole := len(insns) &^ (unit - 1)
-	rest := copy(t.insns[:], insns[whole:])
-	copy(t.flags[:], flags[whole:])
-	if whole == 0 {
-		j.insns, j.flags = &t.insns[0], &t.flags[0]
-		return
+// tail is for the last slots of a program, if what is behind them can't be read: less
+// than a unit. There may be anything behind them.
+type tail struct {
+	insns [unit]bpf.Insn
+	flags [unit]bpf.Flag
+}
+
+// take makes the last slots of a job, and of p, such ones.
+func (t *tail) take(j *blockJob, p *bpf.Program, end int) {
+	j.rest = j.count % unit
+	j.count -= j.rest
+	j.lastInsns, j.lastFlags = &t.insns[0], &noFlags[0]
+	if p.Flags != nil {
+		copy(t.flags[:], p.Flags[end-j.rest:])
+		j.lastFlags = &t.flags[0]
 	}
-	j.count, j.rest, j.lastInsns, j.lastFlags = whole, rest, &t.insns[0], &t.flags[0]
+}
+
+// composePart is how many numbers, or up to twice as many, the assembly takes at a
+// time: it can't be interrupted.
+const composePart = 2048
+
+func composeInto(list, first, second []int32) (ok bool) {
+	if !assembly || len(first) < group || len(list) < len(first) || len(second) == 0 {
+		return composeGeneric(list, first, second)
+	}
+	for len(first) >= 2*composePart {
+		if !composeAVO(&list[0], &first[0], &second[0], composePart, len(second)) {
+			return false
+		}
+		list, first = list[composePart:], first[composePart:]
+	}
+	return composeAVO(&list[0], &first[0], &second[0], len(first), len(second))
 }

@@ -25,6 +25,8 @@ TEXT ·layOutAVO(SB), NOSPLIT, $0-8
 	MOVL           108(AX), AX
 	XORL           R8, R8
 	XORL           R9, R9
+	TESTQ          DI, DI
+	JEQ            rest
 
 unit:
 	// op, regs of slots 0 to 15, and whether imm is 0
@@ -130,8 +132,10 @@ unit:
 	MOVL  R12, 32(SI)
 	MOVL  R13, 64(SI)
 	MOVL  R15, 96(SI)
-	MOVL  R14, (BX)
-	ORL   R15, R9
+
+	// and none from the next unit on, unless there is one
+	MOVQ R14, (BX)
+	ORL  R15, R9
 
 	// half = whether the last slot is a first half
 	DECL  R10
@@ -144,20 +148,58 @@ unit:
 	CMPQ  R8, DI
 	JLT   unit
 
-	// The last unit may be elsewhere.
-	MOVQ job+0(FP), DX
-	MOVQ 72(DX), CX
-	ADDQ 80(DX), CX
-	CMPQ R8, CX
+rest:
+	MOVQ job+0(FP), R10
+	MOVQ 72(R10), DI
+	ADDQ 80(R10), DI
+	CMPQ R8, DI
 	JGE  classified
-	MOVQ CX, DI
-	MOVQ 88(DX), CX
-	MOVQ 96(DX), DX
-	JMP  unit
+
+	// The last slots are read from a copy, which has a whole unit.
+	MOVQ         88(R10), R11
+	MOVQ         96(R10), DX
+	VPBROADCASTQ 80(R10), Y8
+	VMOVDQU      numbers<>+0(SB), Y9
+	VPCMPEQQ     Y10, Y10, Y10
+	VPSRLQ       $0x3f, Y10, Y10
+	VPSLLQ       $0x02, Y10, Y10
+	VPCMPGTQ     Y9, Y8, Y11
+	VPMASKMOVQ   (CX), Y11, Y11
+	VMOVDQU      Y11, (R11)
+	VPSUBQ       Y10, Y8, Y8
+	VPCMPGTQ     Y9, Y8, Y11
+	VPMASKMOVQ   32(CX), Y11, Y11
+	VMOVDQU      Y11, 32(R11)
+	VPSUBQ       Y10, Y8, Y8
+	VPCMPGTQ     Y9, Y8, Y11
+	VPMASKMOVQ   64(CX), Y11, Y11
+	VMOVDQU      Y11, 64(R11)
+	VPSUBQ       Y10, Y8, Y8
+	VPCMPGTQ     Y9, Y8, Y11
+	VPMASKMOVQ   96(CX), Y11, Y11
+	VMOVDQU      Y11, 96(R11)
+	VPSUBQ       Y10, Y8, Y8
+	VPCMPGTQ     Y9, Y8, Y11
+	VPMASKMOVQ   128(CX), Y11, Y11
+	VMOVDQU      Y11, 128(R11)
+	VPSUBQ       Y10, Y8, Y8
+	VPCMPGTQ     Y9, Y8, Y11
+	VPMASKMOVQ   160(CX), Y11, Y11
+	VMOVDQU      Y11, 160(R11)
+	VPSUBQ       Y10, Y8, Y8
+	VPCMPGTQ     Y9, Y8, Y11
+	VPMASKMOVQ   192(CX), Y11, Y11
+	VMOVDQU      Y11, 192(R11)
+	VPSUBQ       Y10, Y8, Y8
+	VPCMPGTQ     Y9, Y8, Y8
+	VPMASKMOVQ   224(CX), Y8, Y8
+	VMOVDQU      Y8, 224(R11)
+	MOVQ         R11, CX
+	JMP          unit
 
 classified:
-	MOVL         AX, 108(DX)
-	MOVL         R9, 112(DX)
+	MOVL         AX, 108(R10)
+	MOVL         R9, 112(R10)
 	MOVQ         job+0(FP), AX
 	MOVQ         (AX), CX
 	MOVQ         16(AX), DX
@@ -172,6 +214,8 @@ classified:
 	VPCMPEQD     Y1, Y1, Y1
 	VPSRLD       $0x1d, Y1, Y1
 	VPXOR        Y2, Y2, Y2
+	TESTQ        DI, DI
+	JEQ          restGroups
 	CMPB         104(AX), $0x00
 	JEQ          group
 
@@ -303,7 +347,7 @@ group:
 	SUBQ $0x08, DI
 	JGT  group
 
-	// The last slots may be elsewhere.
+restGroups:
 	MOVQ  job+0(FP), AX
 	MOVQ  80(AX), DI
 	TESTQ DI, DI
@@ -559,6 +603,12 @@ DATA zip<>+30(SB)/1, $0x0e
 DATA zip<>+31(SB)/1, $0x0f
 GLOBL zip<>(SB), RODATA|NOPTR, $32
 
+DATA numbers<>+0(SB)/8, $0x0000000000000000
+DATA numbers<>+8(SB)/8, $0x0000000000000001
+DATA numbers<>+16(SB)/8, $0x0000000000000002
+DATA numbers<>+24(SB)/8, $0x0000000000000003
+GLOBL numbers<>(SB), RODATA|NOPTR, $32
+
 DATA sequence<>+0(SB)/8, $0x0706050403020100
 GLOBL sequence<>(SB), RODATA|NOPTR, $8
 
@@ -623,4 +673,67 @@ hide:
 	JNE  hide
 	MOVQ job+0(FP), AX
 	MOVL R10, 116(AX)
+	RET
+
+// func composeAVO(list *int32, first *int32, second *int32, count int, limit int) (ok bool)
+// Requires: AVX, AVX2
+TEXT ·composeAVO(SB), NOSPLIT, $0-41
+	MOVQ         list+0(FP), AX
+	MOVQ         first+8(FP), CX
+	MOVQ         second+16(FP), DX
+	MOVQ         count+24(FP), BX
+	MOVQ         limit+32(FP), SI
+	DECQ         SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Y0
+	LEAQ         -8(BX), DI
+	XORL         SI, SI
+
+numbers:
+	// None is beyond the end?
+	VMOVDQU   (CX)(SI*4), Y1
+	VPMINUD   Y0, Y1, Y2
+	VPCMPEQD  Y2, Y1, Y1
+	VPMOVMSKB Y1, R8
+	INCL      R8
+	JNE       composed
+	MOVL      (CX)(SI*4), R9
+	MOVL      (DX)(R9*4), R9
+	MOVL      R9, (AX)(SI*4)
+	MOVL      4(CX)(SI*4), R9
+	MOVL      (DX)(R9*4), R9
+	MOVL      R9, 4(AX)(SI*4)
+	MOVL      8(CX)(SI*4), R9
+	MOVL      (DX)(R9*4), R9
+	MOVL      R9, 8(AX)(SI*4)
+	MOVL      12(CX)(SI*4), R9
+	MOVL      (DX)(R9*4), R9
+	MOVL      R9, 12(AX)(SI*4)
+	MOVL      16(CX)(SI*4), R9
+	MOVL      (DX)(R9*4), R9
+	MOVL      R9, 16(AX)(SI*4)
+	MOVL      20(CX)(SI*4), R9
+	MOVL      (DX)(R9*4), R9
+	MOVL      R9, 20(AX)(SI*4)
+	MOVL      24(CX)(SI*4), R9
+	MOVL      (DX)(R9*4), R9
+	MOVL      R9, 24(AX)(SI*4)
+	MOVL      28(CX)(SI*4), R9
+	MOVL      (DX)(R9*4), R9
+	MOVL      R9, 28(AX)(SI*4)
+	ADDQ      $0x08, SI
+	CMPQ      SI, DI
+	JLE       numbers
+
+	// The last group may be one that begins in another.
+	CMPQ SI, BX
+	JGE  composed
+	MOVQ DI, SI
+	JMP  numbers
+
+composed:
+	TESTL R8, R8
+	SETEQ AL
+	MOVB  AL, ok+40(FP)
+	VZEROUPPER
 	RET

@@ -83,26 +83,52 @@ func TestImplementations(t *testing.T) {
 			Malformed bool
 		}
 		half := uint32(r.IntN(1+start)) & 1
-		run := func(rewrite func(*walk, *bpf.Program, io.Reader, *result, int, int) error) results {
+		run := func(rewrite func(*walk, *Result, *bpf.Program, io.Reader, int, int) error) results {
 			const at = 5
 			end := start + count
 			room := at + upperLen*count + overrun
-			w := &walk{half: half, jumps: make([]uint64, end/64+1)}
+			w := &walk{half: half, jumps: make([]uint64, end/64+2)}
 			for i := range w.last.insns {
 				w.last.insns[i], w.last.flags[i] = bpf.Insn{Op: mov64, Imm: 5}, 1 // behind the end is anything
 			}
-			to := &result{make([]bpf.Insn, room), make([]bpf.Flag, room), make([]int32, end+1+group)}
-			to.index[start] = at
+			to := &Result{Program: bpf.Program{Insns: make([]bpf.Insn, room), Flags: make([]bpf.Flag, room)}, Index: make([]int32, end+1+group)}
+			to.Index[start] = at
 			numbers := rand.New(rand.NewPCG(seed, n))
-			err := rewrite(w, p, &words{next: numbers.Uint32}, to, start, end)
+			err := rewrite(w, to, p, &words{next: numbers.Uint32}, start, end)
 			// Behind the ends there is anything.
 			clear(w.hidden[w.numHidden:])
-			last := to.index[end]
-			return results{w.lists, w.half, to.index[:end+1], to.out[:last], to.flags[:last], w.jumps, err != nil}
+			last := to.Index[end]
+			return results{w.lists, w.half, to.Index[:end+1], to.Program.Insns[:last], to.Program.Flags[:last], w.jumps[:(end+63)/64], err != nil}
 		}
 		want, got := run((*walk).rewriteGeneric), run((*walk).rewrite)
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(lists{})); diff != "" {
 			t.Fatalf("%d slots (-go +assembly):\n%s", count, diff)
+		}
+	}
+}
+
+// TestComposeImplementations compares lists of all lengths, good and bad ones.
+func TestComposeImplementations(t *testing.T) {
+	r := testprog.Rand(testprog.Seed(t), 0)
+	for i := range 2000 {
+		n := 1 + i%300
+		if i%100 == 99 {
+			n = composePart + r.IntN(3*composePart)
+		}
+		first, second := make([]int32, n), make([]int32, 1+r.IntN(500))
+		for k := range first {
+			first[k] = r.Int32N(int32(len(second)))
+		}
+		for k := range second {
+			second[k] = r.Int32()
+		}
+		if i%3 == 0 {
+			first[r.IntN(n)] = []int32{-1, int32(len(second)), 1 << 30, -1 << 31}[r.IntN(4)]
+		}
+		want, got := make([]int32, n), make([]int32, n)
+		wantOK, gotOK := composeGeneric(want, first, second), composeInto(got, first, second)
+		if wantOK != gotOK || wantOK != (i%3 != 0) || wantOK && !slices.Equal(want, got) {
+			t.Fatalf("%d of %d: %v and %v, want %v and %v", n, len(second), got, gotOK, want, wantOK)
 		}
 	}
 }

@@ -29,17 +29,23 @@ type source struct {
 // the source's own generator if there is no r. They are good up to the next call.
 func (s *source) take(r io.Reader, n int) ([]byte, error) {
 	n *= numberBytes
+	if r != nil || n > s.left {
+		return s.takeMore(r, n)
+	}
+	s.left -= n
+	return s.store[storeBytes-s.left-n:][:n], nil
+}
+
+// takeMore takes bytes from a reader, or when there are too few.
+func (s *source) takeMore(r io.Reader, n int) ([]byte, error) {
 	if r != nil {
 		return s.read[:n], fill(s.read[:n], r)
 	}
-	if n > s.left {
-		if err := s.refill(); err != nil {
-			return nil, err
-		}
+	if err := s.refill(); err != nil {
+		return nil, err
 	}
-	numbers := s.store[storeBytes-s.left:][:n]
 	s.left -= n
-	return numbers, nil
+	return s.store[:n], nil
 }
 
 // refill fills the store. The generator has a key from the system and is kept: its

@@ -78,6 +78,7 @@ func main() {
 	ConstraintExpr("!purego")
 	layOut()
 	hide()
+	compose()
 	Generate()
 }
 
@@ -139,6 +140,8 @@ func classify() {
 	MOVL(Mem{Base: job, Disp: jobHalf}, half)
 	XORL(at.As32(), at.As32())
 	XORL(any, any)
+	TESTQ(count, count)
+	JEQ(LabelRef("rest"))
 
 	Label("unit")
 	var words, zeros [2]reg.VecVirtual
@@ -235,7 +238,8 @@ func classify() {
 	MOVL(upper, Mem{Base: place, Disp: listUpper})
 	MOVL(zeroed, Mem{Base: place, Disp: listZero})
 	MOVL(special, Mem{Base: place, Disp: listSpecial})
-	MOVL(leading, Mem{Base: jumps})
+	Comment("and none from the next unit on, unless there is one")
+	MOVQ(leading.As64(), Mem{Base: jumps})
 	ORL(special, any)
 	Comment("half = whether the last slot is a first half")
 	DECL(left)
@@ -247,20 +251,47 @@ func classify() {
 	ADDQ(U8(unit), at)
 	CMPQ(at, count)
 	JLT(LabelRef("unit"))
-	Comment("The last unit may be elsewhere.")
-	slots := GP64()
+	Label("rest")
 	job = Load(Param("job"), GP64()).(reg.GPVirtual)
-	MOVQ(Mem{Base: job, Disp: jobCount}, slots)
-	ADDQ(Mem{Base: job, Disp: jobRest}, slots)
-	CMPQ(at, slots)
+	MOVQ(Mem{Base: job, Disp: jobCount}, count)
+	ADDQ(Mem{Base: job, Disp: jobRest}, count)
+	CMPQ(at, count)
 	JGE(LabelRef("classified"))
-	MOVQ(slots, count)
-	MOVQ(Mem{Base: job, Disp: jobLastInsns}, insns)
+	Comment("The last slots are read from a copy, which has a whole unit.")
+	last := GP64()
+	MOVQ(Mem{Base: job, Disp: jobLastInsns}, last)
 	MOVQ(Mem{Base: job, Disp: jobLastFlags}, flags)
+	copyUnit(Mem{Base: job, Disp: jobRest}, insns, last)
+	MOVQ(last, insns)
 	JMP(LabelRef("unit"))
+
 	Label("classified")
 	MOVL(half, Mem{Base: job, Disp: jobHalf})
 	MOVL(any, Mem{Base: job, Disp: jobSpecial})
+}
+
+// copyUnit copies so many slots, less than a unit, and zeros behind them. It reads
+// none of those. The copies can be read again at once, as vectors of the same places.
+func copyUnit(count Mem, from, to reg.GPVirtual) {
+	numbers := GLOBL("numbers", RODATA|NOPTR)
+	for k := range 4 {
+		DATA(8*k, U64(k))
+	}
+	left, number, step := YMM(), YMM(), YMM()
+	VPBROADCASTQ(count, left)
+	VMOVDQU(numbers, number)
+	VPCMPEQQ(step, step, step)
+	VPSRLQ(U8(63), step, step)
+	VPSLLQ(U8(2), step, step) // 4 in each
+	for k := range unit / 4 {
+		there, v := YMM(), YMM()
+		VPCMPGTQ(number, left, there)
+		VPMASKMOVQ(Mem{Base: from, Disp: 32 * k}, there, v)
+		VMOVDQU(v, Mem{Base: to, Disp: 32 * k})
+		if k+1 < unit/4 {
+			VPSUBQ(step, left, left)
+		}
+	}
 }
 
 // page is the size of a page in bytes. Fetching from behind the end of memory does
@@ -290,6 +321,8 @@ func move() {
 	VPCMPEQD(m.last, m.last, m.last)
 	VPSRLD(U8(32-3), m.last, m.last) // 7 in each
 	VPXOR(m.zero, m.zero, m.zero)
+	TESTQ(m.left, m.left)
+	JEQ(LabelRef("restGroups"))
 	CMPB(Mem{Base: job, Disp: jobAhead}, U8(0))
 	JEQ(LabelRef("group"))
 
@@ -308,7 +341,8 @@ func move() {
 	Label("group")
 	m.group()
 	JGT(LabelRef("group"))
-	Comment("The last slots may be elsewhere.")
+
+	Label("restGroups")
 	job = Load(Param("job"), GP64()).(reg.GPVirtual)
 	MOVQ(Mem{Base: job, Disp: jobRest}, m.left)
 	TESTQ(m.left, m.left)
@@ -443,5 +477,55 @@ func hide() {
 	JNE(LabelRef("hide"))
 	job = Load(Param("job"), GP64()).(reg.GPVirtual)
 	MOVL(reserved, Mem{Base: job, Disp: jobReserved})
+	RET()
+}
+
+func compose() {
+	TEXT("composeAVO", NOSPLIT, "func(list, first, second *int32, count, limit int) (ok bool)")
+	Pragma("noescape")
+	Doc("composeAVO does what composeGeneric does, with a group of numbers at least.")
+	list := Load(Param("list"), GP64()).(reg.GPVirtual)
+	first := Load(Param("first"), GP64()).(reg.GPVirtual)
+	second := Load(Param("second"), GP64()).(reg.GPVirtual)
+	count := Load(Param("count"), GP64()).(reg.GPVirtual)
+	most := Load(Param("limit"), GP64()).(reg.GPVirtual)
+	i, last, bad := GP64(), GP64(), GP32()
+	mosts := YMM()
+	DECQ(most)
+	VMOVD(most.As32(), mosts.AsX())
+	VPBROADCASTD(mosts.AsX(), mosts)
+	LEAQ(Mem{Base: count, Disp: -group}, last)
+	XORL(i.As32(), i.As32())
+
+	Label("numbers")
+	Comment("None is beyond the end?")
+	v, least := YMM(), YMM()
+	VMOVDQU(Mem{Base: first, Index: i, Scale: 4}, v)
+	VPMINUD(mosts, v, least)
+	VPCMPEQD(least, v, v)
+	VPMOVMSKB(v, bad)
+	INCL(bad)
+	JNE(LabelRef("composed"))
+	for k := range group {
+		t := GP64()
+		MOVL(Mem{Base: first, Index: i, Scale: 4, Disp: 4 * k}, t.As32())
+		MOVL(Mem{Base: second, Index: t, Scale: 4}, t.As32())
+		MOVL(t.As32(), Mem{Base: list, Index: i, Scale: 4, Disp: 4 * k})
+	}
+	ADDQ(U8(group), i)
+	CMPQ(i, last)
+	JLE(LabelRef("numbers"))
+	Comment("The last group may be one that begins in another.")
+	CMPQ(i, count)
+	JGE(LabelRef("composed"))
+	MOVQ(last, i)
+	JMP(LabelRef("numbers"))
+
+	Label("composed")
+	TESTL(bad, bad)
+	ok := GP8()
+	SETEQ(ok)
+	Store(ok, Return("ok"))
+	VZEROUPPER()
 	RET()
 }
