@@ -198,154 +198,173 @@ rest:
 	JMP          unit
 
 classified:
-	MOVL         AX, 108(R10)
-	MOVL         R9, 112(R10)
-	MOVQ         job+0(FP), AX
-	MOVQ         (AX), CX
-	MOVQ         16(AX), DX
-	MOVQ         24(AX), BX
-	MOVQ         32(AX), SI
-	MOVQ         56(AX), R8
-	MOVQ         72(AX), DI
-	LEAQ         128(R8), R9
-	MOVQ         $0x0101010101010101, R10
-	MOVQ         sequence<>+0(SB), R11
-	VPBROADCASTD (DX), Y0
-	VPCMPEQD     Y1, Y1, Y1
-	VPSRLD       $0x1d, Y1, Y1
-	VPXOR        Y2, Y2, Y2
-	TESTQ        DI, DI
-	JEQ          restGroups
-	CMPB         104(AX), $0x00
-	JEQ          group
+	MOVL  AX, 108(R10)
+	MOVL  R9, 112(R10)
+	MOVQ  job+0(FP), AX
+	MOVQ  (AX), CX
+	MOVQ  16(AX), DX
+	MOVQ  24(AX), BX
+	MOVQ  32(AX), SI
+	MOVQ  56(AX), R8
+	MOVQ  72(AX), DI
+	LEAQ  128(R8), R9
+	MOVQ  $0x0101010101010101, R10
+	MOVQ  sequence<>+0(SB), R11
+	MOVL  (DX), R12
+	VPXOR Y0, Y0, Y0
+	TESTQ DI, DI
+	JEQ   restGroups
+	CMPB  104(AX), $0x00
+	JEQ   group
 
 groupAhead:
 	// A page ahead: the processor's own prefetching ends where a page does.
-	MOVL       (DX), AX
 	PREFETCHT0 4096(CX)
-	PREFETCHT0 4096(BX)(AX*8)
-	PREFETCHT0 4160(BX)(AX*8)
+	PREFETCHT0 4096(BX)(R12*8)
+	PREFETCHT0 4160(BX)(R12*8)
 	PREFETCHT0 4096(DX)
 
 	// What they grow by: two if hidden, and one more if an upper half
 	MOVBLZX (R8), AX
-	MOVBLZX 32(R8), R12
+	MOVBLZX 32(R8), R13
 	PDEPQ   R10, AX, AX
-	PDEPQ   R10, R12, R12
-	LEAQ    (R12)(AX*2), R12
-	IMULQ   R10, R12
+	PDEPQ   R10, R13, R13
+	LEAQ    (R13)(AX*2), R13
+	IMULQ   R10, R13
 
 	// The numbers of those in hiding
-	IMUL3Q  $0x000000ff, AX, R13
-	PEXTQ   R13, R11, R13
-	MOVQ    R13, (R9)
-	POPCNTQ AX, R13
-	ADDQ    R13, R9
+	IMUL3Q  $0x000000ff, AX, R14
+	PEXTQ   R14, R11, R14
+	MOVQ    R14, (R9)
+	POPCNTQ AX, R14
+	ADDQ    R14, R9
 	LEAQ    (R11)(R10*8), R11
 
 	// They had no flags.
-	MOVL    (DX), R13
-	VMOVDQU Y2, (SI)(R13*1)
+	VMOVDQU Y0, (SI)(R12*1)
 
-	// index = from + number + 1 + what those up to here grow by
-	VMOVQ     R12, X3
-	VPADDB    next<>+0(SB), X3, X3
-	VPMOVZXBD X3, Y3
-	VPADDD    Y0, Y3, Y3
-	VMOVDQU   Y3, 4(DX)
-	VPERMD    Y3, Y1, Y0
+	// index = at + number + 1 + what those up to here grow by
+	VMOVQ        R13, X2
+	VPADDB       next<>+0(SB), X2, X2
+	VPMOVZXBD    X2, Y2
+	VMOVD        R12, X1
+	VPBROADCASTD X1, Y1
+	VPADDD       Y1, Y2, Y2
+	VMOVDQU      Y2, 4(DX)
 
-	// The slots go in front of where the next ones go.
-	MOVL 4(DX), AX
-	MOVQ (CX), R12
-	MOVQ R12, -8(BX)(AX*8)
-	MOVL 8(DX), AX
-	MOVQ 8(CX), R12
-	MOVQ R12, -8(BX)(AX*8)
-	MOVL 12(DX), AX
-	MOVQ 16(CX), R12
-	MOVQ R12, -8(BX)(AX*8)
-	MOVL 16(DX), AX
-	MOVQ 24(CX), R12
-	MOVQ R12, -8(BX)(AX*8)
-	MOVL 20(DX), AX
-	MOVQ 32(CX), R12
-	MOVQ R12, -8(BX)(AX*8)
-	MOVL 24(DX), AX
-	MOVQ 40(CX), R12
-	MOVQ R12, -8(BX)(AX*8)
-	MOVL 28(DX), AX
-	MOVQ 48(CX), R12
-	MOVQ R12, -8(BX)(AX*8)
-	MOVL 32(DX), AX
-	MOVQ 56(CX), R12
-	MOVQ R12, -8(BX)(AX*8)
-	ADDQ $0x40, CX
-	ADDQ $0x20, DX
-	INCQ R8
-	SUBQ $0x08, DI
-	JGT  groupAhead
-	JMP  moved
+	// The slots go where the sums say.
+	LEAQ    (BX)(R12*8), R14
+	MOVQ    R13, AX
+	ADDQ    sequence<>+0(SB), AX
+	SHRQ    $0x38, R13
+	LEAQ    8(R12)(R13*1), R12
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    (CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    8(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    16(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    24(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    32(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    40(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    48(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVQ    56(CX), R13
+	MOVQ    R13, (R14)(AX*8)
+	ADDQ    $0x40, CX
+	ADDQ    $0x20, DX
+	INCQ    R8
+	SUBQ    $0x08, DI
+	JGT     groupAhead
+	JMP     moved
 
 group:
 	// What they grow by: two if hidden, and one more if an upper half
 	MOVBLZX (R8), AX
-	MOVBLZX 32(R8), R12
+	MOVBLZX 32(R8), R13
 	PDEPQ   R10, AX, AX
-	PDEPQ   R10, R12, R12
-	LEAQ    (R12)(AX*2), R12
-	IMULQ   R10, R12
+	PDEPQ   R10, R13, R13
+	LEAQ    (R13)(AX*2), R13
+	IMULQ   R10, R13
 
 	// The numbers of those in hiding
-	IMUL3Q  $0x000000ff, AX, R13
-	PEXTQ   R13, R11, R13
-	MOVQ    R13, (R9)
-	POPCNTQ AX, R13
-	ADDQ    R13, R9
+	IMUL3Q  $0x000000ff, AX, R14
+	PEXTQ   R14, R11, R14
+	MOVQ    R14, (R9)
+	POPCNTQ AX, R14
+	ADDQ    R14, R9
 	LEAQ    (R11)(R10*8), R11
 
 	// They had no flags.
-	MOVL    (DX), R13
-	VMOVDQU Y2, (SI)(R13*1)
+	VMOVDQU Y0, (SI)(R12*1)
 
-	// index = from + number + 1 + what those up to here grow by
-	VMOVQ     R12, X3
-	VPADDB    next<>+0(SB), X3, X3
-	VPMOVZXBD X3, Y3
-	VPADDD    Y0, Y3, Y3
-	VMOVDQU   Y3, 4(DX)
-	VPERMD    Y3, Y1, Y0
+	// index = at + number + 1 + what those up to here grow by
+	VMOVQ        R13, X2
+	VPADDB       next<>+0(SB), X2, X2
+	VPMOVZXBD    X2, Y2
+	VMOVD        R12, X1
+	VPBROADCASTD X1, Y1
+	VPADDD       Y1, Y2, Y2
+	VMOVDQU      Y2, 4(DX)
 
-	// The slots go in front of where the next ones go.
-	MOVL 4(DX), AX
-	MOVQ (CX), R12
-	MOVQ R12, -8(BX)(AX*8)
-	MOVL 8(DX), AX
-	MOVQ 8(CX), R12
-	MOVQ R12, -8(BX)(AX*8)
-	MOVL 12(DX), AX
-	MOVQ 16(CX), R12
-	MOVQ R12, -8(BX)(AX*8)
-	MOVL 16(DX), AX
-	MOVQ 24(CX), R12
-	MOVQ R12, -8(BX)(AX*8)
-	MOVL 20(DX), AX
-	MOVQ 32(CX), R12
-	MOVQ R12, -8(BX)(AX*8)
-	MOVL 24(DX), AX
-	MOVQ 40(CX), R12
-	MOVQ R12, -8(BX)(AX*8)
-	MOVL 28(DX), AX
-	MOVQ 48(CX), R12
-	MOVQ R12, -8(BX)(AX*8)
-	MOVL 32(DX), AX
-	MOVQ 56(CX), R12
-	MOVQ R12, -8(BX)(AX*8)
-	ADDQ $0x40, CX
-	ADDQ $0x20, DX
-	INCQ R8
-	SUBQ $0x08, DI
-	JGT  group
+	// The slots go where the sums say.
+	LEAQ    (BX)(R12*8), R14
+	MOVQ    R13, AX
+	ADDQ    sequence<>+0(SB), AX
+	SHRQ    $0x38, R13
+	LEAQ    8(R12)(R13*1), R12
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    (CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    8(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    16(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    24(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    32(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    40(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    48(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVQ    56(CX), R13
+	MOVQ    R13, (R14)(AX*8)
+	ADDQ    $0x40, CX
+	ADDQ    $0x20, DX
+	INCQ    R8
+	SUBQ    $0x08, DI
+	JGT     group
 
 restGroups:
 	MOVQ  job+0(FP), AX

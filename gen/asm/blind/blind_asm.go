@@ -305,7 +305,7 @@ func move() {
 	m := mover{
 		insns: GP64(), index: GP64(), out: GP64(), flags: GP64(), left: GP64(),
 		bitmaps: GP64(), hidden: GP64(), ones: GP64(), numbers: GP64(),
-		from: YMM(), last: YMM(), zero: YMM(),
+		at: GP64(), zero: YMM(),
 		sequence: GLOBL("sequence", RODATA|NOPTR),
 	}
 	DATA(0, U64(0x0706050403020100))
@@ -317,9 +317,7 @@ func move() {
 	LEAQ(Mem{Base: m.bitmaps, Disp: listHidden}, m.hidden)
 	MOVQ(U64(0x0101010101010101), m.ones)
 	MOVQ(m.sequence, m.numbers)
-	VPBROADCASTD(Mem{Base: m.index}, m.from)
-	VPCMPEQD(m.last, m.last, m.last)
-	VPSRLD(U8(32-3), m.last, m.last) // 7 in each
+	MOVL(Mem{Base: m.index}, m.at.As32())
 	VPXOR(m.zero, m.zero, m.zero)
 	TESTQ(m.left, m.left)
 	JEQ(LabelRef("restGroups"))
@@ -328,11 +326,9 @@ func move() {
 
 	Label("groupAhead")
 	Comment("A page ahead: the processor's own prefetching ends where a page does.")
-	at := GP64()
-	MOVL(Mem{Base: m.index}, at.As32())
 	PREFETCHT0(Mem{Base: m.insns, Disp: page})
-	PREFETCHT0(Mem{Base: m.out, Index: at, Scale: 8, Disp: page})
-	PREFETCHT0(Mem{Base: m.out, Index: at, Scale: 8, Disp: page + 64})
+	PREFETCHT0(Mem{Base: m.out, Index: m.at, Scale: 8, Disp: page})
+	PREFETCHT0(Mem{Base: m.out, Index: m.at, Scale: 8, Disp: page + 64})
 	PREFETCHT0(Mem{Base: m.index, Disp: page})
 	m.group()
 	JGT(LabelRef("groupAhead"))
@@ -363,9 +359,10 @@ func move() {
 // mover has the registers of move.
 type mover struct {
 	insns, index, out, flags, left reg.GPVirtual
+	at                             reg.GPVirtual // index of the next slot
 	bitmaps, hidden                reg.GPVirtual
 	ones, numbers                  reg.GPVirtual // bytes: ones, the numbers of the slots
-	from, last, zero               reg.VecVirtual
+	zero                           reg.VecVirtual
 	sequence, next                 Mem // bytes from 0, and from 1
 }
 
@@ -376,9 +373,11 @@ type mover struct {
 //
 //	what they grow by       1  3  1  1  4  3  1  1   less 1
 //	sums, up to and with    0  2  2  2  5  7  7  7
-//	where the next ones go  1  4  5  6 10 13 14 15   = number + 1 + sum
+//	where they go           0  3  4  5  9 12 13 14   = number + sum
 //
-// The instruction itself is in front of there.
+// The next ones' index is one more. Slots go where the sums say, not where the index
+// does: reading that in parts, just written as a whole, would take longer than all
+// the rest.
 func (m *mover) group() {
 	hiding, grow, t := GP64(), GP64(), GP64()
 	Comment("What they grow by: two if hidden, and one more if an upper half")
@@ -396,22 +395,33 @@ func (m *mover) group() {
 	ADDQ(t, m.hidden)
 	LEAQ(Mem{Base: m.numbers, Index: m.ones, Scale: 8}, m.numbers)
 	Comment("They had no flags.")
-	MOVL(Mem{Base: m.index}, t.As32())
-	VMOVDQU(m.zero, Mem{Base: m.flags, Index: t, Scale: 1})
-	Comment("index = from + number + 1 + what those up to here grow by")
-	sums := YMM()
+	VMOVDQU(m.zero, Mem{Base: m.flags, Index: m.at, Scale: 1})
+	Comment("index = at + number + 1 + what those up to here grow by")
+	from, sums := YMM(), YMM()
 	VMOVQ(grow, sums.AsX())
 	VPADDB(m.next, sums.AsX(), sums.AsX())
 	VPMOVZXBD(sums.AsX(), sums)
-	VPADDD(m.from, sums, sums)
+	VMOVD(m.at.As32(), from.AsX())
+	VPBROADCASTD(from.AsX(), from)
+	VPADDD(from, sums, sums)
 	VMOVDQU(sums, Mem{Base: m.index, Disp: 4})
-	VPERMD(sums, m.last, m.from)
-	Comment("The slots go in front of where the next ones go.")
+	Comment("The slots go where the sums say.")
+	place, base := hiding, t
+	LEAQ(Mem{Base: m.out, Index: m.at, Scale: 8}, base)
+	MOVQ(grow, place)
+	ADDQ(m.sequence, place)
+	SHRQ(U8(56), grow)
+	LEAQ(Mem{Base: m.at, Index: grow, Scale: 1, Disp: group}, m.at)
 	for k := range group {
-		next, v := GP64(), GP64()
-		MOVL(Mem{Base: m.index, Disp: 4 * (k + 1)}, next.As32())
+		to, v := GP64(), grow
+		if k == group-1 {
+			to = place
+		} else {
+			MOVBLZX(place.As8(), to.As32())
+			SHRQ(U8(8), place)
+		}
 		MOVQ(Mem{Base: m.insns, Disp: 8 * k}, v)
-		MOVQ(v, Mem{Base: m.out, Index: next, Scale: 8, Disp: -8})
+		MOVQ(v, Mem{Base: base, Index: to, Scale: 8})
 	}
 	ADDQ(U8(8*group), m.insns)
 	ADDQ(U8(4*group), m.index)
