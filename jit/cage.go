@@ -38,12 +38,13 @@ func (code *Code) CompileCage(p *bpf.Program, profile *Profile) error {
 // CompileFunctions is CompileCage for those who know already what bpf.Functions
 // finds.
 func (code *Code) CompileFunctions(p *bpf.Program, funcs []bpf.Func, profile *Profile) error {
-	c := compilers.Get().(*compiler)
+	c := code.compiler()
 	c.profile, c.prog, c.fn, c.cage = profile, p, &c.part, true
 	code.reset(len(p.Insns), len(funcs))
 	var err error
 	for i := 0; i < len(funcs) && err == nil; i++ {
 		if i > 0 {
+			code.over(Join)
 			code.align()
 		}
 		f := &code.Funcs[i]
@@ -51,7 +52,7 @@ func (code *Code) CompileFunctions(p *bpf.Program, funcs []bpf.Func, profile *Pr
 		c.part.Subprogram = i > 0 // all that the cage tells functions apart by
 		err = c.function(code, f)
 	}
-	c.release()
+	c.release(code)
 	if err != nil {
 		return err
 	}
@@ -59,6 +60,7 @@ func (code *Code) CompileFunctions(p *bpf.Program, funcs []bpf.Func, profile *Pr
 	if len(code.Relocs) > 0 {
 		linkCalls(p, code)
 	}
+	code.over(Join)
 	return nil
 }
 

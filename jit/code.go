@@ -20,8 +20,11 @@ type Code struct {
 	Faults []Fault
 	Relocs []Reloc
 	// Watch is called, unless it is nil, when a stage of compiling a function is
-	// over. It is for those who measure.
+	// over; to the last Join belongs what is done once for a program. It is for those
+	// who measure.
 	Watch func(Stage)
+
+	own *compiler // from its second use on
 }
 
 // reset empties a Code for a program of n slots and a number of functions.
@@ -42,9 +45,6 @@ func (c *Code) grow(f *Func, bytes, passes int) {
 	c.Bytes = slices.Grow(c.Bytes, bytes-len(c.Bytes))
 	f.Passes = slices.Grow(f.Passes[:0], max(passes, usualPasses))
 }
-
-// usualPasses is how many passes most functions take at most.
-const usualPasses = 6
 
 // Stage is a part of compiling a function.
 type Stage uint8

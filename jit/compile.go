@@ -1,6 +1,7 @@
 package jit
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sync"
 
@@ -44,10 +45,25 @@ type compiler struct {
 
 var compilers = sync.Pool{New: func() any { return new(compiler) }}
 
-// release gives the scratch memory back, and lets go of the rest.
-func (c *compiler) release() {
+// compiler returns one for a program that goes into c. Who compiles into a Code again
+// will do so once more: it keeps its compiler then.
+func (c *Code) compiler() *compiler {
+	if c.own != nil {
+		return c.own
+	}
+	comp := compilers.Get().(*compiler)
+	if cap(c.Ends) > 0 {
+		c.own = comp
+	}
+	return comp
+}
+
+// release lets go of what is the caller's, and gives back what isn't the Code's own.
+func (c *compiler) release(code *Code) {
 	c.profile, c.prog, c.fn, c.insns, c.job.insns = nil, nil, nil, nil, nil
-	compilers.Put(c)
+	if code.own == nil {
+		compilers.Put(c)
+	}
 }
 
 // Compile translates one function of a translated program, as Linux does.
@@ -82,13 +98,14 @@ func (c *Code) Compile(p *bpf.Program, profile *Profile, fn *Function) error {
 	if err := p.CheckSizes(); err != nil {
 		return err
 	}
+	comp := c.compiler()
+	comp.profile, comp.prog, comp.fn, comp.cage = profile, p, fn, false
 	c.reset(n, 1)
 	f := &c.Funcs[0]
 	f.Start, f.End = 0, n
-	comp := compilers.Get().(*compiler)
-	comp.profile, comp.prog, comp.fn, comp.cage = profile, p, fn, false
 	err := comp.function(c, f)
-	comp.release()
+	comp.release(c)
+	c.over(Join)
 	return err
 }
 
@@ -114,11 +131,7 @@ func (c *compiler) function(code *Code, f *Func) error {
 		return &bpf.Error{Slot: c.start, Reason: err.Error(), Err: err}
 	}
 	code.over(Passes)
-	if err := c.write(code, f); err != nil {
-		return err
-	}
-	code.over(Join)
-	return nil
+	return c.write(code, f)
 }
 
 // refuse returns the error for a function that has no draft, or a jump to
@@ -173,12 +186,11 @@ func (c *compiler) write(code *Code, f *Func) error {
 	if room := max(limit, end+encoder.Slack); room > cap(code.Bytes) || len(c.passes) > cap(f.Passes) {
 		code.grow(f, room, len(c.passes))
 	}
-	code.Bytes = code.Bytes[:limit]
-	f.Passes = f.Passes[:len(c.passes)]
-	copy(f.Passes, c.passes)
-	body := base
-	if prologue := c.frame.prologue; len(prologue) > 0 {
-		body += copy(code.Bytes[base:], prologue)
+	code.Bytes, f.Passes = code.Bytes[:limit], f.Passes[:len(c.passes)]
+	keepPasses(f.Passes, c.passes)
+	body := base + len(c.frame.prologue)
+	if body > base {
+		putPrologue(code.Bytes[base:end+encoder.Slack], c.frame.prologue)
 	}
 	f.Entry, f.Body, f.Cold, f.Limit, f.Padding = uint32(base), uint32(body), uint32(end), uint32(limit), c.padding
 
@@ -207,6 +219,35 @@ func (c *compiler) write(code *Code, f *Func) error {
 	return err
 }
 
+// Passes are few and prologues are short. How long they are can't be foreseen, and copy
+// goes another way for each length, so usual ones are copied with what is behind.
+const (
+	usualPasses   = 6
+	usualPrologue = 32 // bytes
+)
+
+// keepPasses copies lengths of passes to where there is room for usualPasses.
+func keepPasses(to, from []int) {
+	t, f := (*[usualPasses]int)(to[:usualPasses]), (*[usualPasses]int)(from[:usualPasses])
+	t[0], t[1], t[2], t[3], t[4], t[5] = f[0], f[1], f[2], f[3], f[4], f[5]
+	if len(from) > usualPasses {
+		copy(to, from)
+	}
+}
+
+// putPrologue copies a prologue to where there is room for usualPrologue.
+func putPrologue(to, from []byte) {
+	if len(from) > usualPrologue {
+		copy(to, from)
+		return
+	}
+	t, f, le := (*[usualPrologue]byte)(to), (*[usualPrologue]byte)(from[:usualPrologue]), binary.LittleEndian
+	le.PutUint64(t[:], le.Uint64(f[:]))
+	le.PutUint64(t[8:], le.Uint64(f[8:]))
+	le.PutUint64(t[16:], le.Uint64(f[16:]))
+	le.PutUint64(t[24:], le.Uint64(f[24:]))
+}
+
 // writeOthers writes the listed marks, which aren't jumps, from next up to a mark. It
 // returns the next one.
 func (c *compiler) writeOthers(code *Code, next, stop int) (int, error) {
@@ -222,10 +263,6 @@ func (c *compiler) writeOthers(code *Code, next, stop int) (int, error) {
 		next++
 		slot := int(c.draft.Marks[k].Slot)
 		end := code.Ends[c.start+slot]
-		if c.gaps[k].Len() == 1 {
-			code.Bytes[end-1] = opRet // nothing else is so short
-			continue
-		}
 		if err := c.writeOther(code, k, slot, end); err != nil {
 			return 0, err
 		}
@@ -253,9 +290,6 @@ func (c *compiler) writeCalls(code *Code, next, stop int) int {
 
 // markOfOther is what of an element of others is the number of the mark.
 const markOfOther = 1<<plainShift - 1
-
-// opRet is the epilogue of the cage's main function.
-const opRet = 0xc3
 
 // writeOther writes mark k, which is no plain call, before end.
 func (c *compiler) writeOther(code *Code, k, slot int, end uint32) error {

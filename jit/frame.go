@@ -2,6 +2,7 @@ package jit
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/bpfjit/bpfjit/abi"
 )
@@ -39,7 +40,7 @@ var cageFrames, subprogramFrames = func() (main, sub [16]frame) {
 		main[saved].epilogue = []byte{0xc3}
 		b := []byte{0x55, // push rbp
 			0x8d, 0xad} // lea ebp, [rbp-FrameSize]
-		sub[saved].prologue = appendPushes(le32(b, -abi.FrameSize), saved)
+		sub[saved].prologue = slices.Grow(appendPushes(le32(b, -abi.FrameSize), saved), usualPrologue)
 		sub[saved].epilogue = append(appendPops(nil, saved), 0x5d, 0xc3) // pop rbp; ret
 	}
 	return main, sub
@@ -64,7 +65,7 @@ func (c *compiler) kernelFrame() *frame {
 	}
 	f.ibt, f.oldPrologue, f.returnThunk, f.straightLine = p.IBT, p.OldPrologue, p.ReturnThunk, p.StraightLine
 	f.percpu, f.fn = p.Percpu, *c.fn
-	f.prologue, f.epilogue = c.kernelPrologue(f.prologue[:0]), c.kernelEpilogue(f.epilogue[:0])
+	f.prologue, f.epilogue = c.kernelPrologue(slices.Grow(f.prologue[:0], usualPrologue)), c.kernelEpilogue(f.epilogue[:0])
 	return &f.frame
 }
 

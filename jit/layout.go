@@ -223,7 +223,9 @@ func (c *compiler) noteFixed(k int, slot uint32, kind tables.Kind) (size uint32)
 		return encoder.LongJcc
 	case kind != tables.Compiler:
 	case in.Op == abi.OpExit && j.exit != 0:
-		c.noteOther(uint32(k))
+		if j.exit != retSize {
+			c.noteOther(uint32(k))
+		}
 		size, j.exit, j.firstExit = j.exit, j.exits, slot
 		return size
 	case in.Op == abi.OpCall && j.plain != 0 && in.Imm != 0:
@@ -246,7 +248,11 @@ func (c *compiler) notePlain(k int, in *abi.Insn) {
 
 // notJump describes mark k where it isn't a jump, by its length.
 func notJump(k int, size uint32) jump {
-	return jump{dist: far, rank: uint32(k + 1), size: uint8(size), op: opCall}
+	j := jump{dist: far, rank: uint32(k + 1), size: uint8(size), op: opCall}
+	if size == retSize {
+		j.op = opRet
+	}
+	return j
 }
 
 // leads tells whether there is an instruction to jump to at a slot.
@@ -322,10 +328,15 @@ func (c *compiler) layOutOther() error {
 }
 
 // opJmp8 is the opcode of an unconditional jump of two bytes; opCall is such a
-// one that encoder.Jump makes E8, a call, of as it makes E9 of opJmp8.
+// one that encoder.Jump makes E8, a call, of as it makes E9 of opJmp8; opRet is the
+// epilogue of the cage's main function, the one mark of a single byte: encoder.Jump
+// writes it as it is.
 const (
 	opJmp8 = 0xeb
 	opCall = 0xe8 ^ 0xe9 ^ 0xeb
+	opRet  = 0xc3
+
+	retSize = 1
 )
 
 // ends tells whether the function ends in an instruction that nothing follows.

@@ -141,6 +141,10 @@ exit:
 	MOVL  176(AX), R12
 	MOVL  R12, 172(AX)
 	MOVL  R8, R12
+	CMPL  R14, $0x01
+	JNE   other
+	MOVL  $0x0000c300, R12
+	JMP   sized
 
 other:
 	MOVQ 96(AX), R11
@@ -148,15 +152,18 @@ other:
 	MOVL R12, (R11)(R10*4)
 	INCQ 104(AX)
 
+called:
+	MOVL $0x0000ea00, R12
+
 sized:
-	// *j = {far away, its own end, 0, size, a call}
+	// *j = {far away, its own end, 0, size, opcode}
+	ADDL R14, R9
+	ORL  R12, R14
+	MOVL R14, 12(DI)
 	MOVL $0x40000000, (DI)
 	LEAL 1(R8), R12
 	MOVL R12, 4(DI)
 	MOVL $0x00000000, 8(DI)
-	ADDL R14, R9
-	ORL  $0x0000ea00, R14
-	MOVL R14, 12(DI)
 	JMP  next
 
 charge:
@@ -167,7 +174,7 @@ charge:
 	MOVL R12, 4(R11)(R10*8)
 	INCQ 120(AX)
 	MOVL $0x00000006, R14
-	JMP  sized
+	JMP  called
 
 out:
 	MOVB $0x00, more+8(FP)

@@ -59,7 +59,7 @@ func TestOffsets(t *testing.T) {
 
 		"kindJcc": uintptr(tables.Jcc), "kindCharge": uintptr(tables.Charge), "kindCompiler": uintptr(tables.Compiler),
 		"opCall": abi.OpCall, "opExit": abi.OpExit, "partMarks": partMarks,
-		"callSize": callSize, "callOp": opCall, "farAway": far, "isPlain": isPlain, "plainShift": plainShift, "markShift": 3, "estimateShift": 6,
+		"callSize": callSize, "callOp": opCall, "retOp": opRet, "retSize": retSize, "farAway": far, "isPlain": isPlain, "plainShift": plainShift, "markShift": 3, "estimateShift": 6,
 		"shortJump": encoder.ShortJump, "longJa": encoder.LongJa, "longJcc": encoder.LongJcc, "shortBack": -shortBack,
 	}
 	got, err := generated.Constants("../gen/asm/passes/passes_asm.go")

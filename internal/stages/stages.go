@@ -78,7 +78,6 @@ func (c *Compiler) Watch(slots []byte, t *Times) error {
 		c.clock.start()
 		err := c.compile(slots, &c.clock)
 		if err == nil {
-			c.clock.lap(Join)
 			c.clock.add(t)
 		}
 		return err

@@ -78,6 +78,8 @@ const (
 	opExit        = 0x95
 	callSize      = 5
 	callOp        = 0xea
+	retOp         = 0xc3
+	retSize       = 1
 	farAway       = 0x40000000
 	isPlain       = 0x80000000
 	plainShift    = 28
@@ -274,20 +276,26 @@ func layOut() {
 	MOVL(field(jobExits), number.As32())
 	MOVL(number.As32(), field(jobExit))
 	MOVL(k.As32(), number.As32())
+	CMPL(size.As32(), U8(retSize))
+	JNE(LabelRef("other"))
+	MOVL(U32(retOp<<8), number.As32())
+	JMP(LabelRef("sized"))
 	Label("other")
 	MOVQ(field(jobOthers), list)
 	MOVQ(field(jobNoted), n)
 	MOVL(number.As32(), Mem{Base: list, Index: n, Scale: 4})
 	INCQ(field(jobNoted))
+	Label("called")
+	MOVL(U32(callOp<<8), number.As32())
 	Label("sized")
-	Comment("*j = {far away, its own end, 0, size, a call}")
+	Comment("*j = {far away, its own end, 0, size, opcode}")
+	ADDL(size.As32(), sum.As32())
+	ORL(number.As32(), size.As32())
+	MOVL(size.As32(), Mem{Base: j, Disp: jumpSize})
 	MOVL(U32(farAway), Mem{Base: j, Disp: jumpDist})
 	LEAL(Mem{Base: k, Disp: 1}, to.As32())
 	MOVL(to.As32(), Mem{Base: j, Disp: jumpRank})
 	MOVL(U32(0), Mem{Base: j, Disp: jumpVanish})
-	ADDL(size.As32(), sum.As32())
-	ORL(U32(callOp<<8), size.As32())
-	MOVL(size.As32(), Mem{Base: j, Disp: jumpSize})
 	JMP(LabelRef("next"))
 	Label("charge")
 	MOVL(inSlot(insnImm), number.As32())
@@ -297,7 +305,7 @@ func layOut() {
 	MOVL(number.As32(), Mem{Base: list, Index: n, Scale: chargeSize, Disp: chargeN})
 	INCQ(field(jobCharged))
 	MOVL(U32(longJcc), size.As32())
-	JMP(LabelRef("sized"))
+	JMP(LabelRef("called"))
 
 	Label("out")
 	MOVB(U8(0), more)
