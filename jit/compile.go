@@ -32,6 +32,7 @@ type compiler struct {
 	dense   dense
 	passes  []int
 	padding int
+	visits  int // to marks, behind pass 0
 	job     passJob
 
 	private []abi.Insn // the instructions with R10 replaced
@@ -192,7 +193,8 @@ func (c *compiler) write(code *Code, f *Func) error {
 	if body > base {
 		putPrologue(code.Bytes[base:end+encoder.Slack], c.frame.prologue)
 	}
-	f.Entry, f.Body, f.Cold, f.Limit, f.Padding = uint32(base), uint32(body), uint32(end), uint32(limit), c.padding
+	f.Entry, f.Body, f.Cold, f.Limit = uint32(base), uint32(body), uint32(end), uint32(limit)
+	f.Padding, f.Marks, f.Visits = c.padding, len(c.jumps), c.visits
 
 	var joint encoder.Joint
 	joint.Begin(&c.draft, code.Bytes[:cap(code.Bytes)], body, c.gaps, code.Ends[f.Start:cap(code.Ends)])

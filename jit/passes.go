@@ -102,6 +102,7 @@ func (c *compiler) converge(condensed int) error {
 		j.rounds = c.profile.unpadded()
 		if j.rounds > 0 && c.shortPasses() {
 			c.passes = c.passes[:j.rounds+2]
+			c.visits = (j.rounds + 1) * n
 			return nil
 		}
 	}
@@ -121,15 +122,18 @@ func (c *compiler) goOn(condensed int) error {
 	if c.passes = c.passes[:1+c.job.rounds]; c.job.rounds == 0 {
 		c.passes[0] = c.job.steps + int(c.sums[len(c.jumps)])
 	}
+	c.visits = c.job.rounds * len(c.jumps)
 	err := c.settle(condensed)
 	if c.dense.inUse {
 		c.expand()
+		c.visits += len(c.jumps)
 	}
 	if err != nil {
 		return err
 	}
 	pass := len(c.passes)
 	c.passes = append(c.passes, c.passes[pass-1])
+	c.visits += len(c.jumps)
 	return c.lastPass(c.pads(pass))
 }
 
@@ -150,8 +154,10 @@ func (c *compiler) settle(condensed int) error {
 			return fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes)
 		}
 		if pass == 2 && len(c.jumps) >= condensed {
+			c.visits += len(c.jumps)
 			c.job.steps += c.condense()
 		}
+		c.visits += len(c.jumps)
 		if !c.pads(pass) {
 			c.pass()
 		} else if err := c.paddedPass(); err != nil {
