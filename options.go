@@ -61,7 +61,8 @@ type Options struct {
 	// instructions of the author, a 64-bit constant being one. A way through
 	// the program is paid for where it begins, at the longest, so a run may
 	// end some instructions early. 0 means DefaultBudget, a negative number
-	// no limit: then only the context of RunContext can stop a loop.
+	// no limit: then only a context can stop a loop, see RunContext,
+	// RunStructContext and RunPacketContext.
 	Budget int64
 
 	// Helpers are helper functions that the program may call, in addition
@@ -109,9 +110,9 @@ type Options struct {
 
 	// Labels has samples of CPU profiles, and goroutines in goroutine
 	// profiles, carry the label bpf_program with the program's name while it
-	// runs (see runtime/pprof). RunContext keeps the labels of its context
-	// beside it. The other methods have no context: behind them the goroutine
-	// has no labels. It costs a run some 50 ns.
+	// runs (see runtime/pprof). A run with a context keeps the context's labels
+	// beside it. The other methods have none: behind them the goroutine has no
+	// labels. It costs a run some 50 ns.
 	Labels bool
 
 	// Dump receives the machine code, in the format of the kernel's

@@ -2,12 +2,10 @@ package bpfjit_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cilium/ebpf/asm"
 	"github.com/google/go-cmp/cmp"
@@ -176,34 +174,6 @@ func TestBudget(t *testing.T) {
 				t.Errorf("budget %d: used %d", budget, in.Used())
 			}
 			in.Close()
-		}
-	})
-}
-
-// TestCancel stops an endless loop.
-func TestCancel(t *testing.T) {
-	engines(t, func(t *testing.T, e bpfjit.Engine) {
-		p := program(t, e, "r0 += 1\n goto -2", func(o *bpfjit.Options) { o.Budget = -1 })
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error)
-		go func() {
-			_, err := p.RunContext(ctx, nil)
-			done <- err
-		}()
-		time.Sleep(time.Millisecond)
-		cancel()
-		err := <-done
-		var re *bpfjit.RunError
-		if !errors.Is(err, context.Canceled) || !errors.As(err, &re) || re.Offset != 0 {
-			t.Errorf("%v", err)
-		}
-		if _, err := p.RunContext(ctx, nil); !errors.Is(err, context.Canceled) {
-			t.Errorf("cancelled before: %v", err)
-		}
-		expired, cancel := context.WithTimeoutCause(context.Background(), time.Millisecond, errors.New("cause"))
-		defer cancel()
-		if _, err := p.RunContext(expired, nil); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("deadline: %v", err)
 		}
 	})
 }
