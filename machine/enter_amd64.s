@@ -19,7 +19,7 @@ TEXT ·take(SB), NOSPLIT|NOFRAME, $0-9
 	CMPQ  CX, (DX)
 	JNE   evicted
 	MOVL  $0x00000002, 8(DX)
-	MOVB  $0x02, way+8(FP)
+	MOVB  $0x03, way+8(FP)
 	RET
 
 evicted:
@@ -30,8 +30,14 @@ foreign:
 	XORL     AX, AX
 	LOCK
 	CMPXCHGQ CX, 8(BX)
-	JNE      refused
+	JNE      other
 	MOVB     $0x01, way+8(FP)
+	RET
+
+other:
+	TESTQ $0x00000001, AX
+	JNZ   refused
+	MOVB  $0x02, way+8(FP)
 	RET
 
 refused:
@@ -71,7 +77,7 @@ TEXT ·dash(SB), NOSPLIT|NOFRAME, $0-25
 	MOVQ  key+8(FP), DX
 	CMPQ  DX, 64(AX)
 	JNE   taken
-	MOVB  $0x03, way+24(FP)
+	MOVB  $0x04, way+24(FP)
 	XORL  DI, DI
 	XORL  SI, SI
 	MOVQ  32(AX), R12
@@ -105,11 +111,11 @@ TEXT ·dash(SB), NOSPLIT|NOFRAME, $0-25
 	JNE   ended
 	MOVQ  (BX), DX
 	MOVL  $0x00000000, 8(DX)
-	MOVB  $0x05, way+24(FP)
+	MOVB  $0x06, way+24(FP)
 	RET
 
 ended:
-	MOVB $0x04, way+24(FP)
+	MOVB $0x05, way+24(FP)
 	RET
 
 resumed:
@@ -121,7 +127,7 @@ resumed:
 	RET
 
 taken:
-	MOVB $0x02, way+24(FP)
+	MOVB $0x03, way+24(FP)
 	RET
 
 evicted:
@@ -132,8 +138,14 @@ foreign:
 	XORL     AX, AX
 	LOCK
 	CMPXCHGQ CX, 8(BX)
-	JNE      refused
+	JNE      other
 	MOVB     $0x01, way+24(FP)
+	RET
+
+other:
+	TESTQ $0x00000001, AX
+	JNZ   refused
+	MOVB  $0x02, way+24(FP)
 	RET
 
 refused:
