@@ -102,11 +102,11 @@ func (p *Program) choose(survey *bpf.Survey) error {
 		var e *native
 		err := p.space.mem.Windows()
 		if err == nil {
-			e, err = newNative(survey, p.src, &p.settings, &p.info)
+			e, err = newNative(survey, &p.settings, &p.info)
 		}
 		if err == nil {
 			p.engine, p.info.Engine = e, EngineJIT
-			return nil
+			return e.tell(p.src, &p.settings, &p.info)
 		}
 		if p.settings.Engine == EngineJIT {
 			return err

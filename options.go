@@ -116,6 +116,8 @@ type Options struct {
 	Labels bool
 
 	// Dump receives the machine code, in the format of the kernel's
-	// bpf_jit_enable=2. nil means none.
+	// bpf_jit_enable=2; of an interpreted program there is none. A program whose
+	// code can't be written isn't made, whatever the engine: its error wraps the
+	// writer's. nil means none.
 	Dump io.Writer
 }
