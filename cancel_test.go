@@ -46,18 +46,24 @@ func cancellable(t *testing.T, p *bpfjit.Program, each func(name string, run fun
 // back.
 func TestCancel(t *testing.T) {
 	engines(t, func(t *testing.T, e bpfjit.Engine) {
+		begun := func() {}
 		p := program(t, e, `
-			r3 = *(u32 *)(r1 + 0)   ; a packet's address, or 7
-			if r3 != 7 goto +1
-			r3 = r1
-			*(u8 *)(r3 + 4) = 9
+			r6 = *(u32 *)(r1 + 0)   ; a packet's address, or 7
+			if r6 != 7 goto +1
+			r6 = r1
+			*(u8 *)(r6 + 4) = 9
+			call 1000
 			r0 += 1
-			goto -2`, func(o *bpfjit.Options) { o.Budget, o.Type = -1, ebpf.XDP })
-		const loop = 4
+			goto -2`, func(o *bpfjit.Options) { o.Budget, o.Type = -1, ebpf.XDP },
+			helper(func(bpfjit.Env, uint64, uint64, uint64, uint64, uint64) (uint64, error) {
+				begun()
+				return 0, nil
+			}))
+		const loop = 5
 		start, want := []byte{7, 0, 0, 0, 1}, []byte{7, 0, 0, 0, 9}
 		cancellable(t, p, func(name string, run func(context.Context, []byte) (uint64, []byte, error)) {
 			ctx, cancel := context.WithCancel(context.Background())
-			time.AfterFunc(time.Millisecond, cancel)
+			begun = cancel
 			_, out, err := run(ctx, bytes.Clone(start))
 			var re *bpfjit.RunError
 			if !errors.Is(err, context.Canceled) || !errors.As(err, &re) || re.Offset != loop || !bytes.Equal(out, want) {
