@@ -14,6 +14,7 @@ import (
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
 	"github.com/bpfjit/bpfjit/helpers"
+	"github.com/bpfjit/bpfjit/internal/printable"
 )
 
 // settings are Options with their defaults filled in.
@@ -127,6 +128,7 @@ func (s *settings) name(src *Source) {
 	if s.Name == "" {
 		s.Name = "program"
 	}
+	s.Name = printable.Name(s.Name)
 	if s.Type == ebpf.UnspecifiedProgram {
 		s.Type = src.Type
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/cage"
+	"github.com/bpfjit/bpfjit/internal/printable"
 	"github.com/bpfjit/bpfjit/maps"
 )
 
@@ -181,7 +182,7 @@ func (m *Map) errno(n int64) error {
 
 // Text yields the entries as a person would write them, by the types that the
 // object has for key and value: members by name, enums by word, hex where
-// there are no types. Of an array it leaves out what is all zero; of globals
+// there are no types, and names quoted that can't be printed. Of an array it leaves out what is all zero; of globals
 // it yields each variable, by its name.
 func (m *Map) Text() iter.Seq2[string, string] {
 	array := m.m.Spec().Type == maps.Array || m.m.Spec().Type == maps.PerCPUArray
@@ -213,7 +214,7 @@ func variables(section *btf.Datasec, data []byte, yield func(key, value string) 
 		if !ok || end > uint64(len(data)) {
 			continue
 		}
-		if !yield(variable.Name, formatValue(variable.Type, data[v.Offset:end])) {
+		if !yield(printable.Name(variable.Name), formatValue(variable.Type, data[v.Offset:end])) {
 			return
 		}
 	}

@@ -94,8 +94,8 @@ type Options struct {
 	CPU uint32
 
 	// Trace receives what the program prints by trace_printk, a line at a
-	// time, without prefixes. nil discards it. A run that can't write goes
-	// on.
+	// time, without prefixes and as it is: control characters too, if the
+	// program likes. nil discards it. A run that can't write goes on.
 	Trace io.Writer
 
 	// Perf selects files that tell Linux's perf(1) the names of the program's

@@ -17,6 +17,7 @@ import (
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
+	"github.com/bpfjit/bpfjit/internal/printable"
 	"github.com/bpfjit/bpfjit/machine"
 )
 
@@ -74,12 +75,13 @@ func CompileSource(src *Source, opts *Options) (*Program, error) {
 // before they were looked at.
 func renamed(err error, opts *Options) error {
 	if e, ok := err.(*CompileError); ok && opts != nil && opts.Name != "" {
-		e.Program = opts.Name
+		e.Program = printable.Name(opts.Name)
 	}
 	return err
 }
 
-// Name returns the name that errors and listings use.
+// Name returns the name that errors and listings use: quoted as Go does if it
+// can't be printed.
 func (p *Program) Name() string { return p.settings.Name }
 
 // Type returns the type of program that RunPacket goes by.

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
+
+	"github.com/bpfjit/bpfjit/internal/printable"
 )
 
 // formatValue writes the bytes of a C value as a person would: members by
@@ -54,7 +56,7 @@ func appendValue(w *strings.Builder, t btf.Type, b []byte) bool {
 				w.WriteByte(' ')
 			}
 			if m.Name != "" {
-				w.WriteString(m.Name + "=")
+				w.WriteString(printable.Name(m.Name) + "=")
 			}
 			size, err := btf.Sizeof(m.Type)
 			begin := int(m.Offset.Bytes())
@@ -93,7 +95,7 @@ func appendEnum(w *strings.Builder, t *btf.Enum, b []byte) bool {
 	v := binary.LittleEndian.Uint64(wide[:])
 	for _, e := range t.Values {
 		if mask := uint64(1)<<(8*len(b)-1)<<1 - 1; e.Value&mask == v {
-			w.WriteString(e.Name)
+			w.WriteString(printable.Name(e.Name))
 			return true
 		}
 	}

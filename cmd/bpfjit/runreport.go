@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/bpfjit/bpfjit"
+	"github.com/bpfjit/bpfjit/internal/printable"
 )
 
 // runReport is what run shows, and what -json writes.
@@ -169,7 +170,7 @@ func (r *runReport) writeMaps(w io.Writer) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "MAP\tKEY\tVALUE")
 	for _, m := range r.Maps {
-		fmt.Fprintf(table, "%s\t%s\t%s\n", m.Map, m.Key, m.Value)
+		fmt.Fprintf(table, "%s\t%s\t%s\n", printable.Name(m.Map), m.Key, m.Value)
 	}
 	table.Flush()
 }
