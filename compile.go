@@ -14,6 +14,7 @@ import (
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
 	"github.com/bpfjit/bpfjit/helpers"
+	"github.com/bpfjit/bpfjit/internal/printable"
 )
 
 // settings are Options with their defaults filled in.
@@ -102,11 +103,11 @@ func (p *Program) choose(survey *bpf.Survey) error {
 		var e *native
 		err := p.space.mem.Windows()
 		if err == nil {
-			e, err = newNative(survey, p.src, &p.settings, &p.info)
+			e, err = newNative(survey, &p.settings, &p.info)
 		}
 		if err == nil {
 			p.engine, p.info.Engine = e, EngineJIT
-			return nil
+			return e.tell(p.src, &p.settings, &p.info)
 		}
 		if p.settings.Engine == EngineJIT {
 			return err
@@ -127,6 +128,7 @@ func (s *settings) name(src *Source) {
 	if s.Name == "" {
 		s.Name = "program"
 	}
+	s.Name = printable.Name(s.Name)
 	if s.Type == ebpf.UnspecifiedProgram {
 		s.Type = src.Type
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/printable"
 )
 
 // The border to cilium/ebpf. Its Instruction is one step away from the wire:
@@ -228,7 +229,7 @@ func (c *converter) distance(target string) (int, error) {
 }
 
 // functions returns, of all symbols, the names of functions by their first
-// slot. The others are labels.
+// slot, fit to be printed. The others are labels.
 func (c *converter) functions() map[int]string {
 	entry := map[int]bool{0: true}
 	for i := 0; i < len(c.insns); i++ {
@@ -245,7 +246,7 @@ func (c *converter) functions() map[int]string {
 	funcs := make(map[int]string)
 	for name, slot := range c.symbols {
 		if entry[slot] {
-			funcs[slot] = name
+			funcs[slot] = printable.Name(name)
 		}
 	}
 	return funcs

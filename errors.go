@@ -9,6 +9,7 @@ import (
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/printable"
 )
 
 // What an error is about, for [errors.Is].
@@ -187,7 +188,7 @@ func (a *around) write(w io.Writer) {
 // compileError makes a CompileError of what a stage has found. Errors that
 // don't belong to a program are returned as they are.
 func compileError(name string, src *Source, err error) error {
-	e := &CompileError{Program: name, Offset: -1, Err: err}
+	e := &CompileError{Program: printable.Name(name), Offset: -1, Err: err}
 	if name == "" {
 		e.Program = "program"
 	}

@@ -119,21 +119,32 @@ func (in *Instance) RunContext(ctx context.Context, mem []byte) (r0 uint64, err 
 
 // RunStruct is [Program.RunStruct] in this instance.
 func (in *Instance) RunStruct(data []byte) (r0 uint64, err error) {
+	return in.RunStructContext(context.Background(), data)
+}
+
+// RunStructContext is [Program.RunStructContext] in this instance.
+func (in *Instance) RunStructContext(ctx context.Context, data []byte) (r0 uint64, err error) {
 	if err := in.begin(in.p.Load(), nil); err != nil {
 		return 0, err
 	}
 	defer in.end()
-	return in.runStruct(context.Background(), data)
+	return in.runStruct(ctx, data)
 }
 
 // RunPacket is [Program.RunPacket] in this instance. out is the instance's
 // own memory: it is valid until the instance is used again.
 func (in *Instance) RunPacket(pkt []byte) (r0 uint64, out []byte, err error) {
+	return in.RunPacketContext(context.Background(), pkt)
+}
+
+// RunPacketContext is [Program.RunPacketContext] in this instance. out is as
+// RunPacket has it.
+func (in *Instance) RunPacketContext(ctx context.Context, pkt []byte) (r0 uint64, out []byte, err error) {
 	if err := in.begin(in.p.Load(), pkt); err != nil {
 		return 0, nil, err
 	}
 	defer in.end()
-	return in.runPacket(context.Background(), pkt)
+	return in.runPacket(ctx, pkt)
 }
 
 // Used returns how much of its budget the last run used: an upper bound on the

@@ -3,15 +3,19 @@ package bpfjit_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/bpfjit/bpfjit"
 	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/cage"
 )
 
 // hashSpec is a program p with a hash map m: keys of 4 bytes, values of 8.
@@ -51,6 +55,42 @@ func TestMapClosed(t *testing.T) {
 			t.Error("Text yields an entry")
 		}
 	})
+}
+
+// TestTextHuge: what was written to the largest array is found at once. Looking at
+// each of its elements would take seconds, and all of its memory.
+func TestTextHuge(t *testing.T) {
+	spec := &ebpf.CollectionSpec{
+		Maps: map[string]*ebpf.MapSpec{"m": {Name: "m", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: abi.SharedMax / 8}},
+		Programs: map[string]*ebpf.ProgramSpec{"p": {Name: "p", Type: ebpf.XDP, Instructions: asm.Instructions{
+			asm.LoadMapPtr(asm.R1, 0).WithReference("m"), asm.Mov.Imm(asm.R0, 0), asm.Return(),
+		}}},
+	}
+	p, err := bpfjit.Load(spec, "p", nil)
+	if errors.Is(err, cage.ErrFull) {
+		t.Skip("there is less memory here:", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	m := p.Map("m")
+	want := map[string]string{}
+	for _, key := range []uint32{0, 1, 12345678, abi.SharedMax/8 - 1} {
+		b := binary.LittleEndian.AppendUint32(nil, key)
+		if err := m.Update(b, []byte("12345678"), 0); err != nil {
+			t.Fatal(err)
+		}
+		want[hex.EncodeToString(b)] = hex.EncodeToString([]byte("12345678"))
+	}
+	begin := time.Now()
+	got := values(m)
+	took := time.Since(begin)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if needJIT(t); took > time.Second { // where windows are, untouched memory is known
+		t.Errorf("took %v", took)
+	}
 }
 
 // TestClosedSpace: nothing is loaded into a closed Space, or runs there.

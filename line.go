@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
+
+	"github.com/bpfjit/bpfjit/internal/printable"
 )
 
 // Line is a line of the source that a program was compiled from. The zero
@@ -18,17 +20,18 @@ type Line struct {
 	Text   string // without indentation
 }
 
-// String returns file:number, or "" if they aren't known.
+// String returns file:number, or "" if they aren't known. A file whose name can't be
+// printed is quoted as Go does.
 func (l Line) String() string {
 	if l.Number == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s:%d", path.Clean(l.File), l.Number)
+	return fmt.Sprintf("%s:%d", printable.Name(path.Clean(l.File)), l.Number)
 }
 
 // comment returns the line as a listing shows it, or "".
 func (l Line) comment() string {
-	return strings.TrimSpace(l.String() + "  " + l.Text)
+	return strings.TrimSpace(l.String() + "  " + printable.Text(l.Text))
 }
 
 // lineTable maps slots to lines. Entries are in ascending order of slots; each

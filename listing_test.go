@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bpfjit/bpfjit"
+	"github.com/bpfjit/bpfjit/image"
 	"github.com/bpfjit/bpfjit/internal/golden"
 	"github.com/bpfjit/bpfjit/jit"
 )
@@ -104,6 +105,36 @@ func TestInfo(t *testing.T) {
 type reader struct{ err error }
 
 func (r reader) Read([]byte) (int, error) { return 0, r.err }
+
+// TestDumpFails: a program whose code can't be written isn't made, whatever the
+// engine that makes code. An interpreted one has none.
+func TestDumpFails(t *testing.T) {
+	needJIT(t)
+	region, err := image.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := errors.New("the disk is full")
+	for engine, want := range map[bpfjit.Engine]error{
+		bpfjit.EngineAuto: full, bpfjit.EngineJIT: full, bpfjit.EngineInterpreter: nil,
+	} {
+		before := region.Stats().Images
+		p, err := bpfjit.CompileBytes(assemble(t, "r0 = 1\nexit"), &bpfjit.Options{Engine: engine, Dump: writer{full}})
+		if !errors.Is(err, want) || (p == nil) != (want != nil) {
+			t.Errorf("%v: %v", engine, err)
+		}
+		if err == nil {
+			p.Close()
+		}
+		if images := region.Stats().Images; images != before {
+			t.Errorf("%v: %d images more than before", engine, images-before)
+		}
+	}
+}
+
+type writer struct{ err error }
+
+func (w writer) Write([]byte) (int, error) { return 0, w.err }
 
 // TestWriteRaw pins the form that the kernel's tools read.
 func TestWriteRaw(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/cage"
+	"github.com/bpfjit/bpfjit/internal/printable"
 	"github.com/bpfjit/bpfjit/maps"
 )
 
@@ -181,23 +182,22 @@ func (m *Map) errno(n int64) error {
 
 // Text yields the entries as a person would write them, by the types that the
 // object has for key and value: members by name, enums by word, hex where
-// there are no types. Of an array it leaves out what is all zero; of globals
-// it yields each variable, by its name.
+// there are no types, and names quoted that can't be printed. Of an array it leaves out what is all zero, without looking at
+// each element; of globals it yields each variable, by its name. Of long values
+// there is the beginning, and an ellipsis.
 func (m *Map) Text() iter.Seq2[string, string] {
-	array := m.m.Spec().Type == maps.Array || m.m.Spec().Type == maps.PerCPUArray
 	return func(yield func(key, value string) bool) {
 		if m.hold() != nil {
 			return
 		}
 		defer m.space.Release()
-		for key, value := range m.m.All() {
-			if section, ok := m.spec.Value.(*btf.Datasec); ok {
+		if section, ok := m.spec.Value.(*btf.Datasec); ok {
+			for _, value := range m.m.All() { // the only one
 				variables(section, value, yield)
 				return
 			}
-			if array && len(bytes.Trim(value, "\x00")) == 0 {
-				continue
-			}
+		}
+		for key, value := range m.m.Used() {
 			if !yield(formatValue(m.spec.Key, key), formatValue(m.spec.Value, value)) {
 				return
 			}
@@ -213,7 +213,7 @@ func variables(section *btf.Datasec, data []byte, yield func(key, value string) 
 		if !ok || end > uint64(len(data)) {
 			continue
 		}
-		if !yield(variable.Name, formatValue(variable.Type, data[v.Offset:end])) {
+		if !yield(printable.Name(variable.Name), formatValue(variable.Type, data[v.Offset:end])) {
 			return
 		}
 	}

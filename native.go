@@ -29,11 +29,10 @@ type native struct {
 }
 
 // newNative makes machine code of a checked program whose maps are constants,
-// and notes in info how that went. src has its names and lines. It is the way that
-// ARCHITECTURE.md draws:
+// and notes in info how that went. It is the way that ARCHITECTURE.md draws:
 //
 //	lower -> blind, if asked for -> jit -> image
-func newNative(survey *bpf.Survey, src *Source, s *settings, info *Info) (*native, error) {
+func newNative(survey *bpf.Survey, s *settings, info *Info) (*native, error) {
 	if err := machine.Recheck(); err != nil {
 		return nil, err
 	}
@@ -58,18 +57,24 @@ func newNative(survey *bpf.Survey, src *Source, s *settings, info *Info) (*nativ
 	stats := region.Stats()
 	info.Fallback, info.Kept = stats.SingleView, stats.Kept
 	info.Code, info.Image, info.Start = im.Len(), im.Size(), im.Start()
-	e := &native{lowered: lowered, code: code, image: im, helpers: nativeHelpers(s), budget: s.Budget}
+	return &native{lowered: lowered, code: code, image: im, helpers: nativeHelpers(s), budget: s.Budget}, nil
+}
+
+// tell shows the code to the caller and to perf(1), where they are to see it. The
+// error is that of Options.Dump: the caller's, and nothing that an interpreter would
+// do better. Then it frees the code.
+func (e *native) tell(src *Source, s *settings, info *Info) error {
 	if s.Dump != nil {
-		err := WriteRaw(s.Dump, len(lowered.Insns), uint64(im.Addr()), info.Passes, code.Bytes)
+		err := WriteRaw(s.Dump, len(e.lowered.Insns), uint64(e.image.Addr()), info.Passes, e.code.Bytes)
 		if err != nil {
-			im.Free()
-			return nil, fmt.Errorf("Options.Dump: %w", err)
+			e.image.Free()
+			return fmt.Errorf("Options.Dump: %w", err)
 		}
 	}
 	if s.Perf != 0 {
 		e.perf, info.Perf = tellPerf(s.Perf, perfFuncs(s.Name, src, e))
 	}
-	return e, nil
+	return nil
 }
 
 // compileLowered compiles a lowered program, and hides its constants before if that

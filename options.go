@@ -61,7 +61,8 @@ type Options struct {
 	// instructions of the author, a 64-bit constant being one. A way through
 	// the program is paid for where it begins, at the longest, so a run may
 	// end some instructions early. 0 means DefaultBudget, a negative number
-	// no limit: then only the context of RunContext can stop a loop.
+	// no limit: then only a context can stop a loop, see RunContext,
+	// RunStructContext and RunPacketContext.
 	Budget int64
 
 	// Helpers are helper functions that the program may call, in addition
@@ -93,8 +94,8 @@ type Options struct {
 	CPU uint32
 
 	// Trace receives what the program prints by trace_printk, a line at a
-	// time, without prefixes. nil discards it. A run that can't write goes
-	// on.
+	// time, without prefixes and as it is: control characters too, if the
+	// program likes. nil discards it. A run that can't write goes on.
 	Trace io.Writer
 
 	// Perf selects files that tell Linux's perf(1) the names of the program's
@@ -109,12 +110,14 @@ type Options struct {
 
 	// Labels has samples of CPU profiles, and goroutines in goroutine
 	// profiles, carry the label bpf_program with the program's name while it
-	// runs (see runtime/pprof). RunContext keeps the labels of its context
-	// beside it. The other methods have no context: behind them the goroutine
-	// has no labels. It costs a run some 50 ns.
+	// runs (see runtime/pprof). A run with a context keeps the context's labels
+	// beside it. The other methods have none: behind them the goroutine has no
+	// labels. It costs a run some 50 ns.
 	Labels bool
 
 	// Dump receives the machine code, in the format of the kernel's
-	// bpf_jit_enable=2. nil means none.
+	// bpf_jit_enable=2; of an interpreted program there is none. A program whose
+	// code can't be written isn't made, whatever the engine: its error wraps the
+	// writer's. nil means none.
 	Dump io.Writer
 }

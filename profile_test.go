@@ -58,6 +58,7 @@ func TestLabels(t *testing.T) {
 			}{
 				{"Program.RunContext", func() (uint64, error) { return p.RunContext(ctx, nil) }, own, `{"bpf_program":"shown", "mine":"1"}`, own},
 				{"Instance.RunContext", func() (uint64, error) { return in.RunContext(ctx, nil) }, own, `{"bpf_program":"shown", "mine":"1"}`, own},
+				{"Instance.RunStructContext", func() (uint64, error) { return in.RunStructContext(ctx, nil) }, own, `{"bpf_program":"shown", "mine":"1"}`, own},
 				{"RunContext, no labels", func() (uint64, error) { return in.RunContext(t.Context(), nil) }, own, `{"bpf_program":"shown"}`, ""},
 				{"Program.Run", func() (uint64, error) { return p.Run(nil) }, own, `{"bpf_program":"shown"}`, ""},
 				{"Instance.Run", func() (uint64, error) { return in.Run(make([]byte, 4)) }, own, `{"bpf_program":"shown"}`, ""},

@@ -17,6 +17,7 @@ import (
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/cage"
+	"github.com/bpfjit/bpfjit/internal/printable"
 	"github.com/bpfjit/bpfjit/machine"
 )
 
@@ -74,12 +75,13 @@ func CompileSource(src *Source, opts *Options) (*Program, error) {
 // before they were looked at.
 func renamed(err error, opts *Options) error {
 	if e, ok := err.(*CompileError); ok && opts != nil && opts.Name != "" {
-		e.Program = opts.Name
+		e.Program = printable.Name(opts.Name)
 	}
 	return err
 }
 
-// Name returns the name that errors and listings use.
+// Name returns the name that errors and listings use: quoted as Go does if it
+// can't be printed.
 func (p *Program) Name() string { return p.settings.Name }
 
 // Type returns the type of program that RunPacket goes by.
@@ -132,12 +134,18 @@ func (p *Program) RunContext(ctx context.Context, mem []byte) (r0 uint64, err er
 // comes back in data, also when the run ends with an error. At most
 // abi.CtxSize bytes are possible; more is an error that wraps [ErrRange].
 func (p *Program) RunStruct(data []byte) (r0 uint64, err error) {
+	return p.RunStructContext(context.Background(), data)
+}
+
+// RunStructContext is RunStruct, ended early when ctx is done: then the error
+// wraps ctx.Err().
+func (p *Program) RunStructContext(ctx context.Context, data []byte) (r0 uint64, err error) {
 	in, err := p.borrow(cage.Here(), nil)
 	if err != nil {
 		return 0, err
 	}
 	defer in.end()
-	return in.runStruct(context.Background(), data)
+	return in.runStruct(ctx, data)
 }
 
 // RunPacket executes the program on a packet: R1 points to the context
@@ -146,12 +154,18 @@ func (p *Program) RunStruct(data []byte) (r0 uint64, err error) {
 // wraps [ErrUnsupported] if programs of the type have no packets, and [ErrRange] if
 // the packet has more than abi.MemMax bytes.
 func (p *Program) RunPacket(pkt []byte) (r0 uint64, out []byte, err error) {
+	return p.RunPacketContext(context.Background(), pkt)
+}
+
+// RunPacketContext is RunPacket, ended early when ctx is done: then the error
+// wraps ctx.Err().
+func (p *Program) RunPacketContext(ctx context.Context, pkt []byte) (r0 uint64, out []byte, err error) {
 	in, err := p.borrow(cage.Here(), pkt)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer in.end()
-	r0, view, err := in.runPacket(context.Background(), pkt)
+	r0, view, err := in.runPacket(ctx, pkt)
 	return r0, append([]byte(nil), view...), err
 }
 

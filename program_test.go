@@ -2,10 +2,11 @@ package bpfjit_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -180,34 +181,6 @@ func TestBudget(t *testing.T) {
 	})
 }
 
-// TestCancel stops an endless loop.
-func TestCancel(t *testing.T) {
-	engines(t, func(t *testing.T, e bpfjit.Engine) {
-		p := program(t, e, "r0 += 1\n goto -2", func(o *bpfjit.Options) { o.Budget = -1 })
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error)
-		go func() {
-			_, err := p.RunContext(ctx, nil)
-			done <- err
-		}()
-		time.Sleep(time.Millisecond)
-		cancel()
-		err := <-done
-		var re *bpfjit.RunError
-		if !errors.Is(err, context.Canceled) || !errors.As(err, &re) || re.Offset != 0 {
-			t.Errorf("%v", err)
-		}
-		if _, err := p.RunContext(ctx, nil); !errors.Is(err, context.Canceled) {
-			t.Errorf("cancelled before: %v", err)
-		}
-		expired, cancel := context.WithTimeoutCause(context.Background(), time.Millisecond, errors.New("cause"))
-		defer cancel()
-		if _, err := p.RunContext(expired, nil); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("deadline: %v", err)
-		}
-	})
-}
-
 // TestHelpers calls Go functions, and checks what they get and give.
 func TestHelpers(t *testing.T) {
 	engines(t, func(t *testing.T, e bpfjit.Engine) {
@@ -252,6 +225,48 @@ func TestHelpers(t *testing.T) {
 			t.Errorf("bytes that aren't mapped: %v", err)
 		}
 	})
+}
+
+// TestTraceOneByOne: the writer of Options.Trace gets whole lines, and the next one when
+// it has returned, however many goroutines run programs that print.
+func TestTraceOneByOne(t *testing.T) {
+	engines(t, func(t *testing.T, e bpfjit.Engine) {
+		const goroutines = 4
+		w := new(slowWriter)
+		p := program(t, e, within, helper(func(env bpfjit.Env, _, _, _, _, _ uint64) (uint64, error) {
+			env.Print("a line")
+			return 0, nil
+		}), func(o *bpfjit.Options) { o.Trace = w })
+		var all sync.WaitGroup
+		for range goroutines {
+			all.Go(func() {
+				if _, err := p.Run(nil); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if w.mixed.Load() || w.text.String() != strings.Repeat("a line\n", goroutines) {
+			t.Errorf("written at the same time: %v; %q", w.mixed.Load(), w.text.String())
+		}
+	})
+}
+
+// slowWriter is a writer that takes its time, and notes whether another Write begins
+// meanwhile.
+type slowWriter struct {
+	busy, mixed atomic.Bool
+	text        bytes.Buffer
+}
+
+func (w *slowWriter) Write(b []byte) (int, error) {
+	if w.busy.Swap(true) {
+		w.mixed.Store(true)
+		return 0, errors.New("busy")
+	}
+	defer w.busy.Store(false)
+	time.Sleep(5 * time.Millisecond)
+	return w.text.Write(b)
 }
 
 // TestHelperPanics: a panic of a helper goes to the caller of Run, and the

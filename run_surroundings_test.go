@@ -3,6 +3,7 @@
 package bpfjit_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -107,6 +109,39 @@ func restrict(name string) error {
 		return limit(unix.RLIMIT_AS, pages*4096+3<<29)
 	}
 	return nil
+}
+
+// TestFewFiles: a process that has run out of file descriptors loads and runs nothing
+// new, says so, and does again when there are some. Nothing is interpreted meanwhile,
+// which would go on for as long as the program lives.
+func TestFewFiles(t *testing.T) {
+	needJIT(t)
+	p := program(t, bpfjit.EngineAuto, "r0 = 40\nexit")
+	time.Sleep(time.Microsecond) // the runtime's poller takes descriptors
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	_, run := p.Run(nil)
+	_, instance := p.NewInstance()
+	loaded, load := bpfjit.Load(hashSpec(), "p", nil)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{"Run": run, "NewInstance": instance, "Load": load} {
+		if !errors.Is(err, unix.EMFILE) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if loaded != nil {
+		loaded.Close()
+	}
+	if r0, err := p.Run(nil); r0 != 40 || err != nil {
+		t.Errorf("later: %d, %v", r0, err)
+	}
 }
 
 // TestNeverWritableAndExecutable looks at the mappings of the process while

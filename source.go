@@ -13,6 +13,7 @@ import (
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/printable"
 )
 
 // Source is a program as its author wrote it, in slots of 8 bytes, before
@@ -42,12 +43,14 @@ type MapRef struct {
 	Offset uint32 // of the place
 }
 
-// String returns the name of the map, with the offset into its value.
+// String returns the name of the map, quoted as Go does if it can't be printed,
+// with the offset into its value.
 func (r MapRef) String() string {
+	name := printable.Name(r.Name)
 	if r.Value {
-		return fmt.Sprintf("%s+%d", r.Name, r.Offset)
+		return fmt.Sprintf("%s+%d", name, r.Offset)
 	}
-	return r.Name
+	return name
 }
 
 // Convert takes instructions of cilium/ebpf apart. The error is a
@@ -68,13 +71,19 @@ func Convert(insns asm.Instructions) (*Source, error) {
 func ReadSpec(r io.ReaderAt) (*ebpf.CollectionSpec, error) {
 	spec, err := ebpf.LoadCollectionSpecFromReader(r)
 	if err != nil {
-		return nil, err
+		return nil, readError{err}
 	}
 	if len(spec.Programs) == 0 {
 		return nil, errNoPrograms
 	}
 	return spec, nil
 }
+
+// readError is what cilium/ebpf says of an object, which may hold names of it.
+type readError struct{ err error }
+
+func (e readError) Error() string { return printable.Text(e.err.Error()) }
+func (e readError) Unwrap() error { return e.err }
 
 var errNoPrograms = errors.New("the object has no programs: functions in .text are none; " +
 	`give them a section, as __attribute__((section("xdp"))) does`)
@@ -110,6 +119,9 @@ func find(spec *ebpf.CollectionSpec, name string) (*ebpf.ProgramSpec, error) {
 	if name == "" && len(names) == 1 {
 		return spec.Programs[names[0]], nil
 	}
+	for i := range names {
+		names[i] = printable.Name(names[i])
+	}
 	list := strings.Join(names, ", ")
 	if name == "" {
 		return nil, fmt.Errorf("the object has several programs, name one: %s", list)
@@ -117,7 +129,8 @@ func find(spec *ebpf.CollectionSpec, name string) (*ebpf.ProgramSpec, error) {
 	return nil, fmt.Errorf("the object has no program %q, but %s", name, list)
 }
 
-// FuncName returns the name of the function that begins at a slot, or "".
+// FuncName returns the name of the function that begins at a slot, quoted as Go
+// does if it can't be printed, or "".
 func (s *Source) FuncName(slot int) string { return s.funcs[slot] }
 
 // Line returns the line that a slot was compiled from; the zero Line if it

@@ -7,12 +7,13 @@ import (
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
+	"github.com/bpfjit/bpfjit/internal/printable"
 	"github.com/bpfjit/bpfjit/jit"
 )
 
 // Translated is one function of a program as a kernel's JIT would get it.
 type Translated struct {
-	Name     string
+	Name     string       // see Source.FuncName
 	Program  *bpf.Program // its Origin has the slots of the Source
 	Function jit.Function
 }
@@ -54,7 +55,7 @@ func (s *Source) Translate() ([]Translated, error) {
 		}
 		name := s.FuncName(f.Start)
 		if name == "" && i == 0 {
-			name = s.Name
+			name = printable.Name(s.Name)
 		}
 		list[i] = Translated{name, p, jit.Function{
 			StackDepth: stackDepth(p), Subprogram: i > 0, TailCallReachable: tails[i],

@@ -9,16 +9,25 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
+
+	"github.com/bpfjit/bpfjit/internal/printable"
 )
 
+// longValue is about how much text a value is given. The largest values have 2 GiB.
+const longValue = 1 << 16
+
 // formatValue writes the bytes of a C value as a person would: members by
-// name, enums by word. What it can't make sense of stays hex.
+// name, enums by word. What it can't make sense of stays hex. Of long values it
+// leaves out the rest.
 func formatValue(t btf.Type, b []byte) string {
 	var w strings.Builder
-	if t == nil || !appendValue(&w, t, b) {
-		return hex.EncodeToString(b)
+	switch {
+	case t != nil && appendValue(&w, t, b):
+		return w.String()
+	case len(b) > longValue/2:
+		return hex.EncodeToString(b[:longValue/2]) + "..."
 	}
-	return w.String()
+	return hex.EncodeToString(b)
 }
 
 // appendValue reports whether t is a type that it knows, of the size of b.
@@ -54,7 +63,7 @@ func appendValue(w *strings.Builder, t btf.Type, b []byte) bool {
 				w.WriteByte(' ')
 			}
 			if m.Name != "" {
-				w.WriteString(m.Name + "=")
+				w.WriteString(printable.Name(m.Name) + "=")
 			}
 			size, err := btf.Sizeof(m.Type)
 			begin := int(m.Offset.Bytes())
@@ -93,7 +102,7 @@ func appendEnum(w *strings.Builder, t *btf.Enum, b []byte) bool {
 	v := binary.LittleEndian.Uint64(wide[:])
 	for _, e := range t.Values {
 		if mask := uint64(1)<<(8*len(b)-1)<<1 - 1; e.Value&mask == v {
-			w.WriteString(e.Name)
+			w.WriteString(printable.Name(e.Name))
 			return true
 		}
 	}
@@ -118,6 +127,10 @@ func appendArray(w *strings.Builder, t *btf.Array, b []byte) bool {
 		if i > 0 {
 			w.WriteByte(' ')
 		}
+		if w.Len() >= longValue {
+			w.WriteString("...")
+			break
+		}
 		if !appendValue(w, t.Type, b[i:i+size]) {
 			return false
 		}
@@ -130,7 +143,7 @@ func appendArray(w *strings.Builder, t *btf.Array, b []byte) bool {
 // zero, and nothing but zeroes from there.
 func text(t btf.Type, b []byte) (string, bool) {
 	i, ok := btf.UnderlyingType(t).(*btf.Int)
-	if !ok || i.Size != 1 || i.Name != "char" && i.Encoding != btf.Char {
+	if !ok || len(b) > longValue || i.Size != 1 || i.Name != "char" && i.Encoding != btf.Char {
 		return "", false
 	}
 	s, rest, _ := strings.Cut(string(b), "\x00")

@@ -1,6 +1,7 @@
 package bpfjit
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
@@ -54,6 +55,28 @@ func TestFormatValue(t *testing.T) {
 	} {
 		if got := formatValue(test.t, []byte(test.b)); got != test.want {
 			t.Errorf("%v of % x is %s, want %s", test.t, test.b, got, test.want)
+		}
+	}
+}
+
+// TestFormatLong: of values that nobody wants to read there is the beginning.
+func TestFormatLong(t *testing.T) {
+	const size = 1 << 28
+	b := make([]byte, size)
+	char := &btf.Int{Name: "char", Size: 1, Encoding: btf.Signed}
+	row := &btf.Array{Type: char, Nelems: 1 << 8}
+	for name, test := range map[string]struct {
+		t    btf.Type
+		want string
+	}{
+		"bytes":   {&btf.Array{Type: char, Nelems: size}, "[0 0 0 "},
+		"rows":    {&btf.Array{Type: row, Nelems: size >> 8}, "[[0 0 0 "},
+		"no type": {nil, "000000"},
+		"structs": {&btf.Array{Type: &btf.Struct{Size: 1, Members: []btf.Member{{Name: "m", Type: char}}}, Nelems: size}, "[{m=0} {m=0} "},
+	} {
+		got := formatValue(test.t, b)
+		if len(got) > 2*longValue || !strings.HasPrefix(got, test.want) || !strings.Contains(got, "...") {
+			t.Errorf("%s: %d bytes of text, %.20s", name, len(got), got)
 		}
 	}
 }

@@ -25,7 +25,6 @@ func TestContextOffsets(t *testing.T) {
 		{"FaultAddr", OffFaultAddr, unsafe.Offsetof(c.FaultAddr)},
 		{"HelperStub", OffHelperStub, unsafe.Offsetof(c.HelperStub)},
 		{"SliceStub", OffSliceStub, unsafe.Offsetof(c.SliceStub)},
-		{"Busy", OffBusy, unsafe.Offsetof(c.Busy)},
 		{"Native", OffNative, unsafe.Offsetof(c.Native)},
 		{"CPU", OffCPU, unsafe.Offsetof(c.CPU)},
 		{"Maps", OffMaps, unsafe.Offsetof(c.Maps)},

@@ -30,9 +30,6 @@ type Context struct {
 	HelperStub uint64
 	SliceStub  uint64
 
-	// Busy is 1 while machine.Run is under way here.
-	Busy uint64
-
 	// Native is where HelperStub goes on, by the helper's number: native
 	// code, or the exit to the driver. The last one is the exit, for all
 	// numbers from there on.
@@ -74,11 +71,10 @@ const (
 	OffFaultAddr  = 192
 	OffHelperStub = 200
 	OffSliceStub  = 208
-	OffBusy       = 216
-	OffNative     = 224
-	OffCPU        = 352
-	OffMaps       = 360
-	OffArrays     = 368
+	OffNative     = 216
+	OffCPU        = 344
+	OffMaps       = 352
+	OffArrays     = 360
 
 	// Of an Array.
 	OffLimit  = 0

@@ -13,6 +13,7 @@ import (
 	"github.com/bpfjit/bpfjit/bench/internal/cgocall"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/image"
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -81,6 +82,18 @@ func BenchmarkCall(b *testing.B) {
 		}{
 			{"via=instance/mem=64", func() (uint64, error) { return in.Run(mem) }},
 			{"via=instance/context=cancel", func() (uint64, error) { return in.RunContext(ctx, nil) }},
+			{"via=instance/packet=64", func() (uint64, error) {
+				r0, _, err := in.RunPacket(mem)
+				return r0, err
+			}},
+			{"via=instance/packet=64/context=background", func() (uint64, error) {
+				r0, _, err := in.RunPacketContext(context.Background(), mem)
+				return r0, err
+			}},
+			{"via=instance/packet=64/context=cancel", func() (uint64, error) {
+				r0, _, err := in.RunPacketContext(ctx, mem)
+				return r0, err
+			}},
 			{"via=program/mem=64", func() (uint64, error) { return p.Run(mem) }},
 		} {
 			b.Run("engine="+engine.String()+"/"+x.name, func(b *testing.B) {
@@ -134,6 +147,7 @@ func program(b *testing.B, engine bpfjit.Engine, text string) *bpfjit.Program {
 	}
 	p, err := bpfjit.CompileSource(&bpfjit.Source{Program: &bpf.Program{Insns: insns}}, &bpfjit.Options{
 		Engine: engine,
+		Type:   ebpf.XDP,
 		Helpers: map[asm.BuiltinFunc]bpfjit.HelperFunc{
 			1000: func(_ abi.Env, r1, _, _, _, _ uint64) (uint64, error) { return goCall(r1), nil },
 		},

@@ -82,9 +82,8 @@ func life(b *testing.B, p *bpf.Program) {
 		{"compile", step(lives, func(int) error { return c.Compile(slots) })},
 		{"publish", step(lives, publish)},
 		{"run", step(lives, func(k int) error {
-			in, out := machine.Input{}, machine.Result{}
-			if err := machine.Run(inst, images[k], &in, &out); err != nil || out.Stop != abi.StopExit || out.R0 != uint64(len(p.Insns)-3) {
-				return fmt.Errorf("%v: %+v", err, out)
+			if out := once(inst, images[k], 0, 0); out.Stop != abi.StopExit || out.R0 != uint64(len(p.Insns)-3) {
+				return fmt.Errorf("%+v", out)
 			}
 			return nil
 		})},

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/internal/testprog"
@@ -56,6 +57,33 @@ func TestLittleAddressSpace(t *testing.T) {
 	if _, err := new(Space).NewInstance(Window); !errors.Is(err, ErrNoWindow) {
 		t.Errorf("%v, want ErrNoWindow", err)
 	}
+}
+
+// TestFewFiles: where windows could be made, want of file descriptors is an error that
+// says so, and no reason to go on without windows for good.
+func TestFewFiles(t *testing.T) {
+	if err := new(Space).Windows(); err != nil {
+		t.Skip(err)
+	}
+	time.Sleep(time.Microsecond) // the runtime's poller takes descriptors
+	var old syscall.Rlimit
+	check(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old))
+	check(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 0, Max: old.Max}))
+	s := new(Space)
+	_, alloc := s.Alloc(1)
+	_, window := s.NewInstance(Window)
+	check(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old))
+	for what, err := range map[string]error{"Alloc": alloc, "NewInstance": window} {
+		if !errors.Is(err, syscall.EMFILE) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	_, err := s.Alloc(1)
+	check(t, err)
+	i, err := s.NewInstance(Window)
+	check(t, err)
+	check(t, i.Close())
+	check(t, s.Close())
 }
 
 // TestReserveAllocates nothing: all address space may be taken between the two.

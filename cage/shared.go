@@ -66,6 +66,15 @@ func (m *shared) grow(from, to uint64) error {
 	return m.commit(from, to)
 }
 
+// written returns the first part of [at, end) that may hold anything but zeroes, an
+// empty one if there is none.
+func (m *shared) written(at, end uint64) (from, to uint64) {
+	if m.file >= 0 {
+		return m.writtenFile(at, end)
+	}
+	return at, end
+}
+
 // release gives everything back.
 func (m *shared) release() error {
 	if m.file >= 0 {

@@ -3,6 +3,7 @@ package cage
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -109,6 +110,30 @@ func (s *Space) Bytes(addr, n uint64) ([]byte, error) {
 		return []byte{}, nil
 	}
 	return nil, &RangeError{Addr: addr, Len: n}
+}
+
+// Written yields the parts of the n bytes at guest address addr in which there may
+// be anything but zeroes, by their first address and the one behind, in order.
+// Where the system can tell, that leaves out all memory that nobody has touched, and
+// that reading would take from the system. The bytes must be mapped, and the Space
+// be held. (Of a closed one there are none.)
+func (s *Space) Written(addr, n uint64) iter.Seq2[uint64, uint64] {
+	return func(yield func(from, to uint64) bool) {
+		s.mu.Lock()
+		mem := s.mem
+		s.mu.Unlock()
+		if mem == nil {
+			return // closed
+		}
+		at := addr - abi.SharedBase
+		for end := at + n; at < end; {
+			from, to := mem.written(at, end)
+			if from >= to || !yield(abi.SharedBase+from, abi.SharedBase+to) {
+				return
+			}
+			at = to
+		}
+	}
 }
 
 // at returns where the host sees the n bytes at addr, or nil.

@@ -39,6 +39,24 @@ func (m *shared) growFile(to uint64) error {
 	}
 }
 
+// writtenFile asks which pages the file has. What it hasn't is a hole.
+func (m *shared) writtenFile(at, end uint64) (from, to uint64) {
+	data, err := unix.Seek(m.file, int64(at), unix.SEEK_DATA)
+	switch {
+	case err == unix.ENXIO: // nothing from here on
+		return end, end
+	case err != nil: // the system doesn't tell
+		return at, end
+	case uint64(data) >= end:
+		return end, end
+	}
+	hole, err := unix.Seek(m.file, data, unix.SEEK_HOLE)
+	if err != nil {
+		return uint64(data), end
+	}
+	return uint64(data), min(uint64(hole), end)
+}
+
 func (m *shared) releaseFile() error {
 	err := unix.MunmapPtr(m.host, abi.SharedMax)
 	if e := unix.Close(m.file); err == nil {

@@ -289,6 +289,41 @@ func TestMemoryGivenBack(t *testing.T) {
 	}
 }
 
+// TestWritten: memory that nobody has touched is left out, and isn't touched by
+// looking.
+func TestWritten(t *testing.T) {
+	const all, far, near = 64 << 20, 40 << 20, 1 << 20
+	s := new(Space)
+	defer s.Close()
+	addr, err := s.Alloc(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Bytes(addr, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[near], b[far] = 1, 1
+	for range 2 {
+		var sum uint64
+		found := make(map[uint64]bool)
+		for from, to := range s.Written(addr, all) {
+			sum += to - from
+			for _, o := range []uint64{near, far} {
+				found[o] = found[o] || from <= addr+o && addr+o < to
+			}
+		}
+		if !found[near] || !found[far] || sum > all/8 {
+			t.Errorf("found %v in %d bytes", found, sum)
+		}
+	}
+	for from, to := range s.Written(addr+near+abi.PageSize/2, abi.PageSize/4) {
+		if from < addr+near+abi.PageSize/2 || to > addr+near+3*abi.PageSize/4 {
+			t.Errorf("%#x to %#x is beyond what was asked for", from-addr, to-addr)
+		}
+	}
+}
+
 // TestAliases: the windows of a Space and the host see one memory, and an
 // atomic is atomic across them.
 func TestAliases(t *testing.T) {

@@ -14,8 +14,9 @@ func (i *Instance) openWindow(*shared) error { return ErrNoWindow }
 
 // The rest is for windows, which nobody has.
 
-func (m *shared) growFile(uint64) error              { panic("BUG: cage: no windows here") }
-func (m *shared) releaseFile() error                 { panic("BUG: cage: no windows here") }
-func (i *Instance) closeWindow() error               { panic("BUG: cage: no windows here") }
-func (i *Instance) protectMem(old, new uint64) error { panic("BUG: cage: no windows here") }
-func discard(unsafe.Pointer, uint64)                 { panic("BUG: cage: no windows here") }
+func (m *shared) growFile(uint64) error                 { panic("BUG: cage: no windows here") }
+func (m *shared) releaseFile() error                    { panic("BUG: cage: no windows here") }
+func (m *shared) writtenFile(_, _ uint64) (_, _ uint64) { panic("BUG: cage: no windows here") }
+func (i *Instance) closeWindow() error                  { panic("BUG: cage: no windows here") }
+func (i *Instance) protectMem(old, new uint64) error    { panic("BUG: cage: no windows here") }
+func discard(unsafe.Pointer, uint64)                    { panic("BUG: cage: no windows here") }

@@ -33,12 +33,10 @@ func BenchmarkRun(b *testing.B) {
 	b.Run("kind=empty", func(b *testing.B) {
 		g := newRig(b)
 		im := load(b, assemble(b, charge(2), "31 c0 ; xor eax, eax", "c3 ; ret"))
-		in, out := Input{}, Result{}
+		in, out := input{}, Result{}
 		b.ReportAllocs()
 		for b.Loop() {
-			if Run(g.inst, im, &in, &out) != nil {
-				b.Fatal("busy")
-			}
+			once(g.inst, im, &in, &out)
 		}
 	})
 }
@@ -64,10 +62,10 @@ func BenchmarkExit(b *testing.B) {
 				entries = []image.Entry{image.NewEntry(at, 8, abi.RAX)}
 			}
 			im := load(b, repeat(b, x.body), entries...)
-			in, out := Input{Budget: -1, R1: uint64(b.N), Helpers: helpers}, Result{}
+			in, out := input{R1: uint64(b.N), Input: Input{Budget: -1, Helpers: helpers}}, Result{}
 			b.ResetTimer()
-			if err := Run(g.inst, im, &in, &out); err != nil || out.Stop != abi.StopExit {
-				b.Fatalf("%v, %+v", err, out)
+			if once(g.inst, im, &in, &out); out.Stop != abi.StopExit {
+				b.Fatalf("%+v", out)
 			}
 		})
 	}

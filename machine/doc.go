@@ -10,14 +10,14 @@
 // back, the driver acts, and resumes. So helpers are ordinary Go functions
 // that may allocate, block, grow the stack and panic.
 //
-//	        enter                  call [HelperStub]
-//	Run -----------> code ------------------------------> Run: helper
-//	  ^    resume     ^ |          call [SliceStub]            slice
-//	  |               | +-------------------------------> Run: budget, yield
-//	  +---------------+ |          fault, by signal
-//	    resumeAll       +-------------------------------> Run: fix up, or end
-//	                    |          ret
-//	                    +-------------------------------> Run: done
+//	          enter                  call [HelperStub]
+//	Frame -----------> code ------------------------------> Frame: helper
+//	  ^      resume     ^ |          call [SliceStub]              slice
+//	  |                 | +-------------------------------> Frame: budget, yield
+//	  +-----------------+ |          fault, by signal
+//	      resumeAll       +-------------------------------> Frame: fix up, or end
+//	                      |          ret
+//	                      +-------------------------------> Frame: done
 //
 // Dash is the shortest way: one piece of assembly that takes the [Turn] of a
 // [Frame], enters, and gives the Turn back.

@@ -19,7 +19,7 @@ TEXT ·take(SB), NOSPLIT|NOFRAME, $0-9
 	CMPQ  CX, (DX)
 	JNE   evicted
 	MOVL  $0x00000002, 8(DX)
-	MOVB  $0x02, way+8(FP)
+	MOVB  $0x03, way+8(FP)
 	RET
 
 evicted:
@@ -30,8 +30,14 @@ foreign:
 	XORL     AX, AX
 	LOCK
 	CMPXCHGQ CX, 8(BX)
-	JNE      refused
+	JNE      other
 	MOVB     $0x01, way+8(FP)
+	RET
+
+other:
+	TESTQ $0x00000001, AX
+	JNZ   refused
+	MOVB  $0x02, way+8(FP)
 	RET
 
 refused:
@@ -71,7 +77,7 @@ TEXT ·dash(SB), NOSPLIT|NOFRAME, $0-25
 	MOVQ  key+8(FP), DX
 	CMPQ  DX, 64(AX)
 	JNE   taken
-	MOVB  $0x03, way+24(FP)
+	MOVB  $0x04, way+24(FP)
 	XORL  DI, DI
 	XORL  SI, SI
 	MOVQ  32(AX), R12
@@ -105,11 +111,11 @@ TEXT ·dash(SB), NOSPLIT|NOFRAME, $0-25
 	JNE   ended
 	MOVQ  (BX), DX
 	MOVL  $0x00000000, 8(DX)
-	MOVB  $0x05, way+24(FP)
+	MOVB  $0x06, way+24(FP)
 	RET
 
 ended:
-	MOVB $0x04, way+24(FP)
+	MOVB $0x05, way+24(FP)
 	RET
 
 resumed:
@@ -121,7 +127,7 @@ resumed:
 	RET
 
 taken:
-	MOVB $0x02, way+24(FP)
+	MOVB $0x03, way+24(FP)
 	RET
 
 evicted:
@@ -132,8 +138,14 @@ foreign:
 	XORL     AX, AX
 	LOCK
 	CMPXCHGQ CX, 8(BX)
-	JNE      refused
+	JNE      other
 	MOVB     $0x01, way+24(FP)
+	RET
+
+other:
+	TESTQ $0x00000001, AX
+	JNZ   refused
+	MOVB  $0x02, way+24(FP)
 	RET
 
 refused:
@@ -219,7 +231,7 @@ TEXT ·helperStub(SB), NOSPLIT|NOFRAME, $0
 	MOVL    $0x0000000f, R10
 	CMPL    AX, R10
 	CMOVLCS AX, R10
-	JMP     -130848(R12)(R10*8)
+	JMP     -130856(R12)(R10*8)
 
 // func helperExit()
 TEXT ·helperExit(SB), NOSPLIT|NOFRAME, $0
@@ -250,7 +262,7 @@ TEXT ·helperExit(SB), NOSPLIT|NOFRAME, $0
 TEXT ·nativeLookup(SB), NOSPLIT|NOFRAME, $0
 	LEAQ  -1879048192(DI), R11
 	RORQ  $0x0c, R11
-	CMPQ  R11, -130712(R12)
+	CMPQ  R11, -130720(R12)
 	JAE   exit
 	ANDL  $0x0000007f, R11
 	LEAL  -65536(SI), R10
@@ -258,10 +270,10 @@ TEXT ·nativeLookup(SB), NOSPLIT|NOFRAME, $0
 	JA    exit
 	MOVL  65536(R12)(R10*1), R10
 	SHLQ  $0x04, R11
-	CMPL  R10, -130704(R12)(R11*1)
+	CMPL  R10, -130712(R12)(R11*1)
 	JAE   absent
-	IMULL -130696(R12)(R11*1), R10
-	ADDL  -130700(R12)(R11*1), R10
+	IMULL -130704(R12)(R11*1), R10
+	ADDL  -130708(R12)(R11*1), R10
 	MOVL  R10, AX
 	XORL  CX, CX
 	XORL  DX, DX
@@ -271,7 +283,7 @@ TEXT ·nativeLookup(SB), NOSPLIT|NOFRAME, $0
 	RET
 
 absent:
-	CMPL -130704(R12)(R11*1), $0x00
+	CMPL -130712(R12)(R11*1), $0x00
 	JEQ  exit
 	XORL AX, AX
 	XORL CX, CX
@@ -286,7 +298,7 @@ exit:
 
 // func nativeCPU()
 TEXT ·nativeCPU(SB), NOSPLIT|NOFRAME, $0
-	MOVQ -130720(R12), AX
+	MOVQ -130728(R12), AX
 	XORL CX, CX
 	XORL DX, DX
 	XORL SI, SI

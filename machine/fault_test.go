@@ -59,7 +59,7 @@ func TestFaults(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			im := load(t, assemble(t, tt.code))
 			for range 3 {
-				out := g.runImage(Input{R1: tt.r1, R2: 77, Budget: 500}, im)
+				out := g.runImage(input{R1: tt.r1, R2: 77, Input: Input{Budget: 500}}, im)
 				// The window's shared half ends in a file: SIGBUS.
 				if out.Signal == int(unix.SIGBUS) && tt.r1 >= abi.SharedBase {
 					out.Signal = segv
@@ -85,7 +85,7 @@ func TestFaults(t *testing.T) {
 // stillAlive runs something that works.
 func stillAlive(t *testing.T, g *rig) {
 	t.Helper()
-	if out := g.run(Input{R1: 40}, "48 8d 47 02 ; lea rax, ptr [rdi+0x2]", "c3 ; ret"); out.R0 != 42 {
+	if out := g.run(input{R1: 40}, "48 8d 47 02 ; lea rax, ptr [rdi+0x2]", "c3 ; ret"); out.R0 != 42 {
 		t.Errorf("afterwards: %+v", out)
 	}
 }
@@ -109,7 +109,7 @@ func TestWildJumps(t *testing.T) {
 		uint64(g.inst.NativeStackTop()) - 8, // the same
 	} {
 		for _, how := range []string{"ff e7 ; jmp rdi", "ff d7 ; call rdi", "57 ; push rdi\nc3 ; ret"} {
-			out := g.run(Input{R1: to, Budget: 9}, "90 ; nop", how)
+			out := g.run(input{R1: to, Input: Input{Budget: 9}}, "90 ; nop", how)
 			if out.Stop != abi.StopFault || out.Signal != int(unix.SIGSEGV) && out.Signal != int(unix.SIGBUS) {
 				t.Errorf("%s to %#x: %+v", how, to, out)
 			}
@@ -125,7 +125,7 @@ func TestWildJumps(t *testing.T) {
 		if off >= 0 && off < im.Len() {
 			continue
 		}
-		out := g.runImage(Input{R1: uint64(im.Addr()) + uint64(off)}, im)
+		out := g.runImage(input{R1: uint64(im.Addr()) + uint64(off)}, im)
 		if out.Stop != abi.StopFault {
 			t.Errorf("jump to %+d: %+v", off, out)
 		}
@@ -148,7 +148,7 @@ func TestFixUp(t *testing.T) {
 		"48 83 d0 00       ; adc rax, 0x0",
 		"0f 0b             ; ud2")
 	want := [16]uint64{0x11, 0, 0x12, 0x13, 0, 0x15, 0x16, 0x17, 0x18, 0, 0x1a, 0x1000, 0, 0x1d, 0x1e, 0x1f}
-	out := g.runImage(Input{Budget: 100}, load(t, code, image.NewEntry(at, length, abi.RCX)))
+	out := g.runImage(input{Input: Input{Budget: 100}}, load(t, code, image.NewEntry(at, length, abi.RCX)))
 	got := g.regs()
 	got[abi.RSP], got[abi.X86R9], got[abi.X86R12] = 0, 0, 0
 	if out.Signal != int(unix.SIGILL) || out.PC != len(code)-2 || got != want || out.Used != 0 {
@@ -156,22 +156,22 @@ func TestFixUp(t *testing.T) {
 	}
 
 	// A store has nothing to clear.
-	out = g.runImage(Input{}, load(t, code, image.NewEntry(at, length, -1)))
+	out = g.runImage(input{}, load(t, code, image.NewEntry(at, length, -1)))
 	if out.Signal != int(unix.SIGILL) || out.R[4] != 0x11 {
 		t.Errorf("nothing to clear: %+v", out)
 	}
 	// Another instruction's entry is of no use.
-	out = g.runImage(Input{}, load(t, code, image.NewEntry(at-6, 6, abi.RCX), image.NewEntry(at+1, 3, abi.RCX)))
+	out = g.runImage(input{}, load(t, code, image.NewEntry(at-6, 6, abi.RCX), image.NewEntry(at+1, 3, abi.RCX)))
 	if out.Signal != int(unix.SIGSEGV) || out.PC != at || out.R[4] != 0x11 {
 		t.Errorf("no entry: %+v", out)
 	}
 	// Nor is one for what isn't an access to memory.
-	out = g.runImage(Input{}, load(t, code, image.NewEntry(at+8, 2, abi.RCX)))
+	out = g.runImage(input{}, load(t, code, image.NewEntry(at+8, 2, abi.RCX)))
 	if out.Signal != int(unix.SIGSEGV) {
 		t.Errorf("other fault: %+v", out)
 	}
 	ud2 := assemble(t, "0f 0b ; ud2", "c3 ; ret")
-	out = g.runImage(Input{}, load(t, ud2, image.NewEntry(0, 2, abi.RAX)))
+	out = g.runImage(input{}, load(t, ud2, image.NewEntry(0, 2, abi.RAX)))
 	if out.Stop != abi.StopFault || out.Signal != int(unix.SIGILL) {
 		t.Errorf("ud2 was passed over: %+v", out)
 	}
@@ -184,7 +184,7 @@ func TestSharedEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := g.run(Input{R1: addr + abi.PageSize}, load64(0))
+	out := g.run(input{R1: addr + abi.PageSize}, load64(0))
 	want := Result{
 		Result: abi.Result{Stop: abi.StopFault, Slot: -1, Addr: int64(addr + abi.PageSize)},
 		PC:     3, Signal: out.Signal, Code: out.Code, HasAddr: true,
@@ -193,7 +193,7 @@ func TestSharedEnd(t *testing.T) {
 	if d := cmp.Diff(want, out); d != "" || out.Signal != int(unix.SIGBUS) && out.Signal != int(unix.SIGSEGV) {
 		t.Errorf("signal %d (-want +got):\n%s", out.Signal, d)
 	}
-	if out := g.run(Input{R1: addr}, load64(0), "c3 ; ret"); out.Stop != abi.StopExit {
+	if out := g.run(input{R1: addr}, load64(0), "c3 ; ret"); out.Stop != abi.StopExit {
 		t.Errorf("inside: %+v", out)
 	}
 }
@@ -233,7 +233,7 @@ func TestGoFaults(t *testing.T) {
 		runtime.GC()
 		return 5, nil
 	}})
-	if out := g.run(Input{Helpers: helpers}, callHelper(1), "c3 ; ret"); out.R0 != 5 {
+	if out := g.run(input{Input: Input{Helpers: helpers}}, callHelper(1), "c3 ; ret"); out.R0 != 5 {
 		t.Errorf("%+v", out)
 	}
 }

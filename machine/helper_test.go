@@ -91,9 +91,9 @@ func TestHelpersMay(t *testing.T) {
 				i := newInstance(t, space)
 				all.Go(func() { // on a small stack
 					for n := range uint64(20) {
-						in, out := Input{R1: n, Budget: 100, Helpers: helpers}, Result{}
-						if err := Run(i, im, &in, &out); err != nil || out.Stop != abi.StopExit || out.R0 != 2*n || out.Used != 3 {
-							t.Errorf("%v, %+v", err, out)
+						in, out := input{R1: n, Input: Input{Budget: 100, Helpers: helpers}}, Result{}
+						if once(i, im, &in, &out); out.Stop != abi.StopExit || out.R0 != 2*n || out.Used != 3 {
+							t.Errorf("%+v", out)
 							return
 						}
 					}
@@ -128,18 +128,18 @@ func TestHelperPanics(t *testing.T) {
 					t.Fatalf("recovered %v", got)
 				}
 			}()
-			g.runImage(Input{Helpers: helpers}, load(t, images[1]))
+			g.runImage(input{Input: Input{Helpers: helpers}}, load(t, images[1]))
 		}()
 		exited := make(chan bool)
 		im := load(t, images[2])
 		go func() {
 			defer close(exited)
-			in, out := Input{Helpers: helpers}, Result{}
-			Run(g.inst, im, &in, &out)
+			in, out := input{Input: Input{Helpers: helpers}}, Result{}
+			once(g.inst, im, &in, &out)
 			t.Error("Goexit came back")
 		}()
 		<-exited
-		if out := g.runImage(Input{R1: 9, Helpers: helpers}, load(t, images[3])); out.R0 != 9 {
+		if out := g.runImage(input{R1: 9, Input: Input{Helpers: helpers}}, load(t, images[3])); out.R0 != 9 {
 			t.Fatalf("afterwards: %+v", out)
 		}
 	}
@@ -159,29 +159,24 @@ func TestNested(t *testing.T) {
 	var helpers *Helpers
 	level := 0
 	helpers = NewHelpers(map[uint32]abi.HelperFunc{1: func(_ abi.Env, r1, _, _, _, _ uint64) (uint64, error) {
-		for i := range level + 1 {
-			if err := Run(insts[i], im, &Input{}, &Result{}); err != ErrBusy {
-				t.Errorf("instance %d at level %d: %v", i, level, err)
-			}
-		}
 		if level == depth {
 			return r1, nil
 		}
 		level++
 		defer func() { level-- }()
-		in, out := Input{R1: r1 + 1, Helpers: helpers}, Result{}
-		if err := Run(insts[level], im, &in, &out); err != nil || out.Stop != abi.StopExit {
-			return 0, fmt.Errorf("level %d: %v, %+v", level, err, out)
+		in, out := input{R1: r1 + 1, Input: Input{Helpers: helpers}}, Result{}
+		if once(insts[level], im, &in, &out); out.Stop != abi.StopExit {
+			return 0, fmt.Errorf("level %d: %+v", level, out)
 		}
 		var bad Result
-		if err := Run(insts[level], broken, &in, &bad); err != nil || bad.Stop != abi.StopFault {
-			return 0, fmt.Errorf("level %d: %v, %+v", level, err, bad)
+		if once(insts[level], broken, &in, &bad); bad.Stop != abi.StopFault {
+			return 0, fmt.Errorf("level %d: %+v", level, bad)
 		}
 		return out.R0, nil
 	}})
-	in, out := Input{R1: 1, Helpers: helpers}, Result{}
-	if err := Run(insts[0], im, &in, &out); err != nil || out.R0 != 1+depth {
-		t.Errorf("%v, %+v", err, out)
+	in, out := input{R1: 1, Input: Input{Helpers: helpers}}, Result{}
+	if once(insts[0], im, &in, &out); out.R0 != 1+depth {
+		t.Errorf("%+v", out)
 	}
 }
 
@@ -214,19 +209,19 @@ func TestManyGoroutines(t *testing.T) {
 			}
 			defer i.Close()
 			for n := uint64(k); n < uint64(k)+10 || time.Now().Before(end); n++ {
-				in, out := Input{R1: n, Helpers: helpers}, Result{}
-				if err := Run(i, kept, &in, &out); err != nil || out.Stop != abi.StopExit || out.R0 != n+1 {
-					t.Errorf("%v, %+v", err, out)
+				in, out := input{R1: n, Input: Input{Helpers: helpers}}, Result{}
+				if once(i, kept, &in, &out); out.Stop != abi.StopExit || out.R0 != n+1 {
+					t.Errorf("%+v", out)
 					return
 				}
-				in, out = Input{Budget: 10 * abi.Slice}, Result{}
-				if err := Run(i, loop, &in, &out); err != nil || out.Stop != abi.StopBudget || out.R[0] != 10*abi.Slice/100 {
-					t.Errorf("%v, %+v", err, out)
+				in, out = input{Input: Input{Budget: 10 * abi.Slice}}, Result{}
+				if once(i, loop, &in, &out); out.Stop != abi.StopBudget || out.R[0] != 10*abi.Slice/100 {
+					t.Errorf("%+v", out)
 					return
 				}
-				in, out = Input{R1: n % abi.StackBase}, Result{}
-				if err := Run(i, bad, &in, &out); err != nil || out.Stop != abi.StopFault || out.Addr != int64(n%abi.StackBase) {
-					t.Errorf("%v, %+v", err, out)
+				in, out = input{R1: n % abi.StackBase}, Result{}
+				if once(i, bad, &in, &out); out.Stop != abi.StopFault || out.Addr != int64(n%abi.StackBase) {
+					t.Errorf("%+v", out)
 					return
 				}
 			}

@@ -110,11 +110,11 @@ func startLoop(t *testing.T, loop string) (stop func()) {
 // loopUntil runs an endless loop until ctx is done.
 func loopUntil(t *testing.T, ctx context.Context, running chan<- bool) {
 	g := newRig(t)
-	in, out := Input{Budget: -1, Poll: ctx.Err}, Result{}
+	in, out := input{Input: Input{Budget: -1, Poll: ctx.Err}}, Result{}
 	im := load(t, assemble(t, endless(1)))
 	running <- true
-	if err := Run(g.inst, im, &in, &out); err != nil || out.Stop != abi.StopCancel {
-		t.Errorf("%v, %+v", err, out)
+	if once(g.inst, im, &in, &out); out.Stop != abi.StopCancel {
+		t.Errorf("%+v", out)
 	}
 }
 

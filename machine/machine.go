@@ -1,15 +1,9 @@
 package machine
 
-import (
-	"errors"
-
-	"github.com/bpfjit/bpfjit/abi"
-)
+import "github.com/bpfjit/bpfjit/abi"
 
 // Input is what a run begins with.
 type Input struct {
-	// R1 and R2 of the program, guest addresses or plain numbers.
-	R1, R2 uint64
 	// Entry is the offset of the first instruction in the code, in bytes.
 	Entry int
 	// Budget is the largest number of source instructions to execute: 0 is
@@ -56,7 +50,3 @@ type Result struct {
 	// guards reach, or inside.
 	HasAddr bool
 }
-
-// ErrBusy reports a run on an instance that is in a run: of a helper that
-// runs a program on the instance that called it.
-var ErrBusy = errors.New("machine: instance is in a run")

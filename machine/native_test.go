@@ -40,7 +40,7 @@ func withNative(calls *int) *Helpers {
 func TestNativeLookup(t *testing.T) {
 	g := newRig(t)
 	calls := 0
-	in := Input{Budget: 1000, Helpers: withNative(&calls), Arrays: arrays}
+	in := input{Input: Input{Budget: 1000, Helpers: withNative(&calls), Arrays: arrays}}
 	const key = abi.StackTop - 4
 	for _, c := range []struct {
 		handle, addr uint64
@@ -101,7 +101,7 @@ func TestNativeLookup(t *testing.T) {
 func TestNativeRegisters(t *testing.T) {
 	g := newRig(t)
 	calls := 0
-	in := Input{Helpers: withNative(&calls), Arrays: arrays, CPU: 0xfffffff7}
+	in := input{Input: Input{Helpers: withNative(&calls), Arrays: arrays, CPU: 0xfffffff7}}
 	for _, c := range []struct {
 		helper int
 		key    uint32
@@ -126,13 +126,13 @@ func TestNativeRegisters(t *testing.T) {
 func TestNativeNumbers(t *testing.T) {
 	g := newRig(t)
 	calls := 0
-	native := Input{Helpers: withNative(&calls), Arrays: arrays, CPU: 3}
+	native := input{Input: Input{Helpers: withNative(&calls), Arrays: arrays, CPU: 3}}
 	plain := native
 	plain.Helpers = NewHelpers(map[uint32]abi.HelperFunc{8: func(abi.Env, uint64, uint64, uint64, uint64, uint64) (uint64, error) {
 		return 99, nil
 	}})
 	for _, n := range []int{8, 0, 1<<31 | 8, 1 << 31, abi.NativeHelpers - 1, abi.NativeHelpers, abi.NativeHelpers + 1, 1<<32 - 1} {
-		for name, in := range map[string]Input{"native": native, "plain": plain, "none": {}} {
+		for name, in := range map[string]input{"native": native, "plain": plain, "none": {}} {
 			out := g.run(in, callHelper(n), "c3 ; ret")
 			switch f := in.Helpers.Lookup(uint32(n)); {
 			case f == nil:
@@ -192,7 +192,7 @@ func lookups(helper int, charged bool) string {
 var errEnough = errors.New("enough")
 
 //go:noinline
-func lookUpAWhile(g *rig, in Input, im *image.Image) Result { return g.runImage(in, im) }
+func lookUpAWhile(g *rig, in input, im *image.Image) Result { return g.runImage(in, im) }
 
 // TestNativeProfile: time in native helpers is Run's and its callers', too.
 func TestNativeProfile(t *testing.T) {
@@ -201,12 +201,12 @@ func TestNativeProfile(t *testing.T) {
 	helpers := withNative(&calls)
 	im := load(t, assemble(t, lookups(1, true)))
 	profiled(t, "machine.lookUpAWhile", func(stop *atomic.Bool) {
-		lookUpAWhile(g, Input{Budget: -1, Helpers: helpers, Arrays: arrays, Poll: func() error {
+		lookUpAWhile(g, input{Input: Input{Budget: -1, Helpers: helpers, Arrays: arrays, Poll: func() error {
 			if stop.Load() {
 				return errEnough
 			}
 			return nil
-		}}, im)
+		}}}, im)
 	})
 	if calls != 0 {
 		t.Errorf("%d calls of Go", calls)

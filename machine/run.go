@@ -14,41 +14,22 @@ import (
 	"github.com/bpfjit/bpfjit/image"
 )
 
-// Run runs an image on an instance, which must be a window and used by nobody
-// else meanwhile, and reports how that ended in out. Check must have returned
-// nil before, and the image must not be freed before Run returns.
+// A Frame is what is to be known before code is entered, kept for many runs: of one
+// image on one instance. Its fields belong to this package.
 //
-// The error is nil or ErrBusy; then nothing ran and out is as it was. A panic
-// of a helper passes through Run; the instance can be used again.
-func Run(i *cage.Instance, im *image.Image, in *Input, out *Result) error {
-	c := i.Context()
-	if c.Busy != 0 {
-		return ErrBusy
-	}
-	c.Busy = 1
-	// A helper may panic, or end the goroutine.
-	defer func() { c.Busy = 0 }()
-	var f Frame
-	f.Bind(i, im, in)
-	if f.Enter(in.R1, in.R2) {
-		out.Result = abi.Result{R0: f.R0(), Used: f.Used(), Slot: -1}
-		return nil
-	}
-	f.Finish(out)
-	return nil
-}
-
-// A Frame is what Run finds out before it enters code, kept for many runs: of
-// one image on one instance. Its fields belong to this package.
-//
+//	f.Bind(instance, image, &input)
 //	if f.Enter(r1, r2) {
 //		// f.R0() and f.Used() say all
 //	} else {
 //		f.Finish(&result) // calls helpers, which may panic
 //	}
 //
+// Check must have returned nil before. The instance must be a window, and used by
+// nobody else during a run; the image must not be freed before the run ends. A
+// panic of a helper passes through Finish; then the Frame can be used again.
+//
 // Its Turn is for who uses the instance from several goroutines. Of the methods
-// below only Dash looks at it. The other rules are those of Run.
+// below only Dash looks at it.
 type Frame struct {
 	Turn
 

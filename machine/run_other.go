@@ -58,8 +58,3 @@ func (*Frame) Unused() {}
 
 // Finish must not be called: Check fails.
 func (*Frame) Finish(*Result) { panic("BUG: machine: Finish where nothing can run") }
-
-// Run must not be called: Check fails.
-func Run(*cage.Instance, *image.Image, *Input, *Result) error {
-	panic("BUG: machine: Run where nothing can run")
-}

@@ -19,7 +19,7 @@ import (
 func TestDone(t *testing.T) {
 	g := newRig(t)
 	for range 3 { // the second run finds what the first one left
-		out := g.run(Input{R1: 40, R2: 2, Budget: 100},
+		out := g.run(input{R1: 40, R2: 2, Input: Input{Budget: 100}},
 			"48 8d 04 37  ; lea rax, ptr [rdi+rsi]",
 			"49 83 e9 05  ; sub r9, 0x5",
 			"c3           ; ret")
@@ -32,7 +32,7 @@ func TestDone(t *testing.T) {
 
 func TestEntryOffset(t *testing.T) {
 	g := newRig(t)
-	out := g.run(Input{Entry: 5},
+	out := g.run(input{Input: Input{Entry: 5}},
 		"b8 01 00 00 00 ; mov eax, 0x1",
 		"83 c0 07       ; add eax, 0x7",
 		"c3             ; ret")
@@ -45,7 +45,7 @@ func TestEntryOffset(t *testing.T) {
 // nothing that the host left.
 func TestEntryRegisters(t *testing.T) {
 	g := newRig(t)
-	out := g.run(Input{R1: 0x1122334455667788, R2: 2, Budget: 1000}, "0f 0b ; ud2")
+	out := g.run(input{R1: 0x1122334455667788, R2: 2, Input: Input{Budget: 1000}}, "0f 0b ; ud2")
 	if want := [11]uint64{1: 0x1122334455667788, 2: 2, 10: abi.StackTop}; out.R != want {
 		t.Errorf("BPF registers %x", out.R)
 	}
@@ -87,7 +87,7 @@ func TestSliceKeepsRegisters(t *testing.T) {
 	g := newRig(t)
 	polls := 0
 	poll := func() error { polls++; clobber(20); return nil }
-	out := g.run(Input{Budget: 10 * abi.Slice, Poll: poll}, setAll,
+	out := g.run(input{Input: Input{Budget: 10 * abi.Slice, Poll: poll}}, setAll,
 		"6a 2a ; push 0x2a",
 		charge(3*abi.Slice), // more than the slice: exit
 		charge(2*abi.Slice),
@@ -134,7 +134,7 @@ func TestHelper(t *testing.T) {
 			return 0xfedcba9876543210, nil
 		},
 	})
-	out := g.run(Input{Budget: 1000, Helpers: helpers, Env: env}, setAll,
+	out := g.run(input{Input: Input{Budget: 1000, Helpers: helpers, Env: env}}, setAll,
 		"49 83 e9 05 ; sub r9, 0x5",
 		"6a 2a       ; push 0x2a",
 		callHelper(7),
@@ -175,7 +175,7 @@ func TestHelperErrors(t *testing.T) {
 		{1<<32 - 1, helpers, abi.UnknownHelper(1<<32 - 1)},
 		{1, nil, abi.UnknownHelper(1)},
 	} {
-		out := g.run(Input{R1: 5, R2: 6, Helpers: tt.helpers, Budget: 50},
+		out := g.run(input{R1: 5, R2: 6, Input: Input{Helpers: tt.helpers, Budget: 50}},
 			"90 ; nop",
 			callHelper(tt.number),
 			"c3 ; ret")
@@ -200,7 +200,7 @@ func TestHelperErrors(t *testing.T) {
 // at, as the code moves 32 bits.
 func TestCallx(t *testing.T) {
 	g := newRig(t)
-	out := g.run(Input{R1: 0x1_0000_0063, Helpers: NewHelpers(nil)},
+	out := g.run(input{R1: 0x1_0000_0063, Input: Input{Helpers: NewHelpers(nil)}},
 		"89 f8 ; mov eax, edi",
 		"41 ff 94 24"+word(abi.ContextOffset+abi.OffHelperStub),
 		"c3    ; ret")
@@ -254,7 +254,7 @@ func TestBudget(t *testing.T) {
 			passed++
 		}
 
-		out := g.run(Input{Budget: budget}, strings.Join(lines, "\n"), "c3 ; ret")
+		out := g.run(input{Input: Input{Budget: budget}}, strings.Join(lines, "\n"), "c3 ; ret")
 		want := Result{Result: abi.Result{Used: used, Slot: -1}}
 		if passed < len(charges) {
 			want.Stop = abi.StopBudget
@@ -275,7 +275,7 @@ func TestBudget(t *testing.T) {
 func TestBudgetDefault(t *testing.T) {
 	g := newRig(t)
 	for _, n := range []int{0, 1} {
-		out := g.run(Input{}, charge(abi.DefaultBudget/2), charge(abi.DefaultBudget/2+n), "c3 ; ret")
+		out := g.run(input{}, charge(abi.DefaultBudget/2), charge(abi.DefaultBudget/2+n), "c3 ; ret")
 		want := [2]abi.Stop{abi.StopExit, abi.StopBudget}[n]
 		if out.Stop != want {
 			t.Errorf("%d more than the default: %v", n, out.Stop)
@@ -288,7 +288,7 @@ func TestBudgetDefault(t *testing.T) {
 func TestEndlessLoop(t *testing.T) {
 	g := newRig(t)
 	const n, budget = 7, 1_000_000
-	out := g.run(Input{Budget: budget}, endless(n))
+	out := g.run(input{Input: Input{Budget: budget}}, endless(n))
 	if out.Stop != abi.StopBudget || out.Used != budget/n*n || out.R[0] != budget/n {
 		t.Errorf("%+v", out)
 	}
@@ -299,12 +299,12 @@ func TestPoll(t *testing.T) {
 	g := newRig(t)
 	own := errors.New("enough")
 	polls := 0
-	out := g.run(Input{Budget: -1, Poll: func() error {
+	out := g.run(input{Input: Input{Budget: -1, Poll: func() error {
 		if polls++; polls < 5 {
 			return nil
 		}
 		return own
-	}}, endless(1))
+	}}}, endless(1))
 	want := Result{
 		Result: abi.Result{Used: 5 * abi.Slice, Stop: abi.StopCancel, Slot: -1, Err: own},
 		PC:     chargeLen - 1,
@@ -332,7 +332,7 @@ func TestCollectorGetsIn(t *testing.T) {
 			run.Go(func() {
 				begun := sync.OnceFunc(func() { close(runs) })
 				defer begun()
-				in := Input{Budget: -1, Poll: func() error {
+				in := input{Input: Input{Budget: -1, Poll: func() error {
 					begun()
 					select {
 					case <-stop:
@@ -340,10 +340,10 @@ func TestCollectorGetsIn(t *testing.T) {
 					default:
 						return nil
 					}
-				}}
+				}}}
 				var out Result
-				if err := Run(g.inst, im, &in, &out); err != nil || out.Err != stopped {
-					t.Errorf("%v, %+v", err, out)
+				if once(g.inst, im, &in, &out); out.Err != stopped {
+					t.Errorf("%+v", out)
 				}
 			})
 			<-runs

@@ -61,7 +61,7 @@ func TestOSSignal(t *testing.T) {
 			}
 		}
 		stillAlive(t, g)
-		if out := g.run(Input{}, "0f 0b ; ud2"); out.Signal != int(unix.SIGILL) {
+		if out := g.run(input{}, "0f 0b ; ud2"); out.Signal != int(unix.SIGILL) {
 			t.Errorf("%s: %+v", when, out)
 		}
 	}
@@ -170,17 +170,17 @@ func TestShadowStacks(t *testing.T) {
 //go:noinline
 func runAWhile(g *rig, code []byte, stop *atomic.Bool) Result {
 	enough := errors.New("enough")
-	return g.runImage(Input{Budget: -1, Poll: func() error {
+	return g.runImage(input{Input: Input{Budget: -1, Poll: func() error {
 		if stop.Load() {
 			return enough
 		}
 		return nil
-	}}, load(g.t, code))
+	}}}, load(g.t, code))
 }
 
 // profiled takes profiles of f, which runs code for a while, until there are
 // samples of it. Nothing is said of how many. All of them must have whole
-// stacks: machine.Run, f's function called name, and the test.
+// stacks: machine.once, f's function called name, and the test.
 func profiled(t *testing.T, name string, f func(stop *atomic.Bool)) {
 	t.Helper()
 	position := func(s profile.Sample, part string) int {
@@ -202,7 +202,7 @@ func profiled(t *testing.T, name string, f func(stop *atomic.Bool)) {
 					t.Errorf("a sample is %q", s.Stack)
 				}
 			}
-			enter, run, caller, test := position(s, "machine.(*Frame)."), position(s, "machine.Run"), position(s, name), position(s, t.Name())
+			enter, run, caller, test := position(s, "machine.(*Frame)."), position(s, "machine.once"), position(s, name), position(s, t.Name())
 			if enter < 0 {
 				continue
 			}
@@ -214,7 +214,7 @@ func profiled(t *testing.T, name string, f func(stop *atomic.Bool)) {
 			return
 		}
 	}
-	t.Error("no sample has machine.Run")
+	t.Error("no sample has machine.once")
 }
 
 // TestProfile: the profiler finds the time spent in generated code at Run and
@@ -255,7 +255,7 @@ func TestDump(t *testing.T) {
 			}
 			return 0, nil
 		}, 1: notCalled}).WithNative(map[uint32]Native{1: NativeLookup})
-		g.run(Input{Helpers: helpers, Arrays: arrays}, callHelper(2), loop)
+		g.run(input{Input: Input{Helpers: helpers, Arrays: arrays}}, callHelper(2), loop)
 		return
 	}
 	for _, test := range []string{
@@ -277,7 +277,7 @@ func TestDump(t *testing.T) {
 				t.Errorf("ended with %v", err)
 			}
 			dump := out.String()
-			for _, want := range []string{"machine.Run(", "machine.TestDump(", "machine.dumpedToo(", s + ":"} {
+			for _, want := range []string{"machine.once(", "machine.TestDump(", "machine.dumpedToo(", s + ":"} {
 				if !strings.Contains(dump, want) {
 					t.Errorf("the dump has no %q", want)
 				}

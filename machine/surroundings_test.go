@@ -75,7 +75,10 @@ func look() (s surroundings) {
 			return s
 		}
 		var out Result
-		if err := Check(); err != nil || Run(window, im, &Input{}, &out) != nil || out.R0 != uint64(n) {
+		if err := Check(); err != nil {
+			return s
+		}
+		if once(window, im, &input{}, &out); out.R0 != uint64(n) {
 			return s
 		}
 		im.Free()

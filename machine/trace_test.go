@@ -76,7 +76,7 @@ func sampled(text string) bool {
 		var sample string
 		sample, text, found = strings.Cut(text, "StackSample")
 		sample, _, _ = strings.Cut(sample, "\nM=")
-		if strings.Contains(sample, "machine.Run") && strings.Contains(sample, "machine.runAWhile") {
+		if strings.Contains(sample, "machine.once") && strings.Contains(sample, "machine.runAWhile") {
 			return true
 		}
 	}

@@ -21,7 +21,7 @@ import (
 //	if owner.g isn't me:             membarrier
 //	    held = not, lock             wait while held is taking
 //	held = fully                     if held is fully: unlock, be refused
-//	...
+//	...                              holder is settled
 //	held = not
 //
 // On the left a load follows a store to another place, which processors swap;
@@ -38,11 +38,15 @@ import (
 // runtime may give the structure of a goroutine that has ended to a new one; that
 // one is the owner then, and the old one isn't between two steps.
 //
+// Who has locked on the right doesn't know yet whether that is of any use. Until
+// then another goroutine that can't lock isn't refused, but asks again: the owner
+// may have given the Turn back meanwhile, and then nobody has it.
+//
 // The race detector doesn't see what assembly does. With it, as without
 // assembly, a Turn stays a plain lock.
 type Turn struct {
 	owner  atomic.Pointer[owner] // the last one, maybe evicted; or nil
-	holder atomic.Uintptr        // the goroutine that has locked, or 0
+	holder atomic.Uintptr        // the goroutine that has locked, and settled; or 0
 	//lint:ignore U1000 where there are owners
 	last uintptr // the one that did so last
 	//lint:ignore U1000 where there are owners
@@ -55,6 +59,10 @@ type owner struct {
 	g    atomic.Uintptr // 0 when it is evicted
 	held atomic.Uint32  // whether it has the Turn
 }
+
+// settled is a bit of Turn.holder: who has locked has the Turn. It is free in the
+// address of a goroutine.
+const settled = 1
 
 // The values of owner.held.
 const (
@@ -74,17 +82,18 @@ func (t *Turn) Wait() {
 // Had reports whether somebody has the Turn.
 func (t *Turn) Had() bool {
 	o := t.owner.Load()
-	return t.holder.Load() != 0 || o != nil && o.held.Load() == heldFully
+	return t.holder.Load()&settled != 0 || o != nil && o.held.Load() == heldFully
 }
 
 // Way is how far a Dash got.
 type Way uint8
 
 const (
-	Refused Way = iota // somebody else has the Turn
-	locked             // the Turn must be settled
-	Taken              // the caller has the Turn; nothing has run
-	Left               // and code has left before its end: Finish must follow
-	Ended              // and code has ended well
-	Over               // code has ended well, and the Turn is given back
+	Refused   Way = iota // somebody else has the Turn
+	locked               // the Turn must be settled
+	unsettled            // somebody else has locked, but may not have it
+	Taken                // the caller has the Turn; nothing has run
+	Left                 // and code has left before its end: Finish must follow
+	Ended                // and code has ended well
+	Over                 // code has ended well, and the Turn is given back
 )

@@ -19,6 +19,10 @@ var patience uint32 = 1024
 // Try takes the Turn if it is free.
 func (t *Turn) Try() bool {
 	way := Way(take(t.words()))
+	for way == unsettled && !t.Had() {
+		runtime.Gosched()
+		way = Way(take(t.words()))
+	}
 	return way == Taken || way == locked && t.settle()
 }
 
@@ -55,20 +59,34 @@ func (t *Turn) settle() bool {
 		t.owner.Store(o)
 		t.holder.Store(0)
 		t.streak = 0
+	} else {
+		t.hold(me)
 	}
 	return true
 }
+
+// hold says that me, who has locked, has the Turn: by a plain store, since nobody
+// is harmed who sees it late, and asks again.
+func (t *Turn) hold(me uintptr) { *(*uintptr)(unsafe.Pointer(&t.holder)) = me | settled }
 
 // Dash is Try, Enter with R1 and R2 zero, and End, as far as that goes. Code is
 // entered only if key is the Frame's, see SetKey.
 func (f *Frame) Dash(key uintptr) (r0 uint64, way Way) {
 	r0, w := dash((*uint64)(unsafe.Pointer(f)), key)
-	if way = Way(w); way == locked {
-		if way = Refused; f.settle() {
-			way = Taken
-		}
+	switch way = Way(w); way {
+	case locked:
+		way = takenIf(f.settle())
+	case unsettled:
+		way = takenIf(f.Try())
 	}
 	return r0, way
+}
+
+func takenIf(ok bool) Way {
+	if ok {
+		return Taken
+	}
+	return Refused
 }
 
 // Commands of membarrier(2). Package image needs them as well; registering

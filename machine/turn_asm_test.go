@@ -8,6 +8,7 @@ import (
 	"go/token"
 	"strconv"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
@@ -70,6 +71,38 @@ func TestTurnOwned(t *testing.T) {
 	}
 }
 
+// TestTurnUnsettled: who has locked a Turn and doesn't know yet whether the owner
+// has it is no reason to refuse another goroutine.
+func TestTurnUnsettled(t *testing.T) {
+	var turn Turn
+	const somebody = 64
+	for _, c := range []struct {
+		name    string
+		becomes uintptr
+		want    bool
+	}{
+		{"locked in vain", 0, true},
+		{"locked", somebody | settled, false},
+	} {
+		turn.holder.Store(somebody)
+		if turn.Had() {
+			t.Errorf("%s: had by one that isn't settled", c.name)
+		}
+		got := make(chan bool, 1)
+		go func() { got <- turn.Try() }()
+		select {
+		case ok := <-got:
+			t.Errorf("%s: a Try gives %v before that is settled", c.name, ok)
+		case <-time.After(5 * time.Millisecond):
+			turn.holder.Store(c.becomes)
+			if ok := <-got; ok != c.want {
+				t.Errorf("%s: a Try gives %v", c.name, ok)
+			}
+		}
+		turn.holder.Store(0)
+	}
+}
+
 // TestOffsets pins the offsets in the generator of the assembly to the structs.
 func TestOffsets(t *testing.T) {
 	var (
@@ -84,7 +117,8 @@ func TestOffsets(t *testing.T) {
 		"frameSlice": unsafe.Offsetof(frame.slice), "frameUsed": unsafe.Offsetof(frame.used),
 		"frameKey": unsafe.Offsetof(frame.key), "frameDirty": unsafe.Offsetof(frame.dirty),
 		"heldNot": heldNot, "heldTaking": heldTaking, "heldFully": heldFully,
-		"wayRefused": uintptr(Refused), "wayLocked": uintptr(locked), "wayTaken": uintptr(Taken),
+		"holderSettled": settled,
+		"wayRefused":    uintptr(Refused), "wayLocked": uintptr(locked), "wayUnsettled": uintptr(unsettled), "wayTaken": uintptr(Taken),
 		"wayLeft": uintptr(Left), "wayEnded": uintptr(Ended), "wayOver": uintptr(Over),
 	}
 	if unsafe.Offsetof(frame.Turn) != 0 {

@@ -3,7 +3,7 @@
 package machine
 
 // Try takes the Turn if it is free.
-func (t *Turn) Try() bool { return t.holder.CompareAndSwap(0, 1) }
+func (t *Turn) Try() bool { return t.holder.CompareAndSwap(0, settled) }
 
 //lint:ignore U1000 where signals are handled
 func allowOwners() {}

@@ -150,6 +150,63 @@ func TestTurnGoesToOne(t *testing.T) {
 	}
 }
 
+// TestTurnRefusedInVain: a Try that is refused leads to no refusal of another
+// one. The first goroutine gives the Turn back and takes it again while the second
+// tries all the time, which keeps what it gets until the first has taken note.
+func TestTurnRefusedInVain(t *testing.T) {
+	eagerly(t)
+	rounds := 50_000
+	if testing.Short() {
+		rounds = 5_000
+	}
+	var turn Turn
+	var begun, over atomic.Int64         // tries of the second
+	var inside, serves, done atomic.Bool // one of them got the Turn
+	var second sync.WaitGroup
+	until := func(ok func() bool) {
+		for n := 1; !ok(); n++ {
+			if n%1000 == 0 {
+				runtime.Gosched()
+			}
+		}
+	}
+	second.Go(func() {
+		for !done.Load() {
+			until(func() bool { return inside.Load() || done.Load() })
+			begun.Add(1)
+			if turn.Try() {
+				serves.Store(true)
+				until(func() bool { return !serves.Load() || done.Load() })
+				turn.End()
+			}
+			over.Add(1)
+		}
+	})
+	vain := 0
+	for range rounds {
+		if turn.Try() {
+			inside.Store(true)
+			for range 8_000 {
+				turn.Had()
+			}
+			inside.Store(false)
+			turn.End()
+			continue
+		}
+		last := begun.Load()
+		until(func() bool { return serves.Load() || over.Load() >= last })
+		if !serves.Swap(false) {
+			vain++
+		}
+		until(func() bool { return over.Load() >= last })
+	}
+	done.Store(true)
+	second.Wait()
+	if vain > 0 {
+		t.Errorf("%d tries were refused for the sake of others that were refused", vain)
+	}
+}
+
 // TestTurnWait: Wait takes a Turn that is had when that ends.
 func TestTurnWait(t *testing.T) {
 	eagerly(t)

@@ -4,7 +4,7 @@
 
 package machine
 
-// take tries to take a Turn. The answer is Taken, Refused, or locked.
+// take tries to take a Turn. The answer is Taken, Refused, locked, or unsettled.
 //
 //go:noescape
 func take(turn *uint64) (way uint8)

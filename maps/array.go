@@ -1,6 +1,7 @@
 package maps
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,7 +18,8 @@ import (
 // entry.
 type array struct {
 	values
-	spec Spec
+	spec  Spec
+	space *cage.Space
 }
 
 // arrayFlags are those that an array may have.
@@ -38,7 +40,7 @@ func newArray(space *cage.Space, spec Spec) (Map, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &array{v, spec}, nil
+	return &array{v, spec, space}, nil
 }
 
 func (a *array) Spec() Spec     { return a.spec }
@@ -90,11 +92,54 @@ func (a *array) Delete(key []byte) int64 { return -int64(abi.EINVAL) }
 func (a *array) All() iter.Seq2[[]byte, []byte] {
 	return func(yield func([]byte, []byte) bool) {
 		for i := range a.spec.MaxEntries {
-			if !yield(binary.LittleEndian.AppendUint32(nil, i), a.bytes(i)) {
+			if !a.yield(i, yield) {
 				return
 			}
 		}
 	}
+}
+
+func (a *array) yield(i uint32, yield func([]byte, []byte) bool) bool {
+	return yield(binary.LittleEndian.AppendUint32(nil, i), a.bytes(i))
+}
+
+func (a *array) Used() iter.Seq2[[]byte, []byte] {
+	return func(yield func([]byte, []byte) bool) {
+		next := uint64(0) // offset of the first value that wasn't looked at
+		for from, to := range a.space.Written(a.base, uint64(len(a.host))) {
+			for at := max(next, from-a.base); at < to-a.base; at = next {
+				n := nonZero(a.host[at : to-a.base])
+				if n < 0 {
+					break
+				}
+				i := (at + uint64(n)) / a.step
+				next = (i + 1) * a.step
+				inside := at+uint64(n)-i*a.step < a.size // and not between two values
+				if inside && !a.yield(uint32(i), yield) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// zeros is what memory is compared with.
+var zeros [512]byte
+
+// nonZero returns the index of the first byte that isn't 0, or -1.
+func nonZero(b []byte) int {
+	for at := 0; at < len(b); at += len(zeros) {
+		block := b[at:min(at+len(zeros), len(b))]
+		if bytes.Equal(block, zeros[:len(block)]) {
+			continue
+		}
+		for i, c := range block {
+			if c != 0 {
+				return at + i
+			}
+		}
+	}
+	return -1
 }
 
 func (a *array) Direct(off uint32) (uint64, error) {

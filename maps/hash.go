@@ -138,6 +138,8 @@ func (h *hash) All() iter.Seq2[[]byte, []byte] {
 	}
 }
 
+func (h *hash) Used() iter.Seq2[[]byte, []byte] { return h.All() }
+
 func (h *hash) Direct(uint32) (uint64, error) {
 	return 0, h.spec.invalid("Type", "is %v: only an array has addresses that are constants", h.spec.Type)
 }

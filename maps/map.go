@@ -24,6 +24,11 @@ type Map interface {
 	// All returns the entries at the time of the call in an order that is
 	// the same in every run. The values are the memory, as with Value.
 	All() iter.Seq2[[]byte, []byte]
+	// Used returns the entries that say something, like All: all of a hash map, and
+	// of an array those whose value isn't all zero. How long that takes depends on
+	// how much was written and not on how much room there is, where the system can
+	// tell what was; and elsewhere not on the number of entries, but on their size.
+	Used() iter.Seq2[[]byte, []byte]
 	// Direct returns the guest address of byte off of the value of a map
 	// that is an array with one entry, for 64-bit constants that point into
 	// it: global variables.

@@ -129,6 +129,47 @@ func TestArray(t *testing.T) {
 	}
 }
 
+// TestUsed: of an array, what isn't all zero is found wherever it is, and nothing
+// else, whatever a program has written between the values.
+func TestUsed(t *testing.T) {
+	rnd := testprog.Rand(testprog.Seed(t), 0)
+	for _, size := range []uint32{1, 8, 12, 4096, 5000} {
+		s := newSpace(t)
+		newMap(t, s, Spec{Type: Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}).Update(key(0), bytes.Repeat([]byte{1}, 8), UpdateAny)
+		const entries = 3000
+		m := newMap(t, s, Spec{Type: Array, KeySize: 4, ValueSize: size, MaxEntries: entries})
+		step := uint64(size+7) &^ 7
+		first, _ := m.Lookup(key(0))
+		for n := range 200 {
+			i := rnd.Uint32N(entries)
+			at, err := s.Bytes(first+uint64(i)*step+rnd.Uint64N(step), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at[0] = byte(n)
+		}
+		m.Value(key(entries - 1))[size-1] = 1
+		var want, got []uint32
+		for k, v := range m.All() {
+			if len(bytes.Trim(v, "\x00")) > 0 {
+				want = append(want, binary.LittleEndian.Uint32(k))
+			}
+		}
+		for k, v := range m.Used() {
+			if !bytes.Equal(v, m.Value(k)) {
+				t.Errorf("value of %x: %x", k, v)
+			}
+			got = append(got, binary.LittleEndian.Uint32(k))
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("values of %d bytes (-want +got):\n%s", size, d)
+		}
+		for range m.Used() { // which may be left
+			break
+		}
+	}
+}
+
 func TestErrnos(t *testing.T) {
 	const unknown = 77
 	array := newMap(t, newSpace(t), Spec{Type: Array, KeySize: 4, ValueSize: 4, MaxEntries: 2})
@@ -354,6 +395,24 @@ func TestHammer(t *testing.T) {
 	}
 	if n > 16 {
 		t.Errorf("%d entries", n)
+	}
+}
+
+// BenchmarkUsed looks through the largest array that there can be for the few
+// entries that are used.
+func BenchmarkUsed(b *testing.B) {
+	m := newMap(b, newSpace(b), Spec{Type: Array, KeySize: 4, ValueSize: 8, MaxEntries: abi.SharedMax / 8})
+	for i := range uint32(100) {
+		m.Value(key(i * 77777))[0] = 1
+	}
+	for b.Loop() {
+		n := 0
+		for range m.Used() {
+			n++
+		}
+		if n != 100 {
+			b.Fatalf("%d entries", n)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/bpfjit/bpfjit/internal/printable"
 	"github.com/bpfjit/bpfjit/internal/stages"
 )
 
@@ -43,7 +44,7 @@ func (r *benchReport) table(w io.Writer, name string, programs []*benchProgram) 
 	}
 	fmt.Fprint(t, "MB/s\tpublish\t\n")
 	for _, p := range programs {
-		r.line(t, lead, p.Name, fmt.Sprint(p.Insns), "plain", p, p.Plain)
+		r.line(t, lead, printable.Name(p.Name), fmt.Sprint(p.Insns), "plain", p, p.Plain)
 		r.line(t, lead, "", "", "blinded", p, p.Blinded)
 	}
 	t.Flush()
@@ -53,7 +54,7 @@ func (r *benchReport) table(w io.Writer, name string, programs []*benchProgram) 
 			r   *benchResult
 		}{{"", p.Plain}, {" when blinded", p.Blinded}} {
 			if x.r.Refused != "" {
-				fmt.Fprintf(w, "%s is refused%s: %s\n", cmp.Or(p.Name, fmt.Sprintf("that of %d instructions", p.Insns)), x.how, x.r.Refused)
+				fmt.Fprintf(w, "%s is refused%s: %s\n", cmp.Or(printable.Name(p.Name), fmt.Sprintf("that of %d instructions", p.Insns)), x.how, x.r.Refused)
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/internal/kernel"
 	"github.com/bpfjit/bpfjit/internal/oracle"
+	"github.com/bpfjit/bpfjit/internal/printable"
 )
 
 const diffText = `Loads a program into the running kernel, reads back what its verifier gave to
@@ -166,7 +167,7 @@ func (o *object) kernel(program string) (*bpfjit.Source, *kernel.Program, error)
 	loaded, err := kernel.Load(&kernel.Spec{Type: kernel.Type(src.Type), Insns: insns, License: src.License, Debug: true})
 	var le *kernel.LoadError
 	if errors.As(err, &le) {
-		return nil, nil, fmt.Errorf("%s: the kernel doesn't take it: %w", src.Name, err)
+		return nil, nil, fmt.Errorf("%s: the kernel doesn't take it: %w", printable.Name(src.Name), err)
 	}
 	return src, loaded, err
 }
@@ -190,6 +191,6 @@ func (d *diffResult) write(w io.Writer) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%s: %d bytes are the kernel's own\n", d.Program, size)
+	_, err := fmt.Fprintf(w, "\n%s: %d bytes are the kernel's own\n", printable.Name(d.Program), size)
 	return err
 }

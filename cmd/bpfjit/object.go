@@ -32,6 +32,9 @@ func openObject(name string) (*object, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(data) == 0 {
+		return nil, fmt.Errorf("%s: is empty", name)
+	}
 	if !bytes.HasPrefix(data, []byte("\x7fELF")) {
 		return nil, fmt.Errorf("%s: is no ELF file", name)
 	}

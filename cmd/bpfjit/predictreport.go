@@ -10,6 +10,7 @@ import (
 
 	"github.com/bpfjit/bpfjit"
 	"github.com/bpfjit/bpfjit/internal/kernel"
+	"github.com/bpfjit/bpfjit/internal/printable"
 )
 
 // predictReport is what predict tells about an object, and what -json writes.
@@ -68,7 +69,7 @@ func (p *predictor) predict(o *object, kind, name string, source func() (*bpfjit
 		r.Kernel = "wasn't asked: the section of the program names no type"
 		r.add(verdictUnknown, r.Kernel)
 	} else if p.live {
-		p.progress.step("%s, in the kernel", name)
+		p.progress.step("%s, in the kernel", printable.Name(name))
 		funcs, err = asked(o, name)
 		var le *kernel.LoadError
 		switch {
@@ -239,7 +240,7 @@ func (l *predictLimit) String() string {
 }
 
 func (r *predictProgram) write(w io.Writer) {
-	fmt.Fprintf(w, "\n%s (%s): %s\n", r.Name, r.Type, r.Verdict)
+	fmt.Fprintf(w, "\n%s (%s): %s\n", printable.Name(r.Name), r.Type, r.Verdict)
 	if r.Reason != "" {
 		fmt.Fprintf(w, "  %s\n", r.Reason)
 	}

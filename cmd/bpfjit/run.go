@@ -27,6 +27,7 @@ type runner struct {
 	opts    bpfjit.Options
 	trace   bytes.Buffer
 	repeat  int
+	shown   int // elements of a map
 }
 
 func runRun(stdin io.Reader, stdout, stderr io.Writer, args []string) int {
@@ -42,12 +43,16 @@ func runRun(stdin io.Reader, stdout, stderr io.Writer, args []string) int {
 	flagOf := func(to **string) func(string) error { return func(value string) error { *to = &value; return nil } }
 	set.Func("hex", "a packet in `hex`, blanks allowed, or @file", flagOf(&packet))
 	set.Func("mem", "run on memory instead of packets: `hex`, or @file", flagOf(&mem))
+	set.IntVar(&r.shown, "elements", 1000, "how many elements of a map are shown at most")
 	asJSON := set.Bool("json", false, "one JSON object")
 	if exit, done := parse(set, stdout, args); done {
 		return exit
 	}
 	if r.repeat < 0 {
 		return misused(set, "-repeat is %d", r.repeat)
+	}
+	if r.shown < 0 {
+		return misused(set, "-elements is %d", r.shown)
 	}
 	report, err := func() (*runReport, error) {
 		var err error
@@ -160,7 +165,7 @@ func (r *runner) run(inputs []input) (*runReport, error) {
 		}
 		report.Runs = append(report.Runs, row)
 	}
-	report.maps(prog)
+	report.maps(prog, r.shown)
 	return report, r.measure(inputs, report)
 }
 

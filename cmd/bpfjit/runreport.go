@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/bpfjit/bpfjit"
+	"github.com/bpfjit/bpfjit/internal/printable"
 )
 
 // runReport is what run shows, and what -json writes.
@@ -26,6 +27,7 @@ type runReport struct {
 	Image   int       `json:"image_bytes,omitempty"`
 	Runs    []*runRow `json:"runs"`
 	Maps    []mapRow  `json:"maps"`
+	More    []string  `json:"maps_with_more,omitempty"` // names of those that have more elements
 
 	info bpfjit.Info
 }
@@ -100,13 +102,19 @@ func (r *runRow) finish(prog *bpfjit.Program, r0 uint64, out []byte, err error) 
 	r.Verdict = verdict(prog, r0)
 }
 
-// maps notes what is in the maps that programs can change.
-func (r *runReport) maps(prog *bpfjit.Program) {
+// maps notes what is in the maps that programs can change, no more than limit
+// elements of each.
+func (r *runReport) maps(prog *bpfjit.Program, limit int) {
 	for _, m := range prog.Maps() {
 		if m.ReadOnly() {
 			continue
 		}
+		n := 0
 		for key, value := range m.Text() {
+			if n++; n > limit {
+				r.More = append(r.More, m.Name())
+				break
+			}
 			r.Maps = append(r.Maps, mapRow{m.Name(), key, value})
 		}
 	}
@@ -162,16 +170,19 @@ func (r *runReport) write(w io.Writer) error {
 var blanks = regexp.MustCompile(` +\n`)
 
 func (r *runReport) writeMaps(w io.Writer) {
-	if len(r.Maps) == 0 {
+	if len(r.Maps) == 0 && len(r.More) == 0 {
 		return
 	}
 	fmt.Fprintln(w)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "MAP\tKEY\tVALUE")
 	for _, m := range r.Maps {
-		fmt.Fprintf(table, "%s\t%s\t%s\n", m.Map, m.Key, m.Value)
+		fmt.Fprintf(table, "%s\t%s\t%s\n", printable.Name(m.Map), m.Key, m.Value)
 	}
 	table.Flush()
+	for _, name := range r.More {
+		fmt.Fprintf(w, "%s has more elements, see -elements\n", printable.Name(name))
+	}
 }
 
 // note is what a row says beside its result.

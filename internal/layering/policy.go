@@ -43,7 +43,8 @@ machine            | abi image cage             | golang.org/x/sys              
 maps               | abi cage                   |                                |
 helpers            | abi cage maps              |                                |
 perf               |                            | golang.org/x/sys               |
-.                  | tables abi bpf encoder lower blind jit image cage interp machine maps helpers perf | github.com/cilium/ebpf golang.org/x/arch |
+internal/printable |                            |                                | pure
+.                  | tables abi bpf encoder lower blind jit image cage interp machine maps helpers perf internal/printable | github.com/cilium/ebpf golang.org/x/arch |
 bpftest            | .                          |                                | testing
 internal/kernel    | abi bpf                    | golang.org/x/sys               | unsafe
 internal/seccomp   |                            | golang.org/x/sys               | unsafe
@@ -55,7 +56,7 @@ internal/stages    | bpf encoder abi lower blind jit |                          
 internal/golden    |                            | github.com/google/go-cmp       | testing
 internal/layering  |                            |                                |
 internal/generated |                            |                                |
-cmd/bpfjit         | . abi bpf jit blind image internal/kernel internal/oracle internal/mixed internal/stages | github.com/gopacket/gopacket/pcapgo |
+cmd/bpfjit         | . abi bpf jit blind image internal/printable internal/kernel internal/oracle internal/mixed internal/stages | github.com/gopacket/gopacket/pcapgo |
 gen/...            | gen/... abi                | github.com/mmcloughlin/avo golang.org/x/tools golang.org/x/arch |
 bench/internal/cgocall |                        |                                | cgo
 bench/...          | * bench/...                | github.com/tetratelabs/wazero  |

@@ -29,12 +29,16 @@ const (
 	heldFully  = 2
 )
 
+// A bit of machine.Turn.holder.
+const holderSettled = 1
+
 // Values of machine.Way.
 const (
-	wayRefused = 0
-	wayLocked  = 1
-	wayTaken   = 2
-	wayLeft    = 3
-	wayEnded   = 4
-	wayOver    = 5
+	wayRefused   = 0
+	wayLocked    = 1
+	wayUnsettled = 2
+	wayTaken     = 3
+	wayLeft      = 4
+	wayEnded     = 5
+	wayOver      = 6
 )

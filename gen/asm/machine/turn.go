@@ -27,7 +27,8 @@ func takeTurn() {
 	MOVL(operand.U32(heldFully), held)
 }
 
-// otherTurn locks the Turn at AX, or answers that somebody else has locked.
+// otherTurn locks the Turn at AX, or answers that somebody else has locked, and
+// whether that is settled.
 func otherTurn() {
 	Label("evicted")
 	MOVL(operand.U32(heldNot), mem(reg.RDX, ownerHeld))
@@ -36,8 +37,12 @@ func otherTurn() {
 	XORL(reg.EAX, reg.EAX)
 	raw("LOCK")
 	CMPXCHGQ(reg.RCX, mem(reg.RBX, turnHolder))
-	JNE(operand.LabelRef("refused"))
+	JNE(operand.LabelRef("other"))
 	answer(wayLocked)
+	Label("other")
+	TESTQ(operand.U32(holderSettled), reg.RAX) // the holder
+	JNZ(operand.LabelRef("refused"))
+	answer(wayUnsettled)
 	Label("refused")
 	answer(wayRefused)
 }
@@ -60,7 +65,7 @@ func answer(way uint8) {
 func take() {
 	TEXT("take", flags, "func(turn *uint64) (way uint8)")
 	Pragma("noescape")
-	Doc("take tries to take a Turn. The answer is Taken, Refused, or locked.")
+	Doc("take tries to take a Turn. The answer is Taken, Refused, locked, or unsettled.")
 	Load(Param("turn"), reg.RAX)
 	takeTurn()
 	answer(wayTaken)
