@@ -218,6 +218,10 @@ func (c *compiler) write(code *Code, f *Func) error {
 	if others < len(c.others) {
 		_, err = c.writeOthers(code, others, joint.Marks)
 	}
+	if j := &c.job; j.exitOp == opCall && j.firstExit != noExit {
+		end := int(code.Ends[c.start+int(j.firstExit)])
+		copy(code.Bytes[end-len(c.frame.epilogue):], c.frame.epilogue)
+	}
 	return err
 }
 
@@ -297,10 +301,6 @@ const markOfOther = 1<<plainShift - 1
 func (c *compiler) writeOther(code *Code, k, slot int, end uint32) error {
 	room := c.gaps[k].Len()
 	at := end - room
-	if c.insns[slot].Op == abi.OpExit && !c.profile.ReturnThunk {
-		copy(code.Bytes[at:end], c.frame.epilogue)
-		return nil
-	}
 	row := c.draft.Marks[k].Row()
 	if row.Kind == tables.Noted {
 		c.note(code, slot, row, end)

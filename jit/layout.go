@@ -43,8 +43,12 @@ type passJob struct {
 	plain     uint32 // not 0: calls are E8 cd and nothing else
 	exit      uint32 // not 0: the next EXIT is so many bytes and no jump
 	exits     uint32 // the same of those behind it
-	firstExit uint32 // the slot of an EXIT that is no jump
+	firstExit uint32 // the slot of an EXIT that is no jump, or noExit
+	exitOp    uint32 // not 0: EXITs aren't among the others, and have this op
 }
+
+// noExit is no slot.
+const noExit = ^uint32(0)
 
 // The numbers of those others that are plain calls have more above them: isPlain,
 // and src of the call, so that nobody needs to look for that again.
@@ -131,10 +135,16 @@ func (c *compiler) begin() {
 		}
 	}
 	// The first EXIT is the epilogue, others are jumps to it; in the cage only if
-	// these are shorter.
-	j.exit = uint32(len(f.epilogue))
-	if c.cage && j.exit <= encoder.LongJa {
+	// these are shorter. Joining writes the cage's ret by the way, and write the only
+	// epilogue of the kernel's profile, if it is no jump that someone has to note.
+	j.exit, j.firstExit, j.exitOp = uint32(len(f.epilogue)), noExit, 0
+	switch {
+	case c.cage && j.exit == retSize:
+		j.exits, j.exitOp = j.exit, opRet
+	case c.cage && j.exit <= encoder.LongJa:
 		j.exits = j.exit
+	case !c.cage && !c.profile.ReturnThunk:
+		j.exitOp = opCall
 	}
 	c.frame, j.insns = f, &c.insns[0]
 }
@@ -223,7 +233,7 @@ func (c *compiler) noteFixed(k int, slot uint32, kind tables.Kind) (size uint32)
 		return encoder.LongJcc
 	case kind != tables.Compiler:
 	case in.Op == abi.OpExit && j.exit != 0:
-		if j.exit != retSize {
+		if j.exitOp == 0 {
 			c.noteOther(uint32(k))
 		}
 		size, j.exit, j.firstExit = j.exit, j.exits, slot

@@ -141,9 +141,10 @@ exit:
 	MOVL  176(AX), R12
 	MOVL  R12, 172(AX)
 	MOVL  R8, R12
-	CMPL  R14, $0x01
-	JNE   other
-	MOVL  $0x0000c300, R12
+	CMPL  184(AX), $0x00
+	JEQ   other
+	MOVL  184(AX), R12
+	SHLL  $0x08, R12
 	JMP   sized
 
 other:

@@ -42,7 +42,7 @@ func TestOffsets(t *testing.T) {
 		"jobCount": unsafe.Offsetof(p.count), "jobSlots": unsafe.Offsetof(p.slots), "jobStart": unsafe.Offsetof(p.start),
 		"jobReach": unsafe.Offsetof(p.reach), "jobFirstRank": unsafe.Offsetof(p.firstRank), "jobSum": unsafe.Offsetof(p.sum),
 		"jobPlain": unsafe.Offsetof(p.plain), "jobExit": unsafe.Offsetof(p.exit), "jobExits": unsafe.Offsetof(p.exits),
-		"jobFirstExit": unsafe.Offsetof(p.firstExit), "jobStop": unsafe.Offsetof(p.stop), "jobCharges": unsafe.Offsetof(p.charges),
+		"jobFirstExit": unsafe.Offsetof(p.firstExit), "jobExitOp": unsafe.Offsetof(p.exitOp), "jobStop": unsafe.Offsetof(p.stop), "jobCharges": unsafe.Offsetof(p.charges),
 		"jobCharged": unsafe.Offsetof(p.charged), "jobLengths": unsafe.Offsetof(p.lengths), "jobSteps": unsafe.Offsetof(p.steps),
 		"jobRounds": unsafe.Offsetof(p.rounds),
 		"jobOthers": unsafe.Offsetof(p.others), "jobNoted": unsafe.Offsetof(p.noted),
@@ -59,7 +59,7 @@ func TestOffsets(t *testing.T) {
 
 		"kindJcc": uintptr(tables.Jcc), "kindCharge": uintptr(tables.Charge), "kindCompiler": uintptr(tables.Compiler),
 		"opCall": abi.OpCall, "opExit": abi.OpExit, "partMarks": partMarks,
-		"callSize": callSize, "callOp": opCall, "retOp": opRet, "retSize": retSize, "farAway": far, "isPlain": isPlain, "plainShift": plainShift, "markShift": 3, "estimateShift": 6,
+		"callSize": callSize, "callOp": opCall, "farAway": far, "isPlain": isPlain, "plainShift": plainShift, "markShift": 3, "estimateShift": 6,
 		"shortJump": encoder.ShortJump, "longJa": encoder.LongJa, "longJcc": encoder.LongJcc, "shortBack": -shortBack,
 	}
 	got, err := generated.Constants("../gen/asm/passes/passes_asm.go")

@@ -37,6 +37,7 @@ const (
 	jobExit      = 172
 	jobExits     = 176
 	jobFirstExit = 180
+	jobExitOp    = 184
 )
 
 // Offsets into jit.jump, whose size is 1<<jumpShift.
@@ -78,8 +79,6 @@ const (
 	opExit        = 0x95
 	callSize      = 5
 	callOp        = 0xea
-	retOp         = 0xc3
-	retSize       = 1
 	farAway       = 0x40000000
 	isPlain       = 0x80000000
 	plainShift    = 28
@@ -121,7 +120,7 @@ func part(stop, k reg.GPVirtual, count Mem) {
 
 // load reads fields of the job.
 func load(job reg.Register, fields map[int]reg.GPVirtual) {
-	for at := 0; at <= jobFirstExit; at += 4 {
+	for at := 0; at <= jobExitOp; at += 4 {
 		if r, ok := fields[at]; ok && at < jobStart {
 			MOVQ(Mem{Base: job, Disp: at}, r)
 		} else if ok {
@@ -276,9 +275,10 @@ func layOut() {
 	MOVL(field(jobExits), number.As32())
 	MOVL(number.As32(), field(jobExit))
 	MOVL(k.As32(), number.As32())
-	CMPL(size.As32(), U8(retSize))
-	JNE(LabelRef("other"))
-	MOVL(U32(retOp<<8), number.As32())
+	CMPL(field(jobExitOp), U8(0))
+	JEQ(LabelRef("other"))
+	MOVL(field(jobExitOp), number.As32())
+	SHLL(U8(8), number.As32())
 	JMP(LabelRef("sized"))
 	Label("other")
 	MOVQ(field(jobOthers), list)
