@@ -2,7 +2,8 @@ package bpf
 
 import (
 	"fmt"
-	"math"
+
+	"github.com/bpfjit/bpfjit/abi"
 )
 
 // Patch is a change of a program: instructions that replace the one in a
@@ -57,11 +58,8 @@ func Apply(p *Program, patches []Patch) (np *Program, index []int32, err error) 
 type Patched struct {
 	Program Program
 	Index   []int32
-	mover   mover
-	// flags and origin are memory for those of Program.
-	flags  []Flag
-	origin []int32
-	moved  MovedFuncs
+	patcher patcher
+	moved   MovedFuncs
 }
 
 // Apply sets r to p with all changes, see the function Apply. It uses the
@@ -71,7 +69,9 @@ type Patched struct {
 func (r *Patched) Apply(p *Program, patches []Patch) error {
 	s := surveyOf(p)
 	defer s.release()
-	return r.ApplySurveyed(s, patches)
+	err := r.ApplySurveyed(s, patches)
+	r.patcher.blocks, r.patcher.patches = nil, nil // others'
+	return err
 }
 
 // ApplySurveyed does it for the program that was surveyed.
@@ -80,34 +80,27 @@ func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
 	if p == &r.Program {
 		panic("BUG: a program is patched in its own memory")
 	}
-	length, enters, err := checkPatches(s, patches)
+	if p.Index != nil {
+		p = p.Flat()
+	}
+	m, np := &r.patcher, &r.Program
+	m.old, m.insns, m.blocks, m.patches = p, p.Insns, s.blocks, patches
+	err := m.run(s)
 	if err != nil {
 		return err
 	}
-	if length > math.MaxInt32 {
-		return &Error{Slot: -1, Reason: fmt.Sprintf("has %d slots when patched", length)}
-	}
-	p = p.Flat()
-	np := &r.Program
-	np.Insns = resize(np.Insns, length)
-	np.Flags, np.Origin, np.Index = nil, p.Origin, nil
-	if p.Flags != nil || len(patches) > 0 {
-		r.flags = resize(r.flags, length)
-		np.Flags = r.flags
-	}
-	r.Index = resize(r.Index, len(p.Insns)+1)
+	r.Index = m.index[:s.slots+1]
+	np.Insns, np.Flags, np.Origin, np.Index = m.moved[:m.at], m.flags[:m.at], p.Origin, r.Index
 	switch {
-	case enters: // index says nothing about what is in front of it
-		r.origin = resize(r.origin, length)
-		np.Origin = r.origin
-	case len(patches) > 0:
-		np.Index = r.Index
+	case len(m.enter) > 0: // index says nothing about what is in front of it
+		np.Origin, np.Index = m.origin, nil
+	case len(patches) == 0:
+		np.Index = nil
+		if p.Flags == nil {
+			np.Flags = nil
+		}
 	}
-	m := &r.mover
-	m.old, m.blocks, m.patches, m.index, m.np, m.origins = p, s.blocks, patches, r.Index, np, enters
-	err = m.move(s.others)
-	m.old, m.blocks, m.patches = nil, nil, nil // the caller's
-	return err
+	return nil
 }
 
 // rank orders the patches of one slot.
@@ -121,57 +114,49 @@ func (p *Patch) rank() int {
 	return 2
 }
 
-// checkPatches refuses what Apply's comment forbids. It returns how many slots the
-// program will have, and whether there is something that jumps pass by.
-func checkPatches(s *Survey, patches []Patch) (length int, enters bool, err error) {
-	p := s.program
-	length = len(p.Insns)
-	replaced := -2                  // the slot replaced last
-	second := func(slot int) bool { // of a constant
-		return s.blocks[slot/blockSlots].seconds>>(slot%blockSlots)&1 != 0 && s.half(slot)
+// replaces reports whether p replaces a slot.
+func (p *Patch) replaces(slot int) bool { return p.Own >= 0 && p.Slot == slot }
+
+// checkPatch refuses what Apply's comment forbids, of patches of which all in front of
+// one are right.
+func (p *patcher) checkPatch(k int) error {
+	insns, t := p.insns, &p.patches[k]
+	if t.Slot < 0 || t.Slot >= len(insns) {
+		return &Error{Slot: -1, Reason: fmt.Sprintf("has no slot %d to patch", t.Slot)}
 	}
-	for k := range patches {
-		t := &patches[k]
-		if t.Slot < 0 || t.Slot >= len(p.Insns) {
-			return 0, false, &Error{Slot: -1, Reason: fmt.Sprintf("has no slot %d to patch", t.Slot)}
-		}
-		bad := func(format string, args ...any) (int, bool, error) {
-			return 0, false, &Error{Slot: t.Slot, Insn: p.Insns[t.Slot], Reason: "patch: " + fmt.Sprintf(format, args...)}
-		}
-		if t.Own < Enter || t.Own >= len(t.Insns) && t.Own >= 0 {
-			return bad("own instruction %d of %d", t.Own, len(t.Insns))
-		}
-		if k > 0 {
-			if b := &patches[k-1]; b.Slot > t.Slot || b.Slot == t.Slot && (b.rank() > t.rank() || b.rank() == 2) {
-				return bad("out of order")
-			}
-		}
-		length += len(t.Insns)
-		if t.Own < 0 {
-			enters = enters || t.Own == Enter && len(t.Insns) > 0
-			if second(t.Slot) {
-				return bad("goes between the halves of a 64-bit constant")
-			}
-			continue
-		}
-		if _, ok := Distance(p.Insns[t.Slot]); ok {
-			if _, ok := Distance(t.Insns[t.Own]); !ok {
-				return bad("%s has no distance any more", Text(t.Insns[t.Own]))
-			}
-		}
-		if second(t.Slot) && replaced != t.Slot-1 {
-			return bad("replaces one half of a 64-bit constant")
-		}
-		if t.Slot+1 < len(p.Insns) && second(t.Slot+1) && !replaces(patches[k+1:], t.Slot+1) {
-			return bad("replaces one half of a 64-bit constant")
-		}
-		replaced = t.Slot
-		length--
+	bad := func(format string, args ...any) error {
+		return &Error{Slot: t.Slot, Insn: insns[t.Slot], Reason: "patch: " + fmt.Sprintf(format, args...)}
 	}
-	return length, enters, nil
+	if t.Own < Enter || t.Own >= len(t.Insns) && t.Own >= 0 {
+		return bad("own instruction %d of %d", t.Own, len(t.Insns))
+	}
+	before := new(Patch)
+	if k > 0 {
+		before = &p.patches[k-1]
+		if before.Slot > t.Slot || before.Slot == t.Slot && (before.rank() > t.rank() || before.rank() == 2) {
+			return bad("out of order")
+		}
+	}
+	if t.Own < 0 {
+		if p.second(t.Slot) {
+			return bad("goes between the halves of a 64-bit constant")
+		}
+		return nil
+	}
+	if _, ok := Distance(insns[t.Slot]); ok {
+		if _, ok := Distance(t.Insns[t.Own]); !ok {
+			return bad("%s has no distance any more", Text(t.Insns[t.Own]))
+		}
+	}
+	// Nothing goes between the halves, so the patches of both are neighbours.
+	if p.second(t.Slot) && !(k > 0 && before.replaces(t.Slot-1)) ||
+		p.second(t.Slot+1) && !(k+1 < len(p.patches) && p.patches[k+1].replaces(t.Slot+1)) {
+		return bad("replaces one half of a 64-bit constant")
+	}
+	return nil
 }
 
-// replaces reports whether the first of the patches replaces the slot.
-func replaces(patches []Patch, slot int) bool {
-	return len(patches) > 0 && patches[0].Slot == slot && patches[0].Own >= 0
+// second reports whether a slot is the second half of a constant.
+func (p *patcher) second(slot int) bool {
+	return 0 < slot && slot < len(p.insns) && p.insns[slot].Op == opSecond && p.insns[slot-1].Op == abi.OpLdImm64
 }

@@ -587,32 +587,302 @@ DATA frames<>+16(SB)/8, $0xc0c0c0c0c0c0c0c0
 DATA frames<>+24(SB)/8, $0xc0c0c0c0c0c0c0c0
 GLOBL frames<>(SB), RODATA|NOPTR, $32
 
-// func countAVO(s *uint32, n int, from int)
-// Requires: AVX, AVX2
-TEXT ·countAVO(SB), NOSPLIT, $0-24
-	MOVQ         s+0(FP), AX
-	MOVQ         n+8(FP), CX
-	MOVQ         from+16(FP), DX
-	VMOVD        DX, X0
-	VPBROADCASTD X0, Y0
-	VPADDD       upwards<>+0(SB), Y0, Y0
-	VPBROADCASTD eight<>+0(SB), Y1
-	XORL         BX, BX
-	SUBQ         $0x08, CX
+// func chargeAVO(c *uint64, flows *uint64)
+// Requires: BMI, BMI2, CMOV, LZCNT
+TEXT ·chargeAVO(SB), NOSPLIT, $24-16
+	MOVQ c+0(FP), AX
+	MOVQ flows+8(FP), R8
+	MOVQ 8(AX), R9
+	MOVQ R9, 16(SP)
+	MOVQ 112(AX), R9
+	MOVQ R9, 8(SP)
+	MOVQ (AX), CX
+	MOVQ 24(AX), DX
+	MOVQ 48(AX), BX
+	MOVQ 72(AX), SI
+	MOVQ 128(AX), DI
+	MOVQ 104(AX), R11
+	MOVQ 120(AX), R12
+	MOVQ 96(AX), R10
+	MOVQ 152(AX), R9
+
+	// lengths = where that of slot 0 would be; next = behind the next charge
+	SHLQ $0x02, R10
+	SUBQ R10, SI
+	LEAQ (DI)(R9*8), DI
+
+	// Between marks, what is kept of a slot is its length, and its number less 1: the same for
+	// each.
+	LEAL -1(R12)(R11*1), R12
+
+	// base = the first slot of the block of at; set = marks in front of at, if there are some
+	MOVQ  $0x00000001, R9
+	SHLXQ R11, R9, R9
+	DECQ  R9
+	MOVQ  R11, R10
+	ANDQ  $-64, R10
+	MOVQ  R10, R13
+	SHRQ  $0x03, R13
+	ANDQ  (BX)(R13*1), R9
+	CMPQ  R10, R11
+	JNE   marks
+
+block:
+	// The block in front. Blocks are as many bytes as slots.
+	CMPQ R10, 8(SP)
+	JLE  out
+	SUBQ $0x40, R10
+	MOVQ R10, R13
+	SHRQ $0x03, R13
+	MOVQ (DX)(R10*1), R9
+	ORQ  16(DX)(R10*1), R9
+	ORQ  24(DX)(R10*1), R9
+	ORQ  48(DX)(R10*1), R9
+	MOVQ R9, (BX)(R13*1)
+
+marks:
+	MOVQ 48(DX)(R10*1), AX
+	MOVQ AX, (SP)
+	MOVQ 8(SP), AX
+	CMPQ R10, AX
+	JGT  begun
+
+	// The last block: stop is a mark, those in front are for another time.
+	MOVQ  (BX)(R13*1), R14
+	BTSQ  AX, R14
+	MOVQ  R14, (BX)(R13*1)
+	BTSQ  AX, R9
+	MOVQ  $-1, R13
+	SHLXQ AX, R13, R13
+	ANDQ  R13, R9
+
+begun:
+	TESTQ R9, R9
+	JEQ   block
+
+mark:
+	// slot = the last mark in the set; length = that of the next slot
+	LZCNTQ R9, R11
+	XORQ   $0x3f, R11
+	BTRQ   R11, R9
+	ADDQ   R10, R11
+	SUBL   R11, R12
+
+	// there = slot+1+off, or the end of the program, or slot if it leads back; d = -1 then, or 0
+	MOVWQSX 2(CX)(R11*8), R13
+	LEAQ    1(R11)(R13*1), R14
+	SARQ    $0x3f, R13
+	CMOVQMI R11, R14
+	CMPQ    R14, 16(SP)
+	CMOVQHI 16(SP), R14
+
+	// mark = how far it is to the one at there or next behind; usually it is among some 57 slots
+	MOVQ   R14, R15
+	SHRQ   $0x03, R15
+	MOVL   R14, AX
+	ANDL   $0x07, AX
+	SHRXQ  AX, (BX)(R15*1), R15
+	TZCNTQ R15, R15
+	JCS    search
+
+found:
+	// there = the length from there, which is that of the mark and what is between, or 0 if d
+	ADDQ  R15, R14
+	ADDL  (SI)(R14*4), R15
+	ANDNL R15, R13, R14
+
+	// length = max(length & goesOn, there & leads) + counts
+	MOVBLZX (CX)(R11*8), AX
+	SHLL    $0x04, AX
+	ANDL    4(R8)(AX*1), R14
+	ANDL    (R8)(AX*1), R12
+	CMPL    R14, R12
+	CMOVLGT R14, R12
+	ADDL    8(R8)(AX*1), R12
+
+	// A charge, which counts if slot is a point; the length is then none.
+	MOVL  R11, -8(DI)
+	MOVL  R12, -4(DI)
+	MOVQ  (SP), AX
+	BTQ   R11, AX
+	SBBQ  AX, AX
+	LEAQ  (DI)(AX*8), DI
+	ANDNL R12, AX, R12
+	MOVL  R12, (SI)(R11*4)
+	LEAL  -1(R12)(R11*1), R12
+	TESTQ R9, R9
+	JNE   mark
+	JMP   block
+
+search:
+	// In the 64 slots behind those; there is one at the end of the program.
+	MOVQ R14, AX
+	ANDQ $-8, AX
+
+further:
+	ADDQ   $0x40, AX
+	MOVQ   AX, R15
+	SHRQ   $0x03, R15
+	MOVQ   (BX)(R15*1), R15
+	TZCNTQ R15, R15
+	JCS    further
+	ADDQ   AX, R15
+	SUBQ   R14, R15
+	JMP    found
+
+out:
+	// The length of stop
+	MOVQ 8(SP), R11
+	INCL R12
+	SUBL R11, R12
+	MOVQ c+0(FP), AX
+	MOVQ R11, 104(AX)
+	MOVQ R12, 120(AX)
+	SUBQ 128(AX), DI
+	SHRQ $0x03, DI
+	MOVQ DI, 152(AX)
+	RET
+
+// func placeAVO(p *uint64, unusual *uint8)
+// Requires: AVX, AVX2, CMOV
+TEXT ·placeAVO(SB), NOSPLIT, $8-16
+	MOVQ   p+0(FP), AX
+	MOVQ   56(AX), CX
+	MOVQ   80(AX), DX
+	MOVQ   (AX), BX
+	MOVQ   104(AX), SI
+	MOVQ   152(AX), DI
+	MOVQ   160(AX), R8
+	IMUL3Q $0x28, 224(AX), R9
+	IMUL3Q $0x28, 208(AX), R11
+	MOVQ   200(AX), R13
+	ADDQ   R13, R9
+	ADDQ   R13, R11
+	MOVQ   R11, (SP)
+
+patch:
+	// to = the slot of the next patch, or p.next
+	MOVQ    168(AX), R10
+	CMPQ    R9, (SP)
+	JEQ     move
+	MOVQ    (R9), R13
+	CMPQ    R13, R10
+	CMOVQLT R13, R10
+
+move:
+	CMPQ         DI, R10
+	JEQ          moved
+	JGT          out
+	VMOVD        R8, X2
+	VPBROADCASTD X2, Y2
+	VPADDD       upwards<>+0(SB), Y2, Y2
+	VMOVDQU      eight<>+0(SB), Y3
 
 eight:
-	VMOVDQU Y0, (AX)(BX*4)
-	VPADDD  Y1, Y0, Y0
-	ADDQ    $0x08, BX
-	CMPQ    BX, CX
-	JLE     eight
+	LEAQ    8(DI), R11
+	CMPQ    R11, 64(AX)
+	JGT     one
+	VMOVDQU (CX)(DI*8), Y0
+	VMOVDQU 32(CX)(DI*8), Y1
+	VMOVDQU Y0, (DX)(R8*8)
+	VMOVDQU Y1, 32(DX)(R8*8)
+	VMOVDQU Y2, (BX)(DI*4)
+	MOVQ    $0x00000000, (SI)(R8*1)
+	VPADDD  Y3, Y2, Y2
+	MOVQ    R11, DI
+	ADDQ    $0x08, R8
+	CMPQ    DI, R10
+	JLT     eight
 
-	// The last eight
-	ADDQ         CX, DX
-	VMOVD        DX, X0
-	VPBROADCASTD X0, Y0
-	VPADDD       upwards<>+0(SB), Y0, Y0
-	VMOVDQU      Y0, (AX)(CX*4)
+	// Back from what is behind
+	SUBQ R10, DI
+	SUBQ DI, R8
+	MOVQ R10, DI
+	JMP  all
+
+one:
+	MOVQ (CX)(DI*8), R11
+	MOVQ R11, (DX)(R8*8)
+	MOVL R8, (BX)(DI*4)
+	MOVB $0x00, (SI)(R8*1)
+	INCQ DI
+	INCQ R8
+	CMPQ DI, R10
+	JLT  one
+
+all:
+	// A slot that was begun has its first instruction in front.
+	MOVQ 232(AX), R10
+	MOVQ 240(AX), R11
+	MOVL R11, (BX)(R10*4)
+
+moved:
+	CMPQ DI, 168(AX)
+	JEQ  out
+
+	// The patch must have an own instruction, or go in front of one.
+	MOVQ 24(R9), R11
+	MOVQ 8(R9), R12
+	CMPQ R12, R11
+	JGE  out
+	CMPQ R12, $-1
+	JLT  out
+
+	// How unusual the slot is, less 1 if the patch goes in front
+	MOVQ    unusual+8(FP), R13
+	MOVBQZX (CX)(DI*8), R10
+	MOVBLZX (R13)(R10*1), R10
+	MOVQ    R12, R13
+	SARQ    $0x3f, R13
+	ADDL    R13, R10
+	JGT     out
+
+	// There must be room for it and the slots that are left.
+	MOVQ 64(AX), R10
+	SUBQ DI, R10
+	ADDQ R8, R10
+	ADDQ R11, R10
+	CMPQ R10, 88(AX)
+	JGT  out
+
+	// If the slot was begun, its first instruction is elsewhere.
+	CMPQ DI, 232(AX)
+	JEQ  begun
+	MOVQ DI, 232(AX)
+	MOVQ R8, 240(AX)
+
+begun:
+	ADDQ R8, R12
+	MOVQ 16(R9), R13
+	ADDQ R8, R11
+
+insn:
+	CMPQ R8, R11
+	JGE  placed
+	MOVQ (R13), R10
+	MOVQ R10, (DX)(R8*8)
+	MOVB $0x01, (SI)(R8*1)
+	ADDQ $0x08, R13
+	INCQ R8
+	JMP  insn
+
+placed:
+	CMPQ 8(R9), $0x00
+	JLT  next
+	MOVB $0x00, (SI)(R12*1)
+	MOVQ 240(AX), R13
+	MOVL R13, (BX)(DI*4)
+	INCQ DI
+
+next:
+	ADDQ $0x28, R9
+	INCQ 224(AX)
+	CMPQ DI, 168(AX)
+	JLT  patch
+
+out:
+	MOVQ DI, 152(AX)
+	MOVQ R8, 160(AX)
 	VZEROUPPER
 	RET
 
@@ -636,219 +906,42 @@ DATA eight<>+24(SB)/4, $0x00000008
 DATA eight<>+28(SB)/4, $0x00000008
 GLOBL eight<>(SB), RODATA|NOPTR, $32
 
-// func chargeAVO(job *uint64)
-// Requires: BMI, BMI2, CMOV, LZCNT
-TEXT ·chargeAVO(SB), NOSPLIT, $24-8
-	MOVQ job+0(FP), AX
-	MOVQ 56(AX), R9
-	MOVQ R9, 16(SP)
-	MOVQ 64(AX), R9
-	MOVQ R9, 8(SP)
-	MOVQ (AX), CX
-	MOVQ 8(AX), DX
-	MOVQ 16(AX), BX
-	MOVQ 24(AX), SI
-	MOVQ 32(AX), DI
-	MOVQ 40(AX), R8
-	MOVQ 72(AX), R11
-	MOVQ 80(AX), R12
-	MOVQ 48(AX), R10
-	MOVQ 88(AX), R9
-
-	// lengths = where that of slot 0 would be; next = behind the next charge
-	SHLQ $0x02, R10
-	SUBQ R10, SI
-	LEAQ (DI)(R9*8), DI
-
-	// base = the first slot of the block of at-1; set = marks up to at-1
-	LEAQ  -1(R11), R10
-	MOVQ  $0x00000002, R9
-	SHLXQ R10, R9, R9
-	DECQ  R9
-	ANDQ  $-64, R10
-	JMP   marks
-
-block:
-	// The block in front
-	CMPQ R10, 8(SP)
-	JLE  out
-	SUBQ $0x40, R10
-	MOVQ $-1, R9
-
-marks:
-	// Those from stop on of set, which are all but in the first block and in the last. Blocks are
-	// as many bytes as slots.
-	MOVQ  R10, AX
-	SHRQ  $0x03, AX
-	ANDQ  (BX)(AX*1), R9
-	MOVQ  48(DX)(R10*1), AX
-	MOVQ  AX, (SP)
-	MOVQ  8(SP), R14
-	CMPQ  R10, R14
-	JGE   begun
-	MOVQ  $-1, AX
-	SHLXQ R14, AX, AX
-	ANDQ  AX, R9
-
-begun:
-	TESTQ R9, R9
-	JEQ   block
-
-mark:
-	// slot = the last mark in the set; length = that of the next slot
-	LZCNTQ R9, R13
-	XORQ   $0x3f, R13
-	BTRQ   R13, R9
-	ADDQ   R10, R13
-	SUBQ   R13, R11
-	LEAL   -1(R12)(R11*1), R12
-
-	// there = slot+1+off, or the end of the program, or slot if it leads back; d = -1 then, or 0
-	MOVWQSX 2(CX)(R13*8), R14
-	LEAQ    1(R13)(R14*1), R11
-	TESTQ   R14, R14
-	CMOVQMI R13, R11
-	CMPQ    R11, 16(SP)
-	CMOVQHI 16(SP), R11
-	SARQ    $0x3f, R14
-
-	// mark = the one at there or next behind; usually it is among some 57 slots
-	MOVQ   R11, R15
-	SHRQ   $0x03, R15
-	MOVL   R11, AX
-	ANDL   $0x07, AX
-	SHRXQ  AX, (BX)(R15*1), R15
-	TZCNTQ R15, R15
-	JCS    search
-	ADDQ   R11, R15
-
-found:
-	// there = the length from there, which is that of mark and what is between, or 0 if d
-	SUBL  R15, R11
-	NEGL  R11
-	ADDL  (SI)(R15*4), R11
-	ANDNL R11, R14, R11
-
-	// length = max(length & goesOn, there & leads) + counts
-	MOVBLZX (CX)(R13*8), AX
-	SHLL    $0x04, AX
-	ANDL    4(R8)(AX*1), R11
-	ANDL    (R8)(AX*1), R12
-	CMPL    R11, R12
-	CMOVLGT R11, R12
-	ADDL    8(R8)(AX*1), R12
-
-	// A charge, which counts if slot is a point; the length is then none.
-	MOVL  R13, -8(DI)
-	MOVL  R12, -4(DI)
-	MOVQ  (SP), AX
-	BTQ   R13, AX
-	SBBQ  AX, AX
-	LEAQ  (DI)(AX*8), DI
-	ANDNL R12, AX, R12
-	MOVL  R12, (SI)(R13*4)
-	MOVQ  R13, R11
-	TESTQ R9, R9
-	JNE   mark
-	JMP   block
-
-search:
-	// In the 64 slots behind those; there is one at the end of the program.
-	MOVQ R11, AX
-	ANDQ $-8, AX
-
-further:
-	ADDQ   $0x40, AX
-	MOVQ   AX, R15
-	SHRQ   $0x03, R15
-	MOVQ   (BX)(R15*1), R15
-	TZCNTQ R15, R15
-	JCS    further
-	ADDQ   AX, R15
-	JMP    found
-
-out:
-	// The length of stop
-	MOVQ 8(SP), R13
-	SUBQ R13, R11
-	ADDL R11, R12
-	MOVQ job+0(FP), AX
-	MOVQ R13, 72(AX)
-	MOVQ R12, 80(AX)
-	SUBQ 32(AX), DI
-	SHRQ $0x03, DI
-	MOVQ DI, 88(AX)
-	RET
-
-// func moveAVO(insns *uint64, moved *uint64, index *uint32, flags *byte, n int, at int)
-// Requires: AVX, AVX2
-TEXT ·moveAVO(SB), NOSPLIT, $0-48
-	MOVQ         insns+0(FP), AX
-	MOVQ         moved+8(FP), CX
-	MOVQ         index+16(FP), DX
-	MOVQ         flags+24(FP), BX
-	MOVQ         n+32(FP), SI
-	MOVQ         at+40(FP), DI
-	VMOVD        DI, X2
-	VPBROADCASTD X2, Y2
-	VPADDD       upwards<>+0(SB), Y2, Y2
-	VPBROADCASTD eight<>+0(SB), Y3
-	XORL         DI, DI
-
-eight:
-	VMOVDQU (AX), Y0
-	VMOVDQU 32(AX), Y1
-	VMOVDQU Y0, (CX)
-	VMOVDQU Y1, 32(CX)
-	VMOVDQU Y2, (DX)
-	MOVQ    DI, (BX)
-	VPADDD  Y3, Y2, Y2
-	ADDQ    $0x40, AX
-	ADDQ    $0x40, CX
-	ADDQ    $0x20, DX
-	ADDQ    $0x08, BX
-	SUBQ    $0x08, SI
-	JNE     eight
-	VZEROUPPER
-	RET
-
-// func mendAVO(job *uint64)
+// func mendAVO(p *uint64)
 // Requires: BMI
 TEXT ·mendAVO(SB), NOSPLIT, $0-8
-	MOVQ job+0(FP), AX
-	MOVQ (AX), CX
-	MOVQ 8(AX), DX
-	MOVQ 16(AX), BX
-	MOVQ 24(AX), SI
-	MOVQ 32(AX), DI
-	MOVQ 48(AX), R8
+	MOVQ p+0(FP), AX
+	MOVQ 56(AX), CX
+	MOVQ 128(AX), DX
+	MOVQ (AX), BX
+	MOVQ 80(AX), SI
+	MOVQ 176(AX), DI
+	MOVQ 192(AX), R8
 	MOVQ DI, R10
 	SHLQ $0x06, R10
 
 	// Blocks are as many bytes as slots.
 block:
-	CMPQ  DI, 40(AX)
+	CMPQ  DI, 184(AX)
 	JGE   out
 	MOVQ  (DX)(R10*1), R9
 	TESTQ R9, R9
 	JEQ   end
 
 jump:
-	// moved[index[slot]].off = index[slot+1+off] - index[slot] - 1
+	// moved[index[slot+1]-1].off = index[slot+1+off] - index[slot+1]
 	TZCNTQ  R9, R11
 	ADDQ    R10, R11
 	MOVWQSX 2(CX)(R11*8), R12
 	LEAQ    1(R11)(R12*1), R12
 	CMPQ    R12, R8
 	JAE     out
-	MOVL    (BX)(R11*4), R11
+	MOVL    4(BX)(R11*4), R11
 	MOVL    (BX)(R12*4), R12
 	SUBL    R11, R12
-	DECL    R12
 	MOVWLSX R12, R13
 	CMPL    R13, R12
 	JNE     out
-	MOVW    R12, 2(SI)(R11*8)
+	MOVW    R12, -6(SI)(R11*8)
 	BLSRQ   R9, R9
 	JNE     jump
 
@@ -858,7 +951,7 @@ end:
 	JMP  block
 
 out:
-	MOVQ DI, 32(AX)
+	MOVQ DI, 176(AX)
 	RET
 
 // func followAVO(insns *uint64, blocks *uint64, next int, stop int, n int) (wrong int)

@@ -5,6 +5,7 @@ package bpf
 import (
 	"reflect"
 	"testing"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -37,15 +38,23 @@ func TestOffsets(t *testing.T) {
 		"refusalKnown": offset[refusal](t, "known"), "refusalLast": offset[refusal](t, "last"),
 		"nibblesHigh": offset[nibbles](t, "high"), "nibblesLow": offset[nibbles](t, "low"),
 
-		"chargeInsns": offset[chargeJob](t, "insns"), "chargeBlocks": offset[chargeJob](t, "blocks"), "chargeMarks": offset[chargeJob](t, "marks"),
-		"chargeLengths": offset[chargeJob](t, "lengths"), "chargeCharges": offset[chargeJob](t, "charges"),
-		"chargeFlows": offset[chargeJob](t, "flows"), "chargeBase": offset[chargeJob](t, "base"),
-		"chargeSlots": offset[chargeJob](t, "slots"), "chargeStop": offset[chargeJob](t, "stop"),
-		"chargeAt": offset[chargeJob](t, "at"), "chargeLength": offset[chargeJob](t, "length"), "chargeLeft": offset[chargeJob](t, "left"),
+		"chargeInsns": offset[charger](t, "insns"), "chargeSlots": offset[charger](t, "insns") + 8,
+		"chargeBlocks": offset[charger](t, "blocks"), "chargeMarks": offset[charger](t, "marks"),
+		"chargeLengths": offset[charger](t, "lengths"), "chargeCharges": offset[charger](t, "charges"),
+		"chargeBase": offset[charger](t, "base"), "chargeStop": offset[charger](t, "stop"),
+		"chargeAt": offset[charger](t, "at"), "chargeLength": offset[charger](t, "length"), "chargeLeft": offset[charger](t, "left"),
 		"flowGoesOn": offset[flow](t, "goesOn"), "flowLeads": offset[flow](t, "leads"), "flowCounts": offset[flow](t, "counts"),
-		"mendInsns": offset[mendJob](t, "insns"), "mendBlocks": offset[mendJob](t, "blocks"), "mendIndex": offset[mendJob](t, "index"),
-		"mendMoved": offset[mendJob](t, "moved"), "mendNext": offset[mendJob](t, "next"), "mendStop": offset[mendJob](t, "stop"),
-		"mendKnown": offset[mendJob](t, "known"), "insnOff": offset[Insn](t, "Off"),
+		"patchInsns": offset[patcher](t, "insns"), "patchSlots": offset[patcher](t, "insns") + 8,
+		"patchIndex": unsafe.Offsetof(new(patcher).index), "patchMoved": offset[patcher](t, "moved"), "patchRoom": offset[patcher](t, "moved") + 8,
+		"patchFlags": offset[patcher](t, "flags"), "patchBlocks": offset[patcher](t, "blocks"),
+		"patchSlot": offset[patcher](t, "slot"), "patchAt": offset[patcher](t, "at"), "patchNext": offset[patcher](t, "next"),
+		"patchBlock": offset[patcher](t, "block"), "patchStop": offset[patcher](t, "stop"), "patchKnown": offset[patcher](t, "known"),
+		"patchPatches": offset[patcher](t, "patches"), "patchCount": offset[patcher](t, "patches") + 8, "patchPatch": offset[patcher](t, "patch"),
+		"patchBegun": offset[patcher](t, "begun"), "patchFirst": offset[patcher](t, "first"),
+		"aPatchSlot": offset[Patch](t, "Slot"), "aPatchOwn": offset[Patch](t, "Own"), "aPatchInsns": offset[Patch](t, "Insns"),
+		"aPatchCount": offset[Patch](t, "Insns") + 8, "aPatchSize": reflect.TypeFor[Patch]().Size(), "inserted": uintptr(Inserted),
+
+		"insnOff": offset[Insn](t, "Off"),
 
 		"jumpBits": jumpBits & -jumpBits, "noImm": noImm, "noOff": noOff, "noSrc": noSrc,
 		"noDst": noDst, "dstWritten": dstWritten, "frame": frame, "frameSrc": frameSrc, "widths": widths, "swapping": swapping,

@@ -2,7 +2,6 @@ package bpf
 
 import (
 	"math/bits"
-	"slices"
 
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/tables"
@@ -35,22 +34,30 @@ func Charges(p *Program) []int32 {
 func AppendCharges(list []Charge, p *Program) []Charge {
 	s := surveyOf(p)
 	defer s.release()
-	return s.AppendCharges(list)
+	list = append(list, s.Charges()...)
+	s.charger.insns = nil // the caller's
+	return list
 }
 
-// AppendCharges does it for the program that was surveyed, see the function
-// AppendCharges.
-func (s *Survey) AppendCharges(list []Charge) []Charge {
-	c := &s.charger
-	c.insns, c.blocks = s.Program().Insns, s.blocks
-	if len(c.blocks) == 0 {
-		return list
+// Charges returns what AppendCharges appends, for the program that was surveyed. It
+// is good until s is used for another program.
+func (s *Survey) Charges() []Charge {
+	p, n := s.Program(), len(s.blocks)
+	if n == 0 {
+		return nil
 	}
-	first, points := len(list), c.mark(s)
-	list = slices.Grow(list, points)[:first+points]
-	c.charge(list[first:])
-	c.insns, c.blocks, c.charges = nil, nil, nil
-	return list
+	if s.landed < n {
+		s.land(n)
+	}
+	c := &s.charger
+	c.insns, c.blocks = p.Insns, s.blocks
+	s.blocks[0].points |= 1
+	c.gotos = c.gotos[:0]
+	if s.kinds&(Gotols|Links) != 0 {
+		c.addFar(s.others)
+	}
+	c.charge()
+	return c.charges[c.left:]
 }
 
 // charger works out charges. Only some slots matter, the marks: charge points,
@@ -61,33 +68,38 @@ func (s *Survey) AppendCharges(list []Charge) []Charge {
 // One walk backward suffices: a way ends where it jumps backward, since that
 // is a charge point, so what is behind an instruction on a way also stands
 // behind it in the program.
+//
+// It is what the assembly works on: gen/asm/bpf has the offsets.
 type charger struct {
 	insns  []Insn
 	blocks []block
-	// marks has a bit for each slot, and one more for the end of the program, which
-	// is a mark. There are 64 bits more, zeros, for those who read bytes.
+	// marks has a bit for each slot, from the first of the block that is being done on,
+	// and one more for the end of the program, which is a mark. There are 64 bits
+	// more, zeros, for those who read bytes. There may be more of no use, of longer
+	// programs.
 	marks []uint64
 	// lengths has for each mark from slot base on how many instructions a way to
 	// it goes on from there: none if it is a charge point, or the end of the
 	// program. There are at least those that are needed.
 	lengths []int32
 	base    int
-	// gotos are the slots with gotol. Only they lead further than 16 bits say.
-	gotos []int32
-	// What is behind slot at is done, and the way from there has a length.
-	at     int
-	length int32
-	// charges are filled in from behind; left are missing.
+	// What is behind slot at is done, and the way from there has a length. It is to be
+	// done up to slot stop.
+	at, stop int
+	length   int
+	// charges are filled in from behind; left is where the first is.
 	charges []Charge
 	left    int
+	// gotos are the slots with gotol. Only they lead further than 16 bits say.
+	gotos []int32
 }
 
 const (
 	// window is how many lengths there is room for, in the cache. With a gotol, which
 	// leads further, all are kept.
 	window = 1 << 16
-	// stride is how far it is at most from a slot to the next mark: so many slots
-	// from one to the next, some are marks for this alone.
+	// stride is how far it is at most from a slot to the next mark: where it stops after
+	// so many slots there is one.
 	stride = chunk * blockSlots
 	// needed is how many lengths behind a slot it may depend on: a jump reaches
 	// 32,768 slots, and the next mark behind is a stride further at most.
@@ -103,13 +115,9 @@ func resize[E any](s []E, n int) []E {
 	return make([]E, n, n+n/4)
 }
 
-// mark completes the survey's points, and finds the marks. It returns how many
-// points there are.
-func (c *charger) mark(s *Survey) (points int) {
-	s.land(len(s.blocks))
-	c.addPoint(0)
-	c.gotos = c.gotos[:0]
-	for _, o := range s.others {
+// addFar adds the points where others lead to, and lists gotol.
+func (c *charger) addFar(others []Other) {
+	for _, o := range others {
 		switch o.Insn.Op {
 		case abi.OpGotol:
 			c.gotos = append(c.gotos, o.Slot)
@@ -122,23 +130,6 @@ func (c *charger) mark(s *Survey) (points int) {
 			}
 		}
 	}
-	n := len(s.blocks)
-	c.marks = resize(c.marks, n+2)
-	marks := c.marks[:n]
-	for k := range s.blocks {
-		b := &s.blocks[k]
-		marks[k] = b.jumps | b.exits | b.seconds | b.points
-		points += bits.OnesCount64(b.points)
-	}
-	for k := 0; k < n; k += stride / blockSlots {
-		marks[k] |= 1
-	}
-	c.marks[n], c.marks[n+1] = 0, 0
-	c.addMark(len(c.insns))
-	for _, slot := range c.gotos {
-		c.addMark(int(slot))
-	}
-	return points
 }
 
 func (c *charger) addPoint(slot int32) { c.blocks[slot/blockSlots].points |= 1 << (slot % blockSlots) }
@@ -146,49 +137,102 @@ func (c *charger) addPoint(slot int32) { c.blocks[slot/blockSlots].points |= 1 <
 func (c *charger) addMark(slot int) { c.marks[slot/blockSlots] |= 1 << (slot % blockSlots) }
 
 // charge walks backward over the marks.
-func (c *charger) charge(charges []Charge) {
+func (c *charger) charge() {
 	n := len(c.insns)
-	c.charges, c.left = charges, len(charges)
-	kept := n + 1
+	end, kept := uint(n)/blockSlots, n+1
 	if len(c.gotos) == 0 {
 		kept = min(kept, window)
 	}
-	c.lengths = resize(c.lengths, kept)
+	if uint(len(c.marks)) < end+2 || len(c.lengths) < kept {
+		c.grow(end+2, kept)
+	}
+	marks := c.marks[end:][:2]
+	marks[0], marks[1] = 1<<(n%blockSlots), 0
+	if n%blockSlots != 0 {
+		marks[0] |= c.blocks[end].marks()
+	}
+	c.lengths[kept-1] = 0
 	c.base = n + 1 - kept
-	c.at, c.length = n, 0
-	c.lengths[n-c.base] = 0
+	c.at, c.length, c.left = n, 0, len(c.charges)
 	for c.at > 0 {
-		stop := 0
+		gotol := -1
 		if k := len(c.gotos); k > 0 {
-			stop = int(c.gotos[k-1]) + 1
+			gotol = int(c.gotos[k-1])
 		}
-		c.walk(max(stop, c.at-chunk*blockSlots, c.base))
+		c.stop = max(c.at-stride, c.base, gotol+1)
+		if c.left <= c.at-c.stop {
+			c.makeRoom()
+		}
+		if c.at > c.stop {
+			c.walk()
+		}
+		for c.at > c.stop {
+			c.walkBlock()
+		}
 		switch {
-		case c.at == stop && stop > 0:
-			c.step(stop-1, int(c.insns[stop-1].Imm))
-			c.gotos = c.gotos[:len(c.gotos)-1]
+		case gotol >= 0 && c.at == gotol+1:
+			c.stepOver(gotol)
 		case c.at == c.base && c.at > 0:
-			copy(c.lengths[window-needed:], c.lengths)
-			c.base -= window - needed
+			c.slide()
 		}
 	}
 }
 
-// walkGeneric walks backward from slot at to stop: at is that then.
-func (c *charger) walkGeneric(stop int) {
-	for c.at > stop {
-		k := (c.at - 1) / blockSlots
-		set := c.marks[k] & (2<<((c.at-1)%blockSlots) - 1)
-		slot := k*blockSlots + bits.Len64(set) - 1
-		if set == 0 || slot < stop {
-			next := max(k*blockSlots, stop) // no mark in between
-			c.length += int32(c.at - next)
-			c.at = next
-			continue
-		}
-		c.step(slot, int(c.insns[slot].Off))
-	}
+// grow makes more room for marks and lengths. What they have is of no use.
+func (c *charger) grow(marks uint, lengths int) {
+	c.marks = make([]uint64, marks+marks/4)
+	c.lengths = make([]int32, lengths+lengths/4)
 }
+
+// makeRoom makes room for so many charges as there may be up to stop, and one.
+func (c *charger) makeRoom() {
+	charges := c.charges[c.left:]
+	size := 2*len(charges) + c.at - c.stop + 1
+	c.left = size - len(charges)
+	c.charges = append(make([]Charge, c.left, size), charges...)
+}
+
+// slide makes room for lengths in front of base.
+func (c *charger) slide() {
+	copy(c.lengths[window-needed:window], c.lengths[:needed])
+	c.base -= window - needed
+}
+
+// stepOver steps over a gotol, which is the last one that is left.
+func (c *charger) stepOver(slot int) {
+	if c.at%blockSlots == 0 {
+		c.begin(slot / blockSlots)
+	}
+	c.addMark(slot)
+	c.step(slot, int(c.insns[slot].Imm))
+	c.gotos = c.gotos[:len(c.gotos)-1]
+}
+
+// walkBlock walks backward to the beginning of a block, or to stop, which becomes a
+// mark.
+func (c *charger) walkBlock() {
+	k := (c.at - 1) / blockSlots
+	if c.at%blockSlots == 0 {
+		c.begin(k)
+	}
+	if c.stop/blockSlots == k {
+		c.addMark(c.stop)
+	}
+	first := max(k*blockSlots, c.stop)
+	for set := c.marks[k] & (2<<((c.at-1)%blockSlots) - 1) >> (first % blockSlots); set != 0; {
+		slot := first + bits.Len64(set) - 1
+		c.step(slot, int(c.insns[slot].Off))
+		set &^= 1 << (slot - first)
+	}
+	c.length += c.at - first // no mark in between
+	c.at = first
+}
+
+// begin finds the marks of a block.
+func (c *charger) begin(block int) { c.marks[block] = c.blocks[block].marks() }
+
+// marks returns the slots that are marks for what they are.
+func (b *block) marks() uint64 { return b.jumps | b.exits | b.seconds | b.points }
 
 // step walks backward to the next mark, whose instruction may lead over d slots.
 func (c *charger) step(slot, d int) {
@@ -197,14 +241,15 @@ func (c *charger) step(slot, d int) {
 	if d >= 0 { // a way that leads back ends there
 		there = c.from(slot+1+d) & f.leads
 	}
-	next := c.length + int32(c.at-slot-1)
-	c.at, c.length = slot, max(next&f.goesOn, there)+f.counts
+	next := int32(c.length + c.at - slot - 1)
+	length := max(next&f.goesOn, there) + f.counts
 	if c.blocks[slot/blockSlots].points>>(slot%blockSlots)&1 != 0 {
 		c.left--
-		c.charges[c.left] = Charge{Slot: int32(slot), N: c.length}
-		c.length = 0
+		c.charges[c.left] = Charge{Slot: int32(slot), N: length}
+		length = 0
 	}
-	c.lengths[slot-c.base] = c.length
+	c.lengths[slot-c.base] = length
+	c.at, c.length = slot, int(length)
 }
 
 // from returns the length of the way from a slot behind at, or from the end of

@@ -248,7 +248,7 @@ func part(list []Call, from int) []Call {
 // program were funcs: a call is still one, and the last instruction of its patch if
 // it has one, and a function that it leads to begins with what Enter patches insert. They are good until r is used again.
 func (r *Patched) MoveFunctions(funcs []Func) []Func {
-	return r.moved.move(funcs, &entries{r.Index, r.mover.enter})
+	return r.moved.move(funcs, &entries{r.Index, r.patcher.enter})
 }
 
 // MovedFuncs has the functions of a rewritten program, in memory that it uses

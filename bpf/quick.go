@@ -18,7 +18,7 @@ import (
 // that is asked about those has nearly always the same answer.
 func (s *Survey) quick(p *Program, d Dialect) bool {
 	s.begin(p)
-	s.dialect, s.kinds = d, 0
+	s.dialect = d
 	for next := 0; next < len(s.blocks); next += chunk {
 		stop := min(next+chunk, len(s.blocks))
 		s.classify(next, stop, &refusals[d])
@@ -37,18 +37,12 @@ func (s *Survey) quick(p *Program, d Dialect) bool {
 	case abi.OpLdImm64:
 		return false
 	case abi.OpExit:
-		if s.kinds == 0 {
+		if s.kinds&(Gotols|Links) == 0 {
 			return true // of one function
 		}
 	}
 	return s.linked()
 }
-
-// Kinds of distances of 32 bits, if a program has such.
-const (
-	far   = 1 << iota // within a function
-	links             // to a function
-)
 
 // sift lists what is to be found in some blocks, and checks their suspects.
 func (s *Survey) sift(next, stop int) bool {
@@ -71,22 +65,14 @@ func (s *Survey) acquits(k int) bool {
 	return true
 }
 
-// suspect checks a slot, and remembers what it says about the program.
+// suspect checks a slot.
 func (s *Survey) suspect(slot int) bool {
 	c := s.checker()
 	if c.slot(slot) != nil {
 		return false
 	}
-	in := s.program.Insns[slot]
-	f := form(in)
-	switch {
-	case f.Op == abi.OpGotol:
-		s.kinds |= far
-	case f.Imm.Use == tables.UseDistance && s.dialect == Source:
-		s.kinds |= links
-	}
 	// What the first half of a constant is, its second half depends on.
-	return in.Op != abi.OpLdImm64 || c.slot(slot+1) == nil
+	return s.program.Insns[slot].Op != abi.OpLdImm64 || c.slot(slot+1) == nil
 }
 
 // checker returns one for what quick can't tell.
@@ -107,8 +93,9 @@ func (s *Survey) probes() bool {
 func (s *Survey) linked() bool {
 	c, p := s.checker(), s.program
 	whole := Func{Start: 0, End: len(p.Insns)}
-	if s.kinds&links == 0 {
-		return c.ends(whole) && (s.kinds&far == 0 || c.function(whole) == nil)
+	far := s.kinds&Gotols != 0
+	if s.kinds&Links == 0 || s.dialect != Source {
+		return c.ends(whole) && (!far || c.function(whole) == nil)
 	}
 	funcs, err := s.Functions()
 	if err != nil || !s.within(funcs) {
@@ -116,7 +103,7 @@ func (s *Survey) linked() bool {
 	}
 	for _, f := range funcs {
 		// Most end in EXIT, which is soon seen.
-		if !s.exits(f.End-1) && !c.ends(f) || s.kinds&far != 0 && c.function(f) != nil {
+		if !s.exits(f.End-1) && !c.ends(f) || far && c.function(f) != nil {
 			return false
 		}
 	}

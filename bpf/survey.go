@@ -16,15 +16,13 @@ type Survey struct {
 	slots   int // of the program
 	blocks  []block
 	others  []Other
+	kinds   Kinds // of others
 	// landed is how many blocks' jumps were followed, see land. One of them is
 	// astray if it leads to no instruction.
 	landed int
 	astray bool
 
-	// What quick goes by, and finds out.
-	dialect Dialect
-	kinds   uint8 // far and links
-
+	dialect   Dialect   // that quick goes by
 	functions functions // what Functions found
 	charger   charger   // what AppendCharges works with
 }
@@ -80,7 +78,7 @@ func (s *Survey) begin(p *Program) {
 		s.blocks = make([]block, k+k/4)
 	}
 	s.blocks = s.blocks[:k]
-	s.others, s.landed, s.astray = s.others[:0], 0, false
+	s.others, s.kinds, s.landed, s.astray = s.others[:0], 0, 0, false
 }
 
 // half reports whether a first half of a constant stands in front of a slot.
@@ -154,7 +152,9 @@ func (s *Survey) Others() []Other { return s.others }
 func (s *Survey) list(k int) {
 	for set := s.blocks[k].others; set != 0; set &= set - 1 {
 		slot := k*blockSlots + bits.TrailingZeros64(set)
-		s.others = append(s.others, Other{int32(slot), s.program.Insns[slot]})
+		in := s.program.Insns[slot]
+		s.others = append(s.others, Other{int32(slot), in})
+		s.kinds |= kinds[in.Op]
 	}
 }
 

@@ -122,7 +122,7 @@ func TestSurveyStale(t *testing.T) {
 		},
 	} {
 		for use, f := range map[string]func(s *Survey){
-			"AppendCharges": func(s *Survey) { s.AppendCharges(nil) },
+			"Charges":       func(s *Survey) { s.Charges() },
 			"Functions":     func(s *Survey) { s.Functions() },
 			"ApplySurveyed": func(s *Survey) { new(Patched).ApplySurveyed(s, nil) },
 		} {

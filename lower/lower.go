@@ -1,6 +1,8 @@
 package lower
 
 import (
+	"math"
+
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/tables"
@@ -68,22 +70,24 @@ type lowerer struct {
 	patches []bpf.Patch
 	// insns is where the instructions of the patches lie.
 	insns []bpf.Insn
-	// charges are what is charged, entries the beginnings of functions that have a
-	// may_goto. Of those, charged and entered have patches.
-	charges          []bpf.Charge
-	entries          []int32
-	charged, entered int
-	// funcs are the functions of the program, if somebody asked.
-	funcs []bpf.Func
+	// charges are those that have no patch yet.
+	charges []bpf.Charge
+	// entries are the beginnings of functions that have a may_goto, and no patch yet.
+	entries []int32
+	// starts is memory for entries, funcs are the functions of the program, if
+	// somebody asked.
+	starts []int32
+	funcs  []bpf.Func
 }
+
+// longest is how many instructions the longest patch has.
+const longest = 6
 
 // collect makes the patches of a program.
 func (l *lowerer) collect(s *bpf.Survey) error {
-	p := s.Program()
-	l.patches, l.insns = l.patches[:0], l.insns[:0]
 	others := s.Others()
 	l.entries, l.funcs = l.entries[:0], nil
-	if mayGoto, links := find(others); mayGoto || links {
+	if s.Kinds()&(bpf.MayGotos|bpf.Links) != 0 {
 		funcs, err := s.Functions()
 		if err != nil {
 			return err
@@ -91,8 +95,9 @@ func (l *lowerer) collect(s *bpf.Survey) error {
 		l.funcs = funcs
 		l.findEntries(others)
 	}
-	l.charges = s.AppendCharges(l.charges[:0])
-	l.charged, l.entered = 0, 0
+	l.charges = s.Charges()
+	single := len(l.charges) + len(l.entries)
+	l.makeRoom(single+len(others), single+len(others)*longest)
 	for _, o := range others {
 		switch op := o.Insn.Op; {
 		case op == abi.OpMayGoto:
@@ -103,27 +108,26 @@ func (l *lowerer) collect(s *bpf.Survey) error {
 			l.division(int(o.Slot), o.Insn)
 		}
 	}
-	l.enter(int32(len(p.Insns)))
+	l.enter(math.MaxInt32)
 	return nil
 }
 
-// find tells what there is among a program's others: may_goto, and calls of
-// functions or addresses of such.
-func find(others []bpf.Other) (mayGoto, links bool) {
-	for _, o := range others {
-		switch o.Insn.Op {
-		case abi.OpCall, abi.OpLdImm64:
-			links = true
-		case abi.OpMayGoto:
-			mayGoto = true
-		}
+// makeRoom makes room for so many patches and their instructions, which must not
+// move.
+func (l *lowerer) makeRoom(patches, insns int) {
+	if cap(l.patches) < patches {
+		l.patches = make([]bpf.Patch, 0, patches+patches/4)
 	}
-	return mayGoto, links
+	if cap(l.insns) < insns {
+		l.insns = make([]bpf.Insn, 0, insns+insns/4)
+	}
+	l.patches, l.insns = l.patches[:0], l.insns[:0]
 }
 
 // findEntries lists the functions that have a may_goto.
 func (l *lowerer) findEntries(others []bpf.Other) {
 	k := 0
+	l.entries = l.starts[:0]
 	for _, o := range others {
 		if o.Insn.Op != abi.OpMayGoto {
 			continue
@@ -136,19 +140,32 @@ func (l *lowerer) findEntries(others []bpf.Other) {
 			l.entries = append(l.entries, start)
 		}
 	}
+	l.starts = l.entries
 }
 
 // enter makes the patches of charges and entries up to a slot.
 func (l *lowerer) enter(slot int32) {
-	for ; l.charged < len(l.charges) && l.charges[l.charged].Slot <= slot; l.charged++ {
-		// Where a function begins there is a charge.
-		c := l.charges[l.charged]
-		if l.entered < len(l.entries) && l.entries[l.entered] == c.Slot {
+	charges := l.charges
+	for len(charges) > 0 && charges[0].Slot <= slot {
+		c := charges[0]
+		if len(l.entries) > 0 && l.entries[0] == c.Slot {
+			// Where a function begins there is a charge.
 			l.patch(int(c.Slot), bpf.Enter, storeImm(abi.R10, abi.MayGotoOffset, abi.MayGotoCount))
-			l.entered++
+			l.entries = l.entries[1:]
 		}
-		l.patch(int(c.Slot), bpf.Before, bpf.Insn{Op: abi.OpCharge, Imm: c.N})
+		*l.add(int(c.Slot), bpf.Before) = bpf.Insn{Op: abi.OpCharge, Imm: c.N}
+		charges = charges[1:]
 	}
+	l.charges = charges
+}
+
+// add adds a patch of one instruction, which it returns.
+func (l *lowerer) add(slot, own int) *bpf.Insn {
+	at, k := len(l.insns), len(l.patches)
+	l.insns, l.patches = l.insns[:at+1], l.patches[:k+1]
+	t := &l.patches[k]
+	t.Slot, t.Own, t.Insns = slot, own, l.insns[at:at+1:at+1]
+	return &l.insns[at]
 }
 
 // patch adds a patch.

@@ -36,32 +36,48 @@ const (
 	nibblesLow  = 32
 )
 
-// Offsets into bpf.chargeJob, bpf.flow and bpf.mendJob.
+// Offsets into bpf.charger, bpf.flow, bpf.patcher and bpf.Patch.
 const (
 	chargeInsns   = 0
-	chargeBlocks  = 8
-	chargeMarks   = 16
-	chargeLengths = 24
-	chargeCharges = 32
-	chargeFlows   = 40
-	chargeBase    = 48
-	chargeSlots   = 56
-	chargeStop    = 64
-	chargeAt      = 72
-	chargeLength  = 80
-	chargeLeft    = 88
+	chargeSlots   = 8 // the length of insns
+	chargeBlocks  = 24
+	chargeMarks   = 48
+	chargeLengths = 72
+	chargeBase    = 96
+	chargeAt      = 104
+	chargeStop    = 112
+	chargeLength  = 120
+	chargeCharges = 128
+	chargeLeft    = 152
 
 	flowGoesOn = 0
 	flowLeads  = 4
 	flowCounts = 8
 
-	mendInsns  = 0
-	mendBlocks = 8
-	mendIndex  = 16
-	mendMoved  = 24
-	mendNext   = 32
-	mendStop   = 40
-	mendKnown  = 48
+	patchIndex   = 0
+	patchInsns   = 56
+	patchSlots   = 64 // the length of insns
+	patchMoved   = 80
+	patchRoom    = 88 // the length of moved
+	patchFlags   = 104
+	patchBlocks  = 128
+	patchSlot    = 152
+	patchAt      = 160
+	patchNext    = 168
+	patchBlock   = 176
+	patchStop    = 184
+	patchKnown   = 192
+	patchPatches = 200
+	patchCount   = 208 // the length of patches
+	patchPatch   = 224
+	patchBegun   = 232
+	patchFirst   = 240
+
+	aPatchSlot  = 0
+	aPatchOwn   = 8
+	aPatchInsns = 16
+	aPatchCount = 24 // the length of insns
+	aPatchSize  = 40
 )
 
 // The lowest of the bits of places that are jumps.
@@ -87,6 +103,7 @@ const (
 	opLdImm64 = 0x18
 	r10       = 10
 	frameSpan = 504
+	inserted  = 1
 )
 
 func main() {
@@ -94,9 +111,8 @@ func main() {
 	ConstraintExpr("!purego")
 	survey()
 	check()
-	count()
 	charge()
-	move()
+	place()
 	mend()
 	follow()
 	Generate()

@@ -1,0 +1,413 @@
+package bpf
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+	"sort"
+
+	"github.com/bpfjit/bpfjit/abi"
+)
+
+// patcher makes the new program in parts. How far a jump leads depends on where its
+// target went, so distances follow the slots that are moved: so far behind that most
+// jumps lead to slots that have their place, and not so far that the caches have lost
+// them.
+//
+//	       mended                       moved
+//	old    |---------|---- behind --->|------------|
+//
+// What leads further is mended at the end, and so is what has 32 bits.
+//
+// It is what the assembly works on: gen/asm/bpf has the offsets.
+type patcher struct {
+	mover        // where slots went, as far as they did
+	insns []Insn // of the old program
+	// moved and flags are the new program, and as long as each other. Index has an
+	// element for each slot and the end, or more.
+	moved  []Insn
+	flags  []Flag
+	blocks []block // of a survey of the old program
+	// Slot comes next to be moved, to at. It is to be done up to slot next.
+	slot, at, next int
+	// block comes next to have its jumps mended, up to block stop. They may lead to
+	// slots in front of known, or to the end if that is known.
+	block, stop, known int
+	// patch is the one of the patches that comes next to be placed.
+	patches []Patch
+	patch   int
+	// begun is the slot begun last: instructions in front of its own belong to it, the
+	// first of which is at first.
+	begun, first int
+
+	// leading are the slots whose opcodes have distances, and which aren't where slots
+	// usually are: in front of what the next one became. As many as settled are mended.
+	leading []leading
+	settled int
+	// late are slots that lead further than is known.
+	late []int32
+	// origin is where the slots of the new program come from, if Index doesn't say it.
+	origin []int32
+}
+
+// leading is a slot that may have a distance.
+type leading struct {
+	slot int
+	own  int  // where its instruction is
+	insn Insn // what is where it would usually be, while jumps are mended
+}
+
+const (
+	// partBlocks is how many blocks make a part. Slots are moved the faster the
+	// longer that goes on.
+	partBlocks = 256
+	// behind is by how many blocks mending follows.
+	behind = 1 << 13 / blockSlots
+)
+
+// run makes the program. The survey is that of the old one.
+func (p *patcher) run(s *Survey) error {
+	n := len(p.insns)
+	p.slot, p.at, p.block, p.patch, p.begun, p.first, p.settled = 0, 0, 0, 0, n, 0, 0
+	p.enter = p.enter[:0]
+	p.leading = p.leading[:0]
+	p.late = p.late[:0]
+	if len(p.index) <= n {
+		p.index = make([]int32, n+1+n/4)
+	}
+	if len(p.moved) < n {
+		if err := p.makeRoom(); err != nil {
+			return err
+		}
+	}
+	for p.next = 0; p.slot < n; {
+		if p.slot == p.next {
+			p.next = min(p.slot+partBlocks*blockSlots, n)
+		}
+		p.placeUsual()
+		if p.slot < p.next {
+			if err := p.place(); err != nil {
+				return err
+			}
+		} else if p.slot < n && len(p.patches) > 0 {
+			p.known = p.slot
+			if err := p.settle(p.slot/blockSlots - behind); err != nil {
+				return p.otherwise(err)
+			}
+		}
+	}
+	p.index[n] = int32(p.at)
+	if p.patch < len(p.patches) {
+		return p.checkPatch(p.patch) // it has no slot
+	}
+	if len(p.patches) == 0 {
+		return nil // no distance changes
+	}
+	p.known = n + 1
+	if err := p.settle(len(p.blocks)); err != nil {
+		return err
+	}
+	if len(p.late) > 0 || s.kinds&(Gotols|Links) != 0 {
+		if err := p.mendFar(s.others); err != nil {
+			return err
+		}
+	}
+	if len(p.enter) > 0 {
+		p.findOrigins()
+	}
+	return nil
+}
+
+// otherwise returns the first error among the patches that are left, or err, which
+// is about a patched program.
+func (p *patcher) otherwise(err error) error {
+	for k := p.patch; k < len(p.patches); k++ {
+		if err := p.checkPatch(k); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// makeRoom makes room for the new program, if all patches that are left are right.
+func (p *patcher) makeRoom() error {
+	length := p.at + len(p.insns) - p.slot
+	for _, t := range p.patches[p.patch:] {
+		length += len(t.Insns)
+		if t.Own >= 0 {
+			length--
+		}
+	}
+	if length > math.MaxInt32 {
+		return p.otherwise(&Error{Slot: -1, Reason: fmt.Sprintf("has %d slots when patched", length)})
+	}
+	length = max(length, len(p.insns))
+	moved, flags := p.moved, p.flags
+	p.moved, p.flags = make([]Insn, length+length/4), make([]Flag, length+length/4)
+	copy(p.moved, moved[:p.at])
+	copy(p.flags, flags[:p.at])
+	return nil
+}
+
+// unusual says of the opcodes of slots which patches need a closer look: from 1 on
+// those with an own instruction, from 2 on those with Before.
+var unusual = func() (list [256]uint8) {
+	for op, leads := range leads {
+		if leads {
+			list[op] = 1
+		}
+	}
+	list[opSecond], list[abi.OpLdImm64] = 2, 1
+	return list
+}()
+
+// place places the next patch, and what is in front of it, or all up to next.
+func (p *patcher) place() error {
+	if p.patch == len(p.patches) || p.patches[p.patch].Slot >= p.next {
+		p.moveTo(p.next)
+		return nil
+	}
+	t := &p.patches[p.patch]
+	if t.Slot < p.slot || t.Own >= len(t.Insns) || t.Own < Before || unusual[p.insns[t.Slot].Op] != 0 {
+		if err := p.lookAt(t); err != nil {
+			return err
+		}
+	}
+	if p.at-p.slot+len(p.insns)+len(t.Insns) > len(p.moved) {
+		if err := p.makeRoom(); err != nil {
+			return err
+		}
+	}
+	p.moveTo(t.Slot)
+	at := p.at
+	for _, in := range t.Insns {
+		p.moved[p.at], p.flags[p.at] = in, Inserted
+		p.at++
+	}
+	p.patch++
+	if t.Own == Enter {
+		p.addEntry(t.Slot, len(t.Insns))
+		return nil
+	}
+	if p.begun != t.Slot {
+		p.begun, p.first = t.Slot, at
+	}
+	if t.Own >= 0 {
+		p.flags[at+t.Own] = p.old.Flag(t.Slot)
+		p.index[t.Slot] = int32(p.first)
+		p.slot++
+	}
+	return nil
+}
+
+// lookAt refuses the next patch if it isn't right, but all in front of it are. It
+// lists what is leading then.
+func (p *patcher) lookAt(t *Patch) error {
+	if err := p.checkPatch(p.patch); err != nil {
+		return err
+	}
+	at := p.at + t.Slot - p.slot // the patch, when what is in front is moved
+	switch {
+	case t.Own >= 0:
+		p.addLeading(t.Slot, at+t.Own)
+	case t.Own == Enter && t.Slot > 0:
+		p.addLeading(t.Slot-1, at-1)
+	}
+	return nil
+}
+
+// addLeading lists a slot whose instruction is at own, if it may have a distance and
+// isn't there.
+func (p *patcher) addLeading(slot, own int) {
+	if k := len(p.leading); leads[p.insns[slot].Op] && (k == 0 || p.leading[k-1].slot != slot) {
+		p.leading = append(p.leading, leading{slot: slot, own: own})
+	}
+}
+
+// moveTo moves the slots in front of one.
+func (p *patcher) moveTo(next int) {
+	n := next - p.slot
+	if n == 0 {
+		return
+	}
+	count(p.index[p.slot:next], int32(p.at))
+	p.index[p.begun] = int32(p.first)
+	copy(p.moved[p.at:], p.insns[p.slot:next])
+	if flags := p.flags[p.at:][:n]; p.old.Flags != nil {
+		copy(flags, p.old.Flags[p.slot:next])
+	} else {
+		clear(flags)
+	}
+	p.slot, p.at = next, p.at+n
+}
+
+// addEntry says that instructions were inserted on the way into a slot.
+func (p *patcher) addEntry(slot, size int) {
+	switch k := len(p.enter); {
+	case size == 0:
+	case k > 0 && p.enter[k-1].slot == slot:
+		p.enter[k-1].size += size
+	default:
+		p.enter = append(p.enter, entry{slot, size})
+	}
+}
+
+// count fills s with from, from+1 and so on.
+func count(s []int32, from int32) {
+	for len(s) >= 8 {
+		e := (*[8]int32)(s)
+		e[0], e[1], e[2], e[3] = from, from+1, from+2, from+3
+		e[4], e[5], e[6], e[7] = from+4, from+5, from+6, from+7
+		s, from = s[8:], from+8
+	}
+	for i := range s {
+		s[i] = from + int32(i)
+	}
+}
+
+// settle sets the distances of the jumps in the blocks in front of stop.
+func (p *patcher) settle(stop int) error {
+	if len(p.leading) > p.settled {
+		return p.settleLeading(stop)
+	}
+	if err := p.mendJumps(stop); err != nil {
+		return err
+	}
+	return nil
+}
+
+// settleLeading does it where some slots are leading.
+func (p *patcher) settleLeading(stop int) error {
+	list := p.leading[p.settled:]
+	for k := range list {
+		l := &list[k]
+		if l.slot >= stop*blockSlots {
+			list = list[:k]
+			break
+		}
+		l.insn = p.moved[p.index[l.slot+1]-1]
+	}
+	err := p.mendJumps(stop)
+	for k := range list {
+		l := &list[k]
+		p.moved[p.index[l.slot+1]-1] = l.insn
+		if e := p.mendLeading(l); e != nil && (err == nil || e.Slot < err.Slot) {
+			err = e
+		}
+	}
+	p.settled += len(list)
+	if err == nil {
+		return nil
+	}
+	return err
+}
+
+// mendLeading sets the distance of a leading slot. If it leads too far for now,
+// that is done at the end.
+func (p *patcher) mendLeading(l *leading) (err *Error) {
+	if old := p.insns[l.slot]; reaches[old.Op] == reachOff && l.slot+1+int(old.Off) < p.known {
+		p.moved[l.own], err = p.mend(l.slot, p.moved[l.own], l.own)
+	}
+	return err
+}
+
+// mendJumps sets the distances of the jumps in the blocks in front of stop, as if none
+// were leading.
+func (p *patcher) mendJumps(stop int) *Error {
+	for p.block < stop {
+		p.stop = min(p.block+chunk, stop)
+		p.mendEasy()
+		if p.block < p.stop {
+			if err := p.mendBlock(); err != nil {
+				return err
+			}
+			p.block++
+		}
+	}
+	return nil
+}
+
+// mendBlock sets the distances of the jumps in one block.
+func (p *patcher) mendBlock() *Error {
+	for set := p.blocks[p.block].jumps; set != 0; set &= set - 1 {
+		slot := p.block*blockSlots + bits.TrailingZeros64(set)
+		to, at := slot+1+int(p.insns[slot].Off), p.index[slot+1]-1
+		if to >= p.known {
+			p.late = append(p.late, int32(slot))
+			continue
+		}
+		if to >= 0 {
+			// What mend does, in the usual case.
+			if d := p.index[to] - at - 1; d == int32(int16(d)) {
+				p.moved[at].Off = int16(d)
+				continue
+			}
+		}
+		if _, leading := p.own(slot); leading {
+			continue
+		}
+		mended, err := p.mend(slot, p.moved[at], int(at))
+		if err != nil {
+			return err
+		}
+		p.moved[at] = mended
+	}
+	return nil
+}
+
+// mendFar sets the distances of jumps that were late, and those of 32 bits, in
+// whose way the whole program may be.
+func (p *patcher) mendFar(others []Other) error {
+	for _, slot := range p.late {
+		if err := p.mendOwn(int(slot)); err != nil {
+			return err
+		}
+	}
+	for _, o := range others {
+		if op := o.Insn.Op; leads[op] && reaches[op] != reachOff {
+			if err := p.mendOwn(int(o.Slot)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// mendOwn sets the distance of the instruction of an old slot.
+func (p *patcher) mendOwn(slot int) error {
+	at, _ := p.own(slot)
+	mended, err := p.mend(slot, p.moved[at], at)
+	if err != nil {
+		return err
+	}
+	p.moved[at] = mended
+	return nil
+}
+
+// own returns where the instruction is of an old slot that may have a distance, and
+// whether it is leading.
+func (p *patcher) own(slot int) (at int, leading bool) {
+	k := sort.Search(len(p.leading), func(k int) bool { return p.leading[k].slot >= slot })
+	if k < len(p.leading) && p.leading[k].slot == slot {
+		return p.leading[k].own, true
+	}
+	return int(p.index[slot+1]) - 1, false
+}
+
+// findOrigins fills in origin. What enters a slot has its origin.
+func (p *patcher) findOrigins() {
+	p.origin = resize(p.origin, p.at)
+	enter, at := p.enter, 0
+	for slot := range p.insns {
+		end := int(p.index[slot+1])
+		if len(enter) > 0 && enter[0].slot <= slot {
+			enter = enter[1:]
+		}
+		if len(enter) > 0 && enter[0].slot == slot+1 {
+			end -= enter[0].size
+		}
+		for source := int32(p.old.Source(slot)); at < end; at++ {
+			p.origin[at] = source
+		}
+	}
+}
