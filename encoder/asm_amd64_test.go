@@ -32,19 +32,19 @@ func TestOffsets(t *testing.T) {
 		"writeMarks": unsafe.Offsetof(w.marks), "writeFinder": unsafe.Offsetof(w.finder), "writeLookup": unsafe.Offsetof(w.lookup),
 		"writeSteps": unsafe.Offsetof(w.steps), "writeBits": unsafe.Offsetof(w.bits), "writeAt": unsafe.Offsetof(w.at),
 		"writeScratch": unsafe.Offsetof(w.scratch), "writeRows": unsafe.Offsetof(w.rows),
-		"writeNext": unsafe.Offsetof(w.next), "writeStop": unsafe.Offsetof(w.stop), "writeClass": unsafe.Offsetof(w.class),
+		"writeNext": unsafe.Offsetof(w.next), "writeStop": unsafe.Offsetof(w.stop), "writeAll": unsafe.Offsetof(w.all), "writeClass": unsafe.Offsetof(w.class),
 
 		"joinFrom": unsafe.Offsetof(j.from), "joinEnds": unsafe.Offsetof(j.ends), "joinMarks": unsafe.Offsetof(j.marks),
 		"joinGaps": unsafe.Offsetof(j.gaps), "joinTo": unsafe.Offsetof(j.to), "joinOut": unsafe.Offsetof(j.out),
 		"joinNext": unsafe.Offsetof(j.next), "joinStop": unsafe.Offsetof(j.stop), "joinSlot": unsafe.Offsetof(j.slot),
 		"joinEnd": unsafe.Offsetof(j.end), "joinShift": unsafe.Offsetof(j.shift), "joinLimit": unsafe.Offsetof(j.limit),
 
-		"scratchFields": unsafe.Offsetof(s.fields), "scratchClass": unsafe.Offsetof(s.class),
+		"scratchFields": unsafe.Offsetof(s.fields), "scratchClass": unsafe.Offsetof(s.class), "scratchLast": unsafe.Offsetof(s.last),
 		"quickHead": unsafe.Offsetof(q.head), "quickPlace": unsafe.Offsetof(q.place), "quickMask": unsafe.Offsetof(q.mask),
 		"quickValue": unsafe.Offsetof(q.value), "quickLen": unsafe.Offsetof(q.length), "quickPair": unsafe.Offsetof(q.pair),
 		"quickMark": unsafe.Offsetof(q.mark),
 
-		"insnRegs": unsafe.Offsetof(i.Regs), "insnOff": unsafe.Offsetof(i.Off),
+		"insnRegs": unsafe.Offsetof(i.Regs), "insnOff": unsafe.Offsetof(i.Off), "insnImm": unsafe.Offsetof(i.Imm),
 
 		"finderMasks": unsafe.Offsetof(f.Masks), "finderBases": unsafe.Offsetof(f.Bases), "finderClass": unsafe.Offsetof(f.class),
 		"lookupIndex": unsafe.Offsetof(l.index), "lookupPairs": unsafe.Offsetof(l.pairs),
@@ -60,10 +60,10 @@ func TestOffsets(t *testing.T) {
 		"markSlot": unsafe.Offsetof(m.Slot), "markRow": unsafe.Offsetof(m.row), "markSize": MarkSize,
 		"gapLen": gapLen, "page": 4096,
 
-		"classBits": tables.ClassBits, "firstProperty": tables.ClassImm8, "opLdImm64": abi.OpLdImm64,
+		"classBits": tables.ClassBits, "firstProperty": tables.ClassImm8, "opLdImm64": abi.OpLdImm64, "opJa": abi.OpJa, "batch": batch,
 	}
 	for _, pair := range [][2]uintptr{
-		{unsafe.Sizeof(w), 14 * 8}, {unsafe.Sizeof(j), 12 * 8}, // as the stubs have them
+		{unsafe.Sizeof(w), 15 * 8}, {unsafe.Sizeof(j), 12 * 8}, // as the stubs have them
 		{unsafe.Offsetof(r.Step), 0}, {unsafe.Sizeof(i), abi.InsnSize}, {unsafe.Sizeof(r), tables.RowSize},
 		{unsafe.Sizeof(q), tables.RowSize},
 		{unsafe.Sizeof(m), MarkSize}, {unsafe.Sizeof(Gap(0)), 8},

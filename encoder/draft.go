@@ -109,33 +109,35 @@ func (d *Draft) Write(profile tables.Profile, insns []abi.Insn, frame bool) bool
 // time. Between the parts one can go over what there is while the processor's
 // caches have it.
 func (d *Draft) Begin(profile tables.Profile, insns []abi.Insn, frame bool) {
-	n := len(insns)
-	d.Ends = slices.Grow(d.Ends[:0], n+1+EndsSlack)[:n+1]
-	d.Ranks = slices.Grow(d.Ranks[:0], n+1)[:n+1]
-	d.Marks = slices.Grow(d.Marks[:0], n+1)[:0]
+	n := len(insns) + 1
+	if n > min(cap(d.Ends)-EndsSlack, cap(d.Ranks), cap(d.Marks)) {
+		d.grow(n)
+	}
+	d.Ends, d.Ranks, d.Marks = d.Ends[:n], d.Ranks[:n], d.Marks[:0]
 	d.Slots, d.Class, d.Ends[0], d.Ranks[0] = 0, 0, 0, 0
 	d.insns, d.profile, d.frame = insns, profile, frame
 	d.begin()
 }
 
+// grow makes room for n elements. What there was is lost.
+func (d *Draft) grow(n int) {
+	d.Ends = slices.Grow(d.Ends[:0], n+EndsSlack)
+	d.Ranks, d.Marks = slices.Grow(d.Ranks[:0], n), slices.Grow(d.Marks[:0], n)
+}
+
 // Extend drafts the next n slots, or what is left if that is less. It reports
 // what Write does.
 func (d *Draft) Extend(n int) bool {
-	all := len(d.Ends) - 1
-	stop := min(d.Slots+n, all)
-	if d.Slots < stop && d.insns[0].Op != 0 { // else the second half of nothing
-		d.Marks = d.Marks[:cap(d.Marks)]
-		if d.extend(stop) {
-			d.Slots = stop
-		}
-		_, marks := d.Before(uint32(d.Slots))
-		d.Marks = d.Marks[:marks]
+	stop := min(d.Slots+n, len(d.insns))
+	if d.Slots >= stop {
+		return d.Slots == len(d.Ends)-1 || d.Slots == stop && len(d.insns) > 0
 	}
-	if d.Slots == all || d.Slots < stop {
-		d.insns = nil
-		d.job.release()
+	// An Op of 0 is the second half of nothing.
+	ok := d.insns[0].Op != 0 && d.extend(stop)
+	if !ok || stop == len(d.insns) {
+		d.release()
 	}
-	return d.Slots == stop
+	return ok
 }
 
 // Len returns the number of bytes of the draft.
@@ -254,10 +256,10 @@ func frameClass(regs uint8) uint32 {
 	return c
 }
 
-// extendGeneric is Extend in Go, up to the slot stop.
+// extendGeneric is Extend in Go, up to the slot stop, which is further on.
 func (d *Draft) extendGeneric(stop int) bool {
 	insns, f := d.insns, &tables.Finders[d.profile]
-	d.code = d.code[:d.Len()]
+	d.code, d.Marks = d.code[:d.Len()], d.Marks[:cap(d.Marks)]
 	rank := (d.Ranks[d.Slots] - d.Ranks[0]) / MarkSize
 	for i := d.Slots; i < stop; i++ {
 		in := insns[i]
@@ -290,6 +292,7 @@ func (d *Draft) extendGeneric(stop int) bool {
 		rank += uint32(row.Mark)
 		d.Ends[i+1], d.Ranks[i+1] = d.Ends[0]+uint32(len(d.code)), d.Ranks[0]+rank*MarkSize
 	}
+	d.Slots, d.Marks = stop, d.Marks[:rank]
 	return true
 }
 

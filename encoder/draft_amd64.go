@@ -26,7 +26,8 @@ const (
 	joinChunk = 512 // marks of a call
 )
 
-// scratch is what is known of the slots of a chunk before they are written.
+// scratch is what is known of the slots of a chunk before they are written. Only the
+// assembly uses it.
 type scratch struct {
 	fields [chunk + 2*batch]uint64 // off with its sign, and above it imm
 	class  [chunk + batch]uint16   // class bits that don't come from registers
@@ -47,8 +48,8 @@ type writeJob struct {
 	bits    *uint64
 	at      *byte // where the next step is to be written
 
-	next, stop int // in slots
-	class      uint64
+	next, stop, all int // in slots
+	class           uint64
 }
 
 // joinJob is what joinAVO works on.
@@ -202,95 +203,56 @@ func (d *Draft) begin() {
 		job.scratch, job.lookup = new(scratch), &d.all.lookup
 		job.rows, job.steps, job.bits = &tables.Rows[0], &tables.Steps[0], &tables.Bits[0]
 	}
-	job.insns, job.ends, job.ranks, job.marks = &d.insns[0], &d.Ends[0], &d.Ranks[0], &d.Marks[:1][0]
-	job.next, job.class = 0, 0
-	job.finder = &d.all.finders[d.profile][0]
+	frame := 0
 	if d.frame {
-		job.finder = &d.all.finders[d.profile][1]
+		frame = 1
 	}
-	d.Ranks[0] = uint32(uintptr(unsafe.Pointer(job.marks)))
+	finder, end, rank := &d.all.finders[d.profile][frame], &d.Ends[0], &d.Ranks[0]
+	at, marks := unsafe.SliceData(d.code), unsafe.SliceData(d.Marks)
+	// Ends and ranks count in addresses.
+	*end, *rank = uint32(uintptr(unsafe.Pointer(at))), uint32(uintptr(unsafe.Pointer(marks)))
+	job.next, job.all, job.class = 0, len(d.insns), 0
+	job.finder, job.insns, job.ends, job.ranks, job.marks, job.at = finder, &d.insns[0], end, rank, marks, at
 }
 
 // release lets go of the program.
-func (j *writeJob) release() { j.insns = nil }
+func (d *Draft) release() { d.insns, d.job.insns = nil, nil }
 
 func (d *Draft) extend(stop int) bool {
 	if !assembly {
 		return d.extendGeneric(stop)
 	}
-	return d.extendASM(stop)
-}
-
-func (d *Draft) extendASM(stop int) bool {
-	job, insns := &d.job, d.insns
-	d.code = d.code[:cap(d.code)]
+	job := &d.job
 	for job.next < stop {
 		job.stop = min(job.next+chunk, stop)
-		d.makeRoom(job, len(insns))
-		if !classify(job.scratch, insns, job.next, job.stop) || !writeAVO((*[14]uint64)(unsafe.Pointer(job))) {
+		used := int(uintptr(unsafe.Pointer(job.at)) - uintptr(unsafe.Pointer(unsafe.SliceData(d.code))))
+		if room := (job.stop-job.next)*Longest + Slack; used+room > cap(d.code) {
+			d.makeRoom(used, room)
+		}
+		if !writeAVO((*[15]uint64)(unsafe.Pointer(job))) {
 			return false
 		}
 	}
-	d.Class = uint32(job.class)
+	d.Slots, d.Class = stop, uint32(job.class)
+	marks := uintptr(unsafe.Pointer(job.marks)) - uintptr(unsafe.Pointer(unsafe.SliceData(d.Marks)))
+	d.Marks = d.Marks[:marks/MarkSize]
 	return true
-}
-
-// classify fills scratch for the slots from next up to stop. It reports whether
-// the halves of constants are together.
-func classify(s *scratch, insns []abi.Insn, next, stop int) bool {
-	// Whole batches are read where they are, with the slot behind them.
-	whole := min(stop-next, len(insns)-1-next) &^ (batch - 1)
-	if whole > 0 && !classifyAVO((*uint64)(unsafe.Pointer(&insns[next])), &s.fields[0], 0, whole) {
-		return false
-	}
-	if rest := stop - next - whole; rest > 0 {
-		// The rest is read from a copy with more behind it, which is no half of
-		// a constant.
-		s.last = noHalves
-		copy(s.last[:], insns[next+whole:])
-		if !classifyAVO((*uint64)(unsafe.Pointer(&s.last[0])), &s.fields[0], whole, whole+batch) {
-			return false
-		}
-	}
-	// The last slot's upper half of a constant is the imm behind it.
-	s.fields[stop-next] = 0
-	if stop < len(insns) {
-		s.fields[stop-next] = uint64(insns[stop].Imm) << 32
-	}
-	return true
-}
-
-// noHalves are instructions that are no halves of a constant.
-var noHalves = [batch + 1]abi.Insn{
-	{Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa},
-	{Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa},
-	{Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa}, {Op: abi.OpJa},
 }
 
 // typical is what the steps of a slot have in bytes, rounded up.
 const typical = 6
 
-// makeRoom sees to it that the slots from next up to stop can't get longer than
-// the room there is. Ends count in addresses, so they move with the code.
-func (d *Draft) makeRoom(job *writeJob, n int) {
-	base := unsafe.Pointer(unsafe.SliceData(d.code))
-	used := 0
-	if job.next > 0 {
-		used = int(uintptr(unsafe.Pointer(job.at)) - uintptr(base))
-	}
-	need := used + (job.stop-job.next)*Longest + Slack
-	if need > len(d.code) {
-		need = max(need, n*typical, used*3/2) + chunk*Longest
-		d.code = append(make([]byte, 0, need), d.code[:used]...)
-		d.code = d.code[:cap(d.code)]
-		moved := uint32(uintptr(unsafe.Pointer(&d.code[0]))) - uint32(uintptr(base))
-		for i := range d.Ends[:job.next+1] {
-			d.Ends[i] += moved
-		}
-	}
+// makeRoom makes room for more bytes behind those used. Ends count in addresses, so
+// they move with the code.
+func (d *Draft) makeRoom(used, more int) {
+	job := &d.job
+	need := max(used+more, job.all*typical, used*3/2) + chunk*Longest
+	d.code = append(make([]byte, 0, need), d.code[:used]...)
+	d.code = d.code[:cap(d.code)]
 	job.at = &d.code[used]
-	if job.next == 0 {
-		d.Ends[0] = uint32(uintptr(unsafe.Pointer(job.at)))
+	moved := uint32(uintptr(unsafe.Pointer(job.at))) - uint32(used) - d.Ends[0]
+	for i := range d.Ends[:job.next+1] {
+		d.Ends[i] += moved
 	}
 }
 

@@ -4,6 +4,8 @@ package encoder
 
 func (d *Draft) begin() {}
 
+func (d *Draft) release() { d.insns = nil }
+
 func (d *Draft) extend(stop int) bool { return d.extendGeneric(stop) }
 
 func (j *Joint) begin() {}
@@ -18,5 +20,3 @@ type (
 	//lint:ignore U1000 of the assembly
 	joinJob struct{}
 )
-
-func (*writeJob) release() {}

@@ -4,39 +4,51 @@
 
 #include "textflag.h"
 
-// func classifyAVO(insns *uint64, scratch *uint64, from int, to int) (ok bool)
-// Requires: AVX, AVX2, MMX+
-TEXT ·classifyAVO(SB), NOSPLIT, $0-33
-	MOVQ insns+0(FP), AX
-	MOVQ scratch+8(FP), CX
-	MOVQ from+16(FP), DX
-	MOVQ to+24(FP), BX
+// func writeAVO(job *[15]uint64) (ok bool)
+// Requires: AVX, AVX2, BMI2, CMOV, MMX+
+TEXT ·writeAVO(SB), NOSPLIT, $64-9
+	MOVQ job+0(FP), AX
 
-	// insns -= 8*from
-	MOVQ     DX, SI
-	SHLQ     $0x03, SI
-	SUBQ     SI, AX
+	// insns += 8*next; slots = stop - next; behind = all - next
+	MOVQ 88(AX), BX
+	MOVQ (AX), CX
+	LEAQ (CX)(BX*8), CX
+	MOVQ 96(AX), DI
+	SUBQ BX, DI
+	MOVQ 104(AX), R8
+	SUBQ BX, R8
+	MOVQ 48(AX), DX
+
+	// Whole batches are read where they are, with the slot behind them: up to
+	// n = min(slots, behind-1) &^ 15.
+	LEAQ     -1(R8), SI
+	CMPQ     SI, DI
+	CMOVQGT  DI, SI
+	ANDQ     $-16, SI
+	XORL     BX, BX
 	VPXOR    Y4, Y4, Y4
 	VPXOR    Y6, Y6, Y6
 	VPCMPEQD Y5, Y5, Y5
+	TESTQ    SI, SI
+	JZ       rest
 
 sixteen:
 	// The slots a page ahead: the processor's own prefetching ends where a page does,
 	// and writing comes between.
-	PREFETCHT0 4096(AX)(DX*8)
-	PREFETCHT0 4160(AX)(DX*8)
+	PREFETCHT0 4096(CX)(BX*8)
+	PREFETCHT0 4160(CX)(BX*8)
 
 	// imm and op, regs, off of slots 0 to 7, and of those behind them
-	VMOVDQU     (AX)(DX*8), X2
-	VINSERTI128 $0x01, 32(AX)(DX*8), Y2, Y2
-	VMOVDQU     16(AX)(DX*8), X3
-	VINSERTI128 $0x01, 48(AX)(DX*8), Y3, Y3
+	VMOVDQU     (CX)(BX*8), X2
+	VINSERTI128 $0x01, 32(CX)(BX*8), Y2, Y2
+	VMOVDQU     16(CX)(BX*8), X3
+	VINSERTI128 $0x01, 48(CX)(BX*8), Y3, Y3
 	VSHUFPS     $0xdd, Y3, Y2, Y7
 	VSHUFPS     $0x88, Y3, Y2, Y0
-	VMOVDQU     8(AX)(DX*8), X2
-	VINSERTI128 $0x01, 40(AX)(DX*8), Y2, Y2
-	VMOVDQU     24(AX)(DX*8), X3
-	VINSERTI128 $0x01, 56(AX)(DX*8), Y3, Y3
+	VMOVDQU     8(CX)(BX*8), X2
+	VINSERTI128 $0x01, 40(CX)(BX*8), Y2, Y2
+	VMOVDQU     24(CX)(BX*8), X3
+	VINSERTI128 $0x01, 56(CX)(BX*8), Y3, Y3
 	VSHUFPS     $0xdd, Y3, Y2, Y8
 	VSHUFPS     $0x88, Y3, Y2, Y2
 
@@ -52,22 +64,22 @@ sixteen:
 	VPSRAD       $0x10, Y0, Y9
 	VPUNPCKLDQ   Y7, Y9, Y2
 	VPUNPCKHDQ   Y7, Y9, Y3
-	VMOVDQU      X2, (CX)(DX*8)
-	VMOVDQU      X3, 16(CX)(DX*8)
-	VEXTRACTI128 $0x01, Y2, 32(CX)(DX*8)
-	VEXTRACTI128 $0x01, Y3, 48(CX)(DX*8)
+	VMOVDQU      X2, (DX)(BX*8)
+	VMOVDQU      X3, 16(DX)(BX*8)
+	VEXTRACTI128 $0x01, Y2, 32(DX)(BX*8)
+	VEXTRACTI128 $0x01, Y3, 48(DX)(BX*8)
 
 	// imm and op, regs, off of slots 8 to 15, and of those behind them
-	VMOVDQU     64(AX)(DX*8), X2
-	VINSERTI128 $0x01, 96(AX)(DX*8), Y2, Y2
-	VMOVDQU     80(AX)(DX*8), X3
-	VINSERTI128 $0x01, 112(AX)(DX*8), Y3, Y3
+	VMOVDQU     64(CX)(BX*8), X2
+	VINSERTI128 $0x01, 96(CX)(BX*8), Y2, Y2
+	VMOVDQU     80(CX)(BX*8), X3
+	VINSERTI128 $0x01, 112(CX)(BX*8), Y3, Y3
 	VSHUFPS     $0xdd, Y3, Y2, Y10
 	VSHUFPS     $0x88, Y3, Y2, Y0
-	VMOVDQU     72(AX)(DX*8), X2
-	VINSERTI128 $0x01, 104(AX)(DX*8), Y2, Y2
-	VMOVDQU     88(AX)(DX*8), X3
-	VINSERTI128 $0x01, 120(AX)(DX*8), Y3, Y3
+	VMOVDQU     72(CX)(BX*8), X2
+	VINSERTI128 $0x01, 104(CX)(BX*8), Y2, Y2
+	VMOVDQU     88(CX)(BX*8), X3
+	VINSERTI128 $0x01, 120(CX)(BX*8), Y3, Y3
 	VSHUFPS     $0xdd, Y3, Y2, Y11
 	VSHUFPS     $0x88, Y3, Y2, Y2
 
@@ -83,10 +95,10 @@ sixteen:
 	VPSRAD       $0x10, Y0, Y0
 	VPUNPCKLDQ   Y10, Y0, Y2
 	VPUNPCKHDQ   Y10, Y0, Y3
-	VMOVDQU      X2, 64(CX)(DX*8)
-	VMOVDQU      X3, 80(CX)(DX*8)
-	VEXTRACTI128 $0x01, Y2, 96(CX)(DX*8)
-	VEXTRACTI128 $0x01, Y3, 112(CX)(DX*8)
+	VMOVDQU      X2, 64(DX)(BX*8)
+	VMOVDQU      X3, 80(DX)(BX*8)
+	VEXTRACTI128 $0x01, Y2, 96(DX)(BX*8)
+	VEXTRACTI128 $0x01, Y3, 112(DX)(BX*8)
 
 	// Words of 16 bits: what doesn't fit becomes the largest or smallest that does.
 	VPACKSSDW Y10, Y7, Y7
@@ -138,13 +150,270 @@ sixteen:
 
 	// The order of slots again
 	VPERMQ  $0xd8, Y0, Y0
-	VMOVDQU Y0, 2304(CX)(DX*2)
-	ADDQ    $0x10, DX
-	CMPQ    DX, BX
+	VMOVDQU Y0, 2304(DX)(BX*2)
+	ADDQ    $0x10, BX
+	CMPQ    BX, SI
 	JLT     sixteen
-	VPTEST  Y6, Y6
-	SETEQ   ok+32(FP)
+
+rest:
+	CMPQ BX, DI
+	JGE  classified
+
+	// Read what there is of seventeen slots. Nothing is read where the mask is 0.
+	MOVQ         R8, SI
+	SUBQ         BX, SI
+	VMOVQ        SI, X0
+	VPBROADCASTQ X0, Y0
+	VMOVDQU      jumps<>+0(SB), Y8
+	VPCMPGTQ     numbers<>+0(SB), Y0, Y1
+	VPMASKMOVQ   (CX)(BX*8), Y1, Y7
+	VPBLENDVB    Y1, Y7, Y8, Y7
+	VMOVDQU      Y7, 2848(DX)
+	VPCMPGTQ     numbers<>+32(SB), Y0, Y1
+	VPMASKMOVQ   32(CX)(BX*8), Y1, Y7
+	VPBLENDVB    Y1, Y7, Y8, Y7
+	VMOVDQU      Y7, 2880(DX)
+	VPCMPGTQ     numbers<>+64(SB), Y0, Y1
+	VPMASKMOVQ   64(CX)(BX*8), Y1, Y7
+	VPBLENDVB    Y1, Y7, Y8, Y7
+	VMOVDQU      Y7, 2912(DX)
+	VPCMPGTQ     numbers<>+96(SB), Y0, Y1
+	VPMASKMOVQ   96(CX)(BX*8), Y1, Y7
+	VPBLENDVB    Y1, Y7, Y8, Y7
+	VMOVDQU      Y7, 2944(DX)
+	MOVL         $0x00000005, R9
+	CMPQ         SI, $0x10
+	JLE          copied
+	MOVQ         128(CX)(BX*8), R9
+
+copied:
+	MOVQ R9, 2976(DX)
+
+	// insns = last - 8*i
+	MOVQ BX, R9
+	SHLQ $0x03, R9
+	LEAQ 2848(DX), CX
+	SUBQ R9, CX
+	LEAQ 16(BX), SI
+	JMP  sixteen
+
+classified:
+	// The last slot's upper half of a constant is the imm behind it.
+	XORL SI, SI
+	CMPQ DI, R8
+	JGE  nothing
+	MOVQ 96(AX), BX
+	MOVQ (AX), CX
+	MOVL 4(CX)(BX*8), SI
+	SHLQ $0x20, SI
+
+nothing:
+	MOVQ   SI, (DX)(DI*8)
+	VPTEST Y6, Y6
+	JNZ    bad
+	MOVQ   job+0(FP), AX
+	MOVQ   (AX), SI
+	MOVQ   8(AX), DI
+	MOVQ   16(AX), R8
+	MOVQ   32(AX), R10
+	MOVQ   40(AX), R11
+	MOVQ   24(AX), R9
+	MOVQ   80(AX), R12
+	MOVQ   88(AX), R13
+	MOVQ   112(AX), R14
+	MOVQ   96(AX), DX
+	MOVQ   DX, (SP)
+	MOVQ   56(AX), DX
+	MOVQ   DX, 8(SP)
+	MOVQ   64(AX), DX
+	MOVQ   DX, 16(SP)
+	MOVQ   72(AX), DX
+	MOVQ   DX, 24(SP)
+
+	// Slot i is element i-next of the scratch.
+	MOVQ 48(AX), BP
+	LEAQ 2304(BP), R15
+	MOVQ R13, DX
+	SHLQ $0x01, DX
+	SUBQ DX, R15
+	SHLQ $0x02, DX
+	SUBQ DX, BP
+
+	// Two slots at a time; of an odd number the first is the second of two.
+	MOVQ  (SP), AX
+	SUBQ  R13, AX
+	TESTB $0x01, AL
+	JZ    slot0
+	DECQ  R13
+	JMP   slot1
+
+slot0:
+	// row = class of slot i+0
+	MOVQ    (SI)(R13*8), AX
+	MOVBLZX AL, CX
+	MOVBLZX AH, BX
+	MOVWLZX (R15)(R13*2), DX
+	ORL     3072(R10)(BX*4), DX
+	ORL     DX, R14
+
+	// key = slot<<classBits | class; row = index[Bases[op] + PEXT(key, Masks[op])]
+	SHLQ  $0x17, AX
+	ORQ   DX, AX
+	PEXTQ (R10)(CX*8), AX, DX
+	ADDL  2048(R10)(CX*4), DX
+	MOVL  65536(R11)(DX*4), DX
+
+	// Is the slot what the row is for, and is the row a single step?
+	ANDQ 32(R11)(DX*1), AX
+	CMPQ AX, 40(R11)(DX*1)
+	JNE  rare0
+
+	// code = fields at their places ^ Head ^ pairs[Pair + regs]
+	ADDL    56(R11)(DX*1), BX
+	VMOVDQU (BP)(R13*8), X0
+	VPSHUFB 16(R11)(DX*1), X0, X0
+	VPXOR   (R11)(DX*1), X0, X0
+	VMOVQ   98304(R11)(BX*8), X1
+	VPXOR   X1, X0, X0
+
+	// The next step overwrites what is too much.
+	VMOVDQU X0, (R12)
+	ADDQ    48(R11)(DX*1), R12
+
+written0:
+	// ends[i+1] = at; *marks = {slot, row}, kept if it is a mark; ranks[i+1] = marks
+	MOVL R12, 4(DI)(R13*4)
+	MOVL R13, (R9)
+	MOVL DX, 4(R9)
+	MOVL 60(R11)(DX*1), DX
+	ADDQ DX, R9
+	MOVL R9, 4(R8)(R13*4)
+
+slot1:
+	// row = class of slot i+1
+	MOVQ    8(SI)(R13*8), AX
+	MOVBLZX AL, CX
+	MOVBLZX AH, BX
+	MOVWLZX 2(R15)(R13*2), DX
+	ORL     3072(R10)(BX*4), DX
+	ORL     DX, R14
+
+	// key = slot<<classBits | class; row = index[Bases[op] + PEXT(key, Masks[op])]
+	SHLQ  $0x17, AX
+	ORQ   DX, AX
+	PEXTQ (R10)(CX*8), AX, DX
+	ADDL  2048(R10)(CX*4), DX
+	MOVL  65536(R11)(DX*4), DX
+
+	// Is the slot what the row is for, and is the row a single step?
+	ANDQ 32(R11)(DX*1), AX
+	CMPQ AX, 40(R11)(DX*1)
+	JNE  rare1
+
+	// code = fields at their places ^ Head ^ pairs[Pair + regs]
+	ADDL    56(R11)(DX*1), BX
+	VMOVDQU 8(BP)(R13*8), X0
+	VPSHUFB 16(R11)(DX*1), X0, X0
+	VPXOR   (R11)(DX*1), X0, X0
+	VMOVQ   98304(R11)(BX*8), X1
+	VPXOR   X1, X0, X0
+
+	// The next step overwrites what is too much.
+	VMOVDQU X0, (R12)
+	ADDQ    48(R11)(DX*1), R12
+
+written1:
+	// ends[i+2] = at; *marks = {slot, row}, kept if it is a mark; ranks[i+2] = marks
+	MOVL R12, 8(DI)(R13*4)
+	LEAL 1(R13), CX
+	MOVL CX, (R9)
+	MOVL DX, 4(R9)
+	MOVL 60(R11)(DX*1), DX
+	ADDQ DX, R9
+	MOVL R9, 8(R8)(R13*4)
+	ADDQ $0x02, R13
+	CMPQ R13, (SP)
+	JLT  slot0
 	VZEROUPPER
+	MOVQ job+0(FP), AX
+	MOVQ R9, 24(AX)
+	MOVQ R12, 80(AX)
+	MOVQ R13, 88(AX)
+	MOVQ R14, 112(AX)
+	MOVB $0x01, ok+8(FP)
+	RET
+
+	// The second slot of two is written as if it were the first.
+rare1:
+	INCQ R13
+	MOVQ $0x00000001, 56(SP)
+	JMP  rare
+
+rare0:
+	MOVQ $0x00000000, 56(SP)
+
+rare:
+	// Everything again, with the row that has it all.
+	MOVQ    DX, 32(SP)
+	ADDQ    8(SP), DX
+	MOVBLZX 1(SI)(R13*8), BX
+	MOVL    3072(R10)(BX*4), AX
+	TESTL   AX, 32(DX)
+	JNZ     bad
+	MOVQ    16(DX), AX
+	ANDQ    (SI)(R13*8), AX
+	CMPQ    AX, 24(DX)
+	JNE     bad
+
+	// The row is the first step, the others are behind Steps[First]. next and last
+	// say which.
+	MOVBLZX 45(DX), AX
+	MOVWLZX 40(DX), CX
+	ADDL    CX, AX
+	SHLL    $0x04, AX
+	SHLL    $0x04, CX
+	ADDQ    16(SP), AX
+	ADDQ    16(SP), CX
+	MOVQ    AX, 48(SP)
+	MOVQ    CX, 40(SP)
+
+step:
+	// head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]
+	MOVBLZX 1(SI)(R13*8), AX
+	MOVL    AX, CX
+	SHRL    $0x04, AX
+	ANDL    $0x0f, CX
+	ADDW    10(DX), AX
+	ADDW    8(DX), CX
+	MOVQ    24(SP), BX
+	MOVQ    (BX)(AX*8), AX
+	XORQ    (BX)(CX*8), AX
+	XORQ    (DX), AX
+
+	// Three stores; each overwrites what was too much of the one before.
+	MOVQ    AX, (R12)
+	MOVWLSX 2(SI)(R13*8), CX
+	MOVBLZX 12(DX), AX
+	MOVL    CX, (R12)(AX*1)
+	VPSHUFD $0x0d, (BP)(R13*8), X0
+	MOVBLZX 13(DX), AX
+	VMOVQ   X0, (R12)(AX*1)
+	MOVBLZX 14(DX), AX
+	ADDQ    AX, R12
+	MOVQ    40(SP), DX
+	ADDQ    $0x10, DX
+	MOVQ    DX, 40(SP)
+	CMPQ    DX, 48(SP)
+	JLE     step
+	MOVQ    32(SP), DX
+	CMPQ    56(SP), $0x00
+	JEQ     written0
+	DECQ    R13
+	JMP     written1
+
+bad:
+	VZEROUPPER
+	MOVB $0x00, ok+8(FP)
 	RET
 
 DATA byteMask<>+0(SB)/4, $0x000000ff
@@ -257,257 +526,29 @@ DATA offZero<>+24(SB)/4, $0x80008000
 DATA offZero<>+28(SB)/4, $0x80008000
 GLOBL offZero<>(SB), RODATA|NOPTR, $32
 
-// func writeAVO(job *[14]uint64) (ok bool)
-// Requires: AVX, BMI2
-TEXT ·writeAVO(SB), NOSPLIT, $56-9
-	MOVQ job+0(FP), AX
-	MOVQ (AX), SI
-	MOVQ 8(AX), DI
-	MOVQ 16(AX), R8
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 24(AX), R9
-	MOVQ 80(AX), R12
-	MOVQ 88(AX), R13
-	MOVQ 104(AX), R14
-	MOVQ 96(AX), DX
-	MOVQ DX, (SP)
-	MOVQ 56(AX), DX
-	MOVQ DX, 8(SP)
-	MOVQ 64(AX), DX
-	MOVQ DX, 16(SP)
-	MOVQ 72(AX), DX
-	MOVQ DX, 24(SP)
+DATA numbers<>+0(SB)/8, $0x0000000000000000
+DATA numbers<>+8(SB)/8, $0x0000000000000001
+DATA numbers<>+16(SB)/8, $0x0000000000000002
+DATA numbers<>+24(SB)/8, $0x0000000000000003
+DATA numbers<>+32(SB)/8, $0x0000000000000004
+DATA numbers<>+40(SB)/8, $0x0000000000000005
+DATA numbers<>+48(SB)/8, $0x0000000000000006
+DATA numbers<>+56(SB)/8, $0x0000000000000007
+DATA numbers<>+64(SB)/8, $0x0000000000000008
+DATA numbers<>+72(SB)/8, $0x0000000000000009
+DATA numbers<>+80(SB)/8, $0x000000000000000a
+DATA numbers<>+88(SB)/8, $0x000000000000000b
+DATA numbers<>+96(SB)/8, $0x000000000000000c
+DATA numbers<>+104(SB)/8, $0x000000000000000d
+DATA numbers<>+112(SB)/8, $0x000000000000000e
+DATA numbers<>+120(SB)/8, $0x000000000000000f
+GLOBL numbers<>(SB), RODATA|NOPTR, $128
 
-	// Slot i is element i-next of the scratch.
-	MOVQ 48(AX), BP
-	LEAQ 2304(BP), R15
-	MOVQ R13, DX
-	SHLQ $0x01, DX
-	SUBQ DX, R15
-	SHLQ $0x02, DX
-	SUBQ DX, BP
-
-	// Two slots at a time; of an odd number the first is the second of two.
-	MOVQ  (SP), AX
-	SUBQ  R13, AX
-	TESTB $0x01, AL
-	JZ    slot0
-	DECQ  R13
-	JMP   slot1
-
-slot0:
-	// row = class of slot i+0
-	MOVQ    (SI)(R13*8), AX
-	MOVBLZX AL, CX
-	MOVBLZX AH, BX
-	MOVWLZX (R15)(R13*2), DX
-	ORL     3072(R10)(BX*4), DX
-	ORL     DX, R14
-
-	// key = slot<<classBits | class; row = index[Bases[op] + PEXT(key, Masks[op])]
-	SHLQ  $0x17, AX
-	ORQ   DX, AX
-	PEXTQ (R10)(CX*8), AX, DX
-	ADDL  2048(R10)(CX*4), DX
-	MOVL  65536(R11)(DX*4), DX
-
-	// Is the slot what the row is for, and is the row a single step?
-	ANDQ 32(R11)(DX*1), AX
-	CMPQ AX, 40(R11)(DX*1)
-	JNE  rare0
-
-	// code = fields at their places ^ Head ^ pairs[Pair + regs]
-	ADDL    56(R11)(DX*1), BX
-	VMOVDQU (BP)(R13*8), X0
-	VPSHUFB 16(R11)(DX*1), X0, X0
-	VPXOR   (R11)(DX*1), X0, X0
-	VMOVQ   98304(R11)(BX*8), X1
-	VPXOR   X1, X0, X0
-
-	// The next step overwrites what is too much.
-	VMOVDQU X0, (R12)
-	ADDQ    48(R11)(DX*1), R12
-
-written0:
-	// ends[i+1] = at; *marks = {slot, row}, kept if it is a mark; ranks[i+1] = marks
-	MOVL R12, 4(DI)(R13*4)
-	MOVL R13, (R9)
-	MOVL DX, 4(R9)
-	MOVL 60(R11)(DX*1), DX
-	ADDQ DX, R9
-	MOVL R9, 4(R8)(R13*4)
-
-slot1:
-	// row = class of slot i+1
-	MOVQ    8(SI)(R13*8), AX
-	MOVBLZX AL, CX
-	MOVBLZX AH, BX
-	MOVWLZX 2(R15)(R13*2), DX
-	ORL     3072(R10)(BX*4), DX
-	ORL     DX, R14
-
-	// key = slot<<classBits | class; row = index[Bases[op] + PEXT(key, Masks[op])]
-	SHLQ  $0x17, AX
-	ORQ   DX, AX
-	PEXTQ (R10)(CX*8), AX, DX
-	ADDL  2048(R10)(CX*4), DX
-	MOVL  65536(R11)(DX*4), DX
-
-	// Is the slot what the row is for, and is the row a single step?
-	ANDQ 32(R11)(DX*1), AX
-	CMPQ AX, 40(R11)(DX*1)
-	JNE  rare1
-
-	// code = fields at their places ^ Head ^ pairs[Pair + regs]
-	ADDL    56(R11)(DX*1), BX
-	VMOVDQU 8(BP)(R13*8), X0
-	VPSHUFB 16(R11)(DX*1), X0, X0
-	VPXOR   (R11)(DX*1), X0, X0
-	VMOVQ   98304(R11)(BX*8), X1
-	VPXOR   X1, X0, X0
-
-	// The next step overwrites what is too much.
-	VMOVDQU X0, (R12)
-	ADDQ    48(R11)(DX*1), R12
-
-written1:
-	// ends[i+2] = at; *marks = {slot, row}, kept if it is a mark; ranks[i+2] = marks
-	MOVL R12, 8(DI)(R13*4)
-	LEAL 1(R13), CX
-	MOVL CX, (R9)
-	MOVL DX, 4(R9)
-	MOVL 60(R11)(DX*1), DX
-	ADDQ DX, R9
-	MOVL R9, 8(R8)(R13*4)
-	ADDQ $0x02, R13
-	CMPQ R13, (SP)
-	JLT  slot0
-	VZEROUPPER
-	MOVQ job+0(FP), AX
-	MOVQ R9, 24(AX)
-	MOVQ R12, 80(AX)
-	MOVQ R13, 88(AX)
-	MOVQ R14, 104(AX)
-	MOVB $0x01, ok+8(FP)
-	RET
-
-rare0:
-	// Everything again, with the row that has it all.
-	MOVQ    DX, 32(SP)
-	ADDQ    8(SP), DX
-	MOVBLZX 1(SI)(R13*8), BX
-	MOVL    3072(R10)(BX*4), AX
-	TESTL   AX, 32(DX)
-	JNZ     bad
-	MOVQ    16(DX), AX
-	ANDQ    (SI)(R13*8), AX
-	CMPQ    AX, 24(DX)
-	JNE     bad
-
-	// The row is the first step, the others are behind Steps[First]. next and last
-	// say which.
-	MOVBLZX 45(DX), AX
-	MOVWLZX 40(DX), CX
-	ADDL    CX, AX
-	SHLL    $0x04, AX
-	SHLL    $0x04, CX
-	ADDQ    16(SP), AX
-	ADDQ    16(SP), CX
-	MOVQ    AX, 48(SP)
-	MOVQ    CX, 40(SP)
-
-step0:
-	// head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]
-	MOVBLZX 1(SI)(R13*8), AX
-	MOVL    AX, CX
-	SHRL    $0x04, AX
-	ANDL    $0x0f, CX
-	ADDW    10(DX), AX
-	ADDW    8(DX), CX
-	MOVQ    24(SP), BX
-	MOVQ    (BX)(AX*8), AX
-	XORQ    (BX)(CX*8), AX
-	XORQ    (DX), AX
-
-	// Three stores; each overwrites what was too much of the one before.
-	MOVQ    AX, (R12)
-	MOVWLSX 2(SI)(R13*8), CX
-	MOVBLZX 12(DX), AX
-	MOVL    CX, (R12)(AX*1)
-	VPSHUFD $0x0d, (BP)(R13*8), X0
-	MOVBLZX 13(DX), AX
-	VMOVQ   X0, (R12)(AX*1)
-	MOVBLZX 14(DX), AX
-	ADDQ    AX, R12
-	MOVQ    40(SP), DX
-	ADDQ    $0x10, DX
-	MOVQ    DX, 40(SP)
-	CMPQ    DX, 48(SP)
-	JLE     step0
-	MOVQ    32(SP), DX
-	JMP     written0
-
-rare1:
-	// Everything again, with the row that has it all.
-	MOVQ    DX, 32(SP)
-	ADDQ    8(SP), DX
-	MOVBLZX 9(SI)(R13*8), BX
-	MOVL    3072(R10)(BX*4), AX
-	TESTL   AX, 32(DX)
-	JNZ     bad
-	MOVQ    16(DX), AX
-	ANDQ    8(SI)(R13*8), AX
-	CMPQ    AX, 24(DX)
-	JNE     bad
-
-	// The row is the first step, the others are behind Steps[First]. next and last
-	// say which.
-	MOVBLZX 45(DX), AX
-	MOVWLZX 40(DX), CX
-	ADDL    CX, AX
-	SHLL    $0x04, AX
-	SHLL    $0x04, CX
-	ADDQ    16(SP), AX
-	ADDQ    16(SP), CX
-	MOVQ    AX, 48(SP)
-	MOVQ    CX, 40(SP)
-
-step1:
-	// head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]
-	MOVBLZX 9(SI)(R13*8), AX
-	MOVL    AX, CX
-	SHRL    $0x04, AX
-	ANDL    $0x0f, CX
-	ADDW    10(DX), AX
-	ADDW    8(DX), CX
-	MOVQ    24(SP), BX
-	MOVQ    (BX)(AX*8), AX
-	XORQ    (BX)(CX*8), AX
-	XORQ    (DX), AX
-
-	// Three stores; each overwrites what was too much of the one before.
-	MOVQ    AX, (R12)
-	MOVWLSX 10(SI)(R13*8), CX
-	MOVBLZX 12(DX), AX
-	MOVL    CX, (R12)(AX*1)
-	VPSHUFD $0x0d, 8(BP)(R13*8), X0
-	MOVBLZX 13(DX), AX
-	VMOVQ   X0, (R12)(AX*1)
-	MOVBLZX 14(DX), AX
-	ADDQ    AX, R12
-	MOVQ    40(SP), DX
-	ADDQ    $0x10, DX
-	MOVQ    DX, 40(SP)
-	CMPQ    DX, 48(SP)
-	JLE     step1
-	MOVQ    32(SP), DX
-	JMP     written1
-
-bad:
-	VZEROUPPER
-	MOVB $0x00, ok+8(FP)
-	RET
+DATA jumps<>+0(SB)/8, $0x0000000000000005
+DATA jumps<>+8(SB)/8, $0x0000000000000005
+DATA jumps<>+16(SB)/8, $0x0000000000000005
+DATA jumps<>+24(SB)/8, $0x0000000000000005
+GLOBL jumps<>(SB), RODATA|NOPTR, $32
 
 // func joinAVO(job *[12]uint64) (ok bool)
 // Requires: AVX, AVX2

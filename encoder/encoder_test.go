@@ -302,6 +302,31 @@ func TestEmpty(t *testing.T) {
 	}
 }
 
+// TestExtend: Extend may be called again when there is nothing left, and after it
+// reported false.
+func TestExtend(t *testing.T) {
+	var d Draft
+	if d.Extend(1) {
+		t.Error("what was never begun is well-formed")
+	}
+	good := []abi.Insn{{Op: 0xb7}, {Op: abi.OpExit}}
+	for _, test := range []struct {
+		name  string
+		insns []abi.Insn
+		want  bool
+	}{
+		{"good", good, true}, {"bad", []abi.Insn{{Op: 0xff}, {Op: abi.OpExit}}, false}, {"good again", good, true},
+		{"a half", []abi.Insn{{}, {Op: abi.OpExit}}, false}, {"bad at last", []abi.Insn{{Op: 0xb7}, {Op: 0xff}}, false},
+	} {
+		d.Begin(tables.Kernel, test.insns, false)
+		for _, n := range []int{1, 1, 1, 100} {
+			if got := d.Extend(n) && d.Slots == len(test.insns); got && !test.want || n == 100 && got != test.want {
+				t.Errorf("%s: %t after %d slots", test.name, got, d.Slots)
+			}
+		}
+	}
+}
+
 // TestJoinPanics tells that the wrapper doesn't keep a mistake to itself.
 func TestJoinPanics(t *testing.T) {
 	var d Draft

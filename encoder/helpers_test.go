@@ -26,16 +26,15 @@ func (im impl) join(d *Draft, code []byte, at int, gaps []Gap, ends []uint32) {
 	}
 }
 
-// write does what Write does, with the implementation.
+// write does what Write does, with the implementation, in two parts if there are
+// slots for that.
 func (im impl) write(d *Draft, profile tables.Profile, insns []abi.Insn, frame bool) bool {
 	d.Begin(profile, insns, frame)
-	d.Marks = d.Marks[:cap(d.Marks)]
-	if insns[0].Op == 0 || !im.extend(d, len(insns)) {
-		return false
+	for _, stop := range []int{len(insns) / 3, len(insns)} {
+		if insns[0].Op == 0 || stop > 0 && !im.extend(d, stop) {
+			return false
+		}
 	}
-	d.Slots = len(insns)
-	_, marks := d.Before(uint32(d.Slots))
-	d.Marks = d.Marks[:marks]
 	return true
 }
 

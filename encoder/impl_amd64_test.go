@@ -4,6 +4,6 @@ package encoder
 
 // impls are the implementations under test; every test runs over all of them.
 var impls = []impl{
-	{"asm", (*Draft).extendASM, (*Joint).extendASM},
+	{"asm", (*Draft).extend, (*Joint).extendASM},
 	{"go", (*Draft).extendGeneric, (*Joint).extendGeneric},
 }

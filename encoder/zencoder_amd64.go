@@ -4,21 +4,12 @@
 
 package encoder
 
-// classifyAVO finds the classes of slots, but what comes from registers, and takes
-// their constants apart, sixteen slots at a time. insns[0] becomes element 'from'
-// of the scratch; it goes on until it is at 'to', and reads the slot behind. It
-// returns false if not all first halves of 64-bit constants are followed by
-// second ones, and nothing else is.
+// writeAVO finds the classes of the slots from job.next up to job.stop and writes
+// their steps. It moves next, at and marks of the job on, and returns false at a slot
+// that has no row or isn't well-formed.
 //
 //go:noescape
-func classifyAVO(insns *uint64, scratch *uint64, from int, to int) (ok bool)
-
-// writeAVO writes the steps of the slots from job.next up to job.stop, whose
-// classes are in job.scratch. It moves next, at and marks of the job on, and
-// returns false at a slot that has no row or isn't well-formed.
-//
-//go:noescape
-func writeAVO(job *[14]uint64) (ok bool)
+func writeAVO(job *[15]uint64) (ok bool)
 
 // joinAVO copies the draft up to each of the marks from job.next up to job.stop,
 // and its gap behind it. It returns false if there is no room for it.

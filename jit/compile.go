@@ -28,7 +28,7 @@ type compiler struct {
 	jumps   []jump        // by mark
 	sums    []uint32      // by mark
 	others  []uint32      // the marks that aren't jumps
-	room    int           // marks that all four have memory for
+	room    int           // marks that all of these, and charges, have memory for
 	dense   dense
 	passes  []int
 	padding int
@@ -37,10 +37,9 @@ type compiler struct {
 	private []abi.Insn // the instructions with R10 replaced
 	fusing  fusing
 	frame   *frame
-	frames  [16]frame // by saved
+	frames  [16]kernelFrame // by saved
 	special []byte
 
-	exit    int // slot of the first EXIT, or -1
 	charges []charge
 }
 

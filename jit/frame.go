@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 
 	"github.com/bpfjit/bpfjit/abi"
-	"github.com/bpfjit/bpfjit/encoder"
 )
 
 // The frame of a function in the kernel's profile:
@@ -30,31 +29,43 @@ import (
 //	          | rbx r13 r14 r15              |  what the function uses
 //	          +------------------------------+
 
-// A frame is how a function begins and ends. Most functions have one of those that
-// were made for functions before.
-type frame struct {
-	profile Profile // what all of it depends on, with the saved registers
-	fn      Function
-	cage    bool
+// A frame is how a function begins and ends.
+type frame struct{ prologue, epilogue []byte }
 
-	prologue, epilogue []byte
-	args               encoder.Args // of rows
+// The frames of the cage depend on nothing but the registers that they save, by which
+// they stand here. A main function saves none.
+var cageFrames, subprogramFrames = func() (main, sub [16]frame) {
+	for saved := range uint8(16) {
+		main[saved].epilogue = []byte{0xc3}
+		b := []byte{0x55, // push rbp
+			0x8d, 0xad} // lea ebp, [rbp-FrameSize]
+		sub[saved].prologue = appendPushes(le32(b, -abi.FrameSize), saved)
+		sub[saved].epilogue = append(appendPops(nil, saved), 0x5d, 0xc3) // pop rbp; ret
+	}
+	return main, sub
+}()
+
+// A kernelFrame is a frame of the kernel's profile, with what it depends on besides
+// the registers that it saves. Most functions have one that was made for a function
+// before.
+type kernelFrame struct {
+	frame
+	fn                                          Function
+	ibt, oldPrologue, returnThunk, straightLine bool // of the profile
+	percpu                                      int32
 }
 
-// makeFrame makes c.frame the frame of the function.
-func (c *compiler) makeFrame() {
-	f := &c.frames[c.saved]
-	c.frame = f
-	if len(f.epilogue) > 0 && f.cage == c.cage && f.fn == *c.fn && f.profile == *c.profile {
-		return
+// kernelFrame returns the frame of the function in the kernel's profile.
+func (c *compiler) kernelFrame() *frame {
+	f, p := &c.frames[c.saved&15], c.profile
+	if len(f.epilogue) > 0 && f.ibt == p.IBT && f.oldPrologue == p.OldPrologue && f.returnThunk == p.ReturnThunk &&
+		f.straightLine == p.StraightLine && f.percpu == p.Percpu && f.fn == *c.fn {
+		return &f.frame
 	}
-	f.profile, f.fn, f.cage = *c.profile, *c.fn, c.cage
-	f.args = c.profile.args(c.fn)
-	if c.cage {
-		f.prologue, f.epilogue = c.cagePrologue(f.prologue[:0]), c.cageEpilogue(f.epilogue[:0])
-	} else {
-		f.prologue, f.epilogue = c.kernelPrologue(f.prologue[:0]), c.kernelEpilogue(f.epilogue[:0])
-	}
+	f.ibt, f.oldPrologue, f.returnThunk, f.straightLine = p.IBT, p.OldPrologue, p.ReturnThunk, p.StraightLine
+	f.percpu, f.fn = p.Percpu, *c.fn
+	f.prologue, f.epilogue = c.kernelPrologue(f.prologue[:0]), c.kernelEpilogue(f.epilogue[:0])
+	return &f.frame
 }
 
 // pushes and pops of R6 to R9: rbx, r13, r14, r15.
@@ -190,26 +201,6 @@ func (c *compiler) kernelEpilogue(b []byte) []byte {
 		return append(b, 0xe9, 0, 0, 0, 0)
 	case c.profile.StraightLine:
 		return append(b, 0xc3, 0xcc)
-	}
-	return append(b, 0xc3)
-}
-
-// cagePrologue appends the start of a subprogram; the main function has none.
-func (c *compiler) cagePrologue(b []byte) []byte {
-	if !c.fn.Subprogram {
-		return b
-	}
-	b = append(b, 0x55, // push rbp
-		0x8d, 0xad) // lea ebp, [rbp-FrameSize]
-	b = le32(b, -abi.FrameSize)
-	return appendPushes(b, c.saved)
-}
-
-// cageEpilogue appends what EXIT becomes.
-func (c *compiler) cageEpilogue(b []byte) []byte {
-	if c.fn.Subprogram {
-		b = appendPops(b, c.saved)
-		b = append(b, 0x5d) // pop rbp
 	}
 	return append(b, 0xc3)
 }

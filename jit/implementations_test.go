@@ -15,27 +15,47 @@ import (
 type implementation struct {
 	name                   string
 	layOut, pass, lastPass func(*compiler)
+	passes                 func(*compiler) bool
 }
 
 // state is what an implementation leaves.
 type state struct {
-	Error  string
-	Jumps  []jump
-	Others []uint32
-	Sums   [][]uint32 // after pass 0, 1, ...
-	Gaps   []encoder.Gap
+	Error   string
+	Jumps   []jump
+	Others  []uint32
+	Charges []charge
+	Sums    [][]uint32 // after pass 0, 1, ...
+	Gaps    []encoder.Gap
+
+	// Of all passes in one call, five at most.
+	Lengths    []int
+	Settled    bool
+	EarlySums  []uint32
+	EarlyJumps []encoder.Gap
+}
+
+// writtenGaps returns the gaps of jumps. Behind its length a gap has no meaning.
+func (c *compiler) writtenGaps() (gaps []encoder.Gap) {
+	for k, g := range c.gaps {
+		if n := g.Len(); n < 6 {
+			g = encoder.MakeGap(uint64(g)&(1<<(8*n)-1), n)
+		}
+		if g.Len() > 0 && c.jumps[k].dist != far {
+			gaps = append(gaps, g)
+		}
+	}
+	return gaps
 }
 
 // run goes through the passes of a program until nothing changes.
 func (im implementation) run(t *testing.T, p *bpf.Program, profile *Profile, fn *Function) (s state) {
 	t.Helper()
-	c := &compiler{profile: profile, prog: p, fn: fn, insns: p.Insns}
+	c := &compiler{profile: profile, prog: p, fn: fn, insns: p.Insns, cage: profile == &Cage}
 	if !c.draft.Write(profile.Rows, p.Insns, false) {
 		t.Fatalf("%s: no draft", im.name)
 	}
-	c.makeFrame()
 	c.begin()
-	c.makeRoom()
+	c.drafted()
 	for {
 		im.layOut(c)
 		if c.job.next == c.job.count {
@@ -49,12 +69,25 @@ func (im implementation) run(t *testing.T, p *bpf.Program, profile *Profile, fn 
 		return state{Error: err.Error()}
 	}
 	s.Jumps, s.Others = append(s.Jumps, c.jumps...), append(s.Others, c.others...)
+	for _, ch := range c.charges {
+		s.Charges = append(s.Charges, charge{mark: ch.mark, n: ch.n})
+	}
+	if len(c.jumps) < shortMarks {
+		sums := append([]uint32(nil), c.sums...)
+		c.job.steps, c.job.rounds = 1000, 4
+		if s.Settled = im.passes(c); s.Settled {
+			s.EarlyJumps = c.writtenGaps()
+		}
+		s.Lengths = append(s.Lengths, c.passes[:1+c.job.rounds]...)
+		s.EarlySums = append(s.EarlySums, c.sums...)
+		copy(c.sums, sums)
+	}
 	for pass := 0; ; pass++ {
-		s.Sums = append(s.Sums, append([]uint32(nil), c.sums...))
-		if pass > 0 && cmp.Equal(s.Sums[pass], s.Sums[pass-1]) || pass > 40 {
+		before := append([]uint32(nil), c.sums...)
+		s.Sums = append(s.Sums, before)
+		if im.pass(c); cmp.Equal(before, c.sums) || pass > 40 {
 			break
 		}
-		im.pass(c)
 	}
 	// It stops where a jump isn't as long as it was: change some lengths.
 	for k := 7; k < len(c.jumps); k += 11 {
@@ -69,30 +102,38 @@ func (im implementation) run(t *testing.T, p *bpf.Program, profile *Profile, fn 
 		}
 		c.gaps[c.job.next] = encoder.MakeGap(1, 1)
 	}
-	for k, g := range c.gaps {
-		if n := g.Len(); n < 6 { // behind its length a gap has no meaning
-			g = encoder.MakeGap(uint64(g)&(1<<(8*n)-1), n)
-		}
-		if g.Len() > 0 && c.jumps[k].dist != far {
-			s.Gaps = append(s.Gaps, g)
+	s.Gaps = c.writtenGaps()
+	return s
+}
+
+// charged returns a program with a CHARGE for every third constant that is added.
+func charged(insns []abi.Insn) *bpf.Program {
+	p := &bpf.Program{Insns: append([]abi.Insn(nil), insns...)}
+	for i := range p.Insns {
+		if in := &p.Insns[i]; in.Op == 0x07 && i%3 == 0 {
+			*in = abi.Insn{Op: abi.OpCharge, Imm: in.Imm}
 		}
 	}
-	return s
+	return p
 }
 
 // TestImplementations compares the implementations of the passes: programs
 // with jumps of all lengths, far and near, ahead, back and to themselves, some
-// to nowhere, and calls.
+// to nowhere, calls, and in the cage CHARGEs.
 func TestImplementations(t *testing.T) {
 	seed := testprog.Seed(t)
 	programs, refused := 0, 0
+	equal := cmp.AllowUnexported(jump{}, charge{})
 	check := func(insns []abi.Insn, fn *Function) {
 		t.Helper()
 		p := &bpf.Program{Insns: insns}
-		for _, profile := range []*Profile{&Linux618, &Linux513} {
+		for _, profile := range []*Profile{&Linux618, &Linux513, &Cage} {
+			if profile == &Cage {
+				p = charged(insns)
+			}
 			first := implementations[0].run(t, p, profile, fn)
 			for _, im := range implementations[1:] {
-				if diff := cmp.Diff(first, im.run(t, p, profile, fn), cmp.AllowUnexported(jump{})); diff != "" {
+				if diff := cmp.Diff(first, im.run(t, p, profile, fn), equal); diff != "" {
 					t.Fatalf("%s and %s differ (-%[1]s +%[2]s):\n%s", implementations[0].name, im.name, diff)
 				}
 			}
@@ -133,7 +174,7 @@ func TestImplementations(t *testing.T) {
 			}
 		}
 		insns[len(insns)-1] = abi.Insn{Op: abi.OpExit}
-		check(insns, &Function{TailCallReachable: i%4 == 0, StackDepth: int(i % 64)})
+		check(insns, &Function{TailCallReachable: i%4 == 0, Subprogram: i%3 == 0, StackDepth: int(i % 64)})
 	}
 	t.Logf("%d programs, %d refused", programs, refused)
 	if programs < 200 || refused == 0 || refused > programs/2 {

@@ -24,15 +24,26 @@ type passJob struct {
 
 	next, count int // in marks: where it goes on, and how many there are
 	slots       int // that are drafted
+	//lint:ignore U1000 of the assembly
+	stop int // the mark where a part ends
+
+	others  *uint32 // the marks that aren't jumps, but for charges
+	noted   int     // how many of them there are yet
+	charges *charge
+	charged int // how many of them there are yet
+
+	lengths *int // of the code, by pass
+	steps   int  // bytes of the code without its marks
+	rounds  int  // how many passes are to run, or ran
 
 	start     uint32 // what makes an address of an element of ends
 	reach     uint32 // number of distances that short jumps have
 	firstRank uint32 // ranks[0]
 	sum       uint32 // bytes of the marks before next, in pass 0
 	plain     uint32 // not 0: calls are E8 cd and nothing else
-
-	others *uint32 // the marks that aren't jumps
-	noted  int     // how many of them there are yet
+	exit      uint32 // not 0: the next EXIT is so many bytes and no jump
+	exits     uint32 // the same of those behind it
+	firstExit uint32 // the slot of an EXIT that is no jump
 }
 
 // The numbers of those others that are plain calls have more above them: isPlain,
@@ -60,18 +71,15 @@ func (c *compiler) draftAll(ahead int) error {
 		// uses are, and with the next slots there may be others.
 		if saved := uint8(d.Class / tables.ClassUsesR6 & 15); first || saved != c.saved {
 			c.saved = saved
-			c.makeFrame()
 			c.begin()
 		}
-		err := c.layOut()
-		switch {
-		case err != nil && !d.Extend(len(c.insns)):
-			return c.refuse() // what is not well-formed comes first
-		case err != nil && !c.wellFormed():
-			return c.refuse()
-		case err != nil:
+		if err := c.layOut(); err != nil {
+			if !d.Extend(len(c.insns)) || !c.wellFormed() {
+				return c.refuse() // what is not well-formed comes first
+			}
 			return err
-		case d.Slots == len(c.insns):
+		}
+		if d.Slots == len(c.insns) {
 			return c.laidOut()
 		}
 	}
@@ -80,11 +88,9 @@ func (c *compiler) draftAll(ahead int) error {
 // layOut lays out the marks that are drafted. It stops at the first jump to a slot
 // that isn't yet.
 func (c *compiler) layOut() error {
-	c.makeRoom()
-	j := &c.job
+	c.drafted()
 	for {
-		c.layOutJumps()
-		if j.next == j.count || c.waits() {
+		if c.layOutJumps(); c.job.next == c.job.count || c.waits() {
 			return nil
 		}
 		if err := c.layOutOther(); err != nil {
@@ -110,31 +116,52 @@ func (c *compiler) waits() bool {
 	return int(to) >= c.draft.Slots && c.leads(to)
 }
 
-// begin prepares the job of the passes.
+// begin prepares the frame and the job of the passes.
 func (c *compiler) begin() {
-	c.charges, c.exit = c.charges[:0], -1
-	j := &c.job
-	j.rows, j.insns, j.reach = &tables.Rows[0], &c.insns[0], uint32(c.profile.ShortJumpMax-shortBack)
-	j.next, j.noted, j.sum, j.plain = 0, 0, 0, 0
-	if !c.fn.TailCallReachable && c.fn.PrivateStack == 0 && !c.cage {
-		j.plain = 1
+	f, j := &cageFrames[c.saved&15], &c.job
+	j.next, j.noted, j.charged, j.sum, j.plain, j.exits = 0, 0, 0, 0, 0, 0
+	j.reach = uint32(c.profile.ShortJumpMax - shortBack)
+	switch {
+	case c.cage && c.fn.Subprogram:
+		f = &subprogramFrames[c.saved&15]
+	case !c.cage:
+		f = c.kernelFrame()
+		if !c.fn.TailCallReachable && c.fn.PrivateStack == 0 {
+			j.plain = 1
+		}
 	}
+	// The first EXIT is the epilogue, others are jumps to it; in the cage only if
+	// these are shorter.
+	j.exit = uint32(len(f.epilogue))
+	if c.cage && j.exit <= encoder.LongJa {
+		j.exits = j.exit
+	}
+	c.frame, j.insns = f, &c.insns[0]
 }
 
-// makeRoom makes room for the marks that are drafted.
-func (c *compiler) makeRoom() {
+// drafted takes over what is drafted.
+func (c *compiler) drafted() {
 	d, j := &c.draft, &c.job
 	n := len(d.Marks)
 	if n >= c.room {
-		c.gaps, c.jumps = grown(c.gaps, n+1), grown(c.jumps, n+1)
-		c.sums, c.others = grown(c.sums, n+1), grown(c.others, n+1)
-		c.room = min(cap(c.gaps), cap(c.jumps), cap(c.sums), cap(c.others))
-		j.gaps, j.jumps, j.sums, j.others = &c.gaps[0], &c.jumps[0], &c.sums[0], &c.others[0]
+		c.grow(n + 1)
 	}
-	c.gaps, c.jumps, c.sums, c.others = c.gaps[:n], c.jumps[:n], c.sums[:n+1], c.others[:n+1]
-	j.marks, j.ends, j.ranks = &d.Marks[:n+1][0], &d.Ends[0], &d.Ranks[0]
+	c.gaps, c.jumps, c.sums = c.gaps[:n], c.jumps[:n], c.sums[:n+1]
+	end, rank := &d.Ends[0], &d.Ranks[0]
 	j.count, j.slots = n, d.Slots
-	j.start, j.firstRank = uint32(len(c.frame.prologue))-d.Ends[0], d.Ranks[0]
+	j.start, j.firstRank = uint32(len(c.frame.prologue))-*end, *rank
+	j.marks, j.ends, j.ranks = &d.Marks[:1][0], end, rank
+}
+
+// grow makes room for n marks.
+func (c *compiler) grow(n int) {
+	j := &c.job
+	c.gaps, c.jumps, c.sums = grown(c.gaps, n), grown(c.jumps, n), grown(c.sums, n)
+	c.others, c.charges = grown(c.others[:j.noted], n), grown(c.charges[:j.charged], n)
+	c.passes = grown(c.passes, maxPasses+1)
+	c.room = min(cap(c.gaps), cap(c.jumps), cap(c.sums), cap(c.others), cap(c.charges))
+	j.rows, j.gaps, j.jumps, j.sums = &tables.Rows[0], &c.gaps[0], &c.jumps[0], &c.sums[0]
+	j.others, j.charges, j.lengths = &c.others[0], &c.charges[0], &c.passes[0]
 }
 
 // grown returns s with room for n elements, and as many more as append gives.
@@ -144,7 +171,7 @@ func grown[E any](s []E, n int) []E { return slices.Grow(s, n-len(s))[:n] }
 func (c *compiler) laidOut() error {
 	j := &c.job
 	c.sums[j.count] = j.sum
-	c.others = c.others[:j.noted]
+	c.others, c.charges = c.others[:j.noted], c.charges[:j.charged]
 	if !c.ends() {
 		return c.refuse()
 	}
@@ -152,28 +179,28 @@ func (c *compiler) laidOut() error {
 }
 
 // layOutGeneric lays out the marks from c.job.next on, and runs pass 0 on them.
-// It stops at the first that isn't a jump by off, nor a call by imm, or is a
-// jump to nowhere, to what has no draft yet, or to itself.
+// It stops at the first that isn't a jump by off, nor of a fixed length that the
+// job has, or is a jump to nowhere, to what has no draft yet, or to itself.
 func (c *compiler) layOutGeneric() {
 	j := &c.job
 	for ; j.next < j.count; j.next++ {
 		k, m := j.next, c.draft.Marks[j.next]
 		c.sums[k] = j.sum
 		row := m.Row()
-		if in := c.insns[m.Slot]; row.Kind == tables.Compiler && in.Op == abi.OpCall && j.plain != 0 && in.Imm != 0 {
-			c.notePlain(k, &in)
-			c.jumps[k] = notJump(k)
-			c.jumps[k].size, c.jumps[k].op = callSize, opCall
-			j.sum += callSize
+		in, size := &c.insns[m.Slot], uint32(encoder.LongJcc)
+		switch row.Kind {
+		case tables.Jcc:
+		case tables.Ja:
+			size = encoder.LongJa
+		default:
+			if size = c.noteFixed(k, m.Slot, row.Kind); size == 0 {
+				return
+			}
+			c.jumps[k] = notJump(k, size)
+			j.sum += size
 			continue
 		}
-		size := uint32(encoder.LongJcc)
-		if row.Kind == tables.Ja {
-			size = encoder.LongJa
-		} else if row.Kind != tables.Jcc {
-			return
-		}
-		to := m.Slot + 1 + uint32(int32(c.insns[m.Slot].Off))
+		to := m.Slot + 1 + uint32(int32(in.Off))
 		if int(to) >= j.slots || !c.leads(to) || to == m.Slot {
 			return
 		}
@@ -186,9 +213,29 @@ func (c *compiler) layOutGeneric() {
 	}
 }
 
-// noteOther notes a mark that isn't a jump.
+// noteFixed notes a mark whose length the job has, and returns it; otherwise 0.
+func (c *compiler) noteFixed(k int, slot uint32, kind tables.Kind) (size uint32) {
+	j, in := &c.job, &c.insns[slot]
+	switch {
+	case kind == tables.Charge: // writeCharges writes it
+		c.charges = append(c.charges[:j.charged], charge{mark: uint32(k), n: in.Imm})
+		j.charged++
+		return encoder.LongJcc
+	case kind != tables.Compiler:
+	case in.Op == abi.OpExit && j.exit != 0:
+		c.noteOther(uint32(k))
+		size, j.exit, j.firstExit = j.exit, j.exits, slot
+		return size
+	case in.Op == abi.OpCall && j.plain != 0 && in.Imm != 0:
+		c.notePlain(k, in)
+		return callSize
+	}
+	return 0
+}
+
+// noteOther notes a mark that isn't a jump. There is room for it.
 func (c *compiler) noteOther(k uint32) {
-	c.others[c.job.noted] = k
+	c.others = append(c.others[:c.job.noted], k)
 	c.job.noted++
 }
 
@@ -197,8 +244,10 @@ func (c *compiler) notePlain(k int, in *abi.Insn) {
 	c.noteOther(uint32(k) | uint32(in.Src())<<plainShift | isPlain)
 }
 
-// notJump describes mark k where it isn't a jump.
-func notJump(k int) jump { return jump{dist: far, rank: uint32(k + 1)} }
+// notJump describes mark k where it isn't a jump, by its length.
+func notJump(k int, size uint32) jump {
+	return jump{dist: far, rank: uint32(k + 1), size: uint8(size), op: opCall}
+}
 
 // leads tells whether there is an instruction to jump to at a slot.
 func (c *compiler) leads(to uint32) bool {
@@ -254,16 +303,15 @@ func (c *compiler) layOutOther() error {
 		default:
 			d = c.distanceBack(j, m.Slot)
 		}
-	case in.Op == abi.OpExit && c.exit >= 0 && !c.inlineExit():
-		*j = c.jumpTo(uint32(c.exit), m.Slot, encoder.LongJa, opJmp8)
+	case in.Op == abi.OpExit:
+		*j = c.jumpTo(c.job.firstExit, m.Slot, encoder.LongJa, opJmp8)
 		d = c.distanceBack(j, m.Slot)
 	default:
 		size, err := c.other(k, m)
 		if err != nil {
 			return err
 		}
-		*j = notJump(k)
-		j.size, j.op, d = uint8(size), opCall, far
+		*j, d = notJump(k, size), far
 		if uint32(j.size) != size {
 			return &bpf.Error{Slot: c.start + int(m.Slot), Insn: *in, Reason: fmt.Sprintf("BUG: its code has %d bytes", size)}
 		}
@@ -298,10 +346,6 @@ func (c *compiler) other(k int, m encoder.Mark) (size uint32, err error) {
 		c.notePlain(k, in)
 		return callSize, nil
 	}
-	if row.Kind == tables.Charge { // writeCharges writes it
-		c.charges = append(c.charges, charge{mark: uint32(k), n: in.Imm})
-		return encoder.LongJcc, nil
-	}
 	c.noteOther(uint32(k))
 	switch {
 	case row.Kind == tables.Noted:
@@ -310,11 +354,6 @@ func (c *compiler) other(k int, m encoder.Mark) (size uint32, err error) {
 		return 0, errorAt(c.prog, c.start+int(m.Slot), "dst", "is a register that a fault can't clear", nil)
 	case row.Kind == tables.Special:
 		return uint32(row.Size), nil
-	case in.Op == abi.OpExit:
-		if c.exit < 0 {
-			c.exit = int(m.Slot)
-		}
-		return uint32(len(c.frame.epilogue)), nil
 	}
 	b, err := c.appendSpecial(c.special[:0], int(m.Slot), row, nil, 0)
 	c.special = b[:0]
@@ -323,7 +362,3 @@ func (c *compiler) other(k int, m encoder.Mark) (size uint32, err error) {
 
 // callSize is the length of E8 cd, a call, in bytes.
 const callSize = 5
-
-// inlineExit tells whether every EXIT is the whole epilogue: in the cage,
-// where that isn't longer than a jump to it.
-func (c *compiler) inlineExit() bool { return c.cage && len(c.frame.epilogue) <= encoder.LongJa }

@@ -84,46 +84,102 @@ type jump struct {
 // Its lower 24 bits are 0, which are what a call has of it.
 const far = 1 << 30
 
+// partMarks is how many marks a call of assembly looks at: it can't be preempted, and
+// the collector should not have to wait for more than some microseconds. A call runs
+// all passes over fewer than shortMarks.
+const (
+	partMarks  = 4096
+	shortMarks = partMarks / maxPasses
+)
+
 // converge runs the passes over c.jumps, of which layOut has run the first. It
 // leaves the gaps of the jumps in their final shape. From condensed marks on it
 // leaves out those that don't change; see dense.
 func (c *compiler) converge(condensed int) error {
-	pad, err := c.settle(condensed)
+	j := &c.job
+	j.steps, j.rounds, c.padding = len(c.frame.prologue)+c.draft.Len(), 0, 0
+	if n := j.count; 0 < n && n < min(condensed, shortMarks) {
+		j.rounds = c.profile.unpadded()
+		if j.rounds > 0 && c.shortPasses() {
+			c.passes = c.passes[:j.rounds+2]
+			return nil
+		}
+	}
+	return c.goOn(condensed)
+}
+
+// unpadded returns how many passes can run behind pass 0 before they pad, or end.
+func (p *Profile) unpadded() int {
+	if p.PadFrom <= 0 {
+		return maxPasses - 1
+	}
+	return min(p.PadFrom, maxPasses) - 1
+}
+
+// goOn runs the passes that are left when c.job.rounds of them ran behind pass 0.
+func (c *compiler) goOn(condensed int) error {
+	if c.passes = c.passes[:1+c.job.rounds]; c.job.rounds == 0 {
+		c.passes[0] = c.job.steps + int(c.sums[len(c.jumps)])
+	}
+	err := c.settle(condensed)
 	if c.dense.inUse {
 		c.expand()
 	}
 	if err != nil {
 		return err
 	}
-	return c.lastPass(pad)
+	pass := len(c.passes)
+	c.passes = append(c.passes, c.passes[pass-1])
+	return c.lastPass(c.pads(pass))
 }
 
-// settle runs the passes until the length of the code is the same twice. It
-// returns whether the last pass pads as well.
-func (c *compiler) settle(condensed int) (pad bool, err error) {
-	steps := len(c.frame.prologue) + c.draft.Len()
-	length, before := steps+int(c.sums[len(c.jumps)]), -1
-	c.passes = append(c.passes[:0], length)
-	for pass := 1; ; pass++ {
-		pad = c.profile.PadFrom > 0 && pass >= c.profile.PadFrom
-		if length == before {
-			c.passes = append(c.passes, length)
-			return pad, nil
-		}
+// pads tells whether a pass pads jumps.
+func (c *compiler) pads(pass int) bool { return c.profile.PadFrom > 0 && pass >= c.profile.PadFrom }
+
+// settled tells whether the length of the code was the same twice.
+func (c *compiler) settled() bool {
+	n := len(c.passes)
+	return n > 1 && c.passes[n-1] == c.passes[n-2]
+}
+
+// settle runs passes until the length of the code is the same twice.
+func (c *compiler) settle(condensed int) error {
+	for !c.settled() {
+		pass := len(c.passes)
 		if pass == maxPasses {
-			return pad, fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes)
+			return fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes)
 		}
 		if pass == 2 && len(c.jumps) >= condensed {
-			steps += c.condense()
+			c.job.steps += c.condense()
 		}
-		if !pad {
+		if !c.pads(pass) {
 			c.pass()
 		} else if err := c.paddedPass(); err != nil {
-			return pad, err
+			return err
 		}
-		before, length = length, steps+int(c.sums[len(c.jumps)])
-		c.passes = append(c.passes, length)
+		c.passes = append(c.passes, c.job.steps+int(c.sums[len(c.jumps)]))
 	}
+	return nil
+}
+
+// passesGeneric runs passes over all jumps until the length of the code is what the
+// pass before left, and the last one. It writes the lengths to c.passes, and leaves in
+// c.job.rounds how many passes ran before the last one. It returns false if there would
+// be more than c.job.rounds, or the last one finds other addresses.
+func (c *compiler) passesGeneric() (ok bool) {
+	n := len(c.jumps)
+	c.passes = append(c.passes[:0], c.job.steps+int(c.sums[n]))
+	for !c.settled() {
+		if len(c.passes) > c.job.rounds {
+			return false
+		}
+		c.passGeneric()
+		c.passes = append(c.passes, c.job.steps+int(c.sums[n]))
+	}
+	c.job.rounds, c.job.next = len(c.passes)-1, 0
+	c.passes = append(c.passes, c.passes[c.job.rounds])
+	c.lastPassGeneric()
+	return c.job.next == n
 }
 
 // length returns how long a jump of a distance is without padding.
@@ -194,7 +250,6 @@ func (c *compiler) misfit(k int, room int32) error {
 // padded with. A mark that isn't a jump gets a gap of its length, and whatever
 // bytes: they are written later.
 func (c *compiler) lastPass(pad bool) error {
-	c.padding = 0
 	for c.job.next = 0; ; c.job.next++ {
 		c.writeJumps()
 		k := c.job.next

@@ -8,50 +8,46 @@ package jit
 // those; a test compares them. gen/asm/passes writes them.
 
 //go:noescape
-func layOutAVO(job *passJob)
+func layOutAVO(job *passJob) (more bool)
 
 //go:noescape
-func passAVO(job *passJob)
+func passAVO(job *passJob) (more bool)
 
 //go:noescape
-func lastPassAVO(job *passJob)
+func passesAVO(job *passJob) (ok bool)
 
-// partMarks is how many marks a call looks at: assembly can't be preempted, and the
-// collector should not have to wait for more than some microseconds.
-const partMarks = 4096
+//go:noescape
+func lastPassAVO(job *passJob) (more bool)
 
-func (c *compiler) layOutJumps() { c.job.inParts(layOutPart) }
+func (c *compiler) layOutJumps() {
+	for more := layOutAVO(&c.job); more; {
+		more = layOutPart(&c.job)
+	}
+}
 
 func (c *compiler) pass() {
 	c.job.next, c.job.sum = 0, 0
-	c.job.inParts(passPart)
+	for more := passAVO(&c.job); more; {
+		more = passPart(&c.job)
+	}
 }
 
-func (c *compiler) writeJumps() { c.job.inParts(lastPassPart) }
+func (c *compiler) shortPasses() (ok bool) { return passesAVO(&c.job) }
+
+func (c *compiler) writeJumps() {
+	for more := lastPassAVO(&c.job); more; {
+		more = lastPassPart(&c.job)
+	}
+}
 
 // A goroutine can be preempted where it enters these: functions that call others and
 // aren't inlined ask whether it is to.
 
 //go:noinline
-func layOutPart(j *passJob) { layOutAVO(j) }
+func layOutPart(j *passJob) (more bool) { return layOutAVO(j) }
 
 //go:noinline
-func passPart(j *passJob) { passAVO(j) }
+func passPart(j *passJob) (more bool) { return passAVO(j) }
 
 //go:noinline
-func lastPassPart(j *passJob) { lastPassAVO(j) }
-
-// inParts calls f for the marks from next on, part by part, as long as it gets to
-// the end of a part.
-func (j *passJob) inParts(f func(*passJob)) {
-	all := j.count
-	for {
-		j.count = min(j.next+partMarks, all)
-		f(j)
-		over := j.next < j.count || j.next == all
-		j.count = all
-		if over {
-			return
-		}
-	}
-}
+func lastPassPart(j *passJob) (more bool) { return lastPassAVO(j) }

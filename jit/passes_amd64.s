@@ -10,9 +10,9 @@ GLOBL two<>(SB), RODATA|NOPTR, $4
 DATA zero<>+0(SB)/4, $0x00000000
 GLOBL zero<>(SB), RODATA|NOPTR, $4
 
-// func layOutAVO(job *uint64)
+// func layOutAVO(job *uint64) (more bool)
 // Requires: CMOV, MMX+
-TEXT ·layOutAVO(SB), NOSPLIT, $8-8
+TEXT ·layOutAVO(SB), NOSPLIT, $8-9
 	MOVQ job+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 16(AX), DX
@@ -20,14 +20,20 @@ TEXT ·layOutAVO(SB), NOSPLIT, $8-8
 	MOVQ 40(AX), DI
 	MOVQ 48(AX), SI
 	MOVQ 64(AX), R8
-	MOVL 100(AX), R9
+	MOVL 164(AX), R9
 
 	// j = jumps[k]
 	MOVQ R8, R10
 	SHLQ $0x04, R10
 	ADDQ R10, DI
-	CMPQ R8, 72(AX)
-	JGE  out
+
+	// stop = min(k+partMarks, count)
+	LEAQ    4096(R8), R10
+	CMPQ    R10, 72(AX)
+	CMOVQGT 72(AX), R10
+	MOVQ    R10, 88(AX)
+	CMPQ    R8, R10
+	JGE     end
 
 loop:
 	// sums[k] = sum; the kind of the mark's row must be Jcc or Ja
@@ -38,7 +44,7 @@ loop:
 	SUBL    $0x02, BP
 	MOVL    (CX)(R8*8), R10
 	CMPL    BP, $0x01
-	JA      call
+	JA      fixed
 
 	// to = slot+1+off must be the first slot of an instruction
 	MOVWLSX 2(DX)(R10*8), R15
@@ -63,7 +69,7 @@ loop:
 	MOVL    (BX)(R12*4), R13
 	MOVQ    32(AX), R11
 	MOVL    (R11)(R12*4), R11
-	SUBL    96(AX), R11
+	SUBL    160(AX), R11
 	SHRL    $0x03, R11
 	MOVL    R11, 4(DI)
 	MOVL    R13, BP
@@ -72,7 +78,7 @@ loop:
 
 	// d = 64*off ahead, and back start + target + sums[rank] - 64*(slot+2)
 	ADDL    (SI)(R11*4), R13
-	ADDL    88(AX), R13
+	ADDL    152(AX), R13
 	ADDL    $0x02, R10
 	SHLL    $0x06, R10
 	SUBL    R10, R13
@@ -80,7 +86,7 @@ loop:
 	TESTL   R15, R15
 	CMOVLMI R13, R15
 	LEAL    128(R15), R11
-	CMPL    R11, 92(AX)
+	CMPL    R11, 156(AX)
 	CMOVLLS two<>+0(SB), R14
 	CMPL    R15, 8(DI)
 	CMOVLEQ zero<>+0(SB), R14
@@ -91,58 +97,104 @@ next:
 	PREFETCHT0 4096(DI)
 	ADDQ       $0x10, DI
 	INCQ       R8
-	CMPQ       R8, 72(AX)
+	CMPQ       R8, 88(AX)
 	JLT        loop
-	JMP        out
 
-call:
-	// A call that is E8 cd is one, too, with a number of its own among the others.
-	CMPL    BP, $0x05
-	JNE     out
-	CMPB    (DX)(R10*8), $0x85
-	JNE     out
-	CMPL    104(AX), $0x00
+end:
+	CMPQ  R8, 72(AX)
+	SETLT more+8(FP)
+
+stop:
+	MOVQ R8, 64(AX)
+	MOVL R9, 164(AX)
+	RET
+
+fixed:
+	// The number of a mark that isn't a jump goes to the others.
+	CMPL BP, $0x03
+	JEQ  charge
+	CMPL BP, $0x05
+	JNE  out
+	CMPB (DX)(R10*8), $0x85
+	JNE  exit
+
+	// a call that is E8 cd, with src above the number
+	CMPL    168(AX), $0x00
 	JEQ     out
 	CMPL    4(DX)(R10*8), $0x00
 	JEQ     out
-	MOVL    $0x40000000, (DI)
-	LEAL    1(R8), R12
-	MOVL    R12, 4(DI)
-	MOVL    $0x00000000, 8(DI)
-	MOVL    $0x0000ea05, 12(DI)
 	MOVBLZX 1(DX)(R10*8), R12
 	SHRL    $0x04, R12
 	ORL     $0x08, R12
 	SHLL    $0x1c, R12
 	ORL     R8, R12
-	MOVQ    112(AX), R11
-	MOVQ    120(AX), R10
-	MOVL    R12, (R11)(R10*4)
-	INCQ    120(AX)
-	ADDL    $0x05, R9
-	JMP     next
+	MOVL    $0x00000005, R14
+	JMP     other
+
+exit:
+	CMPB  (DX)(R10*8), $0x95
+	JNE   out
+	MOVL  172(AX), R14
+	TESTL R14, R14
+	JZ    out
+	MOVL  R10, 180(AX)
+	MOVL  176(AX), R12
+	MOVL  R12, 172(AX)
+	MOVL  R8, R12
+
+other:
+	MOVQ 96(AX), R11
+	MOVQ 104(AX), R10
+	MOVL R12, (R11)(R10*4)
+	INCQ 104(AX)
+
+sized:
+	// *j = {far away, its own end, 0, size, a call}
+	MOVL $0x40000000, (DI)
+	LEAL 1(R8), R12
+	MOVL R12, 4(DI)
+	MOVL $0x00000000, 8(DI)
+	ADDL R14, R9
+	ORL  $0x0000ea00, R14
+	MOVL R14, 12(DI)
+	JMP  next
+
+charge:
+	MOVL   4(DX)(R10*8), R12
+	MOVQ   112(AX), R11
+	IMUL3Q $0x0c, 120(AX), R10
+	MOVL   R8, (R11)(R10*1)
+	MOVL   R12, 4(R11)(R10*1)
+	INCQ   120(AX)
+	MOVL   $0x00000006, R14
+	JMP    sized
 
 out:
-	MOVQ R8, 64(AX)
-	MOVL R9, 100(AX)
-	RET
+	MOVB $0x00, more+8(FP)
+	JMP  stop
 
-// func passAVO(job *uint64)
+// func passAVO(job *uint64) (more bool)
 // Requires: CMOV
-TEXT ·passAVO(SB), NOSPLIT, $0-8
+TEXT ·passAVO(SB), NOSPLIT, $0-9
 	MOVQ job+0(FP), AX
 	MOVQ 40(AX), DX
 	MOVQ 48(AX), CX
 	MOVQ 64(AX), BX
-	MOVQ 72(AX), SI
-	MOVL 100(AX), DI
-	MOVQ SI, 64(AX)
+	MOVL 164(AX), DI
+
+	// stop = min(k+partMarks, count)
+	LEAQ    4096(BX), SI
+	CMPQ    SI, 72(AX)
+	CMOVQGT 72(AX), SI
+	MOVQ    SI, 64(AX)
+	CMPQ    SI, 72(AX)
+	SETLT   more+8(FP)
+	CMPQ    BX, SI
+	JGE     none
 
 	// k and n count twice
 	ADDQ SI, SI
 	ADDQ BX, BX
-	CMPQ BX, SI
-	JGE  none
 
 jump:
 	// before = sums[k+1]; sums[k] = sum; d = dist + sums[rank] - before
@@ -154,7 +206,7 @@ jump:
 	SUBL    R10, R9
 	MOVBLZX 12(DX)(BX*8), R10
 	LEAL    128(R9), R8
-	CMPL    R8, 92(AX)
+	CMPL    R8, 156(AX)
 	CMOVLLS two<>+0(SB), R10
 	CMPL    R9, 8(DX)(BX*8)
 	CMOVLEQ zero<>+0(SB), R10
@@ -162,21 +214,131 @@ jump:
 	ADDQ    $0x02, BX
 	CMPQ    BX, SI
 	JLT     jump
-
-none:
-	MOVL DI, (CX)(BX*2)
-	MOVL DI, 100(AX)
+	MOVL    DI, (CX)(BX*2)
+	MOVL    DI, 164(AX)
 	RET
 
-// func lastPassAVO(job *uint64)
+none:
+	MOVL DI, (CX)(BX*4)
+	RET
+
+// func passesAVO(job *uint64) (ok bool)
 // Requires: CMOV
-TEXT ·lastPassAVO(SB), NOSPLIT, $0-8
+TEXT ·passesAVO(SB), NOSPLIT, $0-9
+	MOVQ job+0(FP), AX
+	MOVQ 40(AX), DX
+	MOVQ 48(AX), CX
+	MOVQ 72(AX), SI
+	MOVQ 128(AX), R9
+
+	// lengths[0] = steps + sums[n], which pass 0 left
+	XORL R8, R8
+	MOVL (CX)(SI*4), DI
+	ADDQ 136(AX), DI
+	MOVQ DI, (R9)
+
+	// k and n count twice
+	ADDQ SI, SI
+
+pass:
+	XORL BX, BX
+	XORL DI, DI
+
+jump:
+	// before = sums[k+1]; sums[k] = sum; d = dist + sums[rank] - before
+	MOVL    4(DX)(BX*8), R10
+	MOVL    (DX)(BX*8), R11
+	MOVL    4(CX)(BX*2), R12
+	MOVL    DI, (CX)(BX*2)
+	ADDL    (CX)(R10*4), R11
+	SUBL    R12, R11
+	MOVBLZX 12(DX)(BX*8), R12
+	LEAL    128(R11), R10
+	CMPL    R10, 156(AX)
+	CMOVLLS two<>+0(SB), R12
+	CMPL    R11, 8(DX)(BX*8)
+	CMOVLEQ zero<>+0(SB), R12
+	ADDL    R12, DI
+	ADDQ    $0x02, BX
+	CMPQ    BX, SI
+	JLT     jump
+	MOVL    DI, (CX)(BX*2)
+
+	// lengths[round+1] = steps + sum
+	ADDQ 136(AX), DI
+	INCQ R8
+	MOVQ DI, (R9)(R8*8)
+	CMPQ DI, -8(R9)(R8*8)
+	JEQ  settled
+	CMPQ R8, 144(AX)
+	JLT  pass
+	MOVB $0x00, ok+8(FP)
+	RET
+
+settled:
+	MOVQ R8, 144(AX)
+	MOVQ DI, 8(R9)(R8*8)
+	SHRQ $0x01, SI
+	XORL BX, BX
+	MOVQ 56(AX), DI
+
+write:
+	// d = dist + sums[rank] - sums[k+1]; room = sums[k+1] - sums[k]
+	MOVL    4(DX), R11
+	MOVL    (DX), R8
+	MOVL    4(CX)(BX*4), R9
+	ADDL    (CX)(R11*4), R8
+	SUBL    R9, R8
+	SUBL    (CX)(BX*4), R9
+	MOVBLZX 12(DX), R10
+	LEAL    128(R8), R11
+	CMPL    R11, 156(AX)
+	CMOVLLS two<>+0(SB), R10
+	CMPL    R8, 8(DX)
+	CMOVLEQ zero<>+0(SB), R10
+	CMPL    R10, R9
+	JNE     differs
+
+	// code = op | d<<8, and what encoder.Jump makes of it for each length
+	MOVBLZX 13(DX), R9
+	SHLQ    $0x08, R8
+	ORQ     R8, R9
+	MOVQ    R9, R8
+	XORQ    $0x02, R8
+	CMPL    R10, $0x05
+	CMOVQEQ R8, R9
+	LEAQ    16(R9), R8
+	SHLQ    $0x08, R8
+	ORQ     $0x0f, R8
+	CMPL    R10, $0x06
+	CMOVQEQ R8, R9
+	SHLQ    $0x30, R10
+	ORQ     R10, R9
+	MOVQ    R9, (DI)(BX*8)
+	ADDQ    $0x10, DX
+	INCQ    BX
+	CMPQ    BX, SI
+	JLT     write
+	MOVB    $0x01, ok+8(FP)
+	RET
+
+differs:
+	MOVB $0x00, ok+8(FP)
+	RET
+
+// func lastPassAVO(job *uint64) (more bool)
+// Requires: CMOV
+TEXT ·lastPassAVO(SB), NOSPLIT, $0-9
 	MOVQ job+0(FP), AX
 	MOVQ 40(AX), DX
 	MOVQ 48(AX), CX
 	MOVQ 56(AX), DI
 	MOVQ 64(AX), BX
-	MOVQ 72(AX), SI
+
+	// stop = min(k+partMarks, count)
+	LEAQ    4096(BX), SI
+	CMPQ    SI, 72(AX)
+	CMOVQGT 72(AX), SI
 
 	// j = jumps[k]
 	MOVQ BX, R8
@@ -187,42 +349,49 @@ TEXT ·lastPassAVO(SB), NOSPLIT, $0-8
 
 write:
 	// d = dist + sums[rank] - sums[k+1]; room = sums[k+1] - sums[k]
-	MOVL    4(DX), R8
-	MOVL    (DX), R9
-	MOVL    4(CX)(BX*4), R10
-	ADDL    (CX)(R8*4), R9
-	SUBL    R10, R9
-	SUBL    (CX)(BX*4), R10
-	MOVBLZX 12(DX), R11
-	LEAL    128(R9), R8
-	CMPL    R8, 92(AX)
-	CMOVLLS two<>+0(SB), R11
-	CMPL    R9, 8(DX)
-	CMOVLEQ zero<>+0(SB), R11
-	CMPL    R11, R10
-	JNE     finished
+	MOVL    4(DX), R11
+	MOVL    (DX), R8
+	MOVL    4(CX)(BX*4), R9
+	ADDL    (CX)(R11*4), R8
+	SUBL    R9, R8
+	SUBL    (CX)(BX*4), R9
+	MOVBLZX 12(DX), R10
+	LEAL    128(R8), R11
+	CMPL    R11, 156(AX)
+	CMOVLLS two<>+0(SB), R10
+	CMPL    R8, 8(DX)
+	CMOVLEQ zero<>+0(SB), R10
+	CMPL    R10, R9
+	JNE     differs
 
 	// code = op | d<<8, and what encoder.Jump makes of it for each length
-	MOVBLZX 13(DX), R8
-	SHLQ    $0x08, R9
-	ORQ     R9, R8
-	MOVQ    R8, R9
-	XORQ    $0x02, R9
-	CMPL    R11, $0x05
-	CMOVQEQ R9, R8
-	LEAQ    16(R8), R9
-	SHLQ    $0x08, R9
-	ORQ     $0x0f, R9
-	CMPL    R11, $0x06
-	CMOVQEQ R9, R8
-	SHLQ    $0x30, R11
-	ORQ     R11, R8
-	MOVQ    R8, (DI)(BX*8)
+	MOVBLZX 13(DX), R9
+	SHLQ    $0x08, R8
+	ORQ     R8, R9
+	MOVQ    R9, R8
+	XORQ    $0x02, R8
+	CMPL    R10, $0x05
+	CMOVQEQ R8, R9
+	LEAQ    16(R9), R8
+	SHLQ    $0x08, R8
+	ORQ     $0x0f, R8
+	CMPL    R10, $0x06
+	CMOVQEQ R8, R9
+	SHLQ    $0x30, R10
+	ORQ     R10, R9
+	MOVQ    R9, (DI)(BX*8)
 	ADDQ    $0x10, DX
 	INCQ    BX
 	CMPQ    BX, SI
 	JLT     write
 
 finished:
+	CMPQ  BX, 72(AX)
+	SETLT more+8(FP)
+	MOVQ  BX, 64(AX)
+	RET
+
+differs:
+	MOVB $0x00, more+8(FP)
 	MOVQ BX, 64(AX)
 	RET

@@ -18,8 +18,8 @@ import (
 
 // implementations are those of the passes; TestImplementations runs over all.
 var implementations = []implementation{
-	{"asm", (*compiler).layOutJumps, (*compiler).pass, (*compiler).writeJumps},
-	{"go", (*compiler).layOutGeneric, (*compiler).passGeneric, (*compiler).lastPassGeneric},
+	{"asm", (*compiler).layOutJumps, (*compiler).pass, (*compiler).writeJumps, (*compiler).shortPasses},
+	{"go", (*compiler).layOutGeneric, (*compiler).passGeneric, (*compiler).lastPassGeneric, (*compiler).passesGeneric},
 }
 
 // TestOffsets pins the offsets in the generator of the assembly to the
@@ -31,6 +31,8 @@ func TestOffsets(t *testing.T) {
 		m encoder.Mark
 		r tables.Row
 		i abi.Insn
+
+		ch charge
 	)
 	want := map[string]uintptr{
 		"page":     4096,
@@ -39,7 +41,13 @@ func TestOffsets(t *testing.T) {
 		"jobSums": unsafe.Offsetof(p.sums), "jobGaps": unsafe.Offsetof(p.gaps), "jobNext": unsafe.Offsetof(p.next),
 		"jobCount": unsafe.Offsetof(p.count), "jobSlots": unsafe.Offsetof(p.slots), "jobStart": unsafe.Offsetof(p.start),
 		"jobReach": unsafe.Offsetof(p.reach), "jobFirstRank": unsafe.Offsetof(p.firstRank), "jobSum": unsafe.Offsetof(p.sum),
-		"jobPlain": unsafe.Offsetof(p.plain), "jobOthers": unsafe.Offsetof(p.others), "jobNoted": unsafe.Offsetof(p.noted),
+		"jobPlain": unsafe.Offsetof(p.plain), "jobExit": unsafe.Offsetof(p.exit), "jobExits": unsafe.Offsetof(p.exits),
+		"jobFirstExit": unsafe.Offsetof(p.firstExit), "jobStop": unsafe.Offsetof(p.stop), "jobCharges": unsafe.Offsetof(p.charges),
+		"jobCharged": unsafe.Offsetof(p.charged), "jobLengths": unsafe.Offsetof(p.lengths), "jobSteps": unsafe.Offsetof(p.steps),
+		"jobRounds": unsafe.Offsetof(p.rounds),
+		"jobOthers": unsafe.Offsetof(p.others), "jobNoted": unsafe.Offsetof(p.noted),
+
+		"chargeMark": unsafe.Offsetof(ch.mark), "chargeN": unsafe.Offsetof(ch.n), "chargeSize": unsafe.Sizeof(ch),
 
 		"jumpDist": unsafe.Offsetof(j.dist), "jumpRank": unsafe.Offsetof(j.rank), "jumpVanish": unsafe.Offsetof(j.vanish),
 		"jumpSize": unsafe.Offsetof(j.size), "jumpOp": unsafe.Offsetof(j.op), "jumpShift": 4,
@@ -49,7 +57,8 @@ func TestOffsets(t *testing.T) {
 		"rowKind": unsafe.Offsetof(r.Kind), "rowShort": unsafe.Offsetof(r.Short),
 		"insnOp": unsafe.Offsetof(i.Op), "insnRegs": unsafe.Offsetof(i.Regs), "insnOff": unsafe.Offsetof(i.Off), "insnImm": unsafe.Offsetof(i.Imm),
 
-		"kindJcc": uintptr(tables.Jcc), "kindCompiler": uintptr(tables.Compiler), "opCall": abi.OpCall,
+		"kindJcc": uintptr(tables.Jcc), "kindCharge": uintptr(tables.Charge), "kindCompiler": uintptr(tables.Compiler),
+		"opCall": abi.OpCall, "opExit": abi.OpExit, "partMarks": partMarks,
 		"callSize": callSize, "callOp": opCall, "farAway": far, "isPlain": isPlain, "plainShift": plainShift, "markShift": 3, "estimateShift": 6,
 		"shortJump": encoder.ShortJump, "longJa": encoder.LongJa, "longJcc": encoder.LongJcc, "shortBack": -shortBack,
 	}
@@ -80,7 +89,7 @@ func TestParts(t *testing.T) {
 	if len(got.Jumps) < 2*partMarks {
 		t.Errorf("%d marks", len(got.Jumps))
 	}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(jump{})); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(jump{}, charge{})); diff != "" {
 		t.Errorf("-go +asm:\n%s", diff)
 	}
 }

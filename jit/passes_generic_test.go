@@ -4,5 +4,5 @@ package jit
 
 // implementations are those of the passes; TestImplementations runs over all.
 var implementations = []implementation{
-	{"go", (*compiler).layOutGeneric, (*compiler).passGeneric, (*compiler).lastPassGeneric},
+	{"go", (*compiler).layOutGeneric, (*compiler).passGeneric, (*compiler).lastPassGeneric, (*compiler).passesGeneric},
 }

@@ -14,7 +14,8 @@ func (c *compiler) appendSpecial(b []byte, slot int, row *tables.Row, code *Code
 	in := c.insns[slot]
 	if row.Kind == tables.Special {
 		start := len(b)
-		b = encoder.AppendRow(b, row, in, int64(in.Imm), &c.frame.args)
+		args := c.profile.args(c.fn)
+		b = encoder.AppendRow(b, row, in, int64(in.Imm), &args)
 		if code != nil && isProbe(in) {
 			last := encoder.LastStep(row, in)
 			code.Faults = append(code.Faults, Fault{

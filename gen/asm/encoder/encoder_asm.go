@@ -26,7 +26,8 @@ const (
 	writeAt      = 80
 	writeNext    = 88
 	writeStop    = 96
-	writeClass   = 104
+	writeAll     = 104
+	writeClass   = 112
 
 	joinFrom  = 0
 	joinEnds  = 8
@@ -46,6 +47,7 @@ const (
 const (
 	insnRegs = 1
 	insnOff  = 2
+	insnImm  = 4
 )
 
 // Offsets into encoder.scratch, encoder.finder, encoder.lookup and
@@ -53,6 +55,7 @@ const (
 const (
 	scratchFields = 0
 	scratchClass  = 2304
+	scratchLast   = 2848
 
 	finderMasks = 0
 	finderBases = 2048
@@ -101,14 +104,16 @@ const (
 
 // Numbers of tables and abi.
 const (
-	classBits = 23
-	opLdImm64 = 0x18
+	classBits     = 23
+	firstProperty = 0x100 // class bit of the first property
+	opLdImm64     = 0x18
+	opJa          = 0x05
+	batch         = 16
 )
 
 func main() {
 	ConstraintExpr("amd64")
 	ConstraintExpr("!purego")
-	classify()
 	write()
 	join()
 	Generate()
@@ -123,150 +128,15 @@ func result() Mem {
 	return r.Addr
 }
 
-// wide makes a constant of eight 32-bit words.
-func wide(name string, word uint32) Mem {
-	m := GLOBL(name, RODATA|NOPTR)
-	for i := range 8 {
-		DATA(4*i, U32(word))
-	}
-	return m
-}
-
-// narrow makes a constant of sixteen 16-bit words.
-func narrow(name string, word uint16) Mem { return wide(name, uint32(word)<<16|uint32(word)) }
-
-// A property is a class bit that comes from a slot's constants, in the order
-// of tables.ClassImm8 and so on.
-type property struct {
-	name string
-	// test leaves ones in the words of to for which the property holds.
-	test func(to reg.VecVirtual)
-}
-
-// firstProperty is the class bit of the first property.
-const firstProperty = 0x100
-
-func classify() {
-	TEXT("classifyAVO", NOSPLIT, "func(insns, scratch *uint64, from, to int) (ok bool)")
-	Pragma("noescape")
-	Doc("classifyAVO finds the classes of slots, but what comes from registers, and takes",
-		"their constants apart, sixteen slots at a time. insns[0] becomes element 'from'",
-		"of the scratch; it goes on until it is at 'to', and reads the slot behind. It",
-		"returns false if not all first halves of 64-bit constants are followed by",
-		"second ones, and nothing else is.")
-	insns, scratch, i, n, t0 := GP64(), GP64(), GP64(), GP64(), GP64()
-	for _, p := range []struct {
-		name string
-		to   reg.GPVirtual
-	}{{"insns", insns}, {"scratch", scratch}, {"from", i}, {"to", n}} {
-		Load(Param(p.name), p.to)
-	}
-	Comment("insns -= 8*from")
-	MOVQ(i, t0)
-	SHLQ(U8(3), t0)
-	SUBQ(t0, insns)
-	// Of sixteen slots, and of those one further, in the order
-	//
-	//	0 1 2 3 8 9 10 11 | 4 5 6 7 12 13 14 15
-	sum, t, a, b, low, highLow := YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
-	zero, minusOne, wrong := YMM(), YMM(), YMM()
-	byteMask, wideOp, one := wide("byteMask", 0xff), wide("wideOp", opLdImm64), narrow("one", 1)
-	VPXOR(zero, zero, zero)
-	VPXOR(wrong, wrong, wrong)
-	VPCMPEQD(minusOne, minusOne, minusOne)
-
-	Label("sixteen")
-	Comment("The slots a page ahead: the processor's own prefetching ends where a page does,",
-		"and writing comes between.")
-	for line := range 2 {
-		PREFETCHT0(Mem{Base: insns, Index: i, Scale: 8, Disp: page + 64*line})
-	}
-	// words splits eight slots into their constants and what is below.
-	words := func(first int, constants, rest reg.VecVirtual) {
-		at := func(k int) Mem { return Mem{Base: insns, Index: i, Scale: 8, Disp: 8 * (first + k)} }
-		VMOVDQU(at(0), a.AsX())
-		VINSERTI128(U8(1), at(4), a, a)
-		VMOVDQU(at(2), b.AsX())
-		VINSERTI128(U8(1), at(6), b, b)
-		VSHUFPS(U8(0xdd), b, a, constants)
-		VSHUFPS(U8(0x88), b, a, rest)
-	}
-	var imms, highs, offs [2]reg.VecVirtual
-	for h := range 2 {
-		Comment(fmt.Sprintf("imm and op, regs, off of slots %d to %d, and of those behind them", 8*h, 8*h+7))
-		imms[h], highs[h], offs[h] = YMM(), YMM(), YMM()
-		words(8*h, imms[h], low)
-		words(8*h+1, highs[h], highLow)
-		Comment("A slot is the first half of a constant if and only if the next is a second half.")
-		VPAND(byteMask, highLow, highLow)
-		VPCMPEQD(zero, highLow, highLow)
-		VPAND(byteMask, low, t)
-		VPCMPEQD(wideOp, t, t)
-		VPXOR(highLow, t, t)
-		VPOR(t, wrong, wrong)
-		Comment("fields[i] = off with its sign, and imm")
-		VPSRAD(U8(16), low, offs[h])
-		even, odd := a, b
-		VPUNPCKLDQ(imms[h], offs[h], even) // 0 1 | 4 5
-		VPUNPCKHDQ(imms[h], offs[h], odd)  // 2 3 | 6 7
-		field := func(k int) Mem { return Mem{Base: scratch, Index: i, Scale: 8, Disp: scratchFields + 8*(8*h+k)} }
-		VMOVDQU(even.AsX(), field(0))
-		VMOVDQU(odd.AsX(), field(2))
-		VEXTRACTI128(U8(1), even, field(4))
-		VEXTRACTI128(U8(1), odd, field(6))
-	}
-	Comment("Words of 16 bits: what doesn't fit becomes the largest or smallest that does.")
-	imm, highImm, off := imms[0], highs[0], offs[0]
-	VPACKSSDW(imms[1], imms[0], imm)
-	VPACKSSDW(highs[1], highs[0], highImm)
-	VPACKSSDW(offs[1], offs[0], off)
-
-	// fits8 tests whether words are bytes with a sign.
-	fits8 := func(v, to reg.VecVirtual) {
-		VPSLLW(U8(8), v, to)
-		VPSRAW(U8(8), to, to)
-		VPCMPEQW(v, to, to)
-	}
-	for k, p := range []property{
-		{"imm8", func(to reg.VecVirtual) { fits8(imm, to) }},
-		{"immNeg", func(to reg.VecVirtual) { VPSRAW(U8(15), imm, to) }},
-		{"immZero", func(to reg.VecVirtual) { VPCMPEQW(zero, imm, to) }},
-		{"immOne", func(to reg.VecVirtual) { VPCMPEQW(one, imm, to) }},
-		{"highZero", func(to reg.VecVirtual) { VPCMPEQW(zero, highImm, to) }},
-		{"highOnes", func(to reg.VecVirtual) { VPCMPEQW(minusOne, highImm, to) }},
-		{"off8", func(to reg.VecVirtual) { fits8(off, to) }},
-		{"offZero", func(to reg.VecVirtual) { VPCMPEQW(zero, off, to) }},
-	} {
-		Comment(p.name)
-		bit := narrow(p.name, firstProperty<<k)
-		if k == 0 {
-			p.test(sum)
-			VPAND(bit, sum, sum)
-			continue
-		}
-		p.test(t)
-		VPAND(bit, t, t)
-		VPOR(t, sum, sum)
-	}
-	Comment("The order of slots again")
-	VPERMQ(U8(0xd8), sum, sum)
-	VMOVDQU(sum, Mem{Base: scratch, Index: i, Scale: 2, Disp: scratchClass})
-	ADDQ(U8(16), i)
-	CMPQ(i, n)
-	JLT(LabelRef("sixteen"))
-	VPTEST(wrong, wrong)
-	SETEQ(result())
-	VZEROUPPER()
-	RET()
-}
-
 func write() {
-	TEXT("writeAVO", NOSPLIT, "func(job *[14]uint64) (ok bool)")
+	TEXT("writeAVO", NOSPLIT, "func(job *[15]uint64) (ok bool)")
 	Pragma("noescape")
-	Doc("writeAVO writes the steps of the slots from job.next up to job.stop, whose",
-		"classes are in job.scratch. It moves next, at and marks of the job on, and",
-		"returns false at a slot that has no row or isn't well-formed.")
-	ok := result()
+	Doc("writeAVO finds the classes of the slots from job.next up to job.stop and writes",
+		"their steps. It moves next, at and marks of the job on, and returns false at a slot",
+		"that has no row or isn't well-formed.")
+	ok, all := result(), GP64()
+	Load(Param("job"), all)
+	classify(all)
 	insns, ends, ranks, marks := GP64(), GP64(), GP64(), GP64()
 	finder, lookup, at := GP64(), GP64(), GP64()
 	i, class, classes, fields := GP64(), GP64(), GP64(), GP64()
@@ -274,7 +144,7 @@ func write() {
 	key, regs, op, row := reg.RAX, reg.RBX, reg.RCX, reg.RDX
 	code, bits := XMM(), XMM()
 	stop, rows, steps, contributions := AllocLocal(8), AllocLocal(8), AllocLocal(8), AllocLocal(8)
-	kept, next, last := AllocLocal(8), AllocLocal(8), AllocLocal(8)
+	kept, next, last, second := AllocLocal(8), AllocLocal(8), AllocLocal(8), AllocLocal(8)
 
 	job := Mem{Base: key}
 	Load(Param("job"), key)
@@ -353,10 +223,9 @@ func write() {
 		ADDQ(row, marks)
 		MOVL(marks.As32(), Mem{Base: ranks, Index: i, Scale: 4, Disp: 4 * (n + 1)})
 	}
-	// rareAt writes it if slotAt can't.
-	rareAt := func(n int) {
-		slot := func(disp int) Mem { return Mem{Base: insns, Index: i, Scale: 8, Disp: 8*n + disp} }
-		Label(label("rare", n))
+	// rare writes slot i if slotAt can't.
+	rare := func() {
+		slot := func(disp int) Mem { return Mem{Base: insns, Index: i, Scale: 8, Disp: disp} }
 		Comment("Everything again, with the row that has it all.")
 		MOVQ(row, kept)
 		ADDQ(rows, row)
@@ -379,7 +248,7 @@ func write() {
 		ADDQ(steps, op)
 		MOVQ(key, last)
 		MOVQ(op, next)
-		Label(label("step", n))
+		Label("step")
 		Comment("head = Head ^ Bits[Src+src] ^ Bits[Dst+dst]")
 		MOVBLZX(slot(insnRegs), key.As32())
 		MOVL(key.As32(), op.As32())
@@ -396,7 +265,7 @@ func write() {
 		MOVWLSX(slot(insnOff), op.As32())
 		MOVBLZX(inRow(stepDisp), key.As32())
 		MOVL(op.As32(), Mem{Base: at, Index: key, Scale: 1})
-		VPSHUFD(U8(0x0d), Mem{Base: fields, Index: i, Scale: 8, Disp: 8 * n}, code)
+		VPSHUFD(U8(0x0d), Mem{Base: fields, Index: i, Scale: 8}, code)
 		MOVBLZX(inRow(stepImm), key.As32())
 		VMOVQ(code, Mem{Base: at, Index: key, Scale: 1})
 		MOVBLZX(inRow(stepLen), key.As32())
@@ -405,9 +274,8 @@ func write() {
 		ADDQ(U8(stepSize), row)
 		MOVQ(row, next)
 		CMPQ(row, last)
-		JLE(LabelRef(label("step", n)))
+		JLE(LabelRef("step"))
 		MOVQ(kept, row)
-		JMP(LabelRef(label("written", n)))
 	}
 
 	Comment("Two slots at a time; of an odd number the first is the second of two.")
@@ -433,8 +301,19 @@ func write() {
 	MOVB(U8(1), ok)
 	RET()
 
-	rareAt(0)
-	rareAt(1)
+	Comment("The second slot of two is written as if it were the first.")
+	Label("rare1")
+	INCQ(i)
+	MOVQ(U32(1), second)
+	JMP(LabelRef("rare"))
+	Label("rare0")
+	MOVQ(U32(0), second)
+	Label("rare")
+	rare()
+	CMPQ(second, U8(0))
+	JEQ(LabelRef("written0"))
+	DECQ(i)
+	JMP(LabelRef("written1"))
 
 	Label("bad")
 	VZEROUPPER()

@@ -21,13 +21,22 @@ const (
 	jobNext      = 64
 	jobCount     = 72
 	jobSlots     = 80
-	jobStart     = 88
-	jobReach     = 92
-	jobFirstRank = 96
-	jobSum       = 100
-	jobPlain     = 104
-	jobOthers    = 112
-	jobNoted     = 120
+	jobStop      = 88
+	jobOthers    = 96
+	jobNoted     = 104
+	jobCharges   = 112
+	jobCharged   = 120
+	jobLengths   = 128
+	jobSteps     = 136
+	jobRounds    = 144
+	jobStart     = 152 // from here on fields have 32 bits
+	jobReach     = 156
+	jobFirstRank = 160
+	jobSum       = 164
+	jobPlain     = 168
+	jobExit      = 172
+	jobExits     = 176
+	jobFirstExit = 180
 )
 
 // Offsets into jit.jump, whose size is 1<<jumpShift.
@@ -38,6 +47,13 @@ const (
 	jumpSize   = 12
 	jumpOp     = 13
 	jumpShift  = 4
+)
+
+// Offsets into jit.charge.
+const (
+	chargeMark = 0
+	chargeN    = 4
+	chargeSize = 12
 )
 
 // Offsets into encoder.Mark, encoder.Gap, tables.Row and abi.Insn.
@@ -56,8 +72,10 @@ const (
 // Numbers of tables, encoder and jit.
 const (
 	kindJcc       = 2
+	kindCharge    = 5
 	kindCompiler  = 7
 	opCall        = 0x85
+	opExit        = 0x95
 	callSize      = 5
 	callOp        = 0xea
 	farAway       = 0x40000000
@@ -69,6 +87,7 @@ const (
 	longJa        = 5
 	longJcc       = 6
 	shortBack     = 128 // how far back short jumps go
+	partMarks     = 4096
 )
 
 func main() {
@@ -76,14 +95,32 @@ func main() {
 	ConstraintExpr("!purego")
 	layOut()
 	pass()
+	passes()
 	lastPass()
 	Generate()
 }
 
+// result is where the function's boolean result is.
+func result() Mem {
+	r, err := ReturnIndex(0).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	return r.Addr
+}
+
+// part makes stop the end of the part from mark k on, at most count.
+func part(stop, k reg.GPVirtual, count Mem) {
+	Comment("stop = min(k+partMarks, count)")
+	LEAQ(Mem{Base: k, Disp: partMarks}, stop)
+	CMPQ(stop, count)
+	CMOVQGT(count, stop)
+}
+
 // load reads fields of the job.
 func load(job reg.Register, fields map[int]reg.GPVirtual) {
-	for at := 0; at <= jobOthers; at += 4 {
-		if r, ok := fields[at]; ok && (at < jobStart || at == jobOthers) {
+	for at := 0; at <= jobFirstExit; at += 4 {
+		if r, ok := fields[at]; ok && at < jobStart {
 			MOVQ(Mem{Base: job, Disp: at}, r)
 		} else if ok {
 			MOVL(Mem{Base: job, Disp: at}, r.As32())
@@ -117,12 +154,13 @@ const page = 4096
 
 func layOut() {
 	two, zero = constants()
-	TEXT("layOutAVO", NOSPLIT, "func(job *uint64)")
+	TEXT("layOutAVO", NOSPLIT, "func(job *uint64) (more bool)")
 	Pragma("noescape")
 	Doc("layOutAVO lays out the marks from job.next on, and runs pass 0 on them. It stops",
-		"at the first that isn't a jump by off, nor a call by imm, or is a jump to nowhere,",
-		"to what has no draft yet, or to itself.")
-	job := GP64()
+		"at the first that isn't a jump by off, nor of a fixed length that the job has, or",
+		"is a jump to nowhere, to what has no draft yet, or to itself. It returns whether it",
+		"stopped at the end of a part, with more marks behind.")
+	more, job := result(), GP64()
 	Load(Param("job"), job)
 	field := func(at int) Mem { return Mem{Base: job, Disp: at} }
 	marks, insns, ends, sums, j, k, sum := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
@@ -134,8 +172,10 @@ func layOut() {
 	MOVQ(k, t)
 	SHLQ(U8(jumpShift), t)
 	ADDQ(t, j)
-	CMPQ(k, field(jobCount))
-	JGE(LabelRef("out"))
+	part(t, k, field(jobCount))
+	MOVQ(t, field(jobStop))
+	CMPQ(k, t)
+	JGE(LabelRef("end"))
 
 	Label("loop")
 	Comment("sums[k] = sum; the kind of the mark's row must be Jcc or Ja")
@@ -147,7 +187,7 @@ func layOut() {
 	SUBL(U8(kindJcc), kind.As32())
 	MOVL(Mem{Base: marks, Index: k, Scale: 8, Disp: markSlot}, slot.As32())
 	CMPL(kind.As32(), U8(1))
-	JA(LabelRef("call"))
+	JA(LabelRef("fixed"))
 	Comment("to = slot+1+off must be the first slot of an instruction")
 	MOVWLSX(Mem{Base: insns, Index: slot, Scale: 8, Disp: insnOff}, d.As32())
 	LEAL(Mem{Base: slot, Index: d, Scale: 1, Disp: 1}, to.As32())
@@ -192,59 +232,158 @@ func layOut() {
 	PREFETCHT0(Mem{Base: j, Disp: page})
 	ADDQ(U8(1<<jumpShift), j)
 	INCQ(k)
-	CMPQ(k, field(jobCount))
+	CMPQ(k, field(jobStop))
 	JLT(LabelRef("loop"))
-	JMP(LabelRef("out"))
+	Label("end")
+	CMPQ(k, field(jobCount))
+	SETLT(more)
+	Label("stop")
+	MOVQ(k, field(jobNext))
+	MOVL(sum.As32(), field(jobSum))
+	RET()
 
-	Label("call")
-	Comment("A call that is E8 cd is one, too, with a number of its own among the others.")
+	Label("fixed")
+	Comment("The number of a mark that isn't a jump goes to the others.")
+	number, list, n := to, row, slot
+	inSlot := func(disp int) Mem { return Mem{Base: insns, Index: slot, Scale: 8, Disp: disp} }
+	CMPL(kind.As32(), U8(kindCharge-kindJcc))
+	JEQ(LabelRef("charge"))
 	CMPL(kind.As32(), U8(kindCompiler-kindJcc))
 	JNE(LabelRef("out"))
-	CMPB(Mem{Base: insns, Index: slot, Scale: 8, Disp: insnOp}, U8(opCall))
-	JNE(LabelRef("out"))
+	CMPB(inSlot(insnOp), U8(opCall))
+	JNE(LabelRef("exit"))
+	Comment("a call that is E8 cd, with src above the number")
 	CMPL(field(jobPlain), U8(0))
 	JEQ(LabelRef("out"))
-	CMPL(Mem{Base: insns, Index: slot, Scale: 8, Disp: insnImm}, U8(0))
+	CMPL(inSlot(insnImm), U8(0))
 	JEQ(LabelRef("out"))
+	MOVBLZX(inSlot(insnRegs), number.As32())
+	SHRL(U8(4), number.As32())
+	ORL(U8(isPlain>>plainShift), number.As32())
+	SHLL(U8(plainShift), number.As32())
+	ORL(k.As32(), number.As32())
+	MOVL(U32(callSize), size.As32())
+	JMP(LabelRef("other"))
+	Label("exit")
+	CMPB(inSlot(insnOp), U8(opExit))
+	JNE(LabelRef("out"))
+	MOVL(field(jobExit), size.As32())
+	TESTL(size.As32(), size.As32())
+	JZ(LabelRef("out"))
+	MOVL(slot.As32(), field(jobFirstExit))
+	MOVL(field(jobExits), number.As32())
+	MOVL(number.As32(), field(jobExit))
+	MOVL(k.As32(), number.As32())
+	Label("other")
+	MOVQ(field(jobOthers), list)
+	MOVQ(field(jobNoted), n)
+	MOVL(number.As32(), Mem{Base: list, Index: n, Scale: 4})
+	INCQ(field(jobNoted))
+	Label("sized")
+	Comment("*j = {far away, its own end, 0, size, a call}")
 	MOVL(U32(farAway), Mem{Base: j, Disp: jumpDist})
 	LEAL(Mem{Base: k, Disp: 1}, to.As32())
 	MOVL(to.As32(), Mem{Base: j, Disp: jumpRank})
 	MOVL(U32(0), Mem{Base: j, Disp: jumpVanish})
-	MOVL(U32(callSize|callOp<<8), Mem{Base: j, Disp: jumpSize})
-	MOVBLZX(Mem{Base: insns, Index: slot, Scale: 8, Disp: insnRegs}, to.As32())
-	SHRL(U8(4), to.As32())
-	ORL(U8(isPlain>>plainShift), to.As32())
-	SHLL(U8(plainShift), to.As32())
-	ORL(k.As32(), to.As32())
-	MOVQ(field(jobOthers), row)
-	MOVQ(field(jobNoted), slot)
-	MOVL(to.As32(), Mem{Base: row, Index: slot, Scale: 4})
-	INCQ(field(jobNoted))
-	ADDL(U8(callSize), sum.As32())
+	ADDL(size.As32(), sum.As32())
+	ORL(U32(callOp<<8), size.As32())
+	MOVL(size.As32(), Mem{Base: j, Disp: jumpSize})
 	JMP(LabelRef("next"))
+	Label("charge")
+	MOVL(inSlot(insnImm), number.As32())
+	MOVQ(field(jobCharges), list)
+	IMUL3Q(U8(chargeSize), field(jobCharged), n)
+	MOVL(k.As32(), Mem{Base: list, Index: n, Scale: 1, Disp: chargeMark})
+	MOVL(number.As32(), Mem{Base: list, Index: n, Scale: 1, Disp: chargeN})
+	INCQ(field(jobCharged))
+	MOVL(U32(longJcc), size.As32())
+	JMP(LabelRef("sized"))
 
 	Label("out")
-	MOVQ(k, field(jobNext))
-	MOVL(sum.As32(), field(jobSum))
-	RET()
+	MOVB(U8(0), more)
+	JMP(LabelRef("stop"))
 }
 
 func pass() {
-	TEXT("passAVO", NOSPLIT, "func(job *uint64)")
+	TEXT("passAVO", NOSPLIT, "func(job *uint64) (more bool)")
 	Pragma("noescape")
-	Doc("passAVO sizes the jumps from job.next up to job.count once. job.sum is the sum of",
-		"those before.")
-	job := GP64()
+	Doc("passAVO sizes the jumps from job.next up to the end of a part once. job.sum is the",
+		"sum of those before. It returns whether there are more behind.")
+	more, job := result(), GP64()
 	Load(Param("job"), job)
 	sums, jumps, k, n, sum := GP64(), GP64(), GP64(), GP64(), GP64()
-	load(job, map[int]reg.GPVirtual{jobJumps: jumps, jobSums: sums, jobNext: k, jobCount: n, jobSum: sum})
+	load(job, map[int]reg.GPVirtual{jobJumps: jumps, jobSums: sums, jobNext: k, jobSum: sum})
+	part(n, k, Mem{Base: job, Disp: jobCount})
 	MOVQ(n, Mem{Base: job, Disp: jobNext})
+	CMPQ(n, Mem{Base: job, Disp: jobCount})
+	SETLT(more)
+	CMPQ(k, n)
+	JGE(LabelRef("none"))
 	Comment("k and n count twice")
 	ADDQ(n, n)
 	ADDQ(k, k)
-	CMPQ(k, n)
-	JGE(LabelRef("none"))
+	sizeJumps(job, jumps, sums, k, n, sum)
+	MOVL(sum.As32(), Mem{Base: sums, Index: k, Scale: 2})
+	MOVL(sum.As32(), Mem{Base: job, Disp: jobSum})
+	RET()
+	Label("none")
+	MOVL(sum.As32(), Mem{Base: sums, Index: k, Scale: 4})
+	RET()
+}
 
+func passes() {
+	TEXT("passesAVO", NOSPLIT, "func(job *uint64) (ok bool)")
+	Pragma("noescape")
+	Doc("passesAVO runs passes over all jumps, of which there is one at least, until the",
+		"length of the code is what the pass before left, and then the last one, which writes",
+		"them into the gaps. It writes job.lengths, and leaves in job.rounds how many passes",
+		"ran before the last one. It returns false if there would be more than job.rounds, at",
+		"least one, or the last one finds other addresses.")
+	ok, job := result(), GP64()
+	Load(Param("job"), job)
+	sums, jumps, k, n, sum, round, lengths := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	load(job, map[int]reg.GPVirtual{jobJumps: jumps, jobSums: sums, jobCount: n, jobLengths: lengths})
+	Comment("lengths[0] = steps + sums[n], which pass 0 left")
+	XORL(round.As32(), round.As32())
+	MOVL(Mem{Base: sums, Index: n, Scale: 4}, sum.As32())
+	ADDQ(Mem{Base: job, Disp: jobSteps}, sum)
+	MOVQ(sum, Mem{Base: lengths})
+	Comment("k and n count twice")
+	ADDQ(n, n)
+	Label("pass")
+	XORL(k.As32(), k.As32())
+	XORL(sum.As32(), sum.As32())
+	sizeJumps(job, jumps, sums, k, n, sum)
+	MOVL(sum.As32(), Mem{Base: sums, Index: k, Scale: 2})
+	Comment("lengths[round+1] = steps + sum")
+	ADDQ(Mem{Base: job, Disp: jobSteps}, sum)
+	INCQ(round)
+	MOVQ(sum, Mem{Base: lengths, Index: round, Scale: 8})
+	CMPQ(sum, Mem{Base: lengths, Index: round, Scale: 8, Disp: -8})
+	JEQ(LabelRef("settled"))
+	CMPQ(round, Mem{Base: job, Disp: jobRounds})
+	JLT(LabelRef("pass"))
+	MOVB(U8(0), ok)
+	RET()
+
+	Label("settled")
+	MOVQ(round, Mem{Base: job, Disp: jobRounds})
+	MOVQ(sum, Mem{Base: lengths, Index: round, Scale: 8, Disp: 8})
+	SHRQ(U8(1), n)
+	XORL(k.As32(), k.As32())
+	gaps := GP64()
+	MOVQ(Mem{Base: job, Disp: jobGaps}, gaps)
+	writeJumps(job, jumps, sums, gaps, k, n)
+	MOVB(U8(1), ok)
+	RET()
+	Label("differs")
+	MOVB(U8(0), ok)
+	RET()
+}
+
+// sizeJumps sizes the jumps from k up to n, both of which count twice, and sums up
+// what they and those before have.
+func sizeJumps(job reg.Register, jumps, sums, k, n, sum reg.GPVirtual) {
 	Label("jump")
 	Comment("before = sums[k+1]; sums[k] = sum; d = dist + sums[rank] - before")
 	rank, d, before, size := GP64(), GP64(), GP64(), GP64()
@@ -261,32 +400,44 @@ func pass() {
 	ADDQ(U8(2), k)
 	CMPQ(k, n)
 	JLT(LabelRef("jump"))
-	Label("none")
-	MOVL(sum.As32(), Mem{Base: sums, Index: k, Scale: 2})
-	MOVL(sum.As32(), Mem{Base: job, Disp: jobSum})
-	RET()
 }
 
 func lastPass() {
-	TEXT("lastPassAVO", NOSPLIT, "func(job *uint64)")
+	TEXT("lastPassAVO", NOSPLIT, "func(job *uint64) (more bool)")
 	Pragma("noescape")
 	Doc("lastPassAVO writes the jumps from job.next on into the gaps. It stops at the first",
-		"whose length isn't what the pass before left.")
-	job := GP64()
+		"whose length isn't what the pass before left. It returns whether it stopped at the",
+		"end of a part, with more jumps behind.")
+	more, job := result(), GP64()
 	Load(Param("job"), job)
 	sums, j, k, n, g := GP64(), GP64(), GP64(), GP64(), GP64()
-	load(job, map[int]reg.GPVirtual{jobJumps: j, jobSums: sums, jobGaps: g, jobNext: k, jobCount: n})
+	load(job, map[int]reg.GPVirtual{jobJumps: j, jobSums: sums, jobGaps: g, jobNext: k})
 	t := GP64()
+	part(n, k, Mem{Base: job, Disp: jobCount})
 	Comment("j = jumps[k]")
 	MOVQ(k, t)
 	SHLQ(U8(jumpShift), t)
 	ADDQ(t, j)
 	CMPQ(k, n)
 	JGE(LabelRef("finished"))
+	writeJumps(job, j, sums, g, k, n)
+	Label("finished")
+	CMPQ(k, Mem{Base: job, Disp: jobCount})
+	SETLT(more)
+	MOVQ(k, Mem{Base: job, Disp: jobNext})
+	RET()
+	Label("differs")
+	MOVB(U8(0), more)
+	MOVQ(k, Mem{Base: job, Disp: jobNext})
+	RET()
+}
 
+// writeJumps writes the jumps from k up to n into the gaps; j is that of k. At the
+// first whose length isn't what the pass before left it goes to "differs".
+func writeJumps(job reg.Register, j, sums, g, k, n reg.GPVirtual) {
 	Label("write")
 	Comment("d = dist + sums[rank] - sums[k+1]; room = sums[k+1] - sums[k]")
-	d, room, size := GP64(), GP64(), GP64()
+	d, room, size, t := GP64(), GP64(), GP64(), GP64()
 	MOVL(Mem{Base: j, Disp: jumpRank}, t.As32())
 	MOVL(Mem{Base: j, Disp: jumpDist}, d.As32())
 	MOVL(Mem{Base: sums, Index: k, Scale: 4, Disp: 4}, room.As32())
@@ -296,7 +447,7 @@ func lastPass() {
 	MOVBLZX(Mem{Base: j, Disp: jumpSize}, size.As32())
 	length(size, d, t, Mem{Base: j, Disp: jumpVanish}, Mem{Base: job, Disp: jobReach})
 	CMPL(size.As32(), room.As32())
-	JNE(LabelRef("finished"))
+	JNE(LabelRef("differs"))
 	Comment("code = op | d<<8, and what encoder.Jump makes of it for each length")
 	code, long := GP64(), GP64()
 	MOVBLZX(Mem{Base: j, Disp: jumpOp}, code.As32())
@@ -318,7 +469,4 @@ func lastPass() {
 	INCQ(k)
 	CMPQ(k, n)
 	JLT(LabelRef("write"))
-	Label("finished")
-	MOVQ(k, Mem{Base: job, Disp: jobNext})
-	RET()
 }
