@@ -153,7 +153,8 @@ func (d *Draft) Len() int { return int(d.Ends[d.Slots] - d.Ends[0]) }
 func (d *Draft) Join(code []byte, at int, gaps []Gap, ends []uint32) int {
 	var j Joint
 	j.Begin(d, code, at, gaps, ends)
-	j.Extend(len(d.Marks))
+	for !j.Extend() {
+	}
 	return j.Len()
 }
 
@@ -161,43 +162,50 @@ func (d *Draft) Join(code []byte, at int, gaps []Gap, ends []uint32) int {
 // is while the processor's caches have it.
 type Joint struct {
 	// Marks is how many marks are joined: up to behind their gaps the code is
-	// there.
+	// there. Slots behind the last mark count as one more.
 	Marks int
 
 	draft *Draft
 	code  []byte
-	gaps  []Gap
+	gaps  []Gap // of all Marks that there will be
 	ends  []uint32
 	at    int // where the code goes on
 	slot  int // the next slot whose end is missing
-	//lint:ignore U1000 of the assembly
-	job joinJob
 }
 
-// Begin begins what Join does, with a Joint that is new.
+// Begin begins what Join does.
 func (j *Joint) Begin(d *Draft, code []byte, at int, gaps []Gap, ends []uint32) {
-	n := len(d.Ends) - 1
+	n, k := len(d.Ends)-1, len(d.Marks)
 	if at < 0 || at+Slack > len(code) || n+EndsSlack > len(ends) {
 		panicRoom()
 	}
-	j.draft, j.code, j.gaps, j.ends, j.at = d, code, gaps[:len(d.Marks)], ends, at
-	if n > 0 {
-		j.begin()
+	j.draft, j.code, j.gaps, j.ends = d, code, gaps[:k], ends
+	j.Marks, j.at, j.slot = 0, at, 0
+	if k == 0 || int(d.Marks[k-1].Slot) != n-1 {
+		j.addLast(n)
+	}
+}
+
+// addLast has what stands behind the last mark joined as if there were one more.
+func (j *Joint) addLast(n int) {
+	if k := len(j.gaps); n > 0 {
+		j.draft.Marks[:k+1][k].Slot = uint32(n - 1)
+		j.gaps = append(j.gaps, 0)
 	}
 }
 
 func panicRoom() { panic("BUG: encoder: too little room for the code") }
 
-// Extend joins the next n marks, or what is left if that is less, and with the last
-// one all behind it. It reports whether nothing is left.
-func (j *Joint) Extend(n int) bool {
-	d := j.draft
-	stop := min(j.Marks+n, len(d.Marks))
-	if len(d.Ends) > 1 {
-		j.extend(stop)
-	}
-	j.Marks = stop
-	return stop == len(d.Marks)
+// JoinPart is how many marks Extend joins at once. Assembly can't be preempted, and
+// the collector should not have to wait for more than some microseconds.
+const JoinPart = 512
+
+// Extend joins the next JoinPart marks, or what is left if that is less. It reports
+// whether nothing is left.
+func (j *Joint) Extend() bool {
+	stop := min(j.Marks+JoinPart, len(j.gaps))
+	j.extend(stop)
+	return stop == len(j.gaps)
 }
 
 // Len returns where the code ends that is joined yet.
@@ -299,29 +307,25 @@ func (d *Draft) extendGeneric(stop int) bool {
 // extendGeneric is Extend in Go, up to the mark stop.
 func (j *Joint) extendGeneric(stop int) {
 	d := j.draft
-	join := func(behind, to int, g Gap) {
-		from := int(d.Ends[j.slot] - d.Ends[0])
-		shift := uint32(j.at - from)
-		if j.at+to-from+Slack > len(j.code) {
+	for k := j.Marks; k < stop; k++ {
+		behind, gap := int(d.Marks[:stop][k].Slot)+1, j.gaps[k]
+		from, to := d.Ends[j.slot]-d.Ends[0], d.Ends[behind]-d.Ends[0]
+		shift := uint32(j.at) - from
+		if end := j.at + int(to-from); end+Slack > len(j.code) {
 			panicRoom()
 		}
 		j.at += copy(j.code[j.at:], d.code[from:to])
-		binary.LittleEndian.PutUint64(j.code[j.at:], uint64(g))
-		j.at += int(g.Len())
+		binary.LittleEndian.PutUint64(j.code[j.at:], uint64(gap))
+		j.at += int(gap.Len())
 		for ; j.slot < behind; j.slot++ {
 			j.ends[j.slot] = d.Ends[j.slot+1] - d.Ends[0] + shift
 		}
-		if behind > 0 {
-			j.ends[behind-1] += g.Len()
-		}
+		j.ends[behind-1] += gap.Len()
 	}
-	for k := j.Marks; k < stop; k++ {
-		behind := int(d.Marks[k].Slot) + 1
-		join(behind, int(d.Ends[behind]-d.Ends[0]), j.gaps[k])
+	if j.at+Slack > len(j.code) {
+		panicRoom()
 	}
-	if stop == len(d.Marks) {
-		join(len(d.Ends)-1, d.Len(), 0)
-	}
+	j.Marks = stop
 }
 
 // appendStep appends a step. Its three parts overlap: what one writes behind its

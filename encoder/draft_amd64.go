@@ -21,9 +21,8 @@ var assembly = cpu.X86.HasBMI2 && cpu.X86.HasAVX2
 // How much the assembly does at once. It can't be preempted, and the collector
 // should not have to wait for more than some microseconds.
 const (
-	batch     = 16  // instructions whose classes are found together
-	chunk     = 256 // instructions of a call, a multiple of batch
-	joinChunk = 512 // marks of a call
+	batch = 16  // instructions whose classes are found together
+	chunk = 256 // instructions of a call, a multiple of batch
 )
 
 // scratch is what is known of the slots of a chunk before they are written. Only the
@@ -50,22 +49,6 @@ type writeJob struct {
 
 	next, stop, all int // in slots
 	class           uint64
-}
-
-// joinJob is what joinAVO works on.
-type joinJob struct {
-	from  *byte   // the draft from where it isn't joined yet
-	ends  *uint32 // of the draft
-	marks *Mark
-	gaps  *Gap
-	to    *byte
-	out   *uint32 // ends of the result
-
-	next, stop int    // in marks
-	slot       int    // whose end comes next
-	end        uint64 // of the draft before the slot: an element of ends
-	shift      uint64 // from ends of the draft to those of the result
-	limit      *byte  // the last place where code may end
 }
 
 // finder is what finds the rows of a profile, in one piece.
@@ -256,20 +239,6 @@ func (d *Draft) makeRoom(used, more int) {
 	}
 }
 
-func (j *Joint) begin() {
-	if !assembly {
-		return
-	}
-	// What stands behind the last mark is joined as if there were one more.
-	d := j.draft
-	marks := append(d.Marks, Mark{Slot: uint32(len(d.Ends) - 2)})
-	gaps := append(j.gaps, 0)
-	job := &j.job
-	job.from, job.ends, job.marks, job.gaps = unsafe.SliceData(d.code), &d.Ends[0], &marks[0], &gaps[0]
-	job.to, job.limit, job.out = &j.code[j.at], &j.code[len(j.code)-Slack], &j.ends[0]
-	job.end, job.shift = uint64(d.Ends[0]), uint64(uint32(j.at)-d.Ends[0])
-}
-
 func (j *Joint) extend(stop int) {
 	if !assembly {
 		j.extendGeneric(stop)
@@ -279,14 +248,7 @@ func (j *Joint) extend(stop int) {
 }
 
 func (j *Joint) extendASM(stop int) {
-	if stop == len(j.gaps) {
-		stop++ // what stands behind
+	if j.Marks < stop && !joinAVO((*[13]uint64)(unsafe.Pointer(j)), stop) {
+		panicRoom()
 	}
-	for j.job.next < stop {
-		j.job.stop = min(j.job.next+joinChunk, stop)
-		if !joinAVO((*[12]uint64)(unsafe.Pointer(&j.job))) {
-			panicRoom()
-		}
-	}
-	j.at = int(uintptr(unsafe.Pointer(j.job.to)) - uintptr(unsafe.Pointer(&j.code[0])))
 }

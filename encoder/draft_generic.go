@@ -8,8 +8,6 @@ func (d *Draft) release() { d.insns = nil }
 
 func (d *Draft) extend(stop int) bool { return d.extendGeneric(stop) }
 
-func (j *Joint) begin() {}
-
 func (j *Joint) extend(stop int) { j.extendGeneric(stop) }
 
 // These are for assembly.
@@ -17,6 +15,4 @@ type (
 	//lint:ignore U1000 of the assembly
 	tablesOfAll struct{}
 	writeJob    struct{}
-	//lint:ignore U1000 of the assembly
-	joinJob struct{}
 )

@@ -550,34 +550,43 @@ DATA jumps<>+16(SB)/8, $0x0000000000000005
 DATA jumps<>+24(SB)/8, $0x0000000000000005
 GLOBL jumps<>(SB), RODATA|NOPTR, $32
 
-// func joinAVO(job *[12]uint64) (ok bool)
+// func joinAVO(joint *[13]uint64, stop int) (ok bool)
 // Requires: AVX, AVX2
-TEXT ·joinAVO(SB), NOSPLIT, $16-9
-	MOVQ job+0(FP), R14
-	MOVQ 8(R14), CX
-	MOVQ 16(R14), DX
-	MOVQ 24(R14), BX
-	MOVQ 40(R14), DI
-	MOVQ (R14), AX
-	MOVQ 32(R14), SI
-	MOVQ 48(R14), R8
-	MOVQ 64(R14), R9
-	MOVQ 72(R14), R10
-	MOVQ 80(R14), R11
-	MOVQ 88(R14), R12
-	MOVQ R12, 8(SP)
-	MOVQ 56(R14), R14
-	MOVQ R14, (SP)
+TEXT ·joinAVO(SB), NOSPLIT, $8-17
+	MOVQ joint+0(FP), R14
+	MOVQ 8(R14), R13
+	MOVQ (R13), CX
+	MOVQ 48(R13), DX
+	MOVQ 120(R13), AX
+	MOVQ 40(R14), BX
+	MOVQ 64(R14), DI
+	MOVQ (R14), R8
+	MOVQ 96(R14), R9
+
+	// limit = the last place where code may end; to = where it goes on
+	MOVQ 16(R14), SI
+	MOVQ 24(R14), R12
+	LEAQ -72(SI)(R12*1), R12
+	MOVQ R12, (SP)
+	MOVQ 88(R14), R11
+	ADDQ R11, SI
+
+	// end = end of the draft before the slot; from = that place in it; shift = from ends
+	// of the draft to those of the code
+	MOVL (CX)(R9*4), R10
+	MOVL R10, R12
+	SUBL (CX), R12
+	ADDQ R12, AX
+	SUBL R10, R11
 
 mark:
 	// m = slot of the mark; n = bytes up to the end of its steps
 	MOVL (DX)(R8*8), R13
-	MOVL 4(CX)(R13*4), R14
-	MOVL R14, R12
+	MOVL 4(CX)(R13*4), R12
 	SUBL R10, R12
-	MOVL R14, R10
+	ADDL R12, R10
 	LEAQ (SI)(R12*1), R14
-	CMPQ R14, 8(SP)
+	CMPQ R14, (SP)
 	JA   full
 
 	// Copy 64 bytes at a time. The next piece overwrites what is too much.
@@ -613,22 +622,22 @@ ends:
 	ADDL R14, R11
 	ADDL R14, (DI)(R13*4)
 	INCQ R8
-	CMPQ R8, (SP)
+	CMPQ R8, stop+8(FP)
 	JLT  mark
+	CMPQ SI, (SP)
+	JA   full
 	VZEROUPPER
-	MOVQ job+0(FP), R14
-	MOVQ AX, (R14)
-	MOVQ SI, 32(R14)
-	MOVQ R8, 48(R14)
-	MOVQ R9, 64(R14)
-	MOVQ R10, 72(R14)
-	MOVQ R11, 80(R14)
-	MOVB $0x01, ok+8(FP)
+	MOVQ joint+0(FP), R14
+	SUBQ 16(R14), SI
+	MOVQ R8, (R14)
+	MOVQ SI, 88(R14)
+	MOVQ R9, 96(R14)
+	MOVB $0x01, ok+16(FP)
 	RET
 
 full:
 	VZEROUPPER
-	MOVB $0x00, ok+8(FP)
+	MOVB $0x00, ok+16(FP)
 	RET
 
 more:

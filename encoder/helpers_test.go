@@ -20,10 +20,8 @@ type impl struct {
 func (im impl) join(d *Draft, code []byte, at int, gaps []Gap, ends []uint32) {
 	var j Joint
 	j.Begin(d, code, at, gaps, ends)
-	for _, stop := range []int{len(d.Marks) / 2, len(d.Marks)} {
-		im.extendJoin(&j, stop)
-		j.Marks = stop
-	}
+	im.extendJoin(&j, len(j.gaps)/2)
+	im.extendJoin(&j, len(j.gaps))
 }
 
 // write does what Write does, with the implementation, in two parts if there are

@@ -11,8 +11,8 @@ package encoder
 //go:noescape
 func writeAVO(job *[15]uint64) (ok bool)
 
-// joinAVO copies the draft up to each of the marks from job.next up to job.stop,
-// and its gap behind it. It returns false if there is no room for it.
+// joinAVO copies the draft of a Joint up to each of the marks from joint.Marks up
+// to stop, and its gap behind it. It returns false if there is no room for it.
 //
 //go:noescape
-func joinAVO(job *[12]uint64) (ok bool)
+func joinAVO(joint *[13]uint64, stop int) (ok bool)

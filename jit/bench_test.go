@@ -18,8 +18,10 @@ func BenchmarkPasses(b *testing.B) {
 			p := &bpf.Program{Insns: testprog.Mixed(5, n).Insns}
 			c := &compiler{profile: &Linux618, prog: p, fn: new(Function)}
 			code := new(Code)
-			code.reset(n)
-			if err := c.function(code, 0, n); err != nil {
+			code.reset(n, 1)
+			f := &code.Funcs[0]
+			f.End = n
+			if err := c.function(code, f); err != nil {
 				b.Fatal(err)
 			}
 			c.begin()

@@ -2,7 +2,6 @@ package jit
 
 import (
 	"encoding/binary"
-	"slices"
 	"sort"
 
 	"github.com/bpfjit/bpfjit/abi"
@@ -40,33 +39,34 @@ func (code *Code) CompileCage(p *bpf.Program, profile *Profile) error {
 // finds.
 func (code *Code) CompileFunctions(p *bpf.Program, funcs []bpf.Func, profile *Profile) error {
 	c := compilers.Get().(*compiler)
-	c.profile, c.prog, c.cage = profile, p, true
-	err := c.functions(code, funcs)
+	c.profile, c.prog, c.fn, c.cage = profile, p, &c.part, true
+	code.reset(len(p.Insns), len(funcs))
+	var err error
+	for i := 0; i < len(funcs) && err == nil; i++ {
+		if i > 0 {
+			code.align()
+		}
+		f := &code.Funcs[i]
+		f.Start, f.End = funcs[i].Start, funcs[i].End
+		c.part.Subprogram = i > 0 // all that the cage tells functions apart by
+		err = c.function(code, f)
+	}
 	c.release()
 	if err != nil {
 		return err
 	}
 	noteProbes(p, code, profile)
-	linkCalls(p, code)
+	if len(code.Relocs) > 0 {
+		linkCalls(p, code)
+	}
 	return nil
 }
 
-// functions compiles the functions of the program.
-func (c *compiler) functions(code *Code, funcs []bpf.Func) error {
-	code.reset(len(c.prog.Insns))
-	code.Funcs = slices.Grow(code.Funcs, len(funcs))
-	for i := range funcs {
-		f := &funcs[i]
-		for i > 0 && len(code.Bytes)%16 != 0 {
-			code.Bytes = append(code.Bytes, 0xcc)
-		}
-		c.part.Subprogram = i > 0 // all that the cage tells functions apart by
-		c.fn = &c.part
-		if err := c.function(code, f.Start, f.End); err != nil {
-			return err
-		}
+// align fills up to where a function may begin.
+func (code *Code) align() {
+	for len(code.Bytes)%16 != 0 {
+		code.Bytes = append(code.Bytes, 0xcc)
 	}
-	return nil
 }
 
 // linkCalls resolves the calls between the program's functions.
@@ -83,23 +83,24 @@ func linkCalls(p *bpf.Program, code *Code) {
 // noteProbes adds the loads that read as zero where they fault.
 func noteProbes(p *bpf.Program, code *Code, profile *Profile) {
 	const probes = 0x0101010101010101 * uint64(bpf.Probe)
-	// They are rare, or there are none at all, so it looks at 32 flags at a time.
-	flags := p.Flags
-	for len(flags) >= 32 {
+	// They are rare, or there are none at all, so it looks at 32 flags at a time. One is
+	// always left, or advancing would take care not to point behind the end.
+	all := p.Flags
+	flags := all
+	for len(flags) > 32 {
 		f := (*[32]bpf.Flag)(flags)
 		if (eight(f[:8])|eight(f[8:16])|eight(f[16:24])|eight(f[24:]))&probes != 0 {
-			start := len(p.Flags) - len(flags)
+			start := len(all) - len(flags)
 			noteProbesIn(p, code, profile, start, start+32)
 		}
 		flags = flags[32:]
 	}
-	for len(flags) >= 8 && eight(flags)&probes == 0 {
+	for len(flags) > 8 && eight(flags)&probes == 0 {
 		flags = flags[8:]
 	}
-	if n := len(p.Flags); len(flags) < 8 && n >= 8 && eight(p.Flags[n-8:])&probes == 0 {
-		return
+	if len(flags) > 8 || len(all) < 8 || eight(all[len(all)-8:])&probes != 0 {
+		noteProbesIn(p, code, profile, len(all)-len(flags), len(all))
 	}
-	noteProbesIn(p, code, profile, len(p.Flags)-len(flags), len(p.Flags))
 }
 
 // eight returns eight flags as a word; the Go compiler makes one load of it.
@@ -131,40 +132,39 @@ const coldSize = 19
 type charge struct {
 	mark uint32 // which it is
 	n    int32  // what it takes
-	back uint32 // the end of its code
 }
 
-// writeCharges writes the jumps of the charges from next up to a mark, to where
-// their cold code will be, the first from cold on. It returns the next one.
-func (c *compiler) writeCharges(code *Code, next, stop int, cold uint32) int {
-	marks, ends, b, slots := c.draft.Marks, code.Ends[c.start:], code.Bytes, code.charges
-	for ; next < len(c.charges) && int(c.charges[next].mark) < stop; next++ {
-		ch := &c.charges[next]
-		slot := marks[ch.mark].Slot
-		slots = append(slots, uint32(c.start)+slot)
-		ch.back = ends[slot]
-		b[ch.back-6], b[ch.back-5] = 0x0f, 0x82
-		binary.LittleEndian.PutUint32(b[ch.back-4:], cold+uint32(next)*coldSize-ch.back)
+// writeCharges writes the charges from next up to a mark: jumps to cold code, and that
+// code. It returns the next one.
+func (c *compiler) writeCharges(code *Code, f *Func, next, stop int) int {
+	b, charges := code.Bytes, c.charges
+	at := int(f.Cold) + next*coldSize
+	for ; next < len(charges) && int(charges[next].mark) < stop; next++ {
+		slot := f.Start + int(c.draft.Marks[charges[next].mark].Slot)
+		back := int(code.Ends[slot])
+		jump := b[back-encoder.LongJcc : back]
+		binary.LittleEndian.PutUint16(jump, opJbLong)
+		binary.LittleEndian.PutUint32(jump[2:], uint32(at-back))
+		code := (*[coldSize]byte)(b[at : at+coldSize])
+		*code = cold
+		at += coldSize
+		binary.LittleEndian.PutUint32(code[coldAsks:], uint32(charges[next].n))
+		binary.LittleEndian.PutUint32(code[coldBack:], uint32(back-at))
 	}
-	code.charges = slots
 	return next
 }
 
-// appendCold writes where the jumps of the CHARGEs go when the slice is spent.
-func (c *compiler) appendCold(code *Code) {
-	at := len(code.Bytes)
-	end := at + len(c.charges)*coldSize
-	b := slices.Grow(code.Bytes, end-at)[:end]
-	for i := range c.charges {
-		ch, next := &c.charges[i], at+coldSize
-		code := (*[coldSize]byte)(b[at:next])
-		*code = cold
-		binary.LittleEndian.PutUint32(code[coldAsks:], uint32(ch.n))
-		binary.LittleEndian.PutUint32(code[coldBack:], ch.back-uint32(next))
-		at = next
-	}
-	code.Bytes = b
-	code.Funcs[len(code.Funcs)-1].Limit = uint32(end)
+// opJbLong is 0F 82, the opcode of jb, unsigned less, in the long form.
+const opJbLong = 0x820f
+
+// overlaid is how many charges have cold code where joining overwrites what is there.
+const overlaid = (encoder.Slack + coldSize - 1) / coldSize
+
+// writeOverlaid writes charges again whose cold code was written before the last part
+// of the function was joined.
+func (c *compiler) writeOverlaid(code *Code, f *Func) {
+	last := min(overlaid, len(c.charges)) - 1
+	c.writeCharges(code, f, 0, int(c.charges[last].mark)+1)
 }
 
 // cold is what stands there for a CHARGE, but for two numbers of 32 bits.

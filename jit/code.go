@@ -22,16 +22,29 @@ type Code struct {
 	// Watch is called, unless it is nil, when a stage of compiling a function is
 	// over. It is for those who measure.
 	Watch func(Stage)
-
-	passes  []int    // all of Func.Passes
-	charges []uint32 // all of Func.charges
 }
 
-// reset empties a Code for a program of n slots.
-func (c *Code) reset(n int) {
-	c.Bytes, c.Ends, c.Funcs = c.Bytes[:0], slices.Grow(c.Ends[:0], n+encoder.EndsSlack)[:n], c.Funcs[:0]
-	c.Faults, c.Relocs, c.passes, c.charges = c.Faults[:0], c.Relocs[:0], c.passes[:0], c.charges[:0]
+// reset empties a Code for a program of n slots and a number of functions.
+func (c *Code) reset(n, funcs int) {
+	if n+encoder.EndsSlack > cap(c.Ends) || funcs > cap(c.Funcs) {
+		c.Ends, c.Funcs = slices.Grow(c.Ends[:0], n+encoder.EndsSlack), slices.Grow(c.Funcs[:0], funcs)
+	}
+	// One by one: that stores no more than the lengths.
+	c.Bytes = c.Bytes[:0]
+	c.Ends = c.Ends[:n]
+	c.Funcs = c.Funcs[:funcs]
+	c.Faults = c.Faults[:0]
+	c.Relocs = c.Relocs[:0]
 }
+
+// grow makes room for as many bytes, and passes of f.
+func (c *Code) grow(f *Func, bytes, passes int) {
+	c.Bytes = slices.Grow(c.Bytes, bytes-len(c.Bytes))
+	f.Passes = slices.Grow(f.Passes[:0], max(passes, usualPasses))
+}
+
+// usualPasses is how many passes most functions take at most.
+const usualPasses = 6
 
 // Stage is a part of compiling a function.
 type Stage uint8
@@ -63,8 +76,6 @@ type Func struct {
 	// Padding is how many of the bytes are nops before jumps, which keep late
 	// passes from shrinking.
 	Padding int
-
-	charges []uint32 // slots of the CHARGEs, in the order of their cold code
 }
 
 // Fault is an instruction that may fault: it then has no effect but that a
@@ -115,7 +126,9 @@ func (c *Code) Slot(offset uint32) int {
 	}
 	f := &c.Funcs[i]
 	if offset >= f.Cold {
-		return int(f.charges[(offset-f.Cold)/coldSize])
+		// It ends in a jump back behind its CHARGE.
+		end := f.Cold + ((offset-f.Cold)/coldSize+1)*coldSize
+		offset = end + binary.LittleEndian.Uint32(c.Bytes[end-4:]) - 1
 	}
 	return f.Start + sort.Search(f.End-f.Start, func(k int) bool { return c.Ends[f.Start+k] > offset })
 }

@@ -2,7 +2,6 @@ package jit
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/bpfjit/bpfjit/abi"
@@ -73,16 +72,6 @@ const maxSlots = far / encoder.Longest
 // Compile does the same in the memory of an older Code, whose contents it
 // replaces. After an error the Code has no use but to be compiled again.
 func (c *Code) Compile(p *bpf.Program, profile *Profile, fn *Function) error {
-	comp := compilers.Get().(*compiler)
-	comp.profile, comp.prog, comp.fn, comp.cage = profile, p, fn, false
-	err := comp.kernel(c)
-	comp.release()
-	return err
-}
-
-// kernel compiles the program, which is one function.
-func (c *compiler) kernel(code *Code) error {
-	p := c.prog
 	n := len(p.Insns)
 	if n > maxSlots {
 		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, more than %d", n, maxSlots)}
@@ -93,13 +82,20 @@ func (c *compiler) kernel(code *Code) error {
 	if err := p.CheckSizes(); err != nil {
 		return err
 	}
-	code.reset(n)
-	return c.function(code, 0, n)
+	c.reset(n, 1)
+	f := &c.Funcs[0]
+	f.Start, f.End = 0, n
+	comp := compilers.Get().(*compiler)
+	comp.profile, comp.prog, comp.fn, comp.cage = profile, p, fn, false
+	err := comp.function(c, f)
+	comp.release()
+	return err
 }
 
-// function compiles slots start to end and appends the result to code.
-func (c *compiler) function(code *Code, start, end int) error {
-	c.start, c.insns = start, c.prog.Insns[start:end]
+// function compiles the slots of f, one of code.Funcs, and appends what becomes of
+// them to code.
+func (c *compiler) function(code *Code, f *Func) error {
+	c.start, c.insns = f.Start, c.prog.Insns[f.Start:f.End]
 	if c.fn.PrivateStack != 0 {
 		// With R10 replaced nobody sees that something writes it.
 		if !c.draft.Write(c.profile.Rows, c.insns, false) {
@@ -115,10 +111,10 @@ func (c *compiler) function(code *Code, start, end int) error {
 	}
 	code.over(Draft)
 	if err := c.converge(condensed); err != nil {
-		return &bpf.Error{Slot: start, Reason: err.Error(), Err: err}
+		return &bpf.Error{Slot: c.start, Reason: err.Error(), Err: err}
 	}
 	code.over(Passes)
-	if err := c.write(code, end); err != nil {
+	if err := c.write(code, f); err != nil {
 		return err
 	}
 	code.over(Join)
@@ -168,84 +164,110 @@ func (c *compiler) replaceFramePointer() {
 	c.insns = c.private
 }
 
-// write joins the code at the end of code.Bytes and fills in what the marks
-// left out.
-func (c *compiler) write(code *Code, end int) error {
+// write joins the code at the end of code.Bytes, fills in what the marks left out,
+// and notes in f where the function is.
+func (c *compiler) write(code *Code, f *Func) error {
 	base := len(code.Bytes)
-	total := c.passes[len(c.passes)-1]
-	code.Bytes = slices.Grow(code.Bytes, total+encoder.Slack)[:base+total+encoder.Slack]
-	body := base + copy(code.Bytes[base:], c.frame.prologue)
+	end := base + c.passes[len(c.passes)-1]
+	limit := end + len(c.charges)*coldSize
+	if room := max(limit, end+encoder.Slack); room > cap(code.Bytes) || len(c.passes) > cap(f.Passes) {
+		code.grow(f, room, len(c.passes))
+	}
+	code.Bytes = code.Bytes[:limit]
+	f.Passes = f.Passes[:len(c.passes)]
+	copy(f.Passes, c.passes)
+	body := base
+	if prologue := c.frame.prologue; len(prologue) > 0 {
+		body += copy(code.Bytes[base:], prologue)
+	}
+	f.Entry, f.Body, f.Cold, f.Limit, f.Padding = uint32(base), uint32(body), uint32(end), uint32(limit), c.padding
+
 	var joint encoder.Joint
-	joint.Begin(&c.draft, code.Bytes, body, c.gaps, code.Ends[c.start:end+encoder.EndsSlack])
-	n := base + total
-	// What isn't a jump is written some thousand marks behind.
-	others, charges, done := c.others, 0, false
-	first := len(code.charges)
-	for !done {
-		done = joint.Extend(ahead / 4)
-		var err error
+	joint.Begin(&c.draft, code.Bytes[:cap(code.Bytes)], body, c.gaps, code.Ends[f.Start:cap(code.Ends)])
+	var others, charges int
+	var err error
+	for !joint.Extend() {
 		if others, err = c.writeOthers(code, others, joint.Marks); err != nil {
 			return err
 		}
-		if len(c.charges) > 0 {
-			charges = c.writeCharges(code, charges, joint.Marks, uint32(n))
-		}
+		charges = c.writeCharges(code, f, charges, joint.Marks)
 	}
-	if joint.Len() != n {
+	if joint.Len() != end {
 		return &bpf.Error{Slot: c.start, Reason: "BUG: the code has another length than the last pass"}
 	}
-	code.Bytes = code.Bytes[:n]
-	// Field by field: a literal would be copied, by loads that wait for its stores.
-	code.Funcs = append(code.Funcs, Func{})
-	f := &code.Funcs[len(code.Funcs)-1]
-	f.Start, f.End = c.start, end
-	f.Entry, f.Body, f.Cold, f.Limit = uint32(base), uint32(body), uint32(n), uint32(n)
-	f.Passes, f.Padding, f.charges = keep(&code.passes, c.passes), c.padding, code.charges[first:len(code.charges):len(code.charges)]
-	if len(c.charges) > 0 {
-		c.appendCold(code)
+	if charges < len(c.charges) {
+		c.writeCharges(code, f, charges, joint.Marks)
 	}
-	return nil
+	if charges > 0 {
+		c.writeOverlaid(code, f)
+	}
+	if others < len(c.others) {
+		_, err = c.writeOthers(code, others, joint.Marks)
+	}
+	return err
 }
 
-// keep appends a copy of v to arena and returns it.
-func keep[T any](arena *[]T, v []T) []T {
-	n := len(*arena)
-	*arena = append(*arena, v...)
-	return (*arena)[n:len(*arena):len(*arena)]
-}
-
-// writeOthers writes the listed marks, which aren't jumps, up to a mark. It returns
-// the others.
-func (c *compiler) writeOthers(code *Code, others []uint32, stop int) ([]uint32, error) {
-	marks, ends := c.draft.Marks, code.Ends[c.start:]
-	for i, other := range others {
-		k := int(other & (1<<plainShift - 1))
+// writeOthers writes the listed marks, which aren't jumps, from next up to a mark. It
+// returns the next one.
+func (c *compiler) writeOthers(code *Code, next, stop int) (int, error) {
+	for next < len(c.others) {
+		k := int(c.others[next] & markOfOther)
 		if k >= stop {
-			return others[i:], nil
+			break
 		}
-		slot := int(marks[k].Slot)
-		end := ends[slot]
-		if other&isPlain == 0 {
-			if err := c.writeOther(code, slot, marks[k].Row(), c.gaps[k].Len(), end); err != nil {
-				return nil, err
-			}
+		if c.others[next]&isPlain != 0 {
+			next = c.writeCalls(code, next, stop)
 			continue
 		}
-		code.Bytes[end-1] = 0 // the rest of E8 cd is written, with what is far away for cd
-		code.Relocs = append(code.Relocs, Reloc{Slot: c.start + slot, Offset: end - 4, Kind: callRelocs[other>>plainShift&3]})
+		next++
+		slot := int(c.draft.Marks[k].Slot)
+		end := code.Ends[c.start+slot]
+		if c.gaps[k].Len() == 1 {
+			code.Bytes[end-1] = opRet // nothing else is so short
+			continue
+		}
+		if err := c.writeOther(code, k, slot, end); err != nil {
+			return 0, err
+		}
 	}
-	return nil, nil
+	return next, nil
 }
 
-// writeOther writes a mark that is no plain call, into a room before end.
-func (c *compiler) writeOther(code *Code, slot int, row *tables.Row, room, end uint32) error {
+// writeCalls does so for plain calls, as long as there is nothing else.
+func (c *compiler) writeCalls(code *Code, next, stop int) int {
+	others, marks, ends, b, relocs := c.others, c.draft.Marks, code.Ends, code.Bytes, code.Relocs
+	for ; next < len(others); next++ {
+		other := others[next]
+		k := int(other & markOfOther)
+		if other&isPlain == 0 || k >= stop {
+			break
+		}
+		slot := c.start + int(marks[k].Slot)
+		end := ends[slot]
+		b[end-1] = 0 // the rest of E8 cd is written, with what is far away for cd
+		relocs = append(relocs, Reloc{Slot: slot, Offset: end - 4, Kind: callRelocs[other>>plainShift&3]})
+	}
+	code.Relocs = relocs
+	return next
+}
+
+// markOfOther is what of an element of others is the number of the mark.
+const markOfOther = 1<<plainShift - 1
+
+// opRet is the epilogue of the cage's main function.
+const opRet = 0xc3
+
+// writeOther writes mark k, which is no plain call, before end.
+func (c *compiler) writeOther(code *Code, k, slot int, end uint32) error {
+	room := c.gaps[k].Len()
 	at := end - room
-	switch {
-	case row.Kind == tables.Noted:
-		c.note(code, slot, row, end)
-		return nil
-	case c.insns[slot].Op == abi.OpExit && !c.profile.ReturnThunk:
+	if c.insns[slot].Op == abi.OpExit && !c.profile.ReturnThunk {
 		copy(code.Bytes[at:end], c.frame.epilogue)
+		return nil
+	}
+	row := c.draft.Marks[k].Row()
+	if row.Kind == tables.Noted {
+		c.note(code, slot, row, end)
 		return nil
 	}
 	b, err := c.appendSpecial(code.Bytes[at:at:end], slot, row, code, at)

@@ -6,12 +6,13 @@ import (
 	"fmt"
 
 	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/gotypes"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// Offsets into encoder.writeJob and encoder.joinJob. A test pins them, and
-// those below, to the structs.
+// Offsets into encoder.writeJob, encoder.Draft and encoder.Joint. A test pins them,
+// and those below, to the structs.
 const (
 	writeInsns   = 0
 	writeEnds    = 8
@@ -29,18 +30,17 @@ const (
 	writeAll     = 104
 	writeClass   = 112
 
-	joinFrom  = 0
-	joinEnds  = 8
-	joinMarks = 16
-	joinGaps  = 24
-	joinTo    = 32
-	joinOut   = 40
-	joinNext  = 48
-	joinStop  = 56
-	joinSlot  = 64
-	joinEnd   = 72
-	joinShift = 80
-	joinLimit = 88
+	draftEnds  = 0
+	draftMarks = 48
+	draftCode  = 120
+
+	joinMarks = 0
+	joinDraft = 8
+	joinCode  = 16
+	joinGaps  = 40
+	joinEnds  = 64
+	joinAt    = 88
+	joinSlot  = 96
 )
 
 // Offsets into abi.Insn.
@@ -94,6 +94,12 @@ const (
 // nothing.
 const page = 4096
 
+// sliceLen is the offset of a slice's length; slack is encoder.Slack.
+const (
+	sliceLen = 8
+	slack    = 72
+)
+
 // Offsets into encoder.Mark and encoder.Gap.
 const (
 	markSlot = 0
@@ -120,12 +126,17 @@ func main() {
 }
 
 // result is where the function's boolean result is.
-func result() Mem {
-	r, err := ReturnIndex(0).Resolve()
+func result() Mem { return resolve(ReturnIndex(0)) }
+
+// parameter is where a parameter of the function is.
+func parameter(name string) Mem { return resolve(Param(name)) }
+
+func resolve(c gotypes.Component) Mem {
+	b, err := c.Resolve()
 	if err != nil {
 		panic(err)
 	}
-	return r.Addr
+	return b.Addr
 }
 
 func write() {
@@ -322,41 +333,48 @@ func write() {
 }
 
 func join() {
-	TEXT("joinAVO", NOSPLIT, "func(job *[12]uint64) (ok bool)")
+	TEXT("joinAVO", NOSPLIT, "func(joint *[13]uint64, stop int) (ok bool)")
 	Pragma("noescape")
-	Doc("joinAVO copies the draft up to each of the marks from job.next up to job.stop,",
-		"and its gap behind it. It returns false if there is no room for it.")
-	ok := result()
+	Doc("joinAVO copies the draft of a Joint up to each of the marks from joint.Marks up",
+		"to stop, and its gap behind it. It returns false if there is no room for it.")
+	ok, stop := result(), parameter("stop")
 	from, ends, marks, gaps, to, out := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
 	k, slot, end, shift := GP64(), GP64(), GP64(), GP64()
 	n, m, t := GP64(), GP64(), GP64()
-	stop, limit := AllocLocal(8), AllocLocal(8)
+	limit := AllocLocal(8)
 	a, b, s := YMM(), YMM(), YMM()
 
-	job := Mem{Base: t}
-	Load(Param("job"), t)
-	state := []struct {
-		at int
-		r  reg.GPVirtual
-	}{
-		{joinEnds, ends}, {joinMarks, marks}, {joinGaps, gaps}, {joinOut, out},
-		{joinFrom, from}, {joinTo, to}, {joinNext, k}, {joinSlot, slot}, {joinEnd, end}, {joinShift, shift},
-	}
-	for _, l := range state {
-		MOVQ(job.Offset(l.at), l.r)
-	}
-	MOVQ(job.Offset(joinLimit), n)
+	joint, draft := Mem{Base: t}, Mem{Base: m}
+	Load(Param("joint"), t)
+	MOVQ(joint.Offset(joinDraft), m)
+	MOVQ(draft.Offset(draftEnds), ends)
+	MOVQ(draft.Offset(draftMarks), marks)
+	MOVQ(draft.Offset(draftCode), from)
+	MOVQ(joint.Offset(joinGaps), gaps)
+	MOVQ(joint.Offset(joinEnds), out)
+	MOVQ(joint.Offset(joinMarks), k)
+	MOVQ(joint.Offset(joinSlot), slot)
+	Comment("limit = the last place where code may end; to = where it goes on")
+	MOVQ(joint.Offset(joinCode), to)
+	MOVQ(joint.Offset(joinCode+sliceLen), n)
+	LEAQ(Mem{Base: to, Index: n, Scale: 1, Disp: -slack}, n)
 	MOVQ(n, limit)
-	MOVQ(job.Offset(joinStop), t)
-	MOVQ(t, stop)
+	MOVQ(joint.Offset(joinAt), shift)
+	ADDQ(shift, to)
+	Comment("end = end of the draft before the slot; from = that place in it; shift = from ends",
+		"of the draft to those of the code")
+	MOVL(Mem{Base: ends, Index: slot, Scale: 4}, end.As32())
+	MOVL(end.As32(), n.As32())
+	SUBL(Mem{Base: ends}, n.As32())
+	ADDQ(n, from)
+	SUBL(end.As32(), shift.As32())
 
 	Label("mark")
 	Comment("m = slot of the mark; n = bytes up to the end of its steps")
 	MOVL(Mem{Base: marks, Index: k, Scale: 8, Disp: markSlot}, m.As32())
-	MOVL(Mem{Base: ends, Index: m, Scale: 4, Disp: 4}, t.As32())
-	MOVL(t.As32(), n.As32())
+	MOVL(Mem{Base: ends, Index: m, Scale: 4, Disp: 4}, n.As32())
 	SUBL(end.As32(), n.As32())
-	MOVL(t.As32(), end.As32())
+	ADDL(n.As32(), end.As32())
 	LEAQ(Mem{Base: to, Index: n, Scale: 1}, t)
 	CMPQ(t, limit)
 	JA(LabelRef("full"))
@@ -394,12 +412,15 @@ func join() {
 	INCQ(k)
 	CMPQ(k, stop)
 	JLT(LabelRef("mark"))
+	CMPQ(to, limit)
+	JA(LabelRef("full"))
 
 	VZEROUPPER()
-	Load(Param("job"), t)
-	for _, l := range state[4:] {
-		MOVQ(l.r, job.Offset(l.at))
-	}
+	Load(Param("joint"), t)
+	SUBQ(joint.Offset(joinCode), to)
+	MOVQ(k, joint.Offset(joinMarks))
+	MOVQ(to, joint.Offset(joinAt))
+	MOVQ(slot, joint.Offset(joinSlot))
 	MOVB(U8(1), ok)
 	RET()
 
