@@ -32,11 +32,19 @@ type Result struct {
 	Constants int
 	composed  []int32 // of Program, if the old program has an Index
 	moved     bpf.MovedFuncs
+	whole     [1]bpf.Func // the only function
+	walk      *walk       // its own, if it is used again
 }
 
 // MoveFunctions returns the functions of Program, if those of the old program
 // were funcs. They are good until r is used again.
-func (r *Result) MoveFunctions(funcs []bpf.Func) []bpf.Func { return r.moved.Move(funcs, r.Index) }
+func (r *Result) MoveFunctions(funcs []bpf.Func) []bpf.Func {
+	if len(funcs) == 1 && funcs[0].Start == 0 && len(funcs[0].Calls)+len(funcs[0].Refs) == 0 {
+		r.whole[0].End = len(r.Program.Insns)
+		return r.whole[:]
+	}
+	return r.moved.Move(funcs, r.Index)
+}
 
 // Rewrite sets r to p with its constants hidden. p is a source program as
 // lower.Lower left it, with all its functions, or one function of a
@@ -68,84 +76,73 @@ func (r *Result) MoveFunctions(funcs []bpf.Func) []bpf.Func { return r.moved.Mov
 // address constants. Of r only Index and Constants are of use in the last case,
 // nothing in the others.
 func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
+	w := r.walk
+	if w == nil {
+		return r.lend(p, rand)
+	}
 	n := len(p.Insns)
 	if n > math.MaxInt32/upperLen {
 		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, too many to blind", n)}
 	}
-	w := walks.Get().(*walk)
-	err := w.run(r, p, rand)
-	// The pool holds no memory of the caller's.
-	w.source.reader = nil
-	w.result = result{}
-	w.mender.Start(nil)
-	walks.Put(w)
-	return err
-}
-
-// run is Rewrite of a program that isn't too long.
-func (w *walk) run(r *Result, p *bpf.Program, rand io.Reader) error {
-	n := len(p.Insns)
 	if err := p.CheckSizes(); err != nil {
 		return err
 	}
-	if err := w.source.start(rand); err != nil {
-		return err
+	if room := n + 1 + group; room > cap(r.Index) {
+		r.Index = grow(r.Index, room)
 	}
-	np := &r.Program
-	w.out, w.flags = np.Insns[:cap(np.Insns)], np.Flags[:cap(np.Flags)]
-	w.index = slices.Grow(r.Index[:0], n+1+group)[:n+1+group]
-	w.jumps = slices.Grow(w.jumps[:0], n/64+block/64)[:n/64+block/64]
-	w.constants, w.half = 0, 0
-	w.index[0] = 0
+	r.Index = r.Index[:n+1+group]
+	r.Index[0] = 0
+	if words := n/64 + 2; words > len(w.jumps) {
+		w.jumps = grow(w.jumps, words)
+	}
+	w.constants, w.half, w.mended = 0, 0, 0
 	w.mender.Start(p)
-	mended := 0      // slots
-	var tooFar error // then the index is of use all the same
 	for start := 0; start < n; start += block {
 		end := min(start+block, n)
-		w.reserve(int(w.index[start])+(end-start)*upperLen+group, n)
-		if err := w.rewrite(p, start, end); err != nil {
+		if err := w.rewrite(r, p, rand, start, end); err != nil {
 			return err
 		}
-		if done := start + block - behind; done >= mended+mendPart && tooFar == nil {
-			tooFar = w.mend(mended, done, end)
-			mended = done
+		if done := start + block - behind; done-w.mended >= mendPart {
+			w.follow(r, done, end)
 		}
 	}
-	if w.half != 0 {
-		return unchecked(p, n-1)
-	}
-	length := w.index[n]
-	np.Insns, np.Flags, np.Origin = w.out[:length], w.flags[:length], p.Origin
-	r.Index, r.Constants = w.index[:n+1], w.constants
-	np.Index = r.Index
+	r.Index, r.Constants = r.Index[:n+1], w.constants
+	np, length := &r.Program, r.Index[n]
+	np.Insns, np.Flags, np.Origin, np.Index = np.Insns[:length], np.Flags[:length], p.Origin, r.Index
 	if p.Index != nil {
-		var ok bool
-		if r.composed, ok = compose(r.composed, p.Index, r.Index); !ok {
+		if !r.compose(p.Index, r.Index) {
 			return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has an index that doesn't fit %d slots", n)}
 		}
 		np.Index = r.composed
 	}
-	if tooFar == nil {
-		tooFar = w.mend(mended, n, n)
+	if w.mended > n {
+		return w.tooFar
 	}
-	if tooFar != nil {
-		return tooFar
+	if err := w.mender.Add(np.Insns, r.Index, w.mended, w.jumps[uint(w.mended)/64:(n+63)/64]); err != nil {
+		return err
 	}
 	return w.mender.Finish(np, r.Index)
 }
 
-// compose says where slots are that first moves to slots which second moves, in the
-// memory of list. It reports whether there are such.
-func compose(list, first, second []int32) (composed []int32, ok bool) {
-	list = slices.Grow(list[:0], len(first))[:len(first)]
-	for i, slot := range first {
-		if uint(slot) >= uint(len(second)) {
-			return list, false
-		}
-		list[i] = second[slot]
+// lend does what Rewrite does with a walk of the pool. Who uses a Result again will
+// do so once more, and may keep it.
+func (r *Result) lend(p *bpf.Program, rand io.Reader) error {
+	again := r.Index != nil
+	w := walks.Get().(*walk)
+	r.walk = w
+	err := r.Rewrite(p, rand)
+	if !again {
+		r.walk = nil
+		w.mender.Start(nil) // the pool holds no memory of the caller's
+		w.tooFar = nil
+		walks.Put(w)
 	}
-	return list, true
+	return err
 }
+
+// walks are for programs that are rewritten once. A walk has a key for random
+// numbers, which takes longer to make than such a program.
+var walks = sync.Pool{New: func() any { return new(walk) }}
 
 // behind is by how many slots mending follows: so far that most jumps lead to
 // slots that have their place, and not so far that the caches have lost them. It is
@@ -156,10 +153,15 @@ const behind = 32 * block
 // mending are quicker the less they take turns.
 const mendPart = 16 * block
 
-// mend mends the jumps from the slot start up to end. Slots up to known have their
-// place.
-func (w *walk) mend(start, end, known int) error {
-	return w.mender.Add(w.out[:w.index[known]], w.index[:known+1], start, w.jumps[start/64:(end+63)/64])
+// follow mends the jumps up to a slot, in long programs. Slots up to known have their
+// place. An error waits until all have: the index is of use all the same.
+func (w *walk) follow(r *Result, done, known int) {
+	index := r.Index[:known+1]
+	err := w.mender.Add(r.Program.Insns[:index[known]], index, w.mended, w.jumps[w.mended/64:done/64])
+	w.mended = done
+	if err != nil {
+		w.tooFar, w.mended = err, math.MaxInt
+	}
 }
 
 // walk goes over a program block by block. What a slot is can't be foreseen,
@@ -167,11 +169,14 @@ func (w *walk) mend(start, end, known int) error {
 // what is to be done about which slots, and other loops go over these.
 type walk struct {
 	source source
-	result
-	constants int
-	// jumps has a bit for each slot that may have a distance.
+	// jumps has a bit for each slot that may have a distance. There may be more of it.
 	jumps  []uint64
 	mender bpf.Mender
+	// mended is how many slots are mended, or more than there are: then tooFar says
+	// why not.
+	mended    int
+	tooFar    error
+	constants int
 	// half is 1 if the last block ended with the first half of a 64-bit
 	// constant to hide.
 	half uint32
@@ -180,27 +185,18 @@ type walk struct {
 	last tail
 }
 
-// result is what the walk fills in. Its slices are as long as there is room.
-type result struct {
-	out   []bpf.Insn
-	flags []bpf.Flag
-	index []int32
+// reserve makes room for n new slots, and for as many as are likely, of a program of
+// so many slots. Until all are there, only capacities count.
+func (r *Result) reserve(n, slots int) {
+	// Programs become less than twice as long, but the last block may not.
+	np := &r.Program
+	n = max(n, 2*(slots+min(slots, block))+overrun, 2*cap(np.Insns))
+	np.Insns, np.Flags = grow(np.Insns, n), grow(np.Flags, n)
 }
 
-var walks = sync.Pool{New: func() any { return new(walk) }}
-
-// reserve sees to it that there is room for n slots. If there isn't, it makes
-// room for as many as are likely, of a program of so many slots.
-func (w *walk) reserve(n, slots int) {
-	if n > min(len(w.out), len(w.flags)) {
-		// Programs become less than twice as long, but the last block may not.
-		n = max(n, 2*(slots+min(slots, block))+group, 2*len(w.out))
-		w.out, w.flags = grow(w.out, n), grow(w.flags, n)
-	}
-}
-
-// grow returns s with its whole capacity, and that is n or more.
+// grow returns all that s has room for, and that is n or more.
 func grow[E any](s []E, n int) []E {
+	s = s[:cap(s)]
 	s = slices.Grow(s, max(n-len(s), 0))
 	return s[:cap(s)]
 }

@@ -243,10 +243,7 @@ func TestSource(t *testing.T) {
 	for n := range block + 1 {
 		reader := &words{next: func() uint32 { return uint32(n) }}
 		for _, r := range []io.Reader{reader, nil} {
-			if err := s.start(r); err != nil {
-				t.Fatal(err)
-			}
-			numbers, err := s.take(n)
+			numbers, err := s.take(r, n)
 			if err != nil || len(numbers) != n*numberBytes {
 				t.Fatalf("%d numbers: %d bytes, error %v", n, len(numbers), err)
 			}

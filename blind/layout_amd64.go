@@ -3,6 +3,8 @@
 package blind
 
 import (
+	"io"
+
 	"golang.org/x/sys/cpu"
 
 	"github.com/bpfjit/bpfjit/bpf"
@@ -17,22 +19,31 @@ var assembly = cpu.X86.HasBMI2 && cpu.X86.HasAVX2 && cpu.X86.HasPOPCNT
 // A blockJob is what the assembly works on: slots of a block of the old program,
 // and where they go. gen/asm/blind has the offsets.
 type blockJob struct {
-	insns   *bpf.Insn // these and flags can be read up to the end of a unit
-	flags   *bpf.Flag
-	index   *int32 // has room for a group behind its last element
-	out     *bpf.Insn
-	classes *classTable
-	lists   *lists
-
-	first int // which slot of the block they begin with, a multiple of unit
-	count int // of slots, at least one
-	half  uint64
-
-	// What hide needs besides.
+	insns    *bpf.Insn // these and flags can be read up to the end of a unit
+	flags    *bpf.Flag
+	index    *int32 // has room for a group behind its last element
+	out      *bpf.Insn
 	newFlags *bpf.Flag
-	numbers  *byte // random ones, one for each of hidden
+	jumps    *uint64 // of the block
+	classes  *classTable
+	lists    *lists
 	rules    *rule
-	reserved uint64 // the result
+
+	count int // of slots
+	// More slots, less than a unit behind whole ones, that can't be read up to the
+	// end of a unit. Nothing follows them.
+	rest      int
+	lastInsns *bpf.Insn // room for a unit
+	lastFlags *bpf.Flag // theirs, which can be read up to the end of one
+
+	ahead   bool   // the program goes on for so long that a page ahead is worth fetching
+	half    uint32 // as in walk
+	special uint32 // a result of layOut
+
+	// What hide needs besides. It reads insns in front of the first one and behind
+	// the last, if they are halves of 64-bit constants.
+	reserved uint32 // its result
+	numbers  *byte  // random ones, one for each of hidden
 }
 
 // layOutAVO does what layOutGeneric does, hideAVO what hideGeneric does; a test
@@ -44,59 +55,92 @@ func layOutAVO(job *blockJob)
 //go:noescape
 func hideAVO(job *blockJob)
 
-// tail has a copy of the last slots of a program, less than a unit. Behind them there
-// may be anything.
+// composeAVO does what composeGeneric does, with count numbers, a group at least, and
+// limit of second.
+//
+//go:noescape
+func composeAVO(list, first, second *int32, count, limit int) (ok bool)
+
+// rewrite does what rewriteGeneric does.
+func (w *walk) rewrite(r *Result, p *bpf.Program, rand io.Reader, start, end int) error {
+	if !assembly {
+		return w.rewriteGeneric(r, p, rand, start, end)
+	}
+	if endsInHalf(p, end) {
+		return unchecked(p, end-1)
+	}
+	_ = r.Index[end+group]
+	np, index := &r.Program, &r.Index[start]
+	room := int(*index) + (end-start)*upperLen + overrun
+	if room > min(cap(np.Insns), cap(np.Flags)) {
+		r.reserve(room, len(p.Insns))
+	}
+	// Field by field: a literal would be made elsewhere, and copied in pieces that
+	// the processor can't take from the stores before.
+	var j blockJob
+	insns := &p.Insns[start]
+	j.insns, j.flags, j.index, j.count = insns, &noFlags[0], index, end-start
+	if p.Flags != nil {
+		j.flags = &p.Flags[start:end][0]
+	}
+	_ = w.jumps[uint(end)/64+1]
+	j.out, j.newFlags, j.jumps = &np.Insns[:1][0], &np.Flags[:1][0], &w.jumps[uint(start)/64]
+	j.classes, j.lists, j.rules = &classes, &w.lists, &rules[0]
+	j.ahead, j.half = len(p.Insns)-end > block, w.half
+	if units := (end - start + unit - 1) &^ (unit - 1); units > cap(p.Insns)-start || p.Flags != nil && units > cap(p.Flags)-start {
+		w.last.take(&j, p, end)
+	}
+	layOutAVO(&j)
+	w.half = j.half
+	numbers, err := w.source.take(rand, w.numHidden)
+	if err != nil {
+		return err
+	}
+	w.constants += w.numHidden
+	if len(numbers) > 0 {
+		j.insns, j.numbers = insns, &numbers[0]
+		hideAVO(&j)
+		if j.reserved != 0 {
+			return unchecked(p, start)
+		}
+	}
+	if j.special != 0 {
+		return w.finish(r, p, start, end)
+	}
+	return nil
+}
+
+// tail is for the last slots of a program, if what is behind them can't be read: less
+// than a unit. There may be anything behind them.
 type tail struct {
 	insns [unit]bpf.Insn
 	flags [unit]bpf.Flag
 }
 
-func (w *walk) layOut(j *blockJob, insns []bpf.Insn, flags []bpf.Flag, index []int32) {
-	if !assembly {
-		w.layOutGeneric(insns, flags, index)
-		return
+// take makes the last slots of a job, and of p, such ones.
+func (t *tail) take(j *blockJob, p *bpf.Program, end int) {
+	j.rest = j.count % unit
+	j.count -= j.rest
+	j.lastInsns, j.lastFlags = &t.insns[0], &noFlags[0]
+	if p.Flags != nil {
+		copy(t.flags[:], p.Flags[end-j.rest:])
+		j.lastFlags = &t.flags[0]
 	}
-	n := len(insns)
-	_ = index[:n+1+group]
-	room := int(index[0]) + n*upperLen + group - 1
-	_, _ = w.out[room], w.flags[room]
-	// Field by field: a literal would be made elsewhere, and copied in pieces that
-	// the processor can't take from the stores before.
-	j.out, j.classes, j.lists, j.half = &w.out[0], &classes, &w.lists, uint64(w.half)
-	whole := n &^ (unit - 1)
-	if whole > 0 {
-		j.insns, j.flags, j.index, j.first, j.count = &insns[0], &flags[0], &index[0], 0, whole
-		layOutAVO(j)
-	}
-	if whole < n {
-		j.insns, j.flags = lastUnit(insns[whole:], &w.last.insns), lastUnit(flags[whole:], &w.last.flags)
-		j.index, j.first, j.count = &index[whole], whole, n-whole
-		layOutAVO(j)
-	}
-	w.half = uint32(j.half)
 }
 
-// lastUnit returns where there are elements of s that can be read up to the end of a
-// unit: where they are, or a copy.
-func lastUnit[E any](s []E, room *[unit]E) *E {
-	if cap(s) < unit {
-		copy(room[:], s)
-		return &room[0]
-	}
-	return &s[0]
-}
+// composePart is how many numbers, or up to twice as many, the assembly takes at a
+// time: it can't be interrupted.
+const composePart = 2048
 
-// hide goes on with the block that layOut has laid out.
-func (w *walk) hide(j *blockJob, insns []bpf.Insn, numbers []byte, index []int32) (reserved uint32) {
-	if !assembly {
-		return w.hideGeneric(insns, numbers, index)
+func composeInto(list, first, second []int32) (ok bool) {
+	if !assembly || len(first) < group || len(list) < len(first) || len(second) == 0 {
+		return composeGeneric(list, first, second)
 	}
-	if w.numHidden == 0 {
-		return 0
+	for len(first) >= 2*composePart {
+		if !composeAVO(&list[0], &first[0], &second[0], composePart, len(second)) {
+			return false
+		}
+		list, first = list[composePart:], first[composePart:]
 	}
-	_ = numbers[numberBytes*w.numHidden-1]
-	j.insns, j.index = &insns[0], &index[0]
-	j.newFlags, j.numbers, j.rules = &w.flags[0], &numbers[0], &rules[0]
-	hideAVO(j)
-	return uint32(j.reserved)
+	return composeAVO(&list[0], &first[0], &second[0], len(first), len(second))
 }

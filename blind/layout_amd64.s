@@ -7,50 +7,51 @@
 // func layOutAVO(job *uint64)
 // Requires: AVX, AVX2, BMI, BMI2, CMOV, MMX+, POPCNT
 TEXT ·layOutAVO(SB), NOSPLIT, $0-8
-	MOVQ           job+0(FP), CX
-	MOVQ           40(CX), AX
-	MOVQ           (CX), DX
-	MOVQ           8(CX), BX
-	MOVQ           56(CX), SI
+	MOVQ           job+0(FP), AX
+	MOVQ           (AX), CX
+	MOVQ           8(AX), DX
+	MOVQ           40(AX), BX
+	MOVQ           56(AX), SI
+	MOVQ           72(AX), DI
 	VMOVDQU        nibble<>+0(SB), Y0
 	VMOVDQU        low8<>+0(SB), Y1
 	VMOVDQU        low16<>+0(SB), Y2
 	VPXOR          Y3, Y3, Y3
-	MOVQ           32(CX), DI
-	VBROADCASTI128 (DI), Y4
-	VBROADCASTI128 16(DI), Y5
-	VBROADCASTI128 32(DI), Y6
-	VBROADCASTI128 48(DI), Y7
-	MOVL           64(CX), DI
+	MOVQ           48(AX), R8
+	VBROADCASTI128 (R8), Y4
+	VBROADCASTI128 16(R8), Y5
+	VBROADCASTI128 32(R8), Y6
+	VBROADCASTI128 48(R8), Y7
+	MOVL           108(AX), AX
 	XORL           R8, R8
-	MOVQ           48(CX), R9
-	SHRQ           $0x03, R9
-	ADDQ           AX, R9
+	XORL           R9, R9
+	TESTQ          DI, DI
+	JEQ            rest
 
 unit:
 	// op, regs of slots 0 to 15, and whether imm is 0
-	VMOVDQU   (DX), Y8
-	VSHUFPS   $0xdd, 32(DX), Y8, Y9
-	VSHUFPS   $0x88, 32(DX), Y8, Y8
+	VMOVDQU   (CX), Y8
+	VSHUFPS   $0xdd, 32(CX), Y8, Y9
+	VSHUFPS   $0x88, 32(CX), Y8, Y8
 	VPAND     Y2, Y8, Y8
 	VPCMPEQD  Y3, Y9, Y9
-	VMOVDQU   64(DX), Y10
-	VSHUFPS   $0xdd, 96(DX), Y10, Y11
-	VSHUFPS   $0x88, 96(DX), Y10, Y10
+	VMOVDQU   64(CX), Y10
+	VSHUFPS   $0xdd, 96(CX), Y10, Y11
+	VSHUFPS   $0x88, 96(CX), Y10, Y10
 	VPAND     Y2, Y10, Y10
 	VPCMPEQD  Y3, Y11, Y11
 	VPACKUSDW Y10, Y8, Y8
 	VPACKSSDW Y11, Y9, Y9
 
 	// op, regs of slots 16 to 31, and whether imm is 0
-	VMOVDQU   128(DX), Y10
-	VSHUFPS   $0xdd, 160(DX), Y10, Y11
-	VSHUFPS   $0x88, 160(DX), Y10, Y10
+	VMOVDQU   128(CX), Y10
+	VSHUFPS   $0xdd, 160(CX), Y10, Y11
+	VSHUFPS   $0x88, 160(CX), Y10, Y10
 	VPAND     Y2, Y10, Y10
 	VPCMPEQD  Y3, Y11, Y11
-	VMOVDQU   192(DX), Y12
-	VSHUFPS   $0xdd, 224(DX), Y12, Y13
-	VSHUFPS   $0x88, 224(DX), Y12, Y12
+	VMOVDQU   192(CX), Y12
+	VSHUFPS   $0xdd, 224(CX), Y12, Y13
+	VSHUFPS   $0x88, 224(CX), Y12, Y12
 	VPAND     Y2, Y12, Y12
 	VPCMPEQD  Y3, Y13, Y13
 	VPACKUSDW Y12, Y10, Y10
@@ -83,159 +84,303 @@ unit:
 	VPAND Y9, Y10, Y10
 
 	// The order of slots again
-	VPERMQ    $0xd8, Y10, Y10
-	VPSHUFB   zip<>+0(SB), Y10, Y10
-	VMOVDQU   (BX), Y12
+	VPERMQ  $0xd8, Y10, Y10
+	VPSHUFB zip<>+0(SB), Y10, Y10
+
+	// left = how many slots of the unit there are
+	MOVL      DI, R10
+	SUBL      R8, R10
+	MOVL      $0x00000020, R11
+	CMPL      R10, R11
+	CMOVLGT   R11, R10
+	VMOVDQU   (DX), Y12
+	VPCMPEQB  Y3, Y12, Y8
 	VPSLLW    $0x07, Y12, Y12
-	VPMOVMSKB Y12, R14
-	VPMOVMSKB Y10, R12
+	VPMOVMSKB Y12, R15
+	VPMOVMSKB Y10, R13
 	VPSLLW    $0x04, Y10, Y12
-	VPMOVMSKB Y12, R11
+	VPMOVMSKB Y12, R12
 	VPAND     hideMask<>+0(SB), Y10, Y12
 	VPCMPEQB  Y3, Y12, Y12
-	VPMOVMSKB Y12, R10
+	VPMOVMSKB Y12, R11
 	VPAND     leadMask<>+0(SB), Y10, Y12
 	VPCMPEQB  Y3, Y12, Y12
-	VPMOVMSKB Y12, R13
+	VPMOVMSKB Y12, R14
 
 	// Only what the author wrote is hidden; with a first half always the second
-	NOTL  R13
-	ANDNL R12, R14, R12
-	ANDNL R11, R14, R11
-	ORL   R14, R10
-	NOTL  R10
-	ANDNL R10, R12, R10
-	LEAL  (DI)(R11*2), DI
-	ORL   DI, R10
+	NOTL  R14
+	ANDNL R13, R15, R13
+	ANDNL R12, R15, R12
+	ORL   R15, R11
+	NOTL  R11
+	ANDNL R11, R13, R11
+	LEAL  (AX)(R12*2), AX
+	ORL   AX, R11
+
+	// Zeros and what has flags are special.
+	VPMOVMSKB Y8, R15
+	NOTL      R15
+	ORL       R13, R15
 
 	// Nothing from the end of the program on
-	MOVL    SI, DI
-	SUBL    R8, DI
-	MOVL    $0x00000020, R14
-	CMPL    DI, R14
-	CMOVLGT R14, DI
-	BZHIL   DI, R10, R10
-	MOVL    R10, (R9)
-	BZHIL   DI, R11, R11
-	MOVL    R11, 32(R9)
-	BZHIL   DI, R12, R12
-	MOVL    R12, 64(R9)
-	BZHIL   DI, R13, R13
-	MOVL    R13, 96(R9)
+	BZHIL R10, R11, R11
+	BZHIL R10, R12, R12
+	BZHIL R10, R13, R13
+	BZHIL R10, R15, R15
+	BZHIL R10, R14, R14
+	MOVL  R11, (SI)
+	MOVL  R12, 32(SI)
+	MOVL  R13, 64(SI)
+	MOVL  R15, 96(SI)
+
+	// and none from the next unit on, unless there is one
+	MOVQ R14, (BX)
+	ORL  R15, R9
 
 	// half = whether the last slot is a first half
-	LEAL  -1(DI), DI
-	SHRXL DI, R11, DI
-	ADDQ  $0x00000100, DX
-	ADDQ  $0x20, BX
-	ADDQ  $0x04, R9
+	DECL  R10
+	SHRXL R10, R12, AX
+	ADDQ  $0x00000100, CX
+	ADDQ  $0x20, DX
+	ADDQ  $0x04, BX
+	ADDQ  $0x04, SI
 	ADDQ  $0x20, R8
-	CMPQ  R8, SI
+	CMPQ  R8, DI
 	JLT   unit
-	MOVL  DI, 64(CX)
-	MOVQ  (CX), DX
-	MOVQ  16(CX), BX
-	MOVQ  24(CX), SI
-	MOVQ  56(CX), DI
-	MOVL  (BX), R8
-	LEAQ  (SI)(R8*8), SI
-	MOVQ  $0x0101010101010101, R9
-	MOVQ  48(CX), CX
-	MOVQ  CX, R11
-	IMULQ R9, R11
-	ADDQ  sequence<>+0(SB), R11
-	SHRQ  $0x03, CX
-	ADDQ  AX, CX
-	MOVQ  392(AX), R10
-	LEAQ  128(AX)(R10*1), R10
 
-group:
+rest:
+	MOVQ job+0(FP), R10
+	MOVQ 72(R10), DI
+	ADDQ 80(R10), DI
+	CMPQ R8, DI
+	JGE  classified
+
+	// The last slots are read from a copy, which has a whole unit.
+	MOVQ         88(R10), R11
+	MOVQ         96(R10), DX
+	VPBROADCASTQ 80(R10), Y8
+	VMOVDQU      numbers<>+0(SB), Y9
+	VPCMPEQQ     Y10, Y10, Y10
+	VPSRLQ       $0x3f, Y10, Y10
+	VPSLLQ       $0x02, Y10, Y10
+	VPCMPGTQ     Y9, Y8, Y11
+	VPMASKMOVQ   (CX), Y11, Y11
+	VMOVDQU      Y11, (R11)
+	VPSUBQ       Y10, Y8, Y8
+	VPCMPGTQ     Y9, Y8, Y11
+	VPMASKMOVQ   32(CX), Y11, Y11
+	VMOVDQU      Y11, 32(R11)
+	VPSUBQ       Y10, Y8, Y8
+	VPCMPGTQ     Y9, Y8, Y11
+	VPMASKMOVQ   64(CX), Y11, Y11
+	VMOVDQU      Y11, 64(R11)
+	VPSUBQ       Y10, Y8, Y8
+	VPCMPGTQ     Y9, Y8, Y11
+	VPMASKMOVQ   96(CX), Y11, Y11
+	VMOVDQU      Y11, 96(R11)
+	VPSUBQ       Y10, Y8, Y8
+	VPCMPGTQ     Y9, Y8, Y11
+	VPMASKMOVQ   128(CX), Y11, Y11
+	VMOVDQU      Y11, 128(R11)
+	VPSUBQ       Y10, Y8, Y8
+	VPCMPGTQ     Y9, Y8, Y11
+	VPMASKMOVQ   160(CX), Y11, Y11
+	VMOVDQU      Y11, 160(R11)
+	VPSUBQ       Y10, Y8, Y8
+	VPCMPGTQ     Y9, Y8, Y11
+	VPMASKMOVQ   192(CX), Y11, Y11
+	VMOVDQU      Y11, 192(R11)
+	VPSUBQ       Y10, Y8, Y8
+	VPCMPGTQ     Y9, Y8, Y8
+	VPMASKMOVQ   224(CX), Y8, Y8
+	VMOVDQU      Y8, 224(R11)
+	MOVQ         R11, CX
+	JMP          unit
+
+classified:
+	MOVL  AX, 108(R10)
+	MOVL  R9, 112(R10)
+	MOVQ  job+0(FP), AX
+	MOVQ  (AX), CX
+	MOVQ  16(AX), DX
+	MOVQ  24(AX), BX
+	MOVQ  32(AX), SI
+	MOVQ  56(AX), R8
+	MOVQ  72(AX), DI
+	LEAQ  128(R8), R9
+	MOVQ  $0x0101010101010101, R10
+	MOVQ  sequence<>+0(SB), R11
+	MOVL  (DX), R12
+	VPXOR Y0, Y0, Y0
+	TESTQ DI, DI
+	JEQ   restGroups
+	CMPB  104(AX), $0x00
+	JEQ   group
+
+groupAhead:
 	// A page ahead: the processor's own prefetching ends where a page does.
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4096(BX)(R12*8)
+	PREFETCHT0 4160(BX)(R12*8)
 	PREFETCHT0 4096(DX)
-	PREFETCHT0 4096(SI)
-	PREFETCHT0 4160(SI)
-	PREFETCHT0 4096(BX)
 
 	// What they grow by: two if hidden, and one more if an upper half
-	MOVBLZX (CX), AX
-	MOVBLZX 32(CX), R12
-	PDEPQ   R9, AX, AX
-	PDEPQ   R9, R12, R12
-	LEAQ    (R12)(AX*2), R12
-	IMULQ   R9, R12
+	MOVBLZX (R8), AX
+	MOVBLZX 32(R8), R13
+	PDEPQ   R10, AX, AX
+	PDEPQ   R10, R13, R13
+	LEAQ    (R13)(AX*2), R13
+	IMULQ   R10, R13
 
 	// The numbers of those in hiding
-	MOVQ    AX, R13
-	SHLQ    $0x08, R13
-	SUBQ    AX, R13
-	PEXTQ   R13, R11, R13
-	MOVQ    R13, (R10)
-	POPCNTQ AX, R13
-	ADDQ    R13, R10
-	LEAQ    (R11)(R9*8), R11
+	IMUL3Q  $0x000000ff, AX, R14
+	PEXTQ   R14, R11, R14
+	MOVQ    R14, (R9)
+	POPCNTQ AX, R14
+	ADDQ    R14, R9
+	LEAQ    (R11)(R10*8), R11
 
-	// index = at + number + what those in front grow by
-	MOVQ         R12, R13
-	SHLQ         $0x08, R13
-	ADDQ         sequence<>+0(SB), R13
-	VMOVQ        R13, X1
-	VPMOVZXBD    X1, Y1
-	VMOVD        R8, X0
-	VPBROADCASTD X0, Y0
-	VPADDD       Y0, Y1, Y1
-	VMOVDQU      Y1, (BX)
+	// They had no flags.
+	VMOVDQU Y0, (SI)(R12*1)
+
+	// index = at + number + 1 + what those up to here grow by
+	VMOVQ        R13, X2
+	VPADDB       next<>+0(SB), X2, X2
+	VPMOVZXBD    X2, Y2
+	VMOVD        R12, X1
+	VPBROADCASTD X1, Y1
+	VPADDD       Y1, Y2, Y2
+	VMOVDQU      Y2, 4(DX)
 
 	// The slots go where the sums say.
-	MOVQ    R12, AX
+	LEAQ    (BX)(R12*8), R14
+	MOVQ    R13, AX
 	ADDQ    sequence<>+0(SB), AX
-	MOVBLZX AL, R13
+	SHRQ    $0x38, R13
+	LEAQ    8(R12)(R13*1), R12
+	MOVBLZX AL, R15
 	SHRQ    $0x08, AX
-	MOVQ    (DX), R14
-	MOVQ    R14, (SI)(R13*8)
-	MOVBLZX AL, R13
+	MOVQ    (CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
 	SHRQ    $0x08, AX
-	MOVQ    8(DX), R14
-	MOVQ    R14, (SI)(R13*8)
-	MOVBLZX AL, R13
+	MOVQ    8(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
 	SHRQ    $0x08, AX
-	MOVQ    16(DX), R14
-	MOVQ    R14, (SI)(R13*8)
-	MOVBLZX AL, R13
+	MOVQ    16(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
 	SHRQ    $0x08, AX
-	MOVQ    24(DX), R14
-	MOVQ    R14, (SI)(R13*8)
-	MOVBLZX AL, R13
+	MOVQ    24(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
 	SHRQ    $0x08, AX
-	MOVQ    32(DX), R14
-	MOVQ    R14, (SI)(R13*8)
-	MOVBLZX AL, R13
+	MOVQ    32(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
 	SHRQ    $0x08, AX
-	MOVQ    40(DX), R14
-	MOVQ    R14, (SI)(R13*8)
-	MOVBLZX AL, R13
+	MOVQ    40(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
 	SHRQ    $0x08, AX
-	MOVQ    48(DX), R14
-	MOVQ    R14, (SI)(R13*8)
-	MOVQ    56(DX), R13
-	MOVQ    R13, (SI)(AX*8)
-	SHRQ    $0x38, R12
-	ADDQ    $0x08, R12
-	ADDQ    R12, R8
-	LEAQ    (SI)(R12*8), SI
-	ADDQ    $0x40, DX
-	ADDQ    $0x20, BX
-	INCQ    CX
+	MOVQ    48(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVQ    56(CX), R13
+	MOVQ    R13, (R14)(AX*8)
+	ADDQ    $0x40, CX
+	ADDQ    $0x20, DX
+	INCQ    R8
+	SUBQ    $0x08, DI
+	JGT     groupAhead
+	JMP     moved
+
+group:
+	// What they grow by: two if hidden, and one more if an upper half
+	MOVBLZX (R8), AX
+	MOVBLZX 32(R8), R13
+	PDEPQ   R10, AX, AX
+	PDEPQ   R10, R13, R13
+	LEAQ    (R13)(AX*2), R13
+	IMULQ   R10, R13
+
+	// The numbers of those in hiding
+	IMUL3Q  $0x000000ff, AX, R14
+	PEXTQ   R14, R11, R14
+	MOVQ    R14, (R9)
+	POPCNTQ AX, R14
+	ADDQ    R14, R9
+	LEAQ    (R11)(R10*8), R11
+
+	// They had no flags.
+	VMOVDQU Y0, (SI)(R12*1)
+
+	// index = at + number + 1 + what those up to here grow by
+	VMOVQ        R13, X2
+	VPADDB       next<>+0(SB), X2, X2
+	VPMOVZXBD    X2, Y2
+	VMOVD        R12, X1
+	VPBROADCASTD X1, Y1
+	VPADDD       Y1, Y2, Y2
+	VMOVDQU      Y2, 4(DX)
+
+	// The slots go where the sums say.
+	LEAQ    (BX)(R12*8), R14
+	MOVQ    R13, AX
+	ADDQ    sequence<>+0(SB), AX
+	SHRQ    $0x38, R13
+	LEAQ    8(R12)(R13*1), R12
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    (CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    8(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    16(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    24(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    32(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    40(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVBLZX AL, R15
+	SHRQ    $0x08, AX
+	MOVQ    48(CX), R13
+	MOVQ    R13, (R14)(R15*8)
+	MOVQ    56(CX), R13
+	MOVQ    R13, (R14)(AX*8)
+	ADDQ    $0x40, CX
+	ADDQ    $0x20, DX
+	INCQ    R8
 	SUBQ    $0x08, DI
 	JGT     group
 
-	// The last group may have gone over the end.
-	ADDQ DI, R8
-	MOVL R8, (BX)(DI*4)
+restGroups:
+	MOVQ  job+0(FP), AX
+	MOVQ  80(AX), DI
+	TESTQ DI, DI
+	JEQ   moved
+	MOVQ  $0x00000000, 80(AX)
+	MOVQ  88(AX), CX
+	JMP   group
+
+moved:
 	MOVQ job+0(FP), AX
-	MOVQ 40(AX), AX
-	SUBQ AX, R10
-	SUBQ $0x00000080, R10
-	MOVQ R10, 392(AX)
+	MOVQ 56(AX), AX
+	SUBQ AX, R9
+	SUBQ $0x00000080, R9
+	MOVQ R9, 392(AX)
 	VZEROUPPER
 	RET
 
@@ -477,51 +622,137 @@ DATA zip<>+30(SB)/1, $0x0e
 DATA zip<>+31(SB)/1, $0x0f
 GLOBL zip<>(SB), RODATA|NOPTR, $32
 
+DATA numbers<>+0(SB)/8, $0x0000000000000000
+DATA numbers<>+8(SB)/8, $0x0000000000000001
+DATA numbers<>+16(SB)/8, $0x0000000000000002
+DATA numbers<>+24(SB)/8, $0x0000000000000003
+GLOBL numbers<>(SB), RODATA|NOPTR, $32
+
 DATA sequence<>+0(SB)/8, $0x0706050403020100
 GLOBL sequence<>(SB), RODATA|NOPTR, $8
+
+DATA next<>+0(SB)/8, $0x0807060504030201
+DATA next<>+8(SB)/8, $0x0000000000000000
+GLOBL next<>(SB), RODATA|NOPTR, $16
 
 // func hideAVO(job *uint64)
 // Requires: AVX, AVX2
 TEXT ·hideAVO(SB), NOSPLIT, $0-8
-	MOVQ job+0(FP), AX
-	MOVQ (AX), CX
-	MOVQ 16(AX), DX
-	MOVQ 24(AX), BX
-	MOVQ 40(AX), SI
-	MOVQ 72(AX), DI
-	MOVQ 80(AX), R8
-	MOVQ 88(AX), R9
+	MOVQ  job+0(FP), AX
+	MOVQ  (AX), CX
+	MOVQ  16(AX), DX
+	MOVQ  24(AX), BX
+	MOVQ  56(AX), SI
+	MOVQ  32(AX), DI
+	MOVQ  120(AX), R8
+	MOVQ  64(AX), AX
+	MOVQ  $0x0000002000000b67, R9
+	VMOVQ R9, X0
+
+	// k counts up to 0, from the ends of hidden and numbers.
+	MOVQ 392(SI), R9
+	ADDQ R9, SI
+	LEAQ (R8)(R9*4), R8
+	NEGQ R9
 	XORL R10, R10
-	XORL R11, R11
 
 hide:
-	// i = the slot, at = index[i], low = all but its imm, rule = that of its opcode
-	MOVBLZX 128(SI)(R10*1), R12
-	MOVL    (DX)(R12*4), R13
-	MOVL    (CX)(R12*8), R15
-	MOVBLZX R15, R14
-	SHLL    $0x04, R14
-	ADDQ    R9, R14
+	// low = all of the slot but imm, rule = that of its opcode
+	MOVBLZX 128(SI)(R9*1), R11
+	MOVL    (DX)(R11*4), R12
+	MOVL    (CX)(R11*8), R14
+	MOVBLZX R14, R13
+	SHLL    $0x01, R13
+	MOVLQSX 12(AX)(R13*8), R15
+	ADDQ    R11, R15
+	MOVL    4(DX)(R11*4), R11
 
 	// mov, number^imm, xor, number in one store: those of 4 bytes were most of the time
-	VPBROADCASTD (R8)(R10*4), X0
-	VMOVQ        (CX)(R12*8), X1
-	VPXOR        X1, X0, X0
-	VPMOVZXDQ    (R14), X1
-	VPBLENDD     $0x0a, X0, X1, X1
-	VMOVDQU      X1, (BX)(R13*8)
+	VPBROADCASTD (R8)(R9*4), X1
+	VMOVQ        (CX)(R15*8), X2
+	VPXOR        X2, X1, X1
+	VPMOVZXWQ    (AX)(R13*8), X2
+	VPBLENDD     $0x0a, X1, X2, X2
+	VMOVDQU      X2, (BX)(R12*8)
 
-	// The instruction reads AX instead of imm.
-	MOVL 12(R14), R12
-	ANDL R15, R12
-	ORL  R12, R11
-	ORL  8(R14), R15
-	MOVQ R15, 16(BX)(R13*8)
+	// The instruction reads AX instead of imm. In front of it is a shift, if anything.
+	MOVL  (CX)(R15*8), R15
+	ORL   R15, R14
+	ANDL  8(AX)(R13*8), R15
+	ORL   R15, R10
+	ORL   $0x0000f000, R14
+	XORL  4(AX)(R13*8), R14
+	VMOVQ X0, 16(BX)(R12*8)
+	MOVQ  R14, -8(BX)(R11*8)
 
-	// Two are inserted.
-	MOVW $0x0101, (DI)(R13*1)
-	INCQ R10
-	CMPQ R10, 392(SI)
-	JLT  hide
-	MOVQ R11, 96(AX)
+	// All but the instruction are inserted.
+	MOVL $0x00010101, (DI)(R12*1)
+	MOVB $0x00, -1(DI)(R11*1)
+	INCQ R9
+	JNE  hide
+	MOVQ job+0(FP), AX
+	MOVL R10, 116(AX)
+	RET
+
+// func composeAVO(list *int32, first *int32, second *int32, count int, limit int) (ok bool)
+// Requires: AVX, AVX2
+TEXT ·composeAVO(SB), NOSPLIT, $0-41
+	MOVQ         list+0(FP), AX
+	MOVQ         first+8(FP), CX
+	MOVQ         second+16(FP), DX
+	MOVQ         count+24(FP), BX
+	MOVQ         limit+32(FP), SI
+	DECQ         SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Y0
+	LEAQ         -8(BX), DI
+	XORL         SI, SI
+
+numbers:
+	// None is beyond the end?
+	VMOVDQU   (CX)(SI*4), Y1
+	VPMINUD   Y0, Y1, Y2
+	VPCMPEQD  Y2, Y1, Y1
+	VPMOVMSKB Y1, R8
+	INCL      R8
+	JNE       composed
+	MOVL      (CX)(SI*4), R9
+	MOVL      (DX)(R9*4), R9
+	MOVL      R9, (AX)(SI*4)
+	MOVL      4(CX)(SI*4), R9
+	MOVL      (DX)(R9*4), R9
+	MOVL      R9, 4(AX)(SI*4)
+	MOVL      8(CX)(SI*4), R9
+	MOVL      (DX)(R9*4), R9
+	MOVL      R9, 8(AX)(SI*4)
+	MOVL      12(CX)(SI*4), R9
+	MOVL      (DX)(R9*4), R9
+	MOVL      R9, 12(AX)(SI*4)
+	MOVL      16(CX)(SI*4), R9
+	MOVL      (DX)(R9*4), R9
+	MOVL      R9, 16(AX)(SI*4)
+	MOVL      20(CX)(SI*4), R9
+	MOVL      (DX)(R9*4), R9
+	MOVL      R9, 20(AX)(SI*4)
+	MOVL      24(CX)(SI*4), R9
+	MOVL      (DX)(R9*4), R9
+	MOVL      R9, 24(AX)(SI*4)
+	MOVL      28(CX)(SI*4), R9
+	MOVL      (DX)(R9*4), R9
+	MOVL      R9, 28(AX)(SI*4)
+	ADDQ      $0x08, SI
+	CMPQ      SI, DI
+	JLE       numbers
+
+	// The last group may be one that begins in another.
+	CMPQ SI, BX
+	JGE  composed
+	MOVQ DI, SI
+	JMP  numbers
+
+composed:
+	TESTL R8, R8
+	SETEQ AL
+	MOVB  AL, ok+40(FP)
+	VZEROUPPER
 	RET

@@ -3,12 +3,15 @@
 package blind
 
 import (
+	"io"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/internal/generated"
 	"github.com/bpfjit/bpfjit/internal/testprog"
@@ -26,21 +29,24 @@ func TestOffsets(t *testing.T) {
 	)
 	want := map[string]uintptr{
 		"jobInsns": unsafe.Offsetof(j.insns), "jobFlags": unsafe.Offsetof(j.flags), "jobIndex": unsafe.Offsetof(j.index),
-		"jobOut": unsafe.Offsetof(j.out), "jobClasses": unsafe.Offsetof(j.classes),
-		"jobLists": unsafe.Offsetof(j.lists), "jobFirst": unsafe.Offsetof(j.first), "jobCount": unsafe.Offsetof(j.count),
-		"jobHalf": unsafe.Offsetof(j.half), "jobNewFlags": unsafe.Offsetof(j.newFlags), "jobNumbers": unsafe.Offsetof(j.numbers),
-		"jobRules": unsafe.Offsetof(j.rules), "jobReserved": unsafe.Offsetof(j.reserved),
+		"jobOut": unsafe.Offsetof(j.out), "jobNewFlags": unsafe.Offsetof(j.newFlags), "jobJumps": unsafe.Offsetof(j.jumps),
+		"jobClasses": unsafe.Offsetof(j.classes), "jobLists": unsafe.Offsetof(j.lists), "jobRules": unsafe.Offsetof(j.rules),
+		"jobCount": unsafe.Offsetof(j.count), "jobRest": unsafe.Offsetof(j.rest),
+		"jobLastInsns": unsafe.Offsetof(j.lastInsns), "jobLastFlags": unsafe.Offsetof(j.lastFlags),
+		"jobAhead": unsafe.Offsetof(j.ahead), "jobHalf": unsafe.Offsetof(j.half), "jobSpecial": unsafe.Offsetof(j.special),
+		"jobReserved": unsafe.Offsetof(j.reserved), "jobNumbers": unsafe.Offsetof(j.numbers),
 
 		"classOpLow": unsafe.Offsetof(c.opLow), "classOpHigh": unsafe.Offsetof(c.opHigh),
 		"classDst": unsafe.Offsetof(c.dst), "classSrc": unsafe.Offsetof(c.src),
 		"hides": hides, "upperBit": 3, "leads": leads, "moveClass": move,
 
 		"ruleMov": unsafe.Offsetof(r.mov), "ruleXor": unsafe.Offsetof(r.xor), "ruleOwn": unsafe.Offsetof(r.own),
-		"ruleReserved": unsafe.Offsetof(r.reserved), "ruleShift": 4,
+		"ruleReserved": unsafe.Offsetof(r.reserved), "ruleOther": unsafe.Offsetof(r.other), "ruleShift": 4,
 
 		"listHiding": unsafe.Offsetof(l.hiding), "listUpper": unsafe.Offsetof(l.upper), "listZero": unsafe.Offsetof(l.zero),
-		"listLeads": unsafe.Offsetof(l.leads), "listHidden": unsafe.Offsetof(l.hidden), "listNumHidden": unsafe.Offsetof(l.numHidden),
+		"listSpecial": unsafe.Offsetof(l.special), "listHidden": unsafe.Offsetof(l.hidden), "listNumHidden": unsafe.Offsetof(l.numHidden),
 		"page": 4096, "inserted": uintptr(bpf.Inserted), "unit": unit, "group": group,
+		"anySource": anySource, "shiftLow": uintptr(uint32(shift)), "shiftImm": uintptr(shift >> 32),
 	}
 	got, err := generated.Constants("../gen/asm/blind/blind_asm.go")
 	if err != nil {
@@ -64,60 +70,87 @@ func TestImplementations(t *testing.T) {
 	for n := range uint64(4 * block) {
 		r := testprog.Rand(seed, n)
 		count := 1 + int(n)%block
-		p := &bpf.Program{Insns: make([]bpf.Insn, count), Flags: make([]bpf.Flag, count)}
-		for i := range p.Insns {
-			p.Insns[i] = bpf.Insn{Op: uint8(r.Uint32()), Regs: uint8(r.Uint32()), Off: int16(r.Uint32()), Imm: int32(r.Uint32()) * int32(r.IntN(2))}
-			if r.IntN(2) == 0 {
-				p.Insns[i].Regs &= 7
-			}
-			p.Flags[i] = bpf.Flag(r.IntN(4))
-		}
+		start := block * r.IntN(2)
+		behind := r.IntN(2) * (1 + r.IntN(3*block)) // slots
+		p := randomSlots(r, start+count+behind)
 		type results struct {
-			Lists    lists
-			Half     uint32
-			Index    []int32
-			Out      []bpf.Insn
-			Flags    []bpf.Flag
-			Reserved uint32
+			Lists     lists
+			Half      uint32
+			Index     []int32
+			Out       []bpf.Insn
+			Flags     []bpf.Flag
+			Jumps     []uint64
+			Malformed bool
 		}
-		var numbers [block * numberBytes]byte
-		for i := range numbers {
-			numbers[i] = byte(r.Uint32())
-		}
-		half := uint32(r.IntN(2))
-		run := func(generic bool) results {
+		half := uint32(r.IntN(1+start)) & 1
+		run := func(rewrite func(*walk, *Result, *bpf.Program, io.Reader, int, int) error) results {
 			const at = 5
-			room := at + upperLen*count + group
-			w := &walk{half: half}
-			w.out, w.flags = make([]bpf.Insn, room), make([]bpf.Flag, room)
+			end := start + count
+			room := at + upperLen*count + overrun
+			w := &walk{half: half, jumps: make([]uint64, end/64+2)}
 			for i := range w.last.insns {
 				w.last.insns[i], w.last.flags[i] = bpf.Insn{Op: mov64, Imm: 5}, 1 // behind the end is anything
 			}
-			insns, flags := slices.Clip(p.Insns), slices.Clip(p.Flags)
-			index := make([]int32, count+1+group)
-			index[0] = at
-			var job blockJob
-			if generic {
-				w.layOutGeneric(insns, flags, index)
-			} else {
-				w.layOut(&job, insns, flags, index)
-			}
-			index = index[:count+1]
-			drawn, reserved := numbers[:numberBytes*w.numHidden], uint32(0)
-			if generic {
-				reserved = w.hideGeneric(insns, drawn, index)
-			} else {
-				reserved = w.hide(&job, insns, drawn, index)
-			}
+			to := &Result{Program: bpf.Program{Insns: make([]bpf.Insn, room), Flags: make([]bpf.Flag, room)}, Index: make([]int32, end+1+group)}
+			to.Index[start] = at
+			numbers := rand.New(rand.NewPCG(seed, n))
+			err := rewrite(w, to, p, &words{next: numbers.Uint32}, start, end)
 			// Behind the ends there is anything.
 			clear(w.hidden[w.numHidden:])
-			end := index[count]
-			return results{w.lists, w.half, index, w.out[:end], w.flags[:end], reserved}
+			last := to.Index[end]
+			return results{w.lists, w.half, to.Index[:end+1], to.Program.Insns[:last], to.Program.Flags[:last], w.jumps[:(end+63)/64], err != nil}
 		}
-		want := run(true)
-		got := run(false)
+		want, got := run((*walk).rewriteGeneric), run((*walk).rewrite)
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(lists{})); diff != "" {
 			t.Fatalf("%d slots (-go +assembly):\n%s", count, diff)
 		}
 	}
+}
+
+// TestComposeImplementations compares lists of all lengths, good and bad ones.
+func TestComposeImplementations(t *testing.T) {
+	r := testprog.Rand(testprog.Seed(t), 0)
+	for i := range 2000 {
+		n := 1 + i%300
+		if i%100 == 99 {
+			n = composePart + r.IntN(3*composePart)
+		}
+		first, second := make([]int32, n), make([]int32, 1+r.IntN(500))
+		for k := range first {
+			first[k] = r.Int32N(int32(len(second)))
+		}
+		for k := range second {
+			second[k] = r.Int32()
+		}
+		if i%3 == 0 {
+			first[r.IntN(n)] = []int32{-1, int32(len(second)), 1 << 30, -1 << 31}[r.IntN(4)]
+		}
+		want, got := make([]int32, n), make([]int32, n)
+		wantOK, gotOK := composeGeneric(want, first, second), composeInto(got, first, second)
+		if wantOK != gotOK || wantOK != (i%3 != 0) || wantOK && !slices.Equal(want, got) {
+			t.Fatalf("%d of %d: %v and %v, want %v and %v", n, len(second), got, gotOK, want, wantOK)
+		}
+	}
+}
+
+// randomSlots returns slots of any kind, in memory that ends with them or doesn't.
+func randomSlots(r *rand.Rand, n int) *bpf.Program {
+	p := &bpf.Program{Insns: make([]bpf.Insn, n), Flags: make([]bpf.Flag, n)}
+	for i := range p.Insns {
+		p.Insns[i] = bpf.Insn{Op: uint8(r.Uint32()), Regs: uint8(r.Uint32()), Off: int16(r.Uint32()), Imm: int32(r.Uint32()) * int32(r.IntN(2))}
+		if r.IntN(2) == 0 {
+			p.Insns[i].Regs &= 7
+		}
+		p.Flags[i] = bpf.Flag(r.IntN(4))
+	}
+	p.Insns[n-1].Op &^= abi.OpLdImm64 // it would have a second half
+	if r.IntN(2) == 0 {
+		p.Insns, p.Flags = slices.Grow(p.Insns, 2*unit), slices.Grow(p.Flags, 2*unit)
+	} else {
+		p.Insns, p.Flags = slices.Clip(p.Insns), slices.Clip(p.Flags)
+	}
+	if r.IntN(2) == 0 {
+		p.Flags = nil
+	}
+	return p
 }

@@ -2,18 +2,17 @@
 
 package blind
 
-import "github.com/bpfjit/bpfjit/bpf"
+import (
+	"io"
 
-func (w *walk) layOut(_ *blockJob, insns []bpf.Insn, flags []bpf.Flag, index []int32) {
-	w.layOutGeneric(insns, flags, index)
-}
-
-func (w *walk) hide(_ *blockJob, insns []bpf.Insn, numbers []byte, index []int32) (reserved uint32) {
-	return w.hideGeneric(insns, numbers, index)
-}
-
-// blockJob and tail are for assembly.
-type (
-	blockJob struct{}
-	tail     struct{}
+	"github.com/bpfjit/bpfjit/bpf"
 )
+
+func (w *walk) rewrite(r *Result, p *bpf.Program, rand io.Reader, start, end int) error {
+	return w.rewriteGeneric(r, p, rand, start, end)
+}
+
+// tail is for assembly.
+type tail struct{}
+
+func composeInto(list, first, second []int32) (ok bool) { return composeGeneric(list, first, second) }

@@ -14,49 +14,56 @@ const (
 	storeBytes = 4 * block * numberBytes
 )
 
-// source deals out random numbers. It reads no more from its reader than are
+// source deals out random numbers. It reads no more from a reader than are
 // taken.
 type source struct {
-	reader io.Reader // nil: own
-	own    io.Reader // a generator
-	// left is what is left of store, which own has filled. No reader writes
-	// there: what it gives may be known to others.
-	left  []byte
+	own io.Reader // a generator
+	// left is how many bytes are left, the last ones of store, which own has filled.
+	// No reader writes there: what it gives may be known to others.
+	left  int
 	store [storeBytes]byte
 	read  [block * numberBytes]byte
 }
 
-// start makes the source read from r, or from its own generator. That has a
-// key from the system and is kept: its numbers give away neither earlier ones
-// nor later ones.
-func (s *source) start(r io.Reader) error {
-	if s.reader = r; r != nil || s.own != nil {
-		return nil
+// take returns n numbers, at most a block, as bytes, little-endian, from r, or from
+// the source's own generator if there is no r. They are good up to the next call.
+func (s *source) take(r io.Reader, n int) ([]byte, error) {
+	n *= numberBytes
+	if r != nil || n > s.left {
+		return s.takeMore(r, n)
 	}
-	var key [32]byte
-	if _, err := rand.Read(key[:]); err != nil {
-		return fmt.Errorf("blind: random key: %w", err)
-	}
-	s.own = newGenerator(key)
-	return nil
+	s.left -= n
+	return s.store[storeBytes-s.left-n:][:n], nil
 }
 
-// take returns n numbers, at most a block, as bytes, little-endian. They are good
-// up to the next call.
-func (s *source) take(n int) ([]byte, error) {
-	n *= numberBytes
-	if s.reader != nil {
-		return s.read[:n], fill(s.read[:n], s.reader)
+// takeMore takes bytes from a reader, or when there are too few.
+func (s *source) takeMore(r io.Reader, n int) ([]byte, error) {
+	if r != nil {
+		return s.read[:n], fill(s.read[:n], r)
 	}
-	if n > len(s.left) {
-		if err := fill(s.store[:], s.own); err != nil {
-			return nil, err
+	if err := s.refill(); err != nil {
+		return nil, err
+	}
+	s.left -= n
+	return s.store[:n], nil
+}
+
+// refill fills the store. The generator has a key from the system and is kept: its
+// numbers give away neither earlier ones nor later ones.
+func (s *source) refill() error {
+	if s.own == nil {
+		var key [32]byte
+		if _, err := rand.Read(key[:]); err != nil {
+			return fmt.Errorf("blind: random key: %w", err)
 		}
-		s.left = s.store[:]
+		s.own = newGenerator(key)
 	}
-	numbers := s.left[:n]
-	s.left = s.left[n:]
-	return numbers, nil
+	s.left = 0
+	if err := fill(s.store[:], s.own); err != nil {
+		return err
+	}
+	s.left = storeBytes
+	return nil
 }
 
 func fill(b []byte, r io.Reader) error {

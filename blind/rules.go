@@ -1,6 +1,8 @@
 package blind
 
 import (
+	"math"
+
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/tables"
@@ -9,15 +11,20 @@ import (
 // A rule says how the constant of an opcode is hidden. With r a random number,
 // the slot becomes three:
 //
-//	mov | (r^imm)<<32    xor | r<<32    the instruction | own, with an imm of 0
+//	mov | (r^imm)<<32    xor | r<<32    (the instruction | anySource) ^ own
 //
-// own makes it read AX instead of imm. A 64-bit constant takes seven, which
-// hidePair makes of what the rules of its halves have left.
+// where the last has an imm of 0, and own makes it read AX instead of imm. Of a 64-bit
+// constant each half becomes as much, but takes imm from the other one, and the
+// instruction is the first half; the upper half has one slot more, shift, in front of
+// the last.
 type rule struct {
-	mov, xor, own uint32
-	// reserved has ones where off is 0 in the instruction, but may be something
-	// else in the one that it becomes: a move becomes one with a sign.
+	mov, xor uint16 // op and regs
+	own      uint32
+	// reserved has ones where the slot with the constant must be 0: off, in an
+	// instruction that becomes one where it may be something else, a move one with a
+	// sign, and all of a second half.
 	reserved uint32
+	other    int32 // by how many slots further the constant is
 }
 
 // How many slots a slot with a constant becomes, and the upper half of a 64-bit
@@ -69,6 +76,12 @@ func (t *classTable) enter(op, class uint8) {
 	t.opHigh[op>>4] |= class
 }
 
+// anySource is src 15, in an instruction.
+const anySource = 0xf000
+
+// shift is the instruction that makes an upper half of AX.
+var shift = uint64(lsh64) | abi.AX<<8 | 32<<32
+
 // Opcodes that rewrites are made of.
 var (
 	mov32  = tables.Forms[tables.FormAlu32MovK].Op
@@ -106,6 +119,7 @@ func enter(form *tables.FormInfo) {
 		off  = 0xffff << 16
 	)
 	t := &classes
+	toOwn := func(op uint8) uint32 { return uint32(form.Op^op) | (anySource ^ ofAX) }
 	switch distant := form.Imm.Use == tables.UseDistance; {
 	case form.Op == abi.OpCall && distant:
 		t.enter(form.Op, callLocal)
@@ -114,10 +128,10 @@ func enter(form *tables.FormInfo) {
 	case distant, form.Off.Use == tables.UseDistance:
 		t.enter(form.Op, distance)
 	}
-	r := rule{mov: uint32(mov64) | toAX, xor: uint32(xor64) | toAX, own: abi.SourceX | ofAX}
+	r := rule{mov: uint16(mov64) | toAX, xor: uint16(xor64) | toAX, own: toOwn(form.Op | abi.SourceX)}
 	switch form.Blind {
 	case tables.BlindAlu32, tables.BlindMov32, tables.BlindJmp32, tables.BlindSecond:
-		r.mov, r.xor = uint32(mov32)|toAX, uint32(xor32)|toAX
+		r.mov, r.xor = uint16(mov32)|toAX, uint16(xor32)|toAX
 	}
 	switch form.Blind {
 	case tables.BlindNone:
@@ -131,9 +145,14 @@ func enter(form *tables.FormInfo) {
 		t.enter(form.Op, hideJump)
 	case tables.BlindStore:
 		t.enter(form.Op, hideStore)
-		r.own = (abi.ClassST ^ abi.ClassSTX) | ofAX
+		r.own = toOwn(form.Op ^ abi.ClassST ^ abi.ClassSTX)
+	case tables.BlindSecond:
+		r.own = uint32(abi.OpLdImm64^orReg) | (anySource ^ ofAX)
+		r.reserved, r.other = off, -1
 	case tables.BlindImm64:
 		t.enter(form.Op, upperHalf)
+		r.own = toOwn(movReg)
+		r.reserved, r.other = math.MaxUint32, 1
 		for src := range t.src {
 			if f, ok := tables.FormOf(form.Op, uint8(src)<<4, 0, 0); ok && src != abi.AX && tables.Forms[f].Blind == tables.BlindImm64 {
 				t.src[src] |= upperHalf

@@ -13,19 +13,24 @@ import (
 // Offsets into blind.blockJob. A test pins them, and those below, to the
 // structs.
 const (
-	jobInsns    = 0
-	jobFlags    = 8
-	jobIndex    = 16
-	jobOut      = 24
-	jobClasses  = 32
-	jobLists    = 40
-	jobFirst    = 48
-	jobCount    = 56
-	jobHalf     = 64
-	jobNewFlags = 72
-	jobNumbers  = 80
-	jobRules    = 88
-	jobReserved = 96
+	jobInsns     = 0
+	jobFlags     = 8
+	jobIndex     = 16
+	jobOut       = 24
+	jobNewFlags  = 32
+	jobJumps     = 40
+	jobClasses   = 48
+	jobLists     = 56
+	jobRules     = 64
+	jobCount     = 72
+	jobRest      = 80
+	jobLastInsns = 88
+	jobLastFlags = 96
+	jobAhead     = 104
+	jobHalf      = 108
+	jobSpecial   = 112
+	jobReserved  = 116
+	jobNumbers   = 120
 )
 
 // Offsets into blind.classTable and blind.lists.
@@ -38,7 +43,7 @@ const (
 	listHiding    = 0
 	listUpper     = 32
 	listZero      = 64
-	listLeads     = 96
+	listSpecial   = 96
 	listHidden    = 128
 	listNumHidden = 392
 )
@@ -46,17 +51,21 @@ const (
 // Offsets into blind.rule, whose size is 1<<ruleShift.
 const (
 	ruleMov      = 0
-	ruleXor      = 4 // behind ruleMov
-	ruleOwn      = 8
-	ruleReserved = 12
+	ruleXor      = 2 // behind ruleMov
+	ruleOwn      = 4
+	ruleReserved = 8
+	ruleOther    = 12
 	ruleShift    = 4
 )
 
 // Numbers of package blind.
 const (
-	inserted = 1
-	unit     = 32
-	group    = 8
+	inserted  = 1
+	unit      = 32
+	group     = 8
+	anySource = 0xf000
+	shiftLow  = 0x0b67
+	shiftImm  = 32
 
 	hides     = 0x0f // classes
 	upperBit  = 3
@@ -69,6 +78,7 @@ func main() {
 	ConstraintExpr("!purego")
 	layOut()
 	hide()
+	compose()
 	Generate()
 }
 
@@ -93,19 +103,19 @@ func layOut() {
 	Pragma("noescape")
 	Doc("layOutAVO does what layOutGeneric does: first it finds the classes of 32 slots",
 		"at a time, and makes bitmaps of them; then it moves slots, eight at a time.")
-	lists := GP64()
-	job := Load(Param("job"), GP64()).(reg.GPVirtual)
-	MOVQ(Mem{Base: job, Disp: jobLists}, lists)
-	classify(job, lists)
-	move(job, lists)
+	classify()
+	move()
 	VZEROUPPER()
 	RET()
 }
 
 // classify fills in the bitmaps.
-func classify(job, lists reg.GPVirtual) {
-	insns, flags, count := GP64(), GP64(), GP64()
-	load(job, map[int]reg.GPVirtual{jobInsns: insns, jobFlags: flags, jobCount: count}, jobInsns, jobFlags, jobCount)
+func classify() {
+	job := Load(Param("job"), GP64()).(reg.GPVirtual)
+	insns, flags, jumps, place, count := GP64(), GP64(), GP64(), GP64(), GP64()
+	load(job, map[int]reg.GPVirtual{
+		jobInsns: insns, jobFlags: flags, jobJumps: jumps, jobLists: place, jobCount: count,
+	}, jobInsns, jobFlags, jobJumps, jobLists, jobCount)
 	nibble := bytes32("nibble", func(int) uint8 { return 0x0f })
 	low8 := bytes32("low8", func(i int) uint8 { return []uint8{0xff, 0}[i%2] })
 	low16 := bytes32("low16", func(i int) uint8 { return []uint8{0xff, 0xff, 0, 0}[i%4] })
@@ -126,12 +136,12 @@ func classify(job, lists reg.GPVirtual) {
 		tables[k] = YMM()
 		VBROADCASTI128(Mem{Base: t, Disp: at}, tables[k])
 	}
-	half, at, place := GP32(), GP64(), GP64()
+	half, at, any := GP32(), GP64(), GP32()
 	MOVL(Mem{Base: job, Disp: jobHalf}, half)
 	XORL(at.As32(), at.As32())
-	MOVQ(Mem{Base: job, Disp: jobFirst}, place)
-	SHRQ(U8(3), place)
-	ADDQ(lists, place)
+	XORL(any, any)
+	TESTQ(count, count)
+	JEQ(LabelRef("rest"))
 
 	Label("unit")
 	var words, zeros [2]reg.VecVirtual
@@ -184,8 +194,17 @@ func classify(job, lists reg.GPVirtual) {
 	VPERMQ(U8(0xd8), class, class)
 	VPSHUFB(zip, class, class)
 
+	Comment("left = how many slots of the unit there are")
+	left, most := GP32(), GP32()
+	MOVL(count.As32(), left)
+	SUBL(at.As32(), left)
+	MOVL(U32(unit), most)
+	CMPL(left, most)
+	CMOVLGT(most, left)
 	hiding, upper, zeroed, leading, written := GP32(), GP32(), GP32(), GP32(), GP32()
+	flagged := YMM()
 	VMOVDQU(Mem{Base: flags}, t0)
+	VPCMPEQB(zero, t0, flagged)
 	VPSLLW(U8(8-1), t0, t0) // inserted is bit 0
 	VPMOVMSKB(t0, written)
 	VPMOVMSKB(class, zeroed)
@@ -206,128 +225,208 @@ func classify(job, lists reg.GPVirtual) {
 	ANDNL(hiding, zeroed, hiding)
 	LEAL(Mem{Base: half.As64(), Index: upper.As64(), Scale: 2}, half)
 	ORL(half, hiding)
+	Comment("Zeros and what has flags are special.")
+	special := written
+	VPMOVMSKB(flagged, special)
+	NOTL(special)
+	ORL(zeroed, special)
 	Comment("Nothing from the end of the program on")
-	left, most := GP32(), GP32()
-	MOVL(count.As32(), left)
-	SUBL(at.As32(), left)
-	MOVL(U32(unit), most)
-	CMPL(left, most)
-	CMOVLGT(most, left)
-	for k, bitmap := range []reg.GPVirtual{hiding, upper, zeroed, leading} {
+	for _, bitmap := range []reg.GPVirtual{hiding, upper, zeroed, special, leading} {
 		BZHIL(left, bitmap, bitmap)
-		MOVL(bitmap, Mem{Base: place, Disp: []int{listHiding, listUpper, listZero, listLeads}[k]})
 	}
+	MOVL(hiding, Mem{Base: place, Disp: listHiding})
+	MOVL(upper, Mem{Base: place, Disp: listUpper})
+	MOVL(zeroed, Mem{Base: place, Disp: listZero})
+	MOVL(special, Mem{Base: place, Disp: listSpecial})
+	Comment("and none from the next unit on, unless there is one")
+	MOVQ(leading.As64(), Mem{Base: jumps})
+	ORL(special, any)
 	Comment("half = whether the last slot is a first half")
-	last := GP32()
-	LEAL(Mem{Base: left.As64(), Disp: -1}, last)
-	SHRXL(last, upper, half)
+	DECL(left)
+	SHRXL(left, upper, half)
 	ADDQ(U32(8*unit), insns)
 	ADDQ(U8(unit), flags)
+	ADDQ(U8(4), jumps)
 	ADDQ(U8(4), place)
 	ADDQ(U8(unit), at)
 	CMPQ(at, count)
 	JLT(LabelRef("unit"))
+	Label("rest")
+	job = Load(Param("job"), GP64()).(reg.GPVirtual)
+	MOVQ(Mem{Base: job, Disp: jobCount}, count)
+	ADDQ(Mem{Base: job, Disp: jobRest}, count)
+	CMPQ(at, count)
+	JGE(LabelRef("classified"))
+	Comment("The last slots are read from a copy, which has a whole unit.")
+	last := GP64()
+	MOVQ(Mem{Base: job, Disp: jobLastInsns}, last)
+	MOVQ(Mem{Base: job, Disp: jobLastFlags}, flags)
+	copyUnit(Mem{Base: job, Disp: jobRest}, insns, last)
+	MOVQ(last, insns)
+	JMP(LabelRef("unit"))
+
+	Label("classified")
 	MOVL(half, Mem{Base: job, Disp: jobHalf})
+	MOVL(any, Mem{Base: job, Disp: jobSpecial})
+}
+
+// copyUnit copies so many slots, less than a unit, and zeros behind them. It reads
+// none of those. The copies can be read again at once, as vectors of the same places.
+func copyUnit(count Mem, from, to reg.GPVirtual) {
+	numbers := GLOBL("numbers", RODATA|NOPTR)
+	for k := range 4 {
+		DATA(8*k, U64(k))
+	}
+	left, number, step := YMM(), YMM(), YMM()
+	VPBROADCASTQ(count, left)
+	VMOVDQU(numbers, number)
+	VPCMPEQQ(step, step, step)
+	VPSRLQ(U8(63), step, step)
+	VPSLLQ(U8(2), step, step) // 4 in each
+	for k := range unit / 4 {
+		there, v := YMM(), YMM()
+		VPCMPGTQ(number, left, there)
+		VPMASKMOVQ(Mem{Base: from, Disp: 32 * k}, there, v)
+		VMOVDQU(v, Mem{Base: to, Disp: 32 * k})
+		if k+1 < unit/4 {
+			VPSUBQ(step, left, left)
+		}
+	}
 }
 
 // page is the size of a page in bytes. Fetching from behind the end of memory does
 // nothing.
 const page = 4096
 
-// move makes the index and the list of what is hidden, and moves the slots.
+// move makes the index and the list of what is hidden, moves the slots, and clears
+// the new flags.
+func move() {
+	job := Load(Param("job"), GP64()).(reg.GPVirtual)
+	m := mover{
+		insns: GP64(), index: GP64(), out: GP64(), flags: GP64(), left: GP64(),
+		bitmaps: GP64(), hidden: GP64(), ones: GP64(), numbers: GP64(),
+		at: GP64(), zero: YMM(),
+		sequence: GLOBL("sequence", RODATA|NOPTR),
+	}
+	DATA(0, U64(0x0706050403020100))
+	m.next = GLOBL("next", RODATA|NOPTR)
+	DATA(0, U64(0x0807060504030201))
+	DATA(8, U64(0))
+	load(job, map[int]reg.GPVirtual{jobInsns: m.insns, jobIndex: m.index, jobOut: m.out, jobNewFlags: m.flags, jobLists: m.bitmaps, jobCount: m.left},
+		jobInsns, jobIndex, jobOut, jobNewFlags, jobLists, jobCount)
+	LEAQ(Mem{Base: m.bitmaps, Disp: listHidden}, m.hidden)
+	MOVQ(U64(0x0101010101010101), m.ones)
+	MOVQ(m.sequence, m.numbers)
+	MOVL(Mem{Base: m.index}, m.at.As32())
+	VPXOR(m.zero, m.zero, m.zero)
+	TESTQ(m.left, m.left)
+	JEQ(LabelRef("restGroups"))
+	CMPB(Mem{Base: job, Disp: jobAhead}, U8(0))
+	JEQ(LabelRef("group"))
+
+	Label("groupAhead")
+	Comment("A page ahead: the processor's own prefetching ends where a page does.")
+	PREFETCHT0(Mem{Base: m.insns, Disp: page})
+	PREFETCHT0(Mem{Base: m.out, Index: m.at, Scale: 8, Disp: page})
+	PREFETCHT0(Mem{Base: m.out, Index: m.at, Scale: 8, Disp: page + 64})
+	PREFETCHT0(Mem{Base: m.index, Disp: page})
+	m.group()
+	JGT(LabelRef("groupAhead"))
+	JMP(LabelRef("moved"))
+
+	Label("group")
+	m.group()
+	JGT(LabelRef("group"))
+
+	Label("restGroups")
+	job = Load(Param("job"), GP64()).(reg.GPVirtual)
+	MOVQ(Mem{Base: job, Disp: jobRest}, m.left)
+	TESTQ(m.left, m.left)
+	JEQ(LabelRef("moved"))
+	MOVQ(U32(0), Mem{Base: job, Disp: jobRest})
+	MOVQ(Mem{Base: job, Disp: jobLastInsns}, m.insns)
+	JMP(LabelRef("group"))
+
+	Label("moved")
+	job = Load(Param("job"), GP64()).(reg.GPVirtual)
+	lists := GP64()
+	MOVQ(Mem{Base: job, Disp: jobLists}, lists)
+	SUBQ(lists, m.hidden)
+	SUBQ(U32(listHidden), m.hidden)
+	MOVQ(m.hidden, Mem{Base: lists, Disp: listNumHidden})
+}
+
+// mover has the registers of move.
+type mover struct {
+	insns, index, out, flags, left reg.GPVirtual
+	at                             reg.GPVirtual // index of the next slot
+	bitmaps, hidden                reg.GPVirtual
+	ones, numbers                  reg.GPVirtual // bytes: ones, the numbers of the slots
+	zero                           reg.VecVirtual
+	sequence, next                 Mem // bytes from 0, and from 1
+}
+
+// group moves eight slots. Flags say whether any are left.
 //
-// Of a group of eight slots, a word has a byte for each. With the number of slots
-// that each grows by in its byte, a multiplication by ones makes sums of them:
+// A word has a byte for each. With the number of slots that each grows by in its
+// byte, a multiplication by ones makes sums of them:
 //
 //	what they grow by       1  3  1  1  4  3  1  1   less 1
 //	sums, up to and with    0  2  2  2  5  7  7  7
 //	where they go           0  3  4  5  9 12 13 14   = number + sum
-func move(job, lists reg.GPVirtual) {
-	insns, index, out, left, at := GP64(), GP64(), GP64(), GP64(), GP64()
-	bitmaps, hidden, ones, numbers := GP64(), GP64(), GP64(), GP64()
-	load(job, map[int]reg.GPVirtual{jobInsns: insns, jobIndex: index, jobOut: out, jobCount: left},
-		jobInsns, jobIndex, jobOut, jobCount)
-	sequence := GLOBL("sequence", RODATA|NOPTR)
-	DATA(0, U64(0x0706050403020100))
-	MOVL(Mem{Base: index}, at.As32())
-	LEAQ(Mem{Base: out, Index: at, Scale: 8}, out)
-	MOVQ(U64(0x0101010101010101), ones)
-	MOVQ(Mem{Base: job, Disp: jobFirst}, bitmaps)
-	MOVQ(bitmaps, numbers)
-	IMULQ(ones, numbers)
-	ADDQ(sequence, numbers)
-	SHRQ(U8(3), bitmaps)
-	ADDQ(lists, bitmaps)
-	MOVQ(Mem{Base: lists, Disp: listNumHidden}, hidden)
-	LEAQ(Mem{Base: lists, Index: hidden, Scale: 1, Disp: listHidden}, hidden)
-
-	Label("group")
+//
+// The next ones' index is one more. Slots go where the sums say, not where the index
+// does: reading that in parts, just written as a whole, would take longer than all
+// the rest.
+func (m *mover) group() {
 	hiding, grow, t := GP64(), GP64(), GP64()
-	Comment("A page ahead: the processor's own prefetching ends where a page does.")
-	PREFETCHT0(Mem{Base: insns, Disp: page})
-	PREFETCHT0(Mem{Base: out, Disp: page})
-	PREFETCHT0(Mem{Base: out, Disp: page + 64})
-	PREFETCHT0(Mem{Base: index, Disp: page})
 	Comment("What they grow by: two if hidden, and one more if an upper half")
-	MOVBLZX(Mem{Base: bitmaps, Disp: listHiding}, hiding.As32())
-	MOVBLZX(Mem{Base: bitmaps, Disp: listUpper}, grow.As32())
-	PDEPQ(ones, hiding, hiding)
-	PDEPQ(ones, grow, grow)
+	MOVBLZX(Mem{Base: m.bitmaps, Disp: listHiding}, hiding.As32())
+	MOVBLZX(Mem{Base: m.bitmaps, Disp: listUpper}, grow.As32())
+	PDEPQ(m.ones, hiding, hiding)
+	PDEPQ(m.ones, grow, grow)
 	LEAQ(Mem{Base: grow, Index: hiding, Scale: 2}, grow)
-	IMULQ(ones, grow)
+	IMULQ(m.ones, grow)
 	Comment("The numbers of those in hiding")
-	MOVQ(hiding, t)
-	SHLQ(U8(8), t)
-	SUBQ(hiding, t)
-	PEXTQ(t, numbers, t)
-	MOVQ(t, Mem{Base: hidden})
+	IMUL3Q(U32(0xff), hiding, t)
+	PEXTQ(t, m.numbers, t)
+	MOVQ(t, Mem{Base: m.hidden})
 	POPCNTQ(hiding, t)
-	ADDQ(t, hidden)
-	LEAQ(Mem{Base: numbers, Index: ones, Scale: 8}, numbers)
-	Comment("index = at + number + what those in front grow by")
-	from, sums := XMM(), YMM()
-	MOVQ(grow, t)
-	SHLQ(U8(8), t)
-	ADDQ(sequence, t)
-	VMOVQ(t, sums.AsX())
+	ADDQ(t, m.hidden)
+	LEAQ(Mem{Base: m.numbers, Index: m.ones, Scale: 8}, m.numbers)
+	Comment("They had no flags.")
+	VMOVDQU(m.zero, Mem{Base: m.flags, Index: m.at, Scale: 1})
+	Comment("index = at + number + 1 + what those up to here grow by")
+	from, sums := YMM(), YMM()
+	VMOVQ(grow, sums.AsX())
+	VPADDB(m.next, sums.AsX(), sums.AsX())
 	VPMOVZXBD(sums.AsX(), sums)
-	VMOVD(at.As32(), from)
-	VPBROADCASTD(from, from.AsY())
-	VPADDD(from.AsY(), sums, sums)
-	VMOVDQU(sums, Mem{Base: index})
+	VMOVD(m.at.As32(), from.AsX())
+	VPBROADCASTD(from.AsX(), from)
+	VPADDD(from, sums, sums)
+	VMOVDQU(sums, Mem{Base: m.index, Disp: 4})
 	Comment("The slots go where the sums say.")
-	place := hiding
+	place, base := hiding, t
+	LEAQ(Mem{Base: m.out, Index: m.at, Scale: 8}, base)
 	MOVQ(grow, place)
-	ADDQ(sequence, place)
+	ADDQ(m.sequence, place)
+	SHRQ(U8(56), grow)
+	LEAQ(Mem{Base: m.at, Index: grow, Scale: 1, Disp: group}, m.at)
 	for k := range group {
-		to, v := GP64(), GP64()
+		to, v := GP64(), grow
 		if k == group-1 {
 			to = place
 		} else {
 			MOVBLZX(place.As8(), to.As32())
 			SHRQ(U8(8), place)
 		}
-		MOVQ(Mem{Base: insns, Disp: 8 * k}, v)
-		MOVQ(v, Mem{Base: out, Index: to, Scale: 8})
+		MOVQ(Mem{Base: m.insns, Disp: 8 * k}, v)
+		MOVQ(v, Mem{Base: base, Index: to, Scale: 8})
 	}
-	SHRQ(U8(56), grow)
-	ADDQ(U8(group), grow)
-	ADDQ(grow, at)
-	LEAQ(Mem{Base: out, Index: grow, Scale: 8}, out)
-	ADDQ(U8(8*group), insns)
-	ADDQ(U8(4*group), index)
-	INCQ(bitmaps)
-	SUBQ(U8(group), left)
-	JGT(LabelRef("group"))
-
-	Comment("The last group may have gone over the end.")
-	ADDQ(left, at)
-	MOVL(at.As32(), Mem{Base: index, Index: left, Scale: 4})
-	job = Load(Param("job"), GP64()).(reg.GPVirtual)
-	MOVQ(Mem{Base: job, Disp: jobLists}, lists)
-	SUBQ(lists, hidden)
-	SUBQ(U32(listHidden), hidden)
-	MOVQ(hidden, Mem{Base: lists, Disp: listNumHidden})
+	ADDQ(U8(8*group), m.insns)
+	ADDQ(U8(4*group), m.index)
+	INCQ(m.bitmaps)
+	SUBQ(U8(group), m.left)
 }
 
 func hide() {
@@ -336,44 +435,107 @@ func hide() {
 	Doc("hideAVO does what hideGeneric does for the slots that layOutAVO has listed; there",
 		"is one at least.")
 	job := Load(Param("job"), GP64()).(reg.GPVirtual)
-	insns, index, out, lists, flags, numbers, rules := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	insns, index, out, hidden, flags, numbers, rules := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
 	load(job, map[int]reg.GPVirtual{
 		jobInsns: insns, jobIndex: index, jobOut: out,
-		jobLists: lists, jobNewFlags: flags, jobNumbers: numbers, jobRules: rules,
+		jobLists: hidden, jobNewFlags: flags, jobNumbers: numbers, jobRules: rules,
 	}, jobInsns, jobIndex, jobOut, jobLists, jobNewFlags, jobNumbers, jobRules)
-	k, reserved := GP64(), GP64()
-	XORL(k.As32(), k.As32())
-	XORL(reserved.As32(), reserved.As32())
+	k, reserved, shifts := GP64(), GP32(), XMM()
+	MOVQ(U64(shiftImm<<32|shiftLow), k)
+	VMOVQ(k, shifts)
+	Comment("k counts up to 0, from the ends of hidden and numbers.")
+	MOVQ(Mem{Base: hidden, Disp: listNumHidden}, k)
+	ADDQ(k, hidden)
+	LEAQ(Mem{Base: numbers, Index: k, Scale: 4}, numbers)
+	NEGQ(k)
+	XORL(reserved, reserved)
 
 	Label("hide")
-	i, at, rule, low, t := GP64(), GP64(), GP64(), GP64(), GP64()
-	Comment("i = the slot, at = index[i], low = all but its imm, rule = that of its opcode")
-	MOVBLZX(Mem{Base: lists, Index: k, Scale: 1, Disp: listHidden}, i.As32())
-	MOVL(Mem{Base: index, Index: i, Scale: 4}, at.As32())
-	MOVL(Mem{Base: insns, Index: i, Scale: 8}, low.As32())
+	slot, at, rule, low, other := GP64(), GP64(), GP64(), GP64(), GP64()
+	Comment("low = all of the slot but imm, rule = that of its opcode")
+	MOVBLZX(Mem{Base: hidden, Index: k, Scale: 1, Disp: listHidden}, slot.As32())
+	MOVL(Mem{Base: index, Index: slot, Scale: 4}, at.As32())
+	MOVL(Mem{Base: insns, Index: slot, Scale: 8}, low.As32())
 	MOVBLZX(low.As8(), rule.As32())
-	SHLL(U8(ruleShift), rule.As32())
-	ADDQ(rules, rule)
-	slot := func(n int) Mem { return Mem{Base: out, Index: at, Scale: 8, Disp: 8 * n} }
+	SHLL(U8(ruleShift-3), rule.As32())
+	of := func(at int) Mem { return Mem{Base: rules, Index: rule, Scale: 8, Disp: at} }
+	MOVLQSX(of(ruleOther), other)
+	ADDQ(slot, other)
+	next := slot
+	MOVL(Mem{Base: index, Index: slot, Scale: 4, Disp: 4}, next.As32())
 	Comment("mov, number^imm, xor, number in one store: those of 4 bytes were most of the time")
-	numbers4, imm, operations := XMM(), XMM(), XMM()
-	VPBROADCASTD(Mem{Base: numbers, Index: k, Scale: 4}, numbers4)
-	VMOVQ(Mem{Base: insns, Index: i, Scale: 8}, imm)
-	VPXOR(imm, numbers4, numbers4)
-	VPMOVZXDQ(Mem{Base: rule, Disp: ruleMov}, operations)
-	VPBLENDD(U8(0b1010), numbers4, operations, operations)
-	VMOVDQU(operations, slot(0))
-	Comment("The instruction reads AX instead of imm.")
-	MOVL(Mem{Base: rule, Disp: ruleReserved}, t.As32())
-	ANDL(low.As32(), t.As32())
-	ORL(t.As32(), reserved.As32())
-	ORL(Mem{Base: rule, Disp: ruleOwn}, low.As32())
-	MOVQ(low, slot(2))
-	Comment("Two are inserted.")
-	MOVW(U16(inserted<<8|inserted), Mem{Base: flags, Index: at, Scale: 1})
+	number, imm, operations := XMM(), XMM(), XMM()
+	VPBROADCASTD(Mem{Base: numbers, Index: k, Scale: 4}, number)
+	VMOVQ(Mem{Base: insns, Index: other, Scale: 8}, imm)
+	VPXOR(imm, number, number)
+	VPMOVZXWQ(of(ruleMov), operations)
+	VPBLENDD(U8(0b1010), number, operations, operations)
+	VMOVDQU(operations, Mem{Base: out, Index: at, Scale: 8})
+	Comment("The instruction reads AX instead of imm. In front of it is a shift, if anything.")
+	MOVL(Mem{Base: insns, Index: other, Scale: 8}, other.As32())
+	ORL(other.As32(), low.As32())
+	ANDL(of(ruleReserved), other.As32())
+	ORL(other.As32(), reserved)
+	ORL(U32(anySource), low.As32())
+	XORL(of(ruleOwn), low.As32())
+	VMOVQ(shifts, Mem{Base: out, Index: at, Scale: 8, Disp: 16})
+	MOVQ(low, Mem{Base: out, Index: next, Scale: 8, Disp: -8})
+	Comment("All but the instruction are inserted.")
+	MOVL(U32(inserted<<16|inserted<<8|inserted), Mem{Base: flags, Index: at, Scale: 1})
+	MOVB(U8(0), Mem{Base: flags, Index: next, Scale: 1, Disp: -1})
 	INCQ(k)
-	CMPQ(k, Mem{Base: lists, Disp: listNumHidden})
-	JLT(LabelRef("hide"))
-	MOVQ(reserved, Mem{Base: job, Disp: jobReserved})
+	JNE(LabelRef("hide"))
+	job = Load(Param("job"), GP64()).(reg.GPVirtual)
+	MOVL(reserved, Mem{Base: job, Disp: jobReserved})
+	RET()
+}
+
+func compose() {
+	TEXT("composeAVO", NOSPLIT, "func(list, first, second *int32, count, limit int) (ok bool)")
+	Pragma("noescape")
+	Doc("composeAVO does what composeGeneric does, with a group of numbers at least.")
+	list := Load(Param("list"), GP64()).(reg.GPVirtual)
+	first := Load(Param("first"), GP64()).(reg.GPVirtual)
+	second := Load(Param("second"), GP64()).(reg.GPVirtual)
+	count := Load(Param("count"), GP64()).(reg.GPVirtual)
+	most := Load(Param("limit"), GP64()).(reg.GPVirtual)
+	i, last, bad := GP64(), GP64(), GP32()
+	mosts := YMM()
+	DECQ(most)
+	VMOVD(most.As32(), mosts.AsX())
+	VPBROADCASTD(mosts.AsX(), mosts)
+	LEAQ(Mem{Base: count, Disp: -group}, last)
+	XORL(i.As32(), i.As32())
+
+	Label("numbers")
+	Comment("None is beyond the end?")
+	v, least := YMM(), YMM()
+	VMOVDQU(Mem{Base: first, Index: i, Scale: 4}, v)
+	VPMINUD(mosts, v, least)
+	VPCMPEQD(least, v, v)
+	VPMOVMSKB(v, bad)
+	INCL(bad)
+	JNE(LabelRef("composed"))
+	for k := range group {
+		t := GP64()
+		MOVL(Mem{Base: first, Index: i, Scale: 4, Disp: 4 * k}, t.As32())
+		MOVL(Mem{Base: second, Index: t, Scale: 4}, t.As32())
+		MOVL(t.As32(), Mem{Base: list, Index: i, Scale: 4, Disp: 4 * k})
+	}
+	ADDQ(U8(group), i)
+	CMPQ(i, last)
+	JLE(LabelRef("numbers"))
+	Comment("The last group may be one that begins in another.")
+	CMPQ(i, count)
+	JGE(LabelRef("composed"))
+	MOVQ(last, i)
+	JMP(LabelRef("numbers"))
+
+	Label("composed")
+	TESTL(bad, bad)
+	ok := GP8()
+	SETEQ(ok)
+	Store(ok, Return("ok"))
+	VZEROUPPER()
 	RET()
 }
