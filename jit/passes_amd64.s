@@ -160,14 +160,14 @@ sized:
 	JMP  next
 
 charge:
-	MOVL   4(DX)(R10*8), R12
-	MOVQ   112(AX), R11
-	IMUL3Q $0x0c, 120(AX), R10
-	MOVL   R8, (R11)(R10*1)
-	MOVL   R12, 4(R11)(R10*1)
-	INCQ   120(AX)
-	MOVL   $0x00000006, R14
-	JMP    sized
+	MOVL 4(DX)(R10*8), R12
+	MOVQ 112(AX), R11
+	MOVQ 120(AX), R10
+	MOVL R8, (R11)(R10*8)
+	MOVL R12, 4(R11)(R10*8)
+	INCQ 120(AX)
+	MOVL $0x00000006, R14
+	JMP  sized
 
 out:
 	MOVB $0x00, more+8(FP)

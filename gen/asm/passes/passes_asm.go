@@ -53,7 +53,7 @@ const (
 const (
 	chargeMark = 0
 	chargeN    = 4
-	chargeSize = 12
+	chargeSize = 8
 )
 
 // Offsets into encoder.Mark, encoder.Gap, tables.Row and abi.Insn.
@@ -292,9 +292,9 @@ func layOut() {
 	Label("charge")
 	MOVL(inSlot(insnImm), number.As32())
 	MOVQ(field(jobCharges), list)
-	IMUL3Q(U8(chargeSize), field(jobCharged), n)
-	MOVL(k.As32(), Mem{Base: list, Index: n, Scale: 1, Disp: chargeMark})
-	MOVL(number.As32(), Mem{Base: list, Index: n, Scale: 1, Disp: chargeN})
+	MOVQ(field(jobCharged), n)
+	MOVL(k.As32(), Mem{Base: list, Index: n, Scale: chargeSize, Disp: chargeMark})
+	MOVL(number.As32(), Mem{Base: list, Index: n, Scale: chargeSize, Disp: chargeN})
 	INCQ(field(jobCharged))
 	MOVL(U32(longJcc), size.As32())
 	JMP(LabelRef("sized"))
