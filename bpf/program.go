@@ -88,6 +88,7 @@ func (p *Program) CheckSizes() error {
 	return nil
 }
 
+// checkSizes does it where there are lists.
 func (p *Program) checkSizes() error {
 	n := len(p.Insns)
 	if p.Flags != nil && len(p.Flags) != n {

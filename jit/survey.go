@@ -78,10 +78,12 @@ type surveyJob struct {
 	targets   *uint8
 	additions *uint64
 
-	slots      int
+	slots int
+	//lint:ignore U1000 of the assembly
 	next, stop int // in words
 
-	held  uint64    // whether r11 holds the last base still
+	held uint64 // whether r11 holds the last base still
+	//lint:ignore U1000 of the assembly
 	base  [32]uint8 // the last base, everywhere
 	moves [32]uint8 // of the last 32 slots: dst, and noMove or twice that
 }
@@ -105,7 +107,8 @@ func (c *compiler) prepareSurvey() {
 	f.job.slots, f.job.held, f.job.moves[31] = n, 0, noMove
 }
 
-// makeRoom makes memory for some words, and for one more or some.
+// makeRoom makes memory for some words, and for one more or some. It is rare, and
+// not for the instruction cache.
 //
 //go:noinline
 func (f *fusing) makeRoom(words int) {
@@ -113,7 +116,6 @@ func (f *fusing) makeRoom(words int) {
 	slots := words*wordSlots + 1
 	f.insns, f.targets, f.additions = make([]abi.Insn, slots), make([]uint8, slots), make([]uint64, words)
 	f.job.insns, f.job.targets, f.job.additions = &f.insns[0], &f.targets[0], &f.additions[0]
-	f.job.next = 0
 }
 
 // surveyGeneric finds the additions to the register that the slot before moves

@@ -46,13 +46,15 @@ func surveyBy(survey, fuse func(*compiler), insns []abi.Insn) surveyed {
 var garbage = []abi.Insn{{Op: opAddX, Regs: 1}, {Op: opAddK, Regs: 1}, {Op: 0x05, Off: -20}, {Op: opMoveX, Regs: 7}, {Op: opAddK, Regs: 7}, {Op: abi.OpGotol, Imm: -50}, {Op: opAddK}}
 
 func surveyASM(c *compiler) {
-	for f := &c.fusing; f.goOn(); {
+	f := &c.fusing
+	for f.job.next = 0; f.goOn(); {
 		surveyAVO(&f.job)
 	}
 }
 
 func fuseConstantsASM(c *compiler) {
-	for f := &c.fusing; f.goOn(); {
+	f := &c.fusing
+	for f.job.next = 0; f.goOn(); {
 		fuseConstantsAVO(&f.job)
 	}
 }
