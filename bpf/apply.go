@@ -76,7 +76,20 @@ func (r *Patched) Apply(p *Program, patches []Patch) error {
 
 // ApplySurveyed does it for the program that was surveyed.
 func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
-	p := s.Program()
+	s.Program()
+	return r.apply(s, noCharges, patches)
+}
+
+// ApplyCharged does the same and charges: at each charge point of the program, see
+// AppendCharges, goes a CHARGE in front of the instruction, as if there were a patch
+// with Before, the first of them.
+func (r *Patched) ApplyCharged(s *Survey, patches []Patch) error {
+	return r.apply(s, s.charge(), patches)
+}
+
+// apply does both. Behind the charges is that of noCharges.
+func (r *Patched) apply(s *Survey, charges []Charge, patches []Patch) error {
+	p := s.program
 	if p == &r.Program {
 		panic("BUG: a program is patched in its own memory")
 	}
@@ -84,7 +97,7 @@ func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
 		p = p.Flat()
 	}
 	m, np := &r.patcher, &r.Program
-	m.old, m.insns, m.blocks, m.patches = p, p.Insns, s.blocks, patches
+	m.old, m.insns, m.blocks, m.charges, m.patches = p, p.Insns, s.blocks, charges, patches
 	err := m.run(s)
 	if err != nil {
 		return err
@@ -94,7 +107,7 @@ func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
 	switch {
 	case len(m.enter) > 0: // index says nothing about what is in front of it
 		np.Origin, np.Index = m.origin, nil
-	case len(patches) == 0:
+	case m.at == s.slots && len(patches) == 0:
 		np.Index = nil
 		if p.Flags == nil {
 			np.Flags = nil
@@ -124,36 +137,41 @@ func (p *patcher) checkPatch(k int) error {
 	if t.Slot < 0 || t.Slot >= len(insns) {
 		return &Error{Slot: -1, Reason: fmt.Sprintf("has no slot %d to patch", t.Slot)}
 	}
-	bad := func(format string, args ...any) error {
-		return &Error{Slot: t.Slot, Insn: insns[t.Slot], Reason: "patch: " + fmt.Sprintf(format, args...)}
-	}
 	if t.Own < Enter || t.Own >= len(t.Insns) && t.Own >= 0 {
-		return bad("own instruction %d of %d", t.Own, len(t.Insns))
+		return p.refuse(t.Slot, "own instruction %d of %d", t.Own, len(t.Insns))
 	}
 	before := new(Patch)
 	if k > 0 {
 		before = &p.patches[k-1]
 		if before.Slot > t.Slot || before.Slot == t.Slot && (before.rank() > t.rank() || before.rank() == 2) {
-			return bad("out of order")
+			return p.refuse(t.Slot, "out of order")
 		}
 	}
 	if t.Own < 0 {
 		if p.second(t.Slot) {
-			return bad("goes between the halves of a 64-bit constant")
+			return p.refuse(t.Slot, between)
 		}
 		return nil
 	}
 	if _, ok := Distance(insns[t.Slot]); ok {
 		if _, ok := Distance(t.Insns[t.Own]); !ok {
-			return bad("%s has no distance any more", Text(t.Insns[t.Own]))
+			return p.refuse(t.Slot, "%s has no distance any more", Text(t.Insns[t.Own]))
 		}
 	}
 	// Nothing goes between the halves, so the patches of both are neighbours.
 	if p.second(t.Slot) && !(k > 0 && before.replaces(t.Slot-1)) ||
 		p.second(t.Slot+1) && !(k+1 < len(p.patches) && p.patches[k+1].replaces(t.Slot+1)) {
-		return bad("replaces one half of a 64-bit constant")
+		return p.refuse(t.Slot, "replaces one half of a 64-bit constant")
 	}
 	return nil
+}
+
+// between is what a patch is refused for.
+const between = "goes between the halves of a 64-bit constant"
+
+// refuse returns the error about a patch of a slot.
+func (p *patcher) refuse(slot int, format string, args ...any) error {
+	return &Error{Slot: slot, Insn: p.insns[slot], Reason: "patch: " + fmt.Sprintf(format, args...)}
 }
 
 // second reports whether a slot is the second half of a constant.

@@ -368,3 +368,48 @@ func TestApplyKernel(t *testing.T) {
 		}
 	}
 }
+
+func surveyOf(p *bpf.Program) *bpf.Survey {
+	s := new(bpf.Survey)
+	s.Take(p)
+	return s
+}
+
+// TestApplyCharged: charges are patches in front of others, behind those on the way
+// into a slot, and refused as such.
+func TestApplyCharged(t *testing.T) {
+	r := testprog.Rand(testprog.Seed(t), 0)
+	for i := range 500 {
+		p := randomProgram(r, 1+r.IntN(300))
+		patches := randomPatches(r, p)
+		if i%2 == 0 {
+			patches = fewPatches(r, p)
+		}
+		if i%5 == 0 && len(patches) > 0 { // something wrong
+			patches[r.IntN(len(patches))].Slot += r.IntN(5) - 2
+		}
+		if i%7 == 0 { // leads into a constant, perhaps
+			p.Insns[r.IntN(len(p.Insns))] = bpf.Insn{Op: abi.OpLdImm64}
+		}
+		var all []bpf.Patch
+		rest := patches
+		for _, c := range bpf.AppendCharges(nil, p) {
+			for len(rest) > 0 && (rest[0].Slot < int(c.Slot) || rest[0].Slot == int(c.Slot) && rest[0].Own == bpf.Enter) {
+				all, rest = append(all, rest[0]), rest[1:]
+			}
+			all = append(all, bpf.Patch{Slot: int(c.Slot), Own: bpf.Before, Insns: []bpf.Insn{{Op: abi.OpCharge, Imm: c.N}}})
+		}
+		want, index, wantErr := bpf.Apply(p, append(all, rest...))
+		var got bpf.Patched
+		err := got.ApplyCharged(surveyOf(p), patches)
+		if (err == nil) != (wantErr == nil) || err != nil && err.Error() != wantErr.Error() {
+			t.Fatalf("program %d: error %v, want %v", i, err, wantErr)
+		}
+		if err != nil {
+			continue
+		}
+		if diff := cmp.Diff(want, &got.Program) + cmp.Diff(index, got.Index); diff != "" {
+			t.Fatalf("program %d (-want +got):\n%s", i, diff)
+		}
+	}
+}

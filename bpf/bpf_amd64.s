@@ -745,7 +745,7 @@ out:
 
 // func placeAVO(p *uint64, unusual *uint8)
 // Requires: AVX, AVX2, CMOV
-TEXT ·placeAVO(SB), NOSPLIT, $8-16
+TEXT ·placeAVO(SB), NOSPLIT, $16-16
 	MOVQ   p+0(FP), AX
 	MOVQ   56(AX), CX
 	MOVQ   80(AX), DX
@@ -753,21 +753,27 @@ TEXT ·placeAVO(SB), NOSPLIT, $8-16
 	MOVQ   104(AX), SI
 	MOVQ   152(AX), DI
 	MOVQ   160(AX), R8
-	IMUL3Q $0x28, 224(AX), R9
-	IMUL3Q $0x28, 208(AX), R11
-	MOVQ   200(AX), R13
-	ADDQ   R13, R9
-	ADDQ   R13, R11
-	MOVQ   R11, (SP)
+	IMUL3Q $0x28, 248(AX), R9
+	IMUL3Q $0x28, 208(AX), R10
+	MOVQ   200(AX), R11
+	ADDQ   R11, R9
+	ADDQ   R11, R10
+	MOVQ   R10, (SP)
+	MOVQ   224(AX), R11
+	MOVQ   256(AX), R10
+	LEAQ   (R11)(R10*8), R11
+	MOVQ   R11, 8(SP)
 
-patch:
-	// to = the slot of the next patch, or p.next
-	MOVQ    168(AX), R10
+next:
+	// to = the slot of the next charge or patch, or p.next
+	MOVQ    8(SP), R11
+	MOVLQSX (R11), R10
+	CMPQ    R10, 168(AX)
+	CMOVQGT 168(AX), R10
 	CMPQ    R9, (SP)
 	JEQ     move
-	MOVQ    (R9), R13
-	CMPQ    R13, R10
-	CMOVQLT R13, R10
+	CMPQ    R10, (R9)
+	CMOVQGT (R9), R10
 
 move:
 	CMPQ         DI, R10
@@ -812,73 +818,113 @@ one:
 
 all:
 	// A slot that was begun has its first instruction in front.
-	MOVQ 232(AX), R10
-	MOVQ 240(AX), R11
+	MOVQ 264(AX), R10
+	MOVQ 272(AX), R11
 	MOVL R11, (BX)(R10*4)
 
 moved:
 	CMPQ DI, 168(AX)
 	JEQ  out
+	MOVQ 8(SP), R11
+	CMPL DI, (R11)
+	JNE  patch
 
-	// The patch must have an own instruction, or go in front of one.
-	MOVQ 24(R9), R11
-	MOVQ 8(R9), R12
-	CMPQ R12, R11
+	// A charge, unless the next patch is one with Enter here
+	CMPQ R9, (SP)
+	JEQ  charge
+	CMPQ DI, (R9)
+	JNE  charge
+	CMPQ 8(R9), $-1
+	JLT  out
+
+charge:
+	MOVQ    unusual+8(FP), R11
+	MOVBQZX (CX)(DI*8), R10
+	MOVBLZX (R11)(R10*1), R10
+	CMPL    R10, $0x02
+	JEQ     out
+	MOVL    $0x00000001, R10
+	ADDQ    64(AX), R10
+	SUBQ    DI, R10
+	ADDQ    R8, R10
+	CMPQ    R10, 88(AX)
+	JGT     out
+
+	// If the slot was begun, its first instruction is elsewhere.
+	CMPQ DI, 264(AX)
+	JEQ  chargeBegun
+	MOVQ DI, 264(AX)
+	MOVQ R8, 272(AX)
+
+chargeBegun:
+	MOVQ 8(SP), R11
+	MOVL 4(R11), R10
+	MOVL $0x000000f6, (DX)(R8*8)
+	MOVL R10, 4(DX)(R8*8)
+	MOVB $0x01, (SI)(R8*1)
+	INCQ R8
+	ADDQ $0x08, R11
+	MOVQ R11, 8(SP)
+	INCQ 256(AX)
+	JMP  next
+
+patch:
+	MOVQ 24(R9), R12
+	MOVQ 8(R9), R13
+	CMPQ R13, R12
 	JGE  out
-	CMPQ R12, $-1
+	CMPQ R13, $-1
 	JLT  out
 
 	// How unusual the slot is, less 1 if the patch goes in front
-	MOVQ    unusual+8(FP), R13
+	MOVQ    unusual+8(FP), R11
 	MOVBQZX (CX)(DI*8), R10
-	MOVBLZX (R13)(R10*1), R10
-	MOVQ    R12, R13
-	SARQ    $0x3f, R13
-	ADDL    R13, R10
+	MOVBLZX (R11)(R10*1), R10
+	MOVQ    R13, R11
+	SARQ    $0x3f, R11
+	ADDL    R11, R10
+	JGT     out
+	MOVQ    R12, R10
+	ADDQ    64(AX), R10
+	SUBQ    DI, R10
+	ADDQ    R8, R10
+	CMPQ    R10, 88(AX)
 	JGT     out
 
-	// There must be room for it and the slots that are left.
-	MOVQ 64(AX), R10
-	SUBQ DI, R10
-	ADDQ R8, R10
-	ADDQ R11, R10
-	CMPQ R10, 88(AX)
-	JGT  out
-
 	// If the slot was begun, its first instruction is elsewhere.
-	CMPQ DI, 232(AX)
-	JEQ  begun
-	MOVQ DI, 232(AX)
-	MOVQ R8, 240(AX)
+	CMPQ DI, 264(AX)
+	JEQ  patchBegun
+	MOVQ DI, 264(AX)
+	MOVQ R8, 272(AX)
 
-begun:
+patchBegun:
+	ADDQ R8, R13
 	ADDQ R8, R12
-	MOVQ 16(R9), R13
-	ADDQ R8, R11
+	MOVQ 16(R9), R11
 
 insn:
-	CMPQ R8, R11
+	CMPQ R8, R12
 	JGE  placed
-	MOVQ (R13), R10
+	MOVQ (R11), R10
 	MOVQ R10, (DX)(R8*8)
 	MOVB $0x01, (SI)(R8*1)
-	ADDQ $0x08, R13
+	ADDQ $0x08, R11
 	INCQ R8
 	JMP  insn
 
 placed:
 	CMPQ 8(R9), $0x00
-	JLT  next
-	MOVB $0x00, (SI)(R12*1)
-	MOVQ 240(AX), R13
-	MOVL R13, (BX)(DI*4)
+	JLT  done
+	MOVB $0x00, (SI)(R13*1)
+	MOVQ 272(AX), R11
+	MOVL R11, (BX)(DI*4)
 	INCQ DI
 
-next:
+done:
 	ADDQ $0x28, R9
-	INCQ 224(AX)
+	INCQ 248(AX)
 	CMPQ DI, 168(AX)
-	JLT  patch
+	JLT  next
 
 out:
 	MOVQ DI, 152(AX)

@@ -5,7 +5,6 @@ package bpf
 import (
 	"reflect"
 	"testing"
-	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -45,12 +44,14 @@ func TestOffsets(t *testing.T) {
 		"chargeAt": offset[charger](t, "at"), "chargeLength": offset[charger](t, "length"), "chargeLeft": offset[charger](t, "left"),
 		"flowGoesOn": offset[flow](t, "goesOn"), "flowLeads": offset[flow](t, "leads"), "flowCounts": offset[flow](t, "counts"),
 		"patchInsns": offset[patcher](t, "insns"), "patchSlots": offset[patcher](t, "insns") + 8,
-		"patchIndex": unsafe.Offsetof(new(patcher).index), "patchMoved": offset[patcher](t, "moved"), "patchRoom": offset[patcher](t, "moved") + 8,
+		"patchIndex": offset[patcher](t, "mover") + offset[mover](t, "entries") + offset[entries](t, "index"), "patchMoved": offset[patcher](t, "moved"), "patchRoom": offset[patcher](t, "moved") + 8,
 		"patchFlags": offset[patcher](t, "flags"), "patchBlocks": offset[patcher](t, "blocks"),
 		"patchSlot": offset[patcher](t, "slot"), "patchAt": offset[patcher](t, "at"), "patchNext": offset[patcher](t, "next"),
 		"patchBlock": offset[patcher](t, "block"), "patchStop": offset[patcher](t, "stop"), "patchKnown": offset[patcher](t, "known"),
 		"patchPatches": offset[patcher](t, "patches"), "patchCount": offset[patcher](t, "patches") + 8, "patchPatch": offset[patcher](t, "patch"),
+		"patchCharges": offset[patcher](t, "charges"), "patchCharge": offset[patcher](t, "charge"),
 		"patchBegun": offset[patcher](t, "begun"), "patchFirst": offset[patcher](t, "first"),
+		"aChargeSlot": offset[Charge](t, "Slot"), "aChargeN": offset[Charge](t, "N"), "aChargeSize": reflect.TypeFor[Charge]().Size(), "opCharge": abi.OpCharge, "anyway": anyway, "insnImm": offset[Insn](t, "Imm"),
 		"aPatchSlot": offset[Patch](t, "Slot"), "aPatchOwn": offset[Patch](t, "Own"), "aPatchInsns": offset[Patch](t, "Insns"),
 		"aPatchCount": offset[Patch](t, "Insns") + 8, "aPatchSize": reflect.TypeFor[Patch]().Size(), "inserted": uintptr(Inserted),
 

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"math"
 	"math/bits"
 
 	"github.com/bpfjit/bpfjit/abi"
@@ -42,9 +43,18 @@ func AppendCharges(list []Charge, p *Program) []Charge {
 // Charges returns what AppendCharges appends, for the program that was surveyed. It
 // is good until s is used for another program.
 func (s *Survey) Charges() []Charge {
+	list := s.charge()
+	return list[:len(list)-1]
+}
+
+// noCharges is the end of a list of charges: one behind all programs.
+var noCharges = []Charge{{Slot: math.MaxInt32}}
+
+// charge returns the charges with noCharges behind.
+func (s *Survey) charge() []Charge {
 	p, n := s.Program(), len(s.blocks)
 	if n == 0 {
-		return nil
+		return noCharges
 	}
 	if s.landed < n {
 		s.land(n)
@@ -87,7 +97,8 @@ type charger struct {
 	// done up to slot stop.
 	at, stop int
 	length   int
-	// charges are filled in from behind; left is where the first is.
+	// charges are filled in from behind; left is where the first is. The last is that of
+	// noCharges.
 	charges []Charge
 	left    int
 	// gotos are the slots with gotol. Only they lead further than 16 bits say.
@@ -153,7 +164,7 @@ func (c *charger) charge() {
 	}
 	c.lengths[kept-1] = 0
 	c.base = n + 1 - kept
-	c.at, c.length, c.left = n, 0, len(c.charges)
+	c.at, c.length, c.left = n, 0, max(len(c.charges)-1, 0)
 	for c.at > 0 {
 		gotol := -1
 		if k := len(c.gotos); k > 0 {
@@ -187,7 +198,10 @@ func (c *charger) grow(marks uint, lengths int) {
 // makeRoom makes room for so many charges as there may be up to stop, and one.
 func (c *charger) makeRoom() {
 	charges := c.charges[c.left:]
-	size := 2*len(charges) + c.at - c.stop + 1
+	if len(charges) == 0 {
+		charges = noCharges
+	}
+	size := 2*len(charges) + c.at - c.stop
 	c.left = size - len(charges)
 	c.charges = append(make([]Charge, c.left, size), charges...)
 }

@@ -33,9 +33,11 @@ type patcher struct {
 	// block comes next to have its jumps mended, up to block stop. They may lead to
 	// slots in front of known, or to the end if that is known.
 	block, stop, known int
-	// patch is the one of the patches that comes next to be placed.
-	patches []Patch
-	patch   int
+	// patch is the one of the patches that comes next to be placed, charge that of the
+	// charges, which end as noCharges.
+	patches       []Patch
+	charges       []Charge
+	patch, charge int
 	// begun is the slot begun last: instructions in front of its own belong to it, the
 	// first of which is at first.
 	begun, first int
@@ -68,7 +70,7 @@ const (
 // run makes the program. The survey is that of the old one.
 func (p *patcher) run(s *Survey) error {
 	n := len(p.insns)
-	p.slot, p.at, p.block, p.patch, p.begun, p.first, p.settled = 0, 0, 0, 0, n, 0, 0
+	p.slot, p.at, p.block, p.patch, p.charge, p.begun, p.first, p.settled = 0, 0, 0, 0, 0, n, 0, 0
 	p.enter = p.enter[:0]
 	p.leading = p.leading[:0]
 	p.late = p.late[:0]
@@ -89,7 +91,7 @@ func (p *patcher) run(s *Survey) error {
 			if err := p.place(); err != nil {
 				return err
 			}
-		} else if p.slot < n && len(p.patches) > 0 {
+		} else if p.slot < n {
 			p.known = p.slot
 			if err := p.settle(p.slot/blockSlots - behind); err != nil {
 				return p.otherwise(err)
@@ -100,7 +102,7 @@ func (p *patcher) run(s *Survey) error {
 	if p.patch < len(p.patches) {
 		return p.checkPatch(p.patch) // it has no slot
 	}
-	if len(p.patches) == 0 {
+	if p.at == n && len(p.patches) == 0 {
 		return nil // no distance changes
 	}
 	p.known = n + 1
@@ -131,7 +133,7 @@ func (p *patcher) otherwise(err error) error {
 
 // makeRoom makes room for the new program, if all patches that are left are right.
 func (p *patcher) makeRoom() error {
-	length := p.at + len(p.insns) - p.slot
+	length := p.at + len(p.insns) - p.slot + len(p.charges) - p.charge
 	for _, t := range p.patches[p.patch:] {
 		length += len(t.Insns)
 		if t.Own >= 0 {
@@ -149,36 +151,87 @@ func (p *patcher) makeRoom() error {
 	return nil
 }
 
-// unusual says of the opcodes of slots which patches need a closer look: from 1 on
-// those with an own instruction, from 2 on those with Before.
+// unusual says of the opcodes of slots which patches need a closer look.
 var unusual = func() (list [256]uint8) {
 	for op, leads := range leads {
 		if leads {
-			list[op] = 1
+			list[op] = owned
 		}
 	}
-	list[opSecond], list[abi.OpLdImm64] = 2, 1
+	list[opSecond], list[abi.OpLdImm64] = anyway, owned
 	return list
 }()
 
-// place places the next patch, and what is in front of it, or all up to next.
+const (
+	owned  = 1 // those with an own instruction
+	anyway = 2 // those with Before and charges, too
+)
+
+// place places the next patch or charge, and what is in front of it, or all up to
+// next.
 func (p *patcher) place() error {
+	c := p.charges[p.charge]
 	if p.patch == len(p.patches) || p.patches[p.patch].Slot >= p.next {
+		if int(c.Slot) < p.next {
+			return p.placeCharge(c)
+		}
 		p.moveTo(p.next)
 		return nil
 	}
 	t := &p.patches[p.patch]
+	if int(c.Slot) < t.Slot || int(c.Slot) == t.Slot && t.Own != Enter {
+		return p.placeCharge(c)
+	}
+	return p.placePatch(t)
+}
+
+// placeCharge places the next charge.
+func (p *patcher) placeCharge(c Charge) error {
+	slot := int(c.Slot)
+	if p.second(slot) {
+		return p.refuse(slot, between)
+	}
+	if err := p.needRoom(1); err != nil {
+		return err
+	}
+	p.moveTo(slot)
+	p.begin(slot)
+	p.moved[p.at], p.flags[p.at] = Insn{Op: abi.OpCharge, Imm: c.N}, Inserted
+	p.at++
+	p.charge++
+	return nil
+}
+
+// begin begins a slot.
+func (p *patcher) begin(slot int) {
+	if p.begun != slot {
+		p.begun, p.first = slot, p.at
+	}
+}
+
+// needRoom makes room for instructions, and for the slots that are left, if there is
+// none.
+func (p *patcher) needRoom(insns int) error {
+	if p.at-p.slot+len(p.insns)+insns <= len(p.moved) {
+		return nil
+	}
+	return p.makeRoom()
+}
+
+// placePatch places the next patch.
+func (p *patcher) placePatch(t *Patch) error {
 	if t.Slot < p.slot || t.Own >= len(t.Insns) || t.Own < Before || unusual[p.insns[t.Slot].Op] != 0 {
 		if err := p.lookAt(t); err != nil {
 			return err
 		}
 	}
-	if p.at-p.slot+len(p.insns)+len(t.Insns) > len(p.moved) {
-		if err := p.makeRoom(); err != nil {
-			return err
-		}
+	if err := p.needRoom(len(t.Insns)); err != nil {
+		return err
 	}
 	p.moveTo(t.Slot)
+	if t.Own != Enter {
+		p.begin(t.Slot)
+	}
 	at := p.at
 	for _, in := range t.Insns {
 		p.moved[p.at], p.flags[p.at] = in, Inserted
@@ -187,10 +240,6 @@ func (p *patcher) place() error {
 	p.patch++
 	if t.Own == Enter {
 		p.addEntry(t.Slot, len(t.Insns))
-		return nil
-	}
-	if p.begun != t.Slot {
-		p.begun, p.first = t.Slot, at
 	}
 	if t.Own >= 0 {
 		p.flags[at+t.Own] = p.old.Flag(t.Slot)

@@ -4,6 +4,7 @@ package bpf_test
 
 import (
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -23,6 +24,7 @@ func TestTwins(t *testing.T) {
 		Program *bpf.Program
 		Index   []int32
 		Err     string
+		Charged *bpf.Program
 	}
 	for i := range 2000 {
 		p := randomProgram(r, 1+r.IntN(1+i/4))
@@ -41,12 +43,16 @@ func TestTwins(t *testing.T) {
 			if res.Program, res.Index, err = bpf.Apply(p, patches); err != nil {
 				res.Err = err.Error()
 			}
+			var r bpf.Patched
+			if r.ApplyCharged(surveyOf(p), patches) == nil {
+				res.Charged = &r.Program
+			}
 			return res
 		}
 		var want result
 		bpf.Twin(func() { want = run() })
-		if diff := cmp.Diff(want, run()); diff != "" {
-			t.Fatalf("program %d (-go +assembly):\n%s", i, diff)
+		if got := run(); !reflect.DeepEqual(want, got) {
+			t.Fatalf("program %d (-go +assembly):\n%s", i, cmp.Diff(want, got))
 		}
 	}
 }

@@ -1,8 +1,6 @@
 package lower
 
 import (
-	"math"
-
 	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/tables"
@@ -53,7 +51,7 @@ func (r *Result) LowerSurveyed(s *bpf.Survey) error {
 	if err := l.collect(s); err != nil {
 		return err
 	}
-	if err := r.ApplySurveyed(s, l.patches); err != nil {
+	if err := r.ApplyCharged(s, l.patches); err != nil {
 		return err
 	}
 	if l.funcs == nil {
@@ -70,64 +68,47 @@ type lowerer struct {
 	patches []bpf.Patch
 	// insns is where the instructions of the patches lie.
 	insns []bpf.Insn
-	// charges are those that have no patch yet.
-	charges []bpf.Charge
-	// entries are the beginnings of functions that have a may_goto, and no patch yet.
+	// entries are the beginnings of functions that have a may_goto. As many as entered
+	// have patches.
 	entries []int32
-	// starts is memory for entries, funcs are the functions of the program, if
-	// somebody asked.
-	starts []int32
-	funcs  []bpf.Func
+	entered int
+	// funcs are the functions of the program, if somebody asked.
+	funcs []bpf.Func
 }
 
-// longest is how many instructions the longest patch has.
-const longest = 6
-
-// collect makes the patches of a program.
+// collect makes the patches of a program, but for what is charged.
 func (l *lowerer) collect(s *bpf.Survey) error {
-	others := s.Others()
-	l.entries, l.funcs = l.entries[:0], nil
-	if s.Kinds()&(bpf.MayGotos|bpf.Links) != 0 {
+	l.patches = l.patches[:0]
+	l.insns = l.insns[:0]
+	l.entries = l.entries[:0]
+	l.entered, l.funcs = 0, nil
+	kinds := s.Kinds()
+	if kinds&(bpf.MayGotos|bpf.Links) != 0 {
 		funcs, err := s.Functions()
 		if err != nil {
 			return err
 		}
 		l.funcs = funcs
-		l.findEntries(others)
+		l.findEntries(s.Others())
 	}
-	l.charges = s.Charges()
-	single := len(l.charges) + len(l.entries)
-	l.makeRoom(single+len(others), single+len(others)*longest)
-	for _, o := range others {
+	if kinds&(bpf.MayGotos|bpf.Divisions) == 0 {
+		return nil
+	}
+	for _, o := range s.Others() {
+		l.enter(o.Slot)
 		switch op := o.Insn.Op; {
 		case op == abi.OpMayGoto:
-			l.enter(o.Slot)
 			l.mayGoto(int(o.Slot))
 		case bpf.IsDivision(op):
-			l.enter(o.Slot)
 			l.division(int(o.Slot), o.Insn)
 		}
 	}
-	l.enter(math.MaxInt32)
 	return nil
-}
-
-// makeRoom makes room for so many patches and their instructions, which must not
-// move.
-func (l *lowerer) makeRoom(patches, insns int) {
-	if cap(l.patches) < patches {
-		l.patches = make([]bpf.Patch, 0, patches+patches/4)
-	}
-	if cap(l.insns) < insns {
-		l.insns = make([]bpf.Insn, 0, insns+insns/4)
-	}
-	l.patches, l.insns = l.patches[:0], l.insns[:0]
 }
 
 // findEntries lists the functions that have a may_goto.
 func (l *lowerer) findEntries(others []bpf.Other) {
 	k := 0
-	l.entries = l.starts[:0]
 	for _, o := range others {
 		if o.Insn.Op != abi.OpMayGoto {
 			continue
@@ -140,32 +121,13 @@ func (l *lowerer) findEntries(others []bpf.Other) {
 			l.entries = append(l.entries, start)
 		}
 	}
-	l.starts = l.entries
 }
 
-// enter makes the patches of charges and entries up to a slot.
+// enter makes the patches of entries up to a slot.
 func (l *lowerer) enter(slot int32) {
-	charges := l.charges
-	for len(charges) > 0 && charges[0].Slot <= slot {
-		c := charges[0]
-		if len(l.entries) > 0 && l.entries[0] == c.Slot {
-			// Where a function begins there is a charge.
-			l.patch(int(c.Slot), bpf.Enter, storeImm(abi.R10, abi.MayGotoOffset, abi.MayGotoCount))
-			l.entries = l.entries[1:]
-		}
-		*l.add(int(c.Slot), bpf.Before) = bpf.Insn{Op: abi.OpCharge, Imm: c.N}
-		charges = charges[1:]
+	for ; l.entered < len(l.entries) && l.entries[l.entered] <= slot; l.entered++ {
+		l.patch(int(l.entries[l.entered]), bpf.Enter, storeImm(abi.R10, abi.MayGotoOffset, abi.MayGotoCount))
 	}
-	l.charges = charges
-}
-
-// add adds a patch of one instruction, which it returns.
-func (l *lowerer) add(slot, own int) *bpf.Insn {
-	at, k := len(l.insns), len(l.patches)
-	l.insns, l.patches = l.insns[:at+1], l.patches[:k+1]
-	t := &l.patches[k]
-	t.Slot, t.Own, t.Insns = slot, own, l.insns[at:at+1:at+1]
-	return &l.insns[at]
 }
 
 // patch adds a patch.

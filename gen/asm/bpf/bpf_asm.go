@@ -36,7 +36,7 @@ const (
 	nibblesLow  = 32
 )
 
-// Offsets into bpf.charger, bpf.flow, bpf.patcher and bpf.Patch.
+// Offsets into bpf.charger, bpf.flow, bpf.patcher, bpf.Charge and bpf.Patch.
 const (
 	chargeInsns   = 0
 	chargeSlots   = 8 // the length of insns
@@ -69,9 +69,15 @@ const (
 	patchKnown   = 192
 	patchPatches = 200
 	patchCount   = 208 // the length of patches
-	patchPatch   = 224
-	patchBegun   = 232
-	patchFirst   = 240
+	patchCharges = 224
+	patchPatch   = 248
+	patchCharge  = 256
+	patchBegun   = 264
+	patchFirst   = 272
+
+	aChargeSlot = 0
+	aChargeN    = 4
+	aChargeSize = 8
 
 	aPatchSlot  = 0
 	aPatchOwn   = 8
@@ -99,11 +105,14 @@ const (
 // Numbers of abi and bpf.
 const (
 	insnOff   = 2
+	insnImm   = 4
 	opExit    = 0x95
 	opLdImm64 = 0x18
+	opCharge  = 0xf6
 	r10       = 10
 	frameSpan = 504
 	inserted  = 1
+	anyway    = 2
 )
 
 func main() {

@@ -34,113 +34,173 @@ func row(name string, first, step int) Mem {
 	return m
 }
 
+// placer is what placeAVO works with.
+type placer struct {
+	job, insns, moved, index, flags, slot, at reg.GPVirtual
+	// patch and charge are the next ones, patches where those end.
+	patch           reg.GPVirtual
+	patches, charge Mem
+	to, t           reg.GPVirtual
+}
+
 func place() {
 	TEXT("placeAVO", NOSPLIT, "func(p *uint64, unusual *uint8)")
 	Pragma("noescape")
-	Doc("placeAVO moves the slots from p.slot up to p.next, which is behind, and places their patches.",
-		"It stops in front of a patch that may be wrong, has no room, or changes an unusual slot.")
-	job, end := GP64(), AllocLocal(8)
-	insns, moved, index, flags, slot, at := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
-	patch, to, n, own, t := GP64(), GP64(), GP64(), GP64(), GP64()
-	Load(Param("p"), job)
-	load(job, field{patchInsns, insns}, field{patchMoved, moved}, field{patchIndex, index}, field{patchFlags, flags},
-		field{patchSlot, slot}, field{patchAt, at})
-	IMUL3Q(U8(aPatchSize), Mem{Base: job, Disp: patchPatch}, patch)
-	IMUL3Q(U8(aPatchSize), Mem{Base: job, Disp: patchCount}, n)
-	MOVQ(Mem{Base: job, Disp: patchPatches}, t)
-	ADDQ(t, patch)
-	ADDQ(t, n)
-	MOVQ(n, end)
+	Doc("placeAVO moves the slots from p.slot up to p.next, which is behind, and places their patches",
+		"and charges. It stops in front of one that may be wrong, has no room, or changes an unusual",
+		"slot.")
+	p := placer{GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), AllocLocal(8), AllocLocal(8), GP64(), GP64()}
+	Load(Param("p"), p.job)
+	load(p.job, field{patchInsns, p.insns}, field{patchMoved, p.moved}, field{patchIndex, p.index}, field{patchFlags, p.flags},
+		field{patchSlot, p.slot}, field{patchAt, p.at})
+	IMUL3Q(U8(aPatchSize), p.field(patchPatch), p.patch)
+	IMUL3Q(U8(aPatchSize), p.field(patchCount), p.to)
+	MOVQ(p.field(patchPatches), p.t)
+	ADDQ(p.t, p.patch)
+	ADDQ(p.t, p.to)
+	MOVQ(p.to, p.patches)
+	MOVQ(p.field(patchCharges), p.t)
+	MOVQ(p.field(patchCharge), p.to)
+	LEAQ(Mem{Base: p.t, Index: p.to, Scale: aChargeSize}, p.t)
+	MOVQ(p.t, p.charge)
 
-	Label("patch")
-	Comment("to = the slot of the next patch, or p.next")
-	MOVQ(Mem{Base: job, Disp: patchNext}, to)
-	CMPQ(patch, end)
+	Label("next")
+	Comment("to = the slot of the next charge or patch, or p.next")
+	MOVQ(p.charge, p.t)
+	MOVLQSX(Mem{Base: p.t, Disp: aChargeSlot}, p.to)
+	CMPQ(p.to, p.field(patchNext))
+	CMOVQGT(p.field(patchNext), p.to)
+	CMPQ(p.patch, p.patches)
 	JEQ(LabelRef("move"))
-	MOVQ(Mem{Base: patch, Disp: aPatchSlot}, t)
-	CMPQ(t, to)
-	CMOVQLT(t, to)
+	CMPQ(p.to, Mem{Base: p.patch, Disp: aPatchSlot})
+	CMOVQGT(Mem{Base: p.patch, Disp: aPatchSlot}, p.to)
 	Label("move")
-	CMPQ(slot, to)
+	CMPQ(p.slot, p.to)
 	JEQ(LabelRef("moved"))
 	JGT(LabelRef("out"))
-	moveSlots(job, insns, moved, index, flags, slot, at, to)
+	p.move()
 	Label("moved")
-	CMPQ(slot, Mem{Base: job, Disp: patchNext})
+	CMPQ(p.slot, p.field(patchNext))
 	JEQ(LabelRef("out"))
+	MOVQ(p.charge, p.t)
+	CMPL(p.slot.As32(), Mem{Base: p.t, Disp: aChargeSlot})
+	JNE(LabelRef("patch"))
 
-	Comment("The patch must have an own instruction, or go in front of one.")
-	MOVQ(Mem{Base: patch, Disp: aPatchCount}, n)
-	MOVQ(Mem{Base: patch, Disp: aPatchOwn}, own)
+	Comment("A charge, unless the next patch is one with Enter here")
+	CMPQ(p.patch, p.patches)
+	JEQ(LabelRef("charge"))
+	CMPQ(p.slot, Mem{Base: p.patch, Disp: aPatchSlot})
+	JNE(LabelRef("charge"))
+	CMPQ(Mem{Base: p.patch, Disp: aPatchOwn}, I8(-1))
+	JLT(LabelRef("out"))
+	Label("charge")
+	p.unusual()
+	CMPL(p.to.As32(), U8(anyway))
+	JEQ(LabelRef("out"))
+	MOVL(U32(1), p.to.As32())
+	p.need("chargeBegun")
+	MOVQ(p.charge, p.t)
+	MOVL(Mem{Base: p.t, Disp: aChargeN}, p.to.As32())
+	MOVL(U32(opCharge), Mem{Base: p.moved, Index: p.at, Scale: 8})
+	MOVL(p.to.As32(), Mem{Base: p.moved, Index: p.at, Scale: 8, Disp: insnImm})
+	MOVB(U8(inserted), Mem{Base: p.flags, Index: p.at, Scale: 1})
+	INCQ(p.at)
+	ADDQ(U8(aChargeSize), p.t)
+	MOVQ(p.t, p.charge)
+	INCQ(p.field(patchCharge))
+	JMP(LabelRef("next"))
+
+	Label("patch")
+	p.place()
+	CMPQ(p.slot, p.field(patchNext))
+	JLT(LabelRef("next"))
+
+	Label("out")
+	MOVQ(p.slot, p.field(patchSlot))
+	MOVQ(p.at, p.field(patchAt))
+	VZEROUPPER()
+	RET()
+}
+
+func (p *placer) field(at int) Mem { return Mem{Base: p.job, Disp: at} }
+
+// unusual sets to to what is unusual about the slot.
+func (p *placer) unusual() {
+	Load(Param("unusual"), p.t)
+	MOVBQZX(Mem{Base: p.insns, Index: p.slot, Scale: 8}, p.to)
+	MOVBLZX(Mem{Base: p.t, Index: p.to, Scale: 1}, p.to.As32())
+}
+
+// need goes out if there is no room for to instructions and the slots that are left.
+// It begins the slot.
+func (p *placer) need(begun string) {
+	ADDQ(p.field(patchSlots), p.to)
+	SUBQ(p.slot, p.to)
+	ADDQ(p.at, p.to)
+	CMPQ(p.to, p.field(patchRoom))
+	JGT(LabelRef("out"))
+	Comment("If the slot was begun, its first instruction is elsewhere.")
+	CMPQ(p.slot, p.field(patchBegun))
+	JEQ(LabelRef(begun))
+	MOVQ(p.slot, p.field(patchBegun))
+	MOVQ(p.at, p.field(patchFirst))
+	Label(begun)
+}
+
+// place places a patch that has an own instruction, or goes in front of one.
+func (p *placer) place() {
+	n, own := GP64(), GP64()
+	MOVQ(Mem{Base: p.patch, Disp: aPatchCount}, n)
+	MOVQ(Mem{Base: p.patch, Disp: aPatchOwn}, own)
 	CMPQ(own, n)
 	JGE(LabelRef("out"))
 	CMPQ(own, I8(-1))
 	JLT(LabelRef("out"))
 	Comment("How unusual the slot is, less 1 if the patch goes in front")
-	Load(Param("unusual"), t)
-	MOVBQZX(Mem{Base: insns, Index: slot, Scale: 8}, to)
-	MOVBLZX(Mem{Base: t, Index: to, Scale: 1}, to.As32())
-	MOVQ(own, t)
-	SARQ(U8(63), t)
-	ADDL(t.As32(), to.As32())
+	p.unusual()
+	MOVQ(own, p.t)
+	SARQ(U8(63), p.t)
+	ADDL(p.t.As32(), p.to.As32())
 	JGT(LabelRef("out"))
-	Comment("There must be room for it and the slots that are left.")
-	MOVQ(Mem{Base: job, Disp: patchSlots}, to)
-	SUBQ(slot, to)
-	ADDQ(at, to)
-	ADDQ(n, to)
-	CMPQ(to, Mem{Base: job, Disp: patchRoom})
-	JGT(LabelRef("out"))
-	Comment("If the slot was begun, its first instruction is elsewhere.")
-	CMPQ(slot, Mem{Base: job, Disp: patchBegun})
-	JEQ(LabelRef("begun"))
-	MOVQ(slot, Mem{Base: job, Disp: patchBegun})
-	MOVQ(at, Mem{Base: job, Disp: patchFirst})
-	Label("begun")
-	ADDQ(at, own)
-	MOVQ(Mem{Base: patch, Disp: aPatchInsns}, t)
-	ADDQ(at, n)
+	MOVQ(n, p.to)
+	p.need("patchBegun")
+	ADDQ(p.at, own)
+	ADDQ(p.at, n)
+	MOVQ(Mem{Base: p.patch, Disp: aPatchInsns}, p.t)
 	Label("insn")
-	CMPQ(at, n)
+	CMPQ(p.at, n)
 	JGE(LabelRef("placed"))
-	MOVQ(Mem{Base: t}, to)
-	MOVQ(to, Mem{Base: moved, Index: at, Scale: 8})
-	MOVB(U8(inserted), Mem{Base: flags, Index: at, Scale: 1})
-	ADDQ(U8(8), t)
-	INCQ(at)
+	MOVQ(Mem{Base: p.t}, p.to)
+	MOVQ(p.to, Mem{Base: p.moved, Index: p.at, Scale: 8})
+	MOVB(U8(inserted), Mem{Base: p.flags, Index: p.at, Scale: 1})
+	ADDQ(U8(8), p.t)
+	INCQ(p.at)
 	JMP(LabelRef("insn"))
 	Label("placed")
-	CMPQ(Mem{Base: patch, Disp: aPatchOwn}, U8(0))
-	JLT(LabelRef("next"))
-	MOVB(U8(0), Mem{Base: flags, Index: own, Scale: 1})
-	MOVQ(Mem{Base: job, Disp: patchFirst}, t)
-	MOVL(t.As32(), Mem{Base: index, Index: slot, Scale: 4})
-	INCQ(slot)
-	Label("next")
-	ADDQ(U8(aPatchSize), patch)
-	INCQ(Mem{Base: job, Disp: patchPatch})
-	CMPQ(slot, Mem{Base: job, Disp: patchNext})
-	JLT(LabelRef("patch"))
-
-	Label("out")
-	MOVQ(slot, Mem{Base: job, Disp: patchSlot})
-	MOVQ(at, Mem{Base: job, Disp: patchAt})
-	VZEROUPPER()
-	RET()
+	CMPQ(Mem{Base: p.patch, Disp: aPatchOwn}, U8(0))
+	JLT(LabelRef("done"))
+	MOVB(U8(0), Mem{Base: p.flags, Index: own, Scale: 1})
+	MOVQ(p.field(patchFirst), p.t)
+	MOVL(p.t.As32(), Mem{Base: p.index, Index: p.slot, Scale: 4})
+	INCQ(p.slot)
+	Label("done")
+	ADDQ(U8(aPatchSize), p.patch)
+	INCQ(p.field(patchPatch))
 }
 
-// moveSlots copies the slots from slot up to one that is behind, sets their elements of
-// the index, and clears their flags. It moves eight at a time, also some behind, which
-// are moved again: not further than the program is long.
-func moveSlots(job, insns, moved, index, flags, slot, at, to reg.GPVirtual) {
-	a, b, places, eight, t := YMM(), YMM(), YMM(), YMM(), GP64()
+// move copies the slots up to to, sets their elements of the index, and clears their
+// flags. It moves eight at a time, also some behind, which are moved again: not further
+// than the program is long.
+func (p *placer) move() {
+	a, b, places, eight := YMM(), YMM(), YMM(), YMM()
+	insns, moved, index, flags, slot, at, to, t := p.insns, p.moved, p.index, p.flags, p.slot, p.at, p.to, p.t
 	VMOVD(at.As32(), places.AsX())
 	VPBROADCASTD(places.AsX(), places)
 	VPADDD(row("upwards", 0, 1), places, places)
 	VMOVDQU(row("eight", 8, 0), eight)
 	Label("eight")
 	LEAQ(Mem{Base: slot, Disp: 8}, t)
-	CMPQ(t, Mem{Base: job, Disp: patchSlots})
+	CMPQ(t, p.field(patchSlots))
 	JGT(LabelRef("one"))
 	VMOVDQU(Mem{Base: insns, Index: slot, Scale: 8}, a)
 	VMOVDQU(Mem{Base: insns, Index: slot, Scale: 8, Disp: 32}, b)
@@ -169,8 +229,8 @@ func moveSlots(job, insns, moved, index, flags, slot, at, to reg.GPVirtual) {
 	JLT(LabelRef("one"))
 	Label("all")
 	Comment("A slot that was begun has its first instruction in front.")
-	MOVQ(Mem{Base: job, Disp: patchBegun}, to)
-	MOVQ(Mem{Base: job, Disp: patchFirst}, t)
+	MOVQ(p.field(patchBegun), to)
+	MOVQ(p.field(patchFirst), t)
 	MOVL(t.As32(), Mem{Base: index, Index: to, Scale: 4})
 }
 
