@@ -80,6 +80,7 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 	if w == nil {
 		return r.lend(p, rand)
 	}
+	fetch(p)
 	n := len(p.Insns)
 	if n > math.MaxInt32/upperLen {
 		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, too many to blind", n)}
@@ -87,14 +88,11 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 	if err := p.CheckSizes(); err != nil {
 		return err
 	}
-	if room := n + 1 + group; room > cap(r.Index) {
-		r.Index = grow(r.Index, room)
+	if n+1+group > cap(r.Index) || n/64+2 > len(w.jumps) {
+		r.Index, w.jumps = grow(r.Index, n+1+group), grow(w.jumps, n/64+2)
 	}
 	r.Index = r.Index[:n+1+group]
 	r.Index[0] = 0
-	if words := n/64 + 2; words > len(w.jumps) {
-		w.jumps = grow(w.jumps, words)
-	}
 	w.constants, w.half, w.mended = 0, 0, 0
 	w.mender.Start(p)
 	for start := 0; start < n; start += block {
@@ -167,22 +165,25 @@ func (w *walk) follow(r *Result, done, known int) {
 // walk goes over a program block by block. What a slot is can't be foreseen,
 // so its loops have no branch that depends on it: they say in bitmaps and lists
 // what is to be done about which slots, and other loops go over these.
+//
+// Its lists don't begin where a page does: slots, flags and indices of short programs do,
+// and processors take loads for loads of what was just stored a multiple of pages away.
 type walk struct {
 	source source
+	lists
+	// half is 1 if the last block ended with the first half of a 64-bit
+	// constant to hide.
+	half uint32
+	//lint:ignore U1000 of the assembly
+	asm       assemblys
+	constants int
 	// jumps has a bit for each slot that may have a distance. There may be more of it.
 	jumps  []uint64
 	mender bpf.Mender
 	// mended is how many slots are mended, or more than there are: then tooFar says
 	// why not.
-	mended    int
-	tooFar    error
-	constants int
-	// half is 1 if the last block ended with the first half of a 64-bit
-	// constant to hide.
-	half uint32
-	lists
-	//lint:ignore U1000 of the assembly
-	last tail
+	mended int
+	tooFar error
 }
 
 // reserve makes room for n new slots, and for as many as are likely, of a program of
@@ -194,7 +195,10 @@ func (r *Result) reserve(n, slots int) {
 	np.Insns, np.Flags = grow(np.Insns, n), grow(np.Flags, n)
 }
 
-// grow returns all that s has room for, and that is n or more.
+// grow returns all that s has room for, and that is n or more. In line, it would be in
+// the way of programs that have room.
+//
+//go:noinline
 func grow[E any](s []E, n int) []E {
 	s = s[:cap(s)]
 	s = slices.Grow(s, max(n-len(s), 0))

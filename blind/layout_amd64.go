@@ -16,50 +16,35 @@ import (
 // PEXT and vectors of 32 bytes. Every one since 2013 has, but for some small ones.
 var assembly = cpu.X86.HasBMI2 && cpu.X86.HasAVX2 && cpu.X86.HasPOPCNT
 
-// A blockJob is what the assembly works on: slots of a block of the old program,
-// and where they go. gen/asm/blind has the offsets.
-type blockJob struct {
-	insns    *bpf.Insn // these and flags can be read up to the end of a unit
-	flags    *bpf.Flag
-	index    *int32 // has room for a group behind its last element
-	out      *bpf.Insn
-	newFlags *bpf.Flag
-	jumps    *uint64 // of the block
-	classes  *classTable
-	lists    *lists
-	rules    *rule
+//go:noescape
+func fetchAVO(insns *bpf.Insn, count int)
 
-	count int // of slots
-	// More slots, less than a unit behind whole ones, that can't be read up to the
-	// end of a unit. Nothing follows them.
-	rest      int
-	lastInsns *bpf.Insn // room for a unit
-	lastFlags *bpf.Flag // theirs, which can be read up to the end of one
-
-	ahead   bool   // the program goes on for so long that a page ahead is worth fetching
-	half    uint32 // as in walk
-	special uint32 // a result of layOut
-
-	// What hide needs besides. It reads insns in front of the first one and behind
-	// the last, if they are halves of 64-bit constants.
-	reserved uint32 // its result
-	numbers  *byte  // random ones, one for each of hidden
-}
-
-// layOutAVO does what layOutGeneric does, hideAVO what hideGeneric does; a test
-// compares them. gen/asm/blind writes them.
+// rewriteAVO and hideAVO are for slots of a block, and where they go: slots and flags
+// can be read up to the end of a unit, and index has room for a group behind its last
+// element. Hiding also reads insns in front of the first one and behind the last, if
+// they are halves of 64-bit constants. Numbers are random ones, one for each of hidden.
+//
+// They do what their Go twins do; a test compares them. gen/asm/blind writes them.
 //
 //go:noescape
-func layOutAVO(job *blockJob)
+func rewriteAVO(w *walk, insns *bpf.Insn, flags *bpf.Flag, index *int32, out *bpf.Insn, newFlags *bpf.Flag, jumps *uint64, numbers *byte, count int)
 
 //go:noescape
-func hideAVO(job *blockJob)
+func hideAVO(w *walk, insns *bpf.Insn, index *int32, out *bpf.Insn, newFlags *bpf.Flag, numbers *byte)
 
 // composeAVO does what composeGeneric does, with count numbers, a group at least, and
 // limit of second.
 //
 //go:noescape
 func composeAVO(list, first, second *int32, count, limit int) (ok bool)
+
+// fetch has the first slots of a program fetched, which is new to the caches unless a
+// stage made it, as flags tell: what is done up to the first look at them takes no time.
+func fetch(p *bpf.Program) {
+	if n := len(p.Insns); n > 0 && p.Flags == nil {
+		fetchAVO(&p.Insns[0], min(n, 2*block))
+	}
+}
 
 // rewrite does what rewriteGeneric does.
 func (w *walk) rewrite(r *Result, p *bpf.Program, rand io.Reader, start, end int) error {
@@ -69,63 +54,76 @@ func (w *walk) rewrite(r *Result, p *bpf.Program, rand io.Reader, start, end int
 	if endsInHalf(p, end) {
 		return unchecked(p, end-1)
 	}
-	_ = r.Index[end+group]
-	np, index := &r.Program, &r.Index[start]
-	room := int(*index) + (end-start)*upperLen + overrun
-	if room > min(cap(np.Insns), cap(np.Flags)) {
+	np, count := &r.Program, end-start
+	if room := int(r.Index[start]) + count*upperLen + overrun; room > min(cap(np.Insns), cap(np.Flags)) {
 		r.reserve(room, len(p.Insns))
 	}
-	// Field by field: a literal would be made elsewhere, and copied in pieces that
-	// the processor can't take from the stores before.
-	var j blockJob
-	insns := &p.Insns[start]
-	j.insns, j.flags, j.index, j.count = insns, &noFlags[0], index, end-start
-	if p.Flags != nil {
-		j.flags = &p.Flags[start:end][0]
-	}
-	_ = w.jumps[uint(end)/64+1]
-	j.out, j.newFlags, j.jumps = &np.Insns[:1][0], &np.Flags[:1][0], &w.jumps[uint(start)/64]
-	j.classes, j.lists, j.rules = &classes, &w.lists, &rules[0]
-	j.ahead, j.half = len(p.Insns)-end > block, w.half
-	if units := (end - start + unit - 1) &^ (unit - 1); units > cap(p.Insns)-start || p.Flags != nil && units > cap(p.Flags)-start {
-		w.last.take(&j, p, end)
-	}
-	layOutAVO(&j)
-	w.half = j.half
-	numbers, err := w.source.take(rand, w.numHidden)
-	if err != nil {
-		return err
-	}
-	w.constants += w.numHidden
-	if len(numbers) > 0 {
-		j.insns, j.numbers = insns, &numbers[0]
-		hideAVO(&j)
-		if j.reserved != 0 {
-			return unchecked(p, start)
+	var numbers *byte
+	if rand == nil {
+		if numberBytes*count > w.source.left {
+			if err := w.source.refill(); err != nil {
+				return err
+			}
 		}
+		numbers = &w.source.store[storeBytes-w.source.left]
 	}
-	if j.special != 0 {
-		return w.finish(r, p, start, end)
-	}
-	return nil
-}
-
-// tail is for the last slots of a program, if what is behind them can't be read: less
-// than a unit. There may be anything behind them.
-type tail struct {
-	insns [unit]bpf.Insn
-	flags [unit]bpf.Flag
-}
-
-// take makes the last slots of a job, and of p, such ones.
-func (t *tail) take(j *blockJob, p *bpf.Program, end int) {
-	j.rest = j.count % unit
-	j.count -= j.rest
-	j.lastInsns, j.lastFlags = &t.insns[0], &noFlags[0]
+	flags := &noFlags[0]
 	if p.Flags != nil {
-		copy(t.flags[:], p.Flags[end-j.rest:])
-		j.lastFlags = &t.flags[0]
+		flags = &p.Flags[start:end][0]
 	}
+	w.asm.ahead = len(p.Insns)-end > block
+	if units := (count + unit - 1) &^ (unit - 1); units > cap(p.Insns)-start || p.Flags != nil && units > cap(p.Flags)-start {
+		count -= w.copyLast(p, start, end)
+	}
+	_ = r.Index[end+group]
+	_ = w.jumps[uint(end)/64+1]
+	insns, index, jumps := &p.Insns[start], &r.Index[start], &w.jumps[uint(start)/64]
+	out, newFlags := &np.Insns[:1][0], &np.Flags[:1][0]
+	rewriteAVO(w, insns, flags, index, out, newFlags, jumps, numbers, count)
+	w.constants += w.numHidden
+	if numbers != nil {
+		w.source.left -= numberBytes * w.numHidden
+	} else if w.numHidden > 0 {
+		read, err := w.source.take(rand, w.numHidden)
+		if err != nil {
+			return err
+		}
+		hideAVO(w, insns, index, out, newFlags, &read[0])
+	}
+	switch {
+	case w.asm.special|w.asm.reserved == 0:
+		return nil
+	case w.asm.reserved != 0:
+		return unchecked(p, start)
+	}
+	return w.finish(r, p, start, end)
+}
+
+// assemblys is what the assembly wants of a walk besides lists and half.
+type assemblys struct {
+	// What it found in a block: something special, something reserved that is not 0.
+	special, reserved uint32
+	// ahead tells it that the program goes on for so long that a page ahead is worth
+	// fetching.
+	ahead bool
+	// More slots, less than a unit behind whole ones, that can't be read up to the
+	// end of a unit. Nothing follows them. It reads them from a copy, behind which is
+	// anything, and makes rest 0. Only what is flagged has a copy of flags.
+	flagged bool
+	rest    int
+	insns   [unit]bpf.Insn
+	flags   [unit]bpf.Flag
+}
+
+// copyLast says that the last slots of a block, and of p, are read from a copy. It
+// returns how many. The assembly copies the slots themselves.
+func (w *walk) copyLast(p *bpf.Program, start, end int) (rest int) {
+	rest = (end - start) % unit
+	w.asm.rest, w.asm.flagged = rest, p.Flags != nil
+	if p.Flags != nil {
+		copy(w.asm.flags[:], p.Flags[end-rest:])
+	}
+	return rest
 }
 
 // composePart is how many numbers, or up to twice as many, the assembly takes at a

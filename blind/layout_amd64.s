@@ -4,28 +4,44 @@
 
 #include "textflag.h"
 
-// func layOutAVO(job *uint64)
+// func fetchAVO(insns *uint64, count int)
+// Requires: MMX+
+TEXT ·fetchAVO(SB), NOSPLIT, $0-16
+	MOVQ insns+0(FP), AX
+	MOVQ count+8(FP), CX
+
+unit:
+	PREFETCHT0 (AX)
+	PREFETCHT0 64(AX)
+	PREFETCHT0 128(AX)
+	PREFETCHT0 192(AX)
+	ADDQ       $0x00000100, AX
+	SUBQ       $0x20, CX
+	JGT        unit
+	RET
+
+// func rewriteAVO(w *uint64, insns *uint64, flags *uint64, index *uint64, out *uint64, newFlags *uint64, jumps *uint64, numbers *uint64, count int)
 // Requires: AVX, AVX2, BMI, BMI2, CMOV, MMX+, POPCNT
-TEXT ·layOutAVO(SB), NOSPLIT, $0-8
-	MOVQ           job+0(FP), AX
-	MOVQ           (AX), CX
-	MOVQ           8(AX), DX
-	MOVQ           40(AX), BX
-	MOVQ           56(AX), SI
-	MOVQ           72(AX), DI
+TEXT ·rewriteAVO(SB), NOSPLIT, $0-72
+	MOVQ           w+0(FP), AX
+	MOVQ           insns+8(FP), CX
+	MOVQ           flags+16(FP), DX
+	MOVQ           jumps+48(FP), BX
+	MOVQ           count+64(FP), SI
+	MOVQ           w+0(FP), DI
 	VMOVDQU        nibble<>+0(SB), Y0
 	VMOVDQU        low8<>+0(SB), Y1
 	VMOVDQU        low16<>+0(SB), Y2
 	VPXOR          Y3, Y3, Y3
-	MOVQ           48(AX), R8
+	LEAQ           ·classes+0(SB), R8
 	VBROADCASTI128 (R8), Y4
 	VBROADCASTI128 16(R8), Y5
 	VBROADCASTI128 32(R8), Y6
 	VBROADCASTI128 48(R8), Y7
-	MOVL           108(AX), AX
+	MOVL           5544(AX), AX
 	XORL           R8, R8
 	XORL           R9, R9
-	TESTQ          DI, DI
+	TESTQ          SI, SI
 	JEQ            rest
 
 unit:
@@ -88,7 +104,7 @@ unit:
 	VPSHUFB zip<>+0(SB), Y10, Y10
 
 	// left = how many slots of the unit there are
-	MOVL      DI, R10
+	MOVL      SI, R10
 	SUBL      R8, R10
 	MOVL      $0x00000020, R11
 	CMPL      R10, R11
@@ -128,10 +144,10 @@ unit:
 	BZHIL R10, R13, R13
 	BZHIL R10, R15, R15
 	BZHIL R10, R14, R14
-	MOVL  R11, (SI)
-	MOVL  R12, 32(SI)
-	MOVL  R13, 64(SI)
-	MOVL  R15, 96(SI)
+	MOVL  R11, 5144(DI)
+	MOVL  R12, 5176(DI)
+	MOVL  R13, 5208(DI)
+	MOVL  R15, 5240(DI)
 
 	// and none from the next unit on, unless there is one
 	MOVQ R14, (BX)
@@ -143,78 +159,83 @@ unit:
 	ADDQ  $0x00000100, CX
 	ADDQ  $0x20, DX
 	ADDQ  $0x04, BX
-	ADDQ  $0x04, SI
+	ADDQ  $0x04, DI
 	ADDQ  $0x20, R8
-	CMPQ  R8, DI
+	CMPQ  R8, SI
 	JLT   unit
 
 rest:
-	MOVQ job+0(FP), R10
-	MOVQ 72(R10), DI
-	ADDQ 80(R10), DI
-	CMPQ R8, DI
+	MOVQ w+0(FP), R10
+	MOVQ 5568(R10), R11
+	MOVQ count+64(FP), SI
+	ADDQ R11, SI
+	CMPQ R8, SI
 	JGE  classified
 
 	// The last slots are read from a copy, which has a whole unit.
-	MOVQ         88(R10), R11
-	MOVQ         96(R10), DX
-	VPBROADCASTQ 80(R10), Y8
+	LEAQ         5576(R10), R12
+	VMOVQ        R11, X8
+	VPBROADCASTQ X8, Y8
 	VMOVDQU      numbers<>+0(SB), Y9
 	VPCMPEQQ     Y10, Y10, Y10
 	VPSRLQ       $0x3f, Y10, Y10
 	VPSLLQ       $0x02, Y10, Y10
 	VPCMPGTQ     Y9, Y8, Y11
 	VPMASKMOVQ   (CX), Y11, Y11
-	VMOVDQU      Y11, (R11)
+	VMOVDQU      Y11, (R12)
 	VPSUBQ       Y10, Y8, Y8
 	VPCMPGTQ     Y9, Y8, Y11
 	VPMASKMOVQ   32(CX), Y11, Y11
-	VMOVDQU      Y11, 32(R11)
+	VMOVDQU      Y11, 32(R12)
 	VPSUBQ       Y10, Y8, Y8
 	VPCMPGTQ     Y9, Y8, Y11
 	VPMASKMOVQ   64(CX), Y11, Y11
-	VMOVDQU      Y11, 64(R11)
+	VMOVDQU      Y11, 64(R12)
 	VPSUBQ       Y10, Y8, Y8
 	VPCMPGTQ     Y9, Y8, Y11
 	VPMASKMOVQ   96(CX), Y11, Y11
-	VMOVDQU      Y11, 96(R11)
+	VMOVDQU      Y11, 96(R12)
 	VPSUBQ       Y10, Y8, Y8
 	VPCMPGTQ     Y9, Y8, Y11
 	VPMASKMOVQ   128(CX), Y11, Y11
-	VMOVDQU      Y11, 128(R11)
+	VMOVDQU      Y11, 128(R12)
 	VPSUBQ       Y10, Y8, Y8
 	VPCMPGTQ     Y9, Y8, Y11
 	VPMASKMOVQ   160(CX), Y11, Y11
-	VMOVDQU      Y11, 160(R11)
+	VMOVDQU      Y11, 160(R12)
 	VPSUBQ       Y10, Y8, Y8
 	VPCMPGTQ     Y9, Y8, Y11
 	VPMASKMOVQ   192(CX), Y11, Y11
-	VMOVDQU      Y11, 192(R11)
+	VMOVDQU      Y11, 192(R12)
 	VPSUBQ       Y10, Y8, Y8
 	VPCMPGTQ     Y9, Y8, Y8
 	VPMASKMOVQ   224(CX), Y8, Y8
-	VMOVDQU      Y8, 224(R11)
-	MOVQ         R11, CX
+	VMOVDQU      Y8, 224(R12)
+	MOVQ         R12, CX
+	CMPB         5561(R10), $0x00
+	JEQ          unit
+	LEAQ         5832(R10), DX
 	JMP          unit
 
 classified:
-	MOVL  AX, 108(R10)
-	MOVL  R9, 112(R10)
-	MOVQ  job+0(FP), AX
-	MOVQ  (AX), CX
-	MOVQ  16(AX), DX
-	MOVQ  24(AX), BX
-	MOVQ  32(AX), SI
-	MOVQ  56(AX), R8
-	MOVQ  72(AX), DI
-	LEAQ  128(R8), R9
+	MOVL  AX, 5544(R10)
+	MOVL  R9, 5552(R10)
+	MOVL  $0x00000000, 5556(R10)
+	MOVQ  w+0(FP), AX
+	MOVQ  insns+8(FP), CX
+	MOVQ  index+24(FP), DX
+	MOVQ  out+32(FP), BX
+	MOVQ  newFlags+40(FP), SI
+	MOVQ  count+64(FP), DI
+	MOVQ  AX, R8
+	LEAQ  5272(AX), R9
 	MOVQ  $0x0101010101010101, R10
 	MOVQ  sequence<>+0(SB), R11
 	MOVL  (DX), R12
 	VPXOR Y0, Y0, Y0
 	TESTQ DI, DI
 	JEQ   restGroups
-	CMPB  104(AX), $0x00
+	CMPB  5560(AX), $0x00
 	JEQ   group
 
 groupAhead:
@@ -225,8 +246,8 @@ groupAhead:
 	PREFETCHT0 4096(DX)
 
 	// What they grow by: two if hidden, and one more if an upper half
-	MOVBLZX (R8), AX
-	MOVBLZX 32(R8), R13
+	MOVBLZX 5144(R8), AX
+	MOVBLZX 5176(R8), R13
 	PDEPQ   R10, AX, AX
 	PDEPQ   R10, R13, R13
 	LEAQ    (R13)(AX*2), R13
@@ -297,8 +318,8 @@ groupAhead:
 
 group:
 	// What they grow by: two if hidden, and one more if an upper half
-	MOVBLZX (R8), AX
-	MOVBLZX 32(R8), R13
+	MOVBLZX 5144(R8), AX
+	MOVBLZX 5176(R8), R13
 	PDEPQ   R10, AX, AX
 	PDEPQ   R10, R13, R13
 	LEAQ    (R13)(AX*2), R13
@@ -367,21 +388,79 @@ group:
 	JGT     group
 
 restGroups:
-	MOVQ  job+0(FP), AX
-	MOVQ  80(AX), DI
+	MOVQ  w+0(FP), AX
+	MOVQ  5568(AX), DI
 	TESTQ DI, DI
 	JEQ   moved
-	MOVQ  $0x00000000, 80(AX)
-	MOVQ  88(AX), CX
+	MOVQ  $0x00000000, 5568(AX)
+	LEAQ  5576(AX), CX
 	JMP   group
 
 moved:
-	MOVQ job+0(FP), AX
-	MOVQ 56(AX), AX
-	SUBQ AX, R9
-	SUBQ $0x00000080, R9
-	MOVQ R9, 392(AX)
+	MOVQ  w+0(FP), AX
+	SUBQ  AX, R9
+	SUBQ  $0x00001498, R9
+	MOVQ  R9, 5536(AX)
 	VZEROUPPER
+	MOVQ  numbers+56(FP), AX
+	TESTQ AX, AX
+	JEQ   done
+	MOVQ  w+0(FP), CX
+	MOVQ  insns+8(FP), DX
+	MOVQ  index+24(FP), BX
+	MOVQ  out+32(FP), SI
+	MOVQ  newFlags+40(FP), DI
+	LEAQ  ·rules+0(SB), R8
+	MOVQ  $0x0000002000000b67, R9
+	VMOVQ R9, X0
+
+	// k counts up to 0, from the ends of hidden and numbers.
+	MOVQ  5536(CX), R9
+	TESTQ R9, R9
+	JEQ   done
+	ADDQ  R9, CX
+	LEAQ  (AX)(R9*4), AX
+	NEGQ  R9
+	XORL  R10, R10
+
+hide:
+	// low = all of the slot but imm, rule = that of its opcode
+	MOVBLZX 5272(CX)(R9*1), R11
+	MOVL    (BX)(R11*4), R12
+	MOVL    (DX)(R11*8), R14
+	MOVBLZX R14, R13
+	SHLL    $0x01, R13
+	MOVLQSX 12(R8)(R13*8), R15
+	ADDQ    R11, R15
+	MOVL    4(BX)(R11*4), R11
+
+	// mov, number^imm, xor, number in one store: those of 4 bytes were most of the time
+	VPBROADCASTD (AX)(R9*4), X1
+	VMOVQ        (DX)(R15*8), X2
+	VPXOR        X2, X1, X1
+	VPMOVZXWQ    (R8)(R13*8), X2
+	VPBLENDD     $0x0a, X1, X2, X2
+	VMOVDQU      X2, (SI)(R12*8)
+
+	// The instruction reads AX instead of imm. In front of it is a shift, if anything.
+	MOVL  (DX)(R15*8), R15
+	ORL   R15, R14
+	ANDL  8(R8)(R13*8), R15
+	ORL   R15, R10
+	ORL   $0x0000f000, R14
+	XORL  4(R8)(R13*8), R14
+	VMOVQ X0, 16(SI)(R12*8)
+	MOVQ  R14, -8(SI)(R11*8)
+
+	// All but the instruction are inserted.
+	MOVL $0x00010101, (DI)(R12*1)
+	MOVB $0x00, -1(DI)(R11*1)
+	INCQ R9
+	JNE  hide
+	MOVQ w+0(FP), AX
+	MOVL R10, 5556(AX)
+
+done:
 	RET
 
 DATA nibble<>+0(SB)/1, $0x0f
@@ -635,63 +714,68 @@ DATA next<>+0(SB)/8, $0x0807060504030201
 DATA next<>+8(SB)/8, $0x0000000000000000
 GLOBL next<>(SB), RODATA|NOPTR, $16
 
-// func hideAVO(job *uint64)
+// func hideAVO(w *uint64, insns *uint64, index *uint64, out *uint64, newFlags *uint64, numbers *uint64)
 // Requires: AVX, AVX2
-TEXT ·hideAVO(SB), NOSPLIT, $0-8
-	MOVQ  job+0(FP), AX
-	MOVQ  (AX), CX
-	MOVQ  16(AX), DX
-	MOVQ  24(AX), BX
-	MOVQ  56(AX), SI
-	MOVQ  32(AX), DI
-	MOVQ  120(AX), R8
-	MOVQ  64(AX), AX
+TEXT ·hideAVO(SB), NOSPLIT, $0-48
+	MOVQ  numbers+40(FP), AX
+	TESTQ AX, AX
+	JEQ   done
+	MOVQ  w+0(FP), CX
+	MOVQ  insns+8(FP), DX
+	MOVQ  index+16(FP), BX
+	MOVQ  out+24(FP), SI
+	MOVQ  newFlags+32(FP), DI
+	LEAQ  ·rules+0(SB), R8
 	MOVQ  $0x0000002000000b67, R9
 	VMOVQ R9, X0
 
 	// k counts up to 0, from the ends of hidden and numbers.
-	MOVQ 392(SI), R9
-	ADDQ R9, SI
-	LEAQ (R8)(R9*4), R8
-	NEGQ R9
-	XORL R10, R10
+	MOVQ  5536(CX), R9
+	TESTQ R9, R9
+	JEQ   done
+	ADDQ  R9, CX
+	LEAQ  (AX)(R9*4), AX
+	NEGQ  R9
+	XORL  R10, R10
 
 hide:
 	// low = all of the slot but imm, rule = that of its opcode
-	MOVBLZX 128(SI)(R9*1), R11
-	MOVL    (DX)(R11*4), R12
-	MOVL    (CX)(R11*8), R14
+	MOVBLZX 5272(CX)(R9*1), R11
+	MOVL    (BX)(R11*4), R12
+	MOVL    (DX)(R11*8), R14
 	MOVBLZX R14, R13
 	SHLL    $0x01, R13
-	MOVLQSX 12(AX)(R13*8), R15
+	MOVLQSX 12(R8)(R13*8), R15
 	ADDQ    R11, R15
-	MOVL    4(DX)(R11*4), R11
+	MOVL    4(BX)(R11*4), R11
 
 	// mov, number^imm, xor, number in one store: those of 4 bytes were most of the time
-	VPBROADCASTD (R8)(R9*4), X1
-	VMOVQ        (CX)(R15*8), X2
+	VPBROADCASTD (AX)(R9*4), X1
+	VMOVQ        (DX)(R15*8), X2
 	VPXOR        X2, X1, X1
-	VPMOVZXWQ    (AX)(R13*8), X2
+	VPMOVZXWQ    (R8)(R13*8), X2
 	VPBLENDD     $0x0a, X1, X2, X2
-	VMOVDQU      X2, (BX)(R12*8)
+	VMOVDQU      X2, (SI)(R12*8)
 
 	// The instruction reads AX instead of imm. In front of it is a shift, if anything.
-	MOVL  (CX)(R15*8), R15
+	MOVL  (DX)(R15*8), R15
 	ORL   R15, R14
-	ANDL  8(AX)(R13*8), R15
+	ANDL  8(R8)(R13*8), R15
 	ORL   R15, R10
 	ORL   $0x0000f000, R14
-	XORL  4(AX)(R13*8), R14
-	VMOVQ X0, 16(BX)(R12*8)
-	MOVQ  R14, -8(BX)(R11*8)
+	XORL  4(R8)(R13*8), R14
+	VMOVQ X0, 16(SI)(R12*8)
+	MOVQ  R14, -8(SI)(R11*8)
 
 	// All but the instruction are inserted.
 	MOVL $0x00010101, (DI)(R12*1)
 	MOVB $0x00, -1(DI)(R11*1)
 	INCQ R9
 	JNE  hide
-	MOVQ job+0(FP), AX
-	MOVL R10, 116(AX)
+	MOVQ w+0(FP), AX
+	MOVL R10, 5556(AX)
+
+done:
 	RET
 
 // func composeAVO(list *int32, first *int32, second *int32, count int, limit int) (ok bool)

@@ -21,20 +21,18 @@ import (
 // structs.
 func TestOffsets(t *testing.T) {
 	var (
-		j  blockJob
+		w  walk
 		c  classTable
-		l  lists
 		in bpf.Insn
 		r  rule
 	)
+	asm := unsafe.Offsetof(w.asm)
 	want := map[string]uintptr{
-		"jobInsns": unsafe.Offsetof(j.insns), "jobFlags": unsafe.Offsetof(j.flags), "jobIndex": unsafe.Offsetof(j.index),
-		"jobOut": unsafe.Offsetof(j.out), "jobNewFlags": unsafe.Offsetof(j.newFlags), "jobJumps": unsafe.Offsetof(j.jumps),
-		"jobClasses": unsafe.Offsetof(j.classes), "jobLists": unsafe.Offsetof(j.lists), "jobRules": unsafe.Offsetof(j.rules),
-		"jobCount": unsafe.Offsetof(j.count), "jobRest": unsafe.Offsetof(j.rest),
-		"jobLastInsns": unsafe.Offsetof(j.lastInsns), "jobLastFlags": unsafe.Offsetof(j.lastFlags),
-		"jobAhead": unsafe.Offsetof(j.ahead), "jobHalf": unsafe.Offsetof(j.half), "jobSpecial": unsafe.Offsetof(j.special),
-		"jobReserved": unsafe.Offsetof(j.reserved), "jobNumbers": unsafe.Offsetof(j.numbers),
+		"walkHiding": unsafe.Offsetof(w.hiding), "walkUpper": unsafe.Offsetof(w.upper), "walkZero": unsafe.Offsetof(w.zero),
+		"walkSpecial": unsafe.Offsetof(w.lists) + unsafe.Offsetof(w.lists.special), "walkHidden": unsafe.Offsetof(w.hidden), "walkNumHidden": unsafe.Offsetof(w.numHidden),
+		"walkHalf": unsafe.Offsetof(w.half), "walkFound": asm + unsafe.Offsetof(w.asm.special), "walkReserved": asm + unsafe.Offsetof(w.asm.reserved),
+		"walkAhead": asm + unsafe.Offsetof(w.asm.ahead), "walkFlagged": asm + unsafe.Offsetof(w.asm.flagged), "walkRest": asm + unsafe.Offsetof(w.asm.rest),
+		"walkLastInsns": asm + unsafe.Offsetof(w.asm.insns), "walkLastFlags": asm + unsafe.Offsetof(w.asm.flags),
 
 		"classOpLow": unsafe.Offsetof(c.opLow), "classOpHigh": unsafe.Offsetof(c.opHigh),
 		"classDst": unsafe.Offsetof(c.dst), "classSrc": unsafe.Offsetof(c.src),
@@ -43,8 +41,6 @@ func TestOffsets(t *testing.T) {
 		"ruleMov": unsafe.Offsetof(r.mov), "ruleXor": unsafe.Offsetof(r.xor), "ruleOwn": unsafe.Offsetof(r.own),
 		"ruleReserved": unsafe.Offsetof(r.reserved), "ruleOther": unsafe.Offsetof(r.other), "ruleShift": 4,
 
-		"listHiding": unsafe.Offsetof(l.hiding), "listUpper": unsafe.Offsetof(l.upper), "listZero": unsafe.Offsetof(l.zero),
-		"listSpecial": unsafe.Offsetof(l.special), "listHidden": unsafe.Offsetof(l.hidden), "listNumHidden": unsafe.Offsetof(l.numHidden),
 		"page": 4096, "inserted": uintptr(bpf.Inserted), "unit": unit, "group": group,
 		"anySource": anySource, "shiftLow": uintptr(uint32(shift)), "shiftImm": uintptr(shift >> 32),
 	}
@@ -88,8 +84,8 @@ func TestImplementations(t *testing.T) {
 			end := start + count
 			room := at + upperLen*count + overrun
 			w := &walk{half: half, jumps: make([]uint64, end/64+2)}
-			for i := range w.last.insns {
-				w.last.insns[i], w.last.flags[i] = bpf.Insn{Op: mov64, Imm: 5}, 1 // behind the end is anything
+			for i := range w.asm.insns {
+				w.asm.insns[i], w.asm.flags[i] = bpf.Insn{Op: mov64, Imm: 5}, 1 // behind the end is anything
 			}
 			to := &Result{Program: bpf.Program{Insns: make([]bpf.Insn, room), Flags: make([]bpf.Flag, room)}, Index: make([]int32, end+1+group)}
 			to.Index[start] = at

@@ -12,7 +12,9 @@ func (w *walk) rewrite(r *Result, p *bpf.Program, rand io.Reader, start, end int
 	return w.rewriteGeneric(r, p, rand, start, end)
 }
 
-// tail is for assembly.
-type tail struct{}
+// assemblys is for assembly.
+type assemblys struct{}
+
+func fetch(*bpf.Program) {}
 
 func composeInto(list, first, second []int32) (ok bool) { return composeGeneric(list, first, second) }

@@ -48,7 +48,11 @@ func (s *source) takeMore(r io.Reader, n int) ([]byte, error) {
 	return s.store[:n], nil
 }
 
-// refill fills the store. The generator has a key from the system and is kept: its
+// wholeBytes is a multiple of what generators make at a time: they are quickest at such
+// places.
+const wholeBytes = 128
+
+// refill fills the store, behind most of what is left. The generator has a key from the system and is kept: its
 // numbers give away neither earlier ones nor later ones.
 func (s *source) refill() error {
 	if s.own == nil {
@@ -58,8 +62,10 @@ func (s *source) refill() error {
 		}
 		s.own = newGenerator(key)
 	}
+	kept := s.left &^ (wholeBytes - 1)
+	copy(s.store[:kept], s.store[storeBytes-s.left:])
 	s.left = 0
-	if err := fill(s.store[:], s.own); err != nil {
+	if err := fill(s.store[kept:], s.own); err != nil {
 		return err
 	}
 	s.left = storeBytes

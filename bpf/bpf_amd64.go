@@ -4,7 +4,11 @@ package bpf
 
 //go:generate go run -C=../gen ./asm/bpf -out ../bpf/bpf_amd64.s
 
-import "golang.org/x/sys/cpu"
+import (
+	"slices"
+
+	"golang.org/x/sys/cpu"
+)
 
 // assembly tells whether the processor has vectors of 32 bytes, BLSR, SHLX and
 // LZCNT. Every one since 2013 has, but for some small ones.
@@ -30,6 +34,9 @@ func placeAVO(p *patcher, unusual *uint8)
 
 //go:noescape
 func mendAVO(p *patcher)
+
+//go:noescape
+func mendSlotsAVO(insns, np *Insn, index, late *int32, reaches *reach, jumps *uint64, words, first, known, length int) (lates int, ok bool)
 
 // halfBlock is how many slots the assembly looks at at once.
 const halfBlock = blockSlots / 2
@@ -96,4 +103,45 @@ func (p *patcher) mendEasy() {
 	if assembly {
 		mendAVO(p)
 	}
+}
+
+// mendPart is how many words of jumps the assembly takes at a time: it can't be
+// interrupted.
+const mendPart = 64
+
+func (m *Mender) add(np []Insn, index []int32, first int, jumps []uint64) error {
+	insns := m.old.Insns
+	known := min(len(index)-1, len(insns))
+	switch {
+	case !assembly || known <= 0 || len(np) == 0 || first < 0 || len(jumps) == 0:
+		return m.addGeneric(np, index, first, jumps)
+	case len(jumps) > mendPart:
+		return m.addParts(np, index, first, jumps)
+	case blockSlots*len(jumps) > cap(m.late)-len(m.late):
+		m.makeRoom(blockSlots * len(jumps))
+	}
+	late := m.late[len(m.late):cap(m.late)]
+	lates, ok := mendSlotsAVO(&insns[0], &np[0], &index[0], &late[0], &reaches[0], &jumps[0], len(jumps), first, known, len(np))
+	m.late = m.late[:len(m.late)+lates]
+	if !ok {
+		return m.addGeneric(np, index, first, jumps)
+	}
+	return nil
+}
+
+// addParts does it in parts.
+func (m *Mender) addParts(np []Insn, index []int32, first int, jumps []uint64) error {
+	for len(jumps) > 0 {
+		n := min(len(jumps), mendPart)
+		if err := m.add(np, index, first, jumps[:n]); err != nil {
+			return err
+		}
+		first, jumps = first+blockSlots*n, jumps[n:]
+	}
+	return nil
+}
+
+// makeRoom makes room for so many more late slots.
+func (m *Mender) makeRoom(n int) {
+	m.late = slices.Grow(m.late, n)
 }

@@ -1073,3 +1073,88 @@ outside:
 out:
 	MOVQ DI, wrong+40(FP)
 	RET
+
+// func mendSlotsAVO(insns *uint64, np *uint64, index *int32, late *int32, reaches *uint8, jumps *uint64, words int, first int, known int, length int) (lates int, ok bool)
+// Requires: BMI, LZCNT
+TEXT ·mendSlotsAVO(SB), NOSPLIT, $0-89
+	MOVQ insns+0(FP), AX
+	MOVQ np+8(FP), CX
+	MOVQ index+16(FP), DX
+	MOVQ reaches+32(FP), BX
+	MOVQ late+24(FP), SI
+	MOVQ jumps+40(FP), R12
+	MOVQ first+56(FP), R13
+
+word:
+	MOVQ  (R12), DI
+	MOVQ  SI, R14
+	TESTQ DI, DI
+	JEQ   end
+
+	// The last one must be known.
+	LZCNTQ DI, R11
+	XORQ   $0x3f, R11
+	ADDQ   R13, R11
+	CMPQ   R11, known+64(FP)
+	JGE    wrong
+
+jump:
+	TZCNTQ  DI, R8
+	ADDQ    R13, R8
+	MOVWQSX 2(AX)(R8*8), R9
+	LEAQ    1(R8)(R9*1), R9
+
+	// own = index[slot+1] - 1
+	MOVL 4(DX)(R8*4), R10
+	DECL R10
+	CMPQ R10, length+72(FP)
+	JAE  wrong
+	CMPQ R9, known+64(FP)
+	JAE  late
+
+	// Both have a distance in off?
+	MOVBLZX (AX)(R8*8), R11
+	MOVBLZX (CX)(R10*8), R15
+	MOVBLZX (BX)(R11*1), R11
+	ANDB    (BX)(R15*1), R11
+	CMPB    R11, $0x01
+	JNE     late
+	CMPB    (AX)(R9*8), $0x00
+	JEQ     late
+
+	// np[own].off = index[to] - own - 1
+	MOVLQSX (DX)(R9*4), R15
+	SUBQ    R10, R15
+	DECQ    R15
+	MOVWQSX R15, R11
+	CMPQ    R11, R15
+	JNE     wrong
+	MOVW    R15, 2(CX)(R10*8)
+
+next:
+	BLSRQ DI, DI
+	JNE   jump
+
+end:
+	ADDQ $0x08, R12
+	ADDQ $0x40, R13
+	DECQ words+48(FP)
+	JNE  word
+	MOVQ SI, R14
+	MOVQ $0x00000001, R11
+	JMP  out
+
+late:
+	MOVL R8, (SI)
+	ADDQ $0x04, SI
+	JMP  next
+
+wrong:
+	XORL R11, R11
+
+out:
+	SUBQ late+24(FP), R14
+	SHRQ $0x02, R14
+	MOVQ R14, lates+80(FP)
+	MOVB R11, ok+88(FP)
+	RET

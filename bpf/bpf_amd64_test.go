@@ -53,7 +53,7 @@ func TestOffsets(t *testing.T) {
 		"patchBegun": offset[patcher](t, "begun"), "patchFirst": offset[patcher](t, "first"),
 		"aChargeSlot": offset[Charge](t, "Slot"), "aChargeN": offset[Charge](t, "N"), "aChargeSize": reflect.TypeFor[Charge]().Size(), "opCharge": abi.OpCharge, "anyway": anyway, "insnImm": offset[Insn](t, "Imm"),
 		"aPatchSlot": offset[Patch](t, "Slot"), "aPatchOwn": offset[Patch](t, "Own"), "aPatchInsns": offset[Patch](t, "Insns"),
-		"aPatchCount": offset[Patch](t, "Insns") + 8, "aPatchSize": reflect.TypeFor[Patch]().Size(), "inserted": uintptr(Inserted),
+		"aPatchCount": offset[Patch](t, "Insns") + 8, "aPatchSize": reflect.TypeFor[Patch]().Size(), "inserted": uintptr(Inserted), "reachOff": uintptr(reachOff),
 
 		"insnOff": offset[Insn](t, "Off"),
 

@@ -8,3 +8,7 @@ func (s *Survey) follow(stop int)                     { s.followGeneric(stop) }
 func (c *charger) walk()       {}
 func (p *patcher) placeUsual() {}
 func (p *patcher) mendEasy()   {}
+
+func (m *Mender) add(np []Insn, index []int32, first int, jumps []uint64) error {
+	return m.addGeneric(np, index, first, jumps)
+}

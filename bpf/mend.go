@@ -23,14 +23,14 @@ import (
 // While the new program grows, the Mender can follow it: what it works on is still
 // in the processor's caches then.
 type Mender struct {
-	mover mover
+	old *Program
 	// late lists slots whose distance isn't in off, or leads to what was not known yet.
 	late []int32
 }
 
 // Start begins with a program, in the memory of an older one.
 func (m *Mender) Start(p *Program) {
-	m.mover.old, m.late = p, m.late[:0]
+	m.old, m.late = p, m.late[:0]
 }
 
 // Add mends slots from a multiple of 64 on: those for which jumps has a bit, bit
@@ -43,12 +43,18 @@ func (m *Mender) Start(p *Program) {
 // not checked, jumps are refused that lead to no instruction and might in np;
 // one to its end leads to the end again.
 func (m *Mender) Add(np []Insn, index []int32, first int, jumps []uint64) error {
-	insns := m.mover.old.Insns
-	known := insns[:min(len(index)-1, len(insns))]
+	return m.add(np, index, first, jumps)
+}
+
+// addGeneric does what Add does. If an error follows what was added, that may be added
+// again.
+func (m *Mender) addGeneric(np []Insn, index []int32, first int, jumps []uint64) error {
+	insns := m.old.Insns
+	known := insns[:min(max(len(index)-1, 0), len(insns))]
 	for k, set := range jumps {
 		for ; set != 0; set &= set - 1 {
-			slot := first + 64*k + bits.TrailingZeros64(set)
-			if slot >= len(known) {
+			slot := first + blockSlots*k + bits.TrailingZeros64(set)
+			if uint(slot) >= uint(len(known)) {
 				return &Error{Slot: -1, Reason: fmt.Sprintf("mend: has no slot %d yet", slot)}
 			}
 			in := &known[slot]
@@ -64,7 +70,7 @@ func (m *Mender) Add(np []Insn, index []int32, first int, jumps []uint64) error 
 			// What mover.mend does, in the usual case.
 			d := int(index[to]) - at - 1
 			if d != int(int16(d)) {
-				return m.mover.far(slot, "off", d, 16)
+				return (&mover{old: m.old}).far(slot, "off", d, 16)
 			}
 			own.Off = int16(d)
 		}
@@ -75,19 +81,24 @@ func (m *Mender) Add(np []Insn, index []int32, first int, jumps []uint64) error 
 // Finish mends what is left, when all of the new program is there. index has one
 // entry more than p has slots.
 func (m *Mender) Finish(np *Program, index []int32) error {
-	err := m.finish(np, index)
-	m.mover = mover{}
-	return err
-}
-
-func (m *Mender) finish(np *Program, index []int32) error {
-	n := len(m.mover.old.Insns)
+	p := m.old
+	m.old = nil
+	n := len(p.Insns)
 	if len(index) != n+1 || index[0] != 0 || int(index[n]) != len(np.Insns) {
 		return &Error{Slot: -1, Reason: fmt.Sprintf("mend: the index doesn't fit %d slots that became %d", n, len(np.Insns))}
 	}
-	m.mover.index = index
+	if len(m.late) > 0 {
+		return m.finishLate(p, np, index)
+	}
+	return nil
+}
+
+// finishLate mends what is late.
+func (m *Mender) finishLate(p, np *Program, index []int32) error {
+	all := mover{old: p}
+	all.index = index
 	for _, slot := range m.late {
-		if err := m.mover.mendOther(np, int(slot)); err != nil {
+		if err := all.mendOther(np, int(slot)); err != nil {
 			return err
 		}
 	}

@@ -66,3 +66,12 @@ func straight(r *rand.Rand, p *bpf.Program, n int) {
 		p.Insns = slices.Concat(p.Insns, moves, []bpf.Insn{{Op: 0x95}})
 	}
 }
+
+// TestMendTwins has programs mended by the Go twin.
+func TestMendTwins(t *testing.T) {
+	bpf.Twin(func() {
+		t.Run("random", TestMendRandom)
+		t.Run("errors", TestMendErrors)
+		t.Run("range", TestMendRange)
+	})
+}

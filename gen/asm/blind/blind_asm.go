@@ -10,42 +10,30 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// Offsets into blind.blockJob. A test pins them, and those below, to the
-// structs.
+// Offsets into blind.walk. A test pins them, and those below, to the structs.
 const (
-	jobInsns     = 0
-	jobFlags     = 8
-	jobIndex     = 16
-	jobOut       = 24
-	jobNewFlags  = 32
-	jobJumps     = 40
-	jobClasses   = 48
-	jobLists     = 56
-	jobRules     = 64
-	jobCount     = 72
-	jobRest      = 80
-	jobLastInsns = 88
-	jobLastFlags = 96
-	jobAhead     = 104
-	jobHalf      = 108
-	jobSpecial   = 112
-	jobReserved  = 116
-	jobNumbers   = 120
+	walkHiding    = 5144
+	walkUpper     = 5176
+	walkZero      = 5208
+	walkSpecial   = 5240
+	walkHidden    = 5272
+	walkNumHidden = 5536
+	walkHalf      = 5544
+	walkFound     = 5552
+	walkReserved  = 5556
+	walkAhead     = 5560
+	walkFlagged   = 5561
+	walkRest      = 5568
+	walkLastInsns = 5576
+	walkLastFlags = 5832
 )
 
-// Offsets into blind.classTable and blind.lists.
+// Offsets into blind.classTable.
 const (
 	classOpLow  = 0
 	classOpHigh = 16
 	classDst    = 32
 	classSrc    = 48
-
-	listHiding    = 0
-	listUpper     = 32
-	listZero      = 64
-	listSpecial   = 96
-	listHidden    = 128
-	listNumHidden = 392
 )
 
 // Offsets into blind.rule, whose size is 1<<ruleShift.
@@ -76,8 +64,9 @@ const (
 func main() {
 	ConstraintExpr("amd64")
 	ConstraintExpr("!purego")
-	layOut()
-	hide()
+	fetch()
+	rewrite()
+	hideAlone()
 	compose()
 	Generate()
 }
@@ -91,31 +80,55 @@ func bytes32(name string, at func(i int) uint8) Mem {
 	return m
 }
 
-// load loads words of the job.
-func load(job reg.Register, words map[int]reg.GPVirtual, order ...int) {
-	for _, at := range order {
-		MOVQ(Mem{Base: job, Disp: at}, words[at])
+// param loads a parameter.
+func param(name string) reg.GPVirtual { return Load(Param(name), GP64()).(reg.GPVirtual) }
+
+// symbol is a variable of package blind.
+func symbol(name string) Mem { return NewDataAddr(Symbol{Name: "·" + name}, 0) }
+
+func fetch() {
+	TEXT("fetchAVO", NOSPLIT, "func(insns *uint64, count int)")
+	Pragma("noescape")
+	Doc("fetchAVO has so many slots fetched into the caches, and less than a unit behind them. It",
+		"waits for none.")
+	at, left := param("insns"), param("count")
+	Label("unit")
+	for line := 0; line < 8*unit; line += 64 {
+		PREFETCHT0(Mem{Base: at, Disp: line})
 	}
+	ADDQ(U32(8*unit), at)
+	SUBQ(U8(unit), left)
+	JGT(LabelRef("unit"))
+	RET()
 }
 
-func layOut() {
-	TEXT("layOutAVO", NOSPLIT, "func(job *uint64)")
+func rewrite() {
+	TEXT("rewriteAVO", NOSPLIT, "func(w, insns, flags, index, out, newFlags, jumps, numbers *uint64, count int)")
 	Pragma("noescape")
-	Doc("layOutAVO does what layOutGeneric does: first it finds the classes of 32 slots",
-		"at a time, and makes bitmaps of them; then it moves slots, eight at a time.")
+	Doc("rewriteAVO does what layOutGeneric does: first it finds the classes of 32 slots",
+		"at a time, and makes bitmaps of them; then it moves slots, eight at a time. If there",
+		"are numbers, it also does what hideGeneric does.")
 	classify()
 	move()
 	VZEROUPPER()
+	hide()
+	Label("done")
+	RET()
+}
+
+func hideAlone() {
+	TEXT("hideAVO", NOSPLIT, "func(w, insns, index, out, newFlags, numbers *uint64)")
+	Pragma("noescape")
+	Doc("hideAVO does what hideGeneric does for the slots that rewriteAVO has listed.")
+	hide()
+	Label("done")
 	RET()
 }
 
 // classify fills in the bitmaps.
 func classify() {
-	job := Load(Param("job"), GP64()).(reg.GPVirtual)
-	insns, flags, jumps, place, count := GP64(), GP64(), GP64(), GP64(), GP64()
-	load(job, map[int]reg.GPVirtual{
-		jobInsns: insns, jobFlags: flags, jobJumps: jumps, jobLists: place, jobCount: count,
-	}, jobInsns, jobFlags, jobJumps, jobLists, jobCount)
+	walk := param("w")
+	insns, flags, jumps, count, place := param("insns"), param("flags"), param("jumps"), param("count"), param("w")
 	nibble := bytes32("nibble", func(int) uint8 { return 0x0f })
 	low8 := bytes32("low8", func(i int) uint8 { return []uint8{0xff, 0}[i%2] })
 	low16 := bytes32("low16", func(i int) uint8 { return []uint8{0xff, 0xff, 0, 0}[i%4] })
@@ -131,13 +144,13 @@ func classify() {
 	VPXOR(zero, zero, zero)
 	var tables [4]reg.VecVirtual
 	t := GP64()
-	MOVQ(Mem{Base: job, Disp: jobClasses}, t)
+	LEAQ(symbol("classes"), t)
 	for k, at := range []int{classOpLow, classOpHigh, classDst, classSrc} {
 		tables[k] = YMM()
 		VBROADCASTI128(Mem{Base: t, Disp: at}, tables[k])
 	}
 	half, at, any := GP32(), GP64(), GP32()
-	MOVL(Mem{Base: job, Disp: jobHalf}, half)
+	MOVL(Mem{Base: walk, Disp: walkHalf}, half)
 	XORL(at.As32(), at.As32())
 	XORL(any, any)
 	TESTQ(count, count)
@@ -234,10 +247,10 @@ func classify() {
 	for _, bitmap := range []reg.GPVirtual{hiding, upper, zeroed, special, leading} {
 		BZHIL(left, bitmap, bitmap)
 	}
-	MOVL(hiding, Mem{Base: place, Disp: listHiding})
-	MOVL(upper, Mem{Base: place, Disp: listUpper})
-	MOVL(zeroed, Mem{Base: place, Disp: listZero})
-	MOVL(special, Mem{Base: place, Disp: listSpecial})
+	MOVL(hiding, Mem{Base: place, Disp: walkHiding})
+	MOVL(upper, Mem{Base: place, Disp: walkUpper})
+	MOVL(zeroed, Mem{Base: place, Disp: walkZero})
+	MOVL(special, Mem{Base: place, Disp: walkSpecial})
 	Comment("and none from the next unit on, unless there is one")
 	MOVQ(leading.As64(), Mem{Base: jumps})
 	ORL(special, any)
@@ -252,33 +265,39 @@ func classify() {
 	CMPQ(at, count)
 	JLT(LabelRef("unit"))
 	Label("rest")
-	job = Load(Param("job"), GP64()).(reg.GPVirtual)
-	MOVQ(Mem{Base: job, Disp: jobCount}, count)
-	ADDQ(Mem{Base: job, Disp: jobRest}, count)
+	walk = param("w")
+	rest := GP64()
+	MOVQ(Mem{Base: walk, Disp: walkRest}, rest)
+	Load(Param("count"), count)
+	ADDQ(rest, count)
 	CMPQ(at, count)
 	JGE(LabelRef("classified"))
 	Comment("The last slots are read from a copy, which has a whole unit.")
 	last := GP64()
-	MOVQ(Mem{Base: job, Disp: jobLastInsns}, last)
-	MOVQ(Mem{Base: job, Disp: jobLastFlags}, flags)
-	copyUnit(Mem{Base: job, Disp: jobRest}, insns, last)
+	LEAQ(Mem{Base: walk, Disp: walkLastInsns}, last)
+	copyUnit(rest, insns, last)
 	MOVQ(last, insns)
+	CMPB(Mem{Base: walk, Disp: walkFlagged}, U8(0))
+	JEQ(LabelRef("unit"))
+	LEAQ(Mem{Base: walk, Disp: walkLastFlags}, flags)
 	JMP(LabelRef("unit"))
 
 	Label("classified")
-	MOVL(half, Mem{Base: job, Disp: jobHalf})
-	MOVL(any, Mem{Base: job, Disp: jobSpecial})
+	MOVL(half, Mem{Base: walk, Disp: walkHalf})
+	MOVL(any, Mem{Base: walk, Disp: walkFound})
+	MOVL(U32(0), Mem{Base: walk, Disp: walkReserved})
 }
 
 // copyUnit copies so many slots, less than a unit, and zeros behind them. It reads
 // none of those. The copies can be read again at once, as vectors of the same places.
-func copyUnit(count Mem, from, to reg.GPVirtual) {
+func copyUnit(count, from, to reg.GPVirtual) {
 	numbers := GLOBL("numbers", RODATA|NOPTR)
 	for k := range 4 {
 		DATA(8*k, U64(k))
 	}
 	left, number, step := YMM(), YMM(), YMM()
-	VPBROADCASTQ(count, left)
+	VMOVQ(count, left.AsX())
+	VPBROADCASTQ(left.AsX(), left)
 	VMOVDQU(numbers, number)
 	VPCMPEQQ(step, step, step)
 	VPSRLQ(U8(63), step, step)
@@ -301,9 +320,9 @@ const page = 4096
 // move makes the index and the list of what is hidden, moves the slots, and clears
 // the new flags.
 func move() {
-	job := Load(Param("job"), GP64()).(reg.GPVirtual)
+	walk := param("w")
 	m := mover{
-		insns: GP64(), index: GP64(), out: GP64(), flags: GP64(), left: GP64(),
+		insns: param("insns"), index: param("index"), out: param("out"), flags: param("newFlags"), left: param("count"),
 		bitmaps: GP64(), hidden: GP64(), ones: GP64(), numbers: GP64(),
 		at: GP64(), zero: YMM(),
 		sequence: GLOBL("sequence", RODATA|NOPTR),
@@ -312,16 +331,15 @@ func move() {
 	m.next = GLOBL("next", RODATA|NOPTR)
 	DATA(0, U64(0x0807060504030201))
 	DATA(8, U64(0))
-	load(job, map[int]reg.GPVirtual{jobInsns: m.insns, jobIndex: m.index, jobOut: m.out, jobNewFlags: m.flags, jobLists: m.bitmaps, jobCount: m.left},
-		jobInsns, jobIndex, jobOut, jobNewFlags, jobLists, jobCount)
-	LEAQ(Mem{Base: m.bitmaps, Disp: listHidden}, m.hidden)
+	MOVQ(walk, m.bitmaps)
+	LEAQ(Mem{Base: walk, Disp: walkHidden}, m.hidden)
 	MOVQ(U64(0x0101010101010101), m.ones)
 	MOVQ(m.sequence, m.numbers)
 	MOVL(Mem{Base: m.index}, m.at.As32())
 	VPXOR(m.zero, m.zero, m.zero)
 	TESTQ(m.left, m.left)
 	JEQ(LabelRef("restGroups"))
-	CMPB(Mem{Base: job, Disp: jobAhead}, U8(0))
+	CMPB(Mem{Base: walk, Disp: walkAhead}, U8(0))
 	JEQ(LabelRef("group"))
 
 	Label("groupAhead")
@@ -339,21 +357,19 @@ func move() {
 	JGT(LabelRef("group"))
 
 	Label("restGroups")
-	job = Load(Param("job"), GP64()).(reg.GPVirtual)
-	MOVQ(Mem{Base: job, Disp: jobRest}, m.left)
+	walk = param("w")
+	MOVQ(Mem{Base: walk, Disp: walkRest}, m.left)
 	TESTQ(m.left, m.left)
 	JEQ(LabelRef("moved"))
-	MOVQ(U32(0), Mem{Base: job, Disp: jobRest})
-	MOVQ(Mem{Base: job, Disp: jobLastInsns}, m.insns)
+	MOVQ(U32(0), Mem{Base: walk, Disp: walkRest})
+	LEAQ(Mem{Base: walk, Disp: walkLastInsns}, m.insns)
 	JMP(LabelRef("group"))
 
 	Label("moved")
-	job = Load(Param("job"), GP64()).(reg.GPVirtual)
-	lists := GP64()
-	MOVQ(Mem{Base: job, Disp: jobLists}, lists)
-	SUBQ(lists, m.hidden)
-	SUBQ(U32(listHidden), m.hidden)
-	MOVQ(m.hidden, Mem{Base: lists, Disp: listNumHidden})
+	walk = param("w")
+	SUBQ(walk, m.hidden)
+	SUBQ(U32(walkHidden), m.hidden)
+	MOVQ(m.hidden, Mem{Base: walk, Disp: walkNumHidden})
 }
 
 // mover has the registers of move.
@@ -381,8 +397,8 @@ type mover struct {
 func (m *mover) group() {
 	hiding, grow, t := GP64(), GP64(), GP64()
 	Comment("What they grow by: two if hidden, and one more if an upper half")
-	MOVBLZX(Mem{Base: m.bitmaps, Disp: listHiding}, hiding.As32())
-	MOVBLZX(Mem{Base: m.bitmaps, Disp: listUpper}, grow.As32())
+	MOVBLZX(Mem{Base: m.bitmaps, Disp: walkHiding}, hiding.As32())
+	MOVBLZX(Mem{Base: m.bitmaps, Disp: walkUpper}, grow.As32())
 	PDEPQ(m.ones, hiding, hiding)
 	PDEPQ(m.ones, grow, grow)
 	LEAQ(Mem{Base: grow, Index: hiding, Scale: 2}, grow)
@@ -429,22 +445,21 @@ func (m *mover) group() {
 	SUBQ(U8(group), m.left)
 }
 
+// hide hides constants, and ends at done.
 func hide() {
-	TEXT("hideAVO", NOSPLIT, "func(job *uint64)")
-	Pragma("noescape")
-	Doc("hideAVO does what hideGeneric does for the slots that layOutAVO has listed; there",
-		"is one at least.")
-	job := Load(Param("job"), GP64()).(reg.GPVirtual)
-	insns, index, out, hidden, flags, numbers, rules := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
-	load(job, map[int]reg.GPVirtual{
-		jobInsns: insns, jobIndex: index, jobOut: out,
-		jobLists: hidden, jobNewFlags: flags, jobNumbers: numbers, jobRules: rules,
-	}, jobInsns, jobIndex, jobOut, jobLists, jobNewFlags, jobNumbers, jobRules)
+	numbers := param("numbers")
+	TESTQ(numbers, numbers)
+	JEQ(LabelRef("done"))
+	hidden := param("w")
+	insns, index, out, flags, rules := param("insns"), param("index"), param("out"), param("newFlags"), GP64()
+	LEAQ(symbol("rules"), rules)
 	k, reserved, shifts := GP64(), GP32(), XMM()
 	MOVQ(U64(shiftImm<<32|shiftLow), k)
 	VMOVQ(k, shifts)
 	Comment("k counts up to 0, from the ends of hidden and numbers.")
-	MOVQ(Mem{Base: hidden, Disp: listNumHidden}, k)
+	MOVQ(Mem{Base: hidden, Disp: walkNumHidden}, k)
+	TESTQ(k, k)
+	JEQ(LabelRef("done"))
 	ADDQ(k, hidden)
 	LEAQ(Mem{Base: numbers, Index: k, Scale: 4}, numbers)
 	NEGQ(k)
@@ -453,7 +468,7 @@ func hide() {
 	Label("hide")
 	slot, at, rule, low, other := GP64(), GP64(), GP64(), GP64(), GP64()
 	Comment("low = all of the slot but imm, rule = that of its opcode")
-	MOVBLZX(Mem{Base: hidden, Index: k, Scale: 1, Disp: listHidden}, slot.As32())
+	MOVBLZX(Mem{Base: hidden, Index: k, Scale: 1, Disp: walkHidden}, slot.As32())
 	MOVL(Mem{Base: index, Index: slot, Scale: 4}, at.As32())
 	MOVL(Mem{Base: insns, Index: slot, Scale: 8}, low.As32())
 	MOVBLZX(low.As8(), rule.As32())
@@ -485,9 +500,7 @@ func hide() {
 	MOVB(U8(0), Mem{Base: flags, Index: next, Scale: 1, Disp: -1})
 	INCQ(k)
 	JNE(LabelRef("hide"))
-	job = Load(Param("job"), GP64()).(reg.GPVirtual)
-	MOVL(reserved, Mem{Base: job, Disp: jobReserved})
-	RET()
+	MOVL(reserved, Mem{Base: param("w"), Disp: walkReserved})
 }
 
 func compose() {

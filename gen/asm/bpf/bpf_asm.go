@@ -113,6 +113,7 @@ const (
 	frameSpan = 504
 	inserted  = 1
 	anyway    = 2
+	reachOff  = 1
 )
 
 func main() {
@@ -124,6 +125,7 @@ func main() {
 	place()
 	mend()
 	follow()
+	mendSlots()
 	Generate()
 }
 
