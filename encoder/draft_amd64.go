@@ -14,9 +14,12 @@ import (
 	"github.com/bpfjit/bpfjit/tables"
 )
 
-// assembly tells whether the processor has what the assembly is made of: PEXT
-// and vectors of 32 bytes. Every one since 2013 has, but for some small ones.
-var assembly = cpu.X86.HasBMI2 && cpu.X86.HasAVX2
+// assembly tells whether the processor has what the assembly is made of.
+var assembly = supported()
+
+// supported asks for PEXT and vectors of 32 bytes; BMI1 is for package jit. Every
+// processor since 2013 has them, but for some small ones.
+func supported() bool { return cpu.X86.HasAVX2 && cpu.X86.HasBMI1 && cpu.X86.HasBMI2 }
 
 // How much the assembly does at once. It can't be preempted, and the collector
 // should not have to wait for more than some microseconds.
