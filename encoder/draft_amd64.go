@@ -242,12 +242,37 @@ func (d *Draft) makeRoom(used, more int) {
 	}
 }
 
+// joinSlots is how many slots a call joins, at most.
+const joinSlots = 4096
+
 func (j *Joint) extend(stop int) {
-	if !assembly {
+	switch {
+	case !assembly:
 		j.extendGeneric(stop)
+	case len(j.draft.Ends) > joinSlots:
+		j.extendLong(stop)
+	default:
+		j.extendASM(stop)
+	}
+}
+
+// extendLong joins up to the mark stop, or as many marks as lie in joinSlots slots. If
+// the next one doesn't, it joins these slots, as if the mark were of the last of them
+// and had no gap.
+func (j *Joint) extendLong(stop int) {
+	marks, last := j.draft.Marks[:stop], uint32(j.slot+joinSlots-1)
+	for stop > j.Marks+1 && marks[stop-1].Slot > last {
+		stop = j.Marks + (stop-j.Marks)/2
+	}
+	k := j.Marks
+	if k == stop || marks[k].Slot <= last {
+		j.extendASM(stop)
 		return
 	}
+	slot, gap := marks[k].Slot, j.gaps[k]
+	marks[k].Slot, j.gaps[k] = last, 0
 	j.extendASM(stop)
+	marks[k].Slot, j.gaps[k], j.Marks = slot, gap, k
 }
 
 func (j *Joint) extendASM(stop int) {
