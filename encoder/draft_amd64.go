@@ -209,14 +209,17 @@ func (d *Draft) extend(stop int) bool {
 		return d.extendGeneric(stop)
 	}
 	job := &d.job
-	for job.next < stop {
+	for {
 		job.stop = min(job.next+chunk, stop)
 		used := int(uintptr(unsafe.Pointer(job.at)) - uintptr(unsafe.Pointer(unsafe.SliceData(d.code))))
 		if room := (job.stop-job.next)*Longest + Slack; used+room > cap(d.code) {
 			d.makeRoom(used, room)
 		}
-		if !writeAVO((*[15]uint64)(unsafe.Pointer(job))) {
+		if !writeChunk(job) {
 			return false
+		}
+		if job.next == stop {
+			break
 		}
 	}
 	d.Slots, d.Class = stop, uint32(job.class)
@@ -224,6 +227,12 @@ func (d *Draft) extend(stop int) bool {
 	d.Marks = d.Marks[:marks/MarkSize]
 	return true
 }
+
+// writeChunk writes the slots up to job.stop. A goroutine can be preempted where it
+// enters this: it calls another function and isn't inlined, so it asks for that.
+//
+//go:noinline
+func writeChunk(job *writeJob) (ok bool) { return writeAVO((*[15]uint64)(unsafe.Pointer(job))) }
 
 // typical is what the steps of a slot have in bytes, rounded up.
 const typical = 6
