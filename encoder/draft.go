@@ -128,7 +128,7 @@ func (d *Draft) grow(n int) {
 // Extend drafts the next n slots, or what is left if that is less. It reports
 // what Write does.
 func (d *Draft) Extend(n int) bool {
-	stop := min(d.Slots+n, len(d.insns))
+	stop := d.Slots + min(n, len(d.insns)-d.Slots)
 	if d.Slots >= stop {
 		return d.Slots == len(d.Ends)-1 || d.Slots == stop && len(d.insns) > 0
 	}
