@@ -12,9 +12,14 @@ import (
 
 //go:generate go run -C=../gen ./asm/blind -out ../blind/layout_amd64.s
 
-// assembly tells whether the processor has what the assembly is made of: PDEP,
-// PEXT and vectors of 32 bytes. Every one since 2013 has, but for some small ones.
-var assembly = cpu.X86.HasBMI2 && cpu.X86.HasAVX2 && cpu.X86.HasPOPCNT
+// assembly tells whether the processor has what the assembly is made of.
+var assembly = supported()
+
+// supported asks for PDEP, PEXT, vectors of 32 bytes and what they come with. Every
+// processor since 2013 has them, but for some small ones.
+func supported() bool {
+	return cpu.X86.HasAVX2 && cpu.X86.HasBMI1 && cpu.X86.HasBMI2 && cpu.X86.HasPOPCNT
+}
 
 //go:noescape
 func fetchAVO(insns *bpf.Insn, count int)

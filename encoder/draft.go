@@ -128,7 +128,7 @@ func (d *Draft) grow(n int) {
 // Extend drafts the next n slots, or what is left if that is less. It reports
 // what Write does.
 func (d *Draft) Extend(n int) bool {
-	stop := min(d.Slots+n, len(d.insns))
+	stop := d.Slots + min(n, len(d.insns)-d.Slots)
 	if d.Slots >= stop {
 		return d.Slots == len(d.Ends)-1 || d.Slots == stop && len(d.insns) > 0
 	}
@@ -196,16 +196,15 @@ func (j *Joint) addLast(n int) {
 
 func panicRoom() { panic("BUG: encoder: too little room for the code") }
 
-// JoinPart is how many marks Extend joins at once. Assembly can't be preempted, and
-// the collector should not have to wait for more than some microseconds.
+// JoinPart is how many marks Extend joins at once, at most. Assembly can't be preempted,
+// and the collector should not have to wait for more than some microseconds.
 const JoinPart = 512
 
-// Extend joins the next JoinPart marks, or what is left if that is less. It reports
-// whether nothing is left.
+// Extend joins the next JoinPart marks, or what is left if that is less; fewer or none
+// where there are few in many slots. It reports whether nothing is left.
 func (j *Joint) Extend() bool {
-	stop := min(j.Marks+JoinPart, len(j.gaps))
-	j.extend(stop)
-	return stop == len(j.gaps)
+	j.extend(min(j.Marks+JoinPart, len(j.gaps)))
+	return j.Marks == len(j.gaps)
 }
 
 // Len returns where the code ends that is joined yet.

@@ -14,9 +14,12 @@ import (
 	"github.com/bpfjit/bpfjit/tables"
 )
 
-// assembly tells whether the processor has what the assembly is made of: PEXT
-// and vectors of 32 bytes. Every one since 2013 has, but for some small ones.
-var assembly = cpu.X86.HasBMI2 && cpu.X86.HasAVX2
+// assembly tells whether the processor has what the assembly is made of.
+var assembly = supported()
+
+// supported asks for PEXT and vectors of 32 bytes; BMI1 is for package jit. Every
+// processor since 2013 has them, but for some small ones.
+func supported() bool { return cpu.X86.HasAVX2 && cpu.X86.HasBMI1 && cpu.X86.HasBMI2 }
 
 // How much the assembly does at once. It can't be preempted, and the collector
 // should not have to wait for more than some microseconds.
@@ -206,14 +209,17 @@ func (d *Draft) extend(stop int) bool {
 		return d.extendGeneric(stop)
 	}
 	job := &d.job
-	for job.next < stop {
+	for {
 		job.stop = min(job.next+chunk, stop)
 		used := int(uintptr(unsafe.Pointer(job.at)) - uintptr(unsafe.Pointer(unsafe.SliceData(d.code))))
 		if room := (job.stop-job.next)*Longest + Slack; used+room > cap(d.code) {
 			d.makeRoom(used, room)
 		}
-		if !writeAVO((*[15]uint64)(unsafe.Pointer(job))) {
+		if !writeChunk(job) {
 			return false
+		}
+		if job.next == stop {
+			break
 		}
 	}
 	d.Slots, d.Class = stop, uint32(job.class)
@@ -221,6 +227,12 @@ func (d *Draft) extend(stop int) bool {
 	d.Marks = d.Marks[:marks/MarkSize]
 	return true
 }
+
+// writeChunk writes the slots up to job.stop. A goroutine can be preempted where it
+// enters this: it calls another function and isn't inlined, so it asks for that.
+//
+//go:noinline
+func writeChunk(job *writeJob) (ok bool) { return writeAVO((*[15]uint64)(unsafe.Pointer(job))) }
 
 // typical is what the steps of a slot have in bytes, rounded up.
 const typical = 6
@@ -239,12 +251,37 @@ func (d *Draft) makeRoom(used, more int) {
 	}
 }
 
+// joinSlots is how many slots a call joins, at most.
+const joinSlots = 4096
+
 func (j *Joint) extend(stop int) {
-	if !assembly {
+	switch {
+	case !assembly:
 		j.extendGeneric(stop)
+	case len(j.draft.Ends) > joinSlots:
+		j.extendLong(stop)
+	default:
+		j.extendASM(stop)
+	}
+}
+
+// extendLong joins up to the mark stop, or as many marks as lie in joinSlots slots. If
+// the next one doesn't, it joins these slots, as if the mark were of the last of them
+// and had no gap.
+func (j *Joint) extendLong(stop int) {
+	marks, last := j.draft.Marks[:stop], uint32(j.slot+joinSlots-1)
+	for stop > j.Marks+1 && marks[stop-1].Slot > last {
+		stop = j.Marks + (stop-j.Marks)/2
+	}
+	k := j.Marks
+	if k == stop || marks[k].Slot <= last {
+		j.extendASM(stop)
 		return
 	}
+	slot, gap := marks[k].Slot, j.gaps[k]
+	marks[k].Slot, j.gaps[k] = last, 0
 	j.extendASM(stop)
+	marks[k].Slot, j.gaps[k], j.Marks = slot, gap, k
 }
 
 func (j *Joint) extendASM(stop int) {

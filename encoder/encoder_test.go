@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -319,8 +320,8 @@ func TestExtend(t *testing.T) {
 		{"a half", []abi.Insn{{}, {Op: abi.OpExit}}, false}, {"bad at last", []abi.Insn{{Op: 0xb7}, {Op: 0xff}}, false},
 	} {
 		d.Begin(tables.Kernel, test.insns, false)
-		for _, n := range []int{1, 1, 1, 100} {
-			if got := d.Extend(n) && d.Slots == len(test.insns); got && !test.want || n == 100 && got != test.want {
+		for _, n := range []int{1, math.MaxInt, 1, 100} {
+			if got := d.Extend(n) && d.Slots == len(test.insns); got && !test.want || n >= 100 && got != test.want {
 				t.Errorf("%s: %t after %d slots", test.name, got, d.Slots)
 			}
 		}

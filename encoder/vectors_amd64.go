@@ -3,5 +3,5 @@
 package encoder
 
 // Vectors tells whether the processor has what the assembly of this package is
-// made of; that of packages above it may ask, too.
+// made of, and that of package jit.
 func Vectors() bool { return assembly }

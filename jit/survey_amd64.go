@@ -21,17 +21,31 @@ func fuseConstantsAVO(job *surveyJob)
 
 // surveyAndFuse surveys the instructions, and fuses most of what is to be fused.
 func (c *compiler) surveyAndFuse() {
-	if !encoder.Vectors() {
+	f := &c.fusing
+	switch words := len(f.additions); {
+	case !encoder.Vectors():
 		c.surveyGeneric()
 		c.fuseConstantsGeneric()
-		return
-	}
-	f := &c.fusing
-	for f.job.next = 0; f.goOn(); {
+	case words <= surveyWords:
+		f.job.next, f.job.stop = 0, words
 		surveyAVO(&f.job)
-	}
-	for f.job.next = 0; f.goOn(); {
+		f.job.next = 0
 		fuseConstantsAVO(&f.job)
+	default:
+		f.surveyParts()
+		f.fuseParts()
+	}
+}
+
+func (f *fusing) surveyParts() {
+	for f.job.next = 0; f.goOn(); {
+		surveyPart(&f.job)
+	}
+}
+
+func (f *fusing) fuseParts() {
+	for f.job.next = 0; f.goOn(); {
+		fusePart(&f.job)
 	}
 }
 
@@ -40,3 +54,11 @@ func (f *fusing) goOn() bool {
 	f.job.stop = min(f.job.next+surveyWords, len(f.additions))
 	return f.job.next < len(f.additions)
 }
+
+// A goroutine can be preempted where it enters these, as in passes_amd64.go.
+
+//go:noinline
+func surveyPart(j *surveyJob) { surveyAVO(j) }
+
+//go:noinline
+func fusePart(j *surveyJob) { fuseConstantsAVO(j) }

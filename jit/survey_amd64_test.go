@@ -45,19 +45,9 @@ func surveyBy(survey, fuse func(*compiler), insns []abi.Insn) surveyed {
 // garbage is additions, some of which could belong to a move in front, and jumps.
 var garbage = []abi.Insn{{Op: opAddX, Regs: 1}, {Op: opAddK, Regs: 1}, {Op: 0x05, Off: -20}, {Op: opMoveX, Regs: 7}, {Op: opAddK, Regs: 7}, {Op: abi.OpGotol, Imm: -50}, {Op: opAddK}}
 
-func surveyASM(c *compiler) {
-	f := &c.fusing
-	for f.job.next = 0; f.goOn(); {
-		surveyAVO(&f.job)
-	}
-}
+func surveyASM(c *compiler) { c.fusing.surveyParts() }
 
-func fuseConstantsASM(c *compiler) {
-	f := &c.fusing
-	for f.job.next = 0; f.goOn(); {
-		fuseConstantsAVO(&f.job)
-	}
-}
+func fuseConstantsASM(c *compiler) { c.fusing.fuseParts() }
 
 // TestSurvey compares the assembly with surveyGeneric: on programs of all
 // lengths up to 200, and some that take more than a call.

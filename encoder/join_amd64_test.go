@@ -1,0 +1,76 @@
+//go:build amd64 && !purego
+
+package encoder
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+
+	"github.com/bpfjit/bpfjit/abi"
+	"github.com/bpfjit/bpfjit/tables"
+)
+
+// TestJoinLong: a call joins so many slots and marks at most, however they lie, and
+// all calls do what one would.
+func TestJoinLong(t *testing.T) {
+	if !assembly {
+		t.Skip("the processor has no AVX2")
+	}
+	const slots = 4*joinSlots + 77
+	for _, test := range []struct {
+		name string
+		mark func(slot int) bool
+	}{
+		{"none", func(int) bool { return false }},
+		{"last", func(slot int) bool { return slot == slots-1 }},
+		{"few", func(slot int) bool { return slot%1000 == 7 }},
+		{"border", func(slot int) bool { return slot%joinSlots == 0 }},
+		{"border before", func(slot int) bool { return slot%joinSlots == joinSlots-1 }},
+		{"together", func(slot int) bool { return slot/1500 == 6 }},
+		{"all", func(int) bool { return true }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			prog := make([]abi.Insn, slots)
+			for i := range prog {
+				prog[i] = abi.Insn{Op: 0x07, Regs: uint8(i % 10), Imm: int32(i)}
+				if test.mark(i) {
+					prog[i] = abi.Insn{Op: abi.OpJa}
+				}
+			}
+			var d Draft
+			if !d.Write(tables.Kernel, prog, false) {
+				t.Fatal("refused")
+			}
+			size, gaps := d.Len(), make([]Gap, len(d.Marks), len(d.Marks)+1)
+			for k := range gaps {
+				gaps[k] = MakeGap(uint64(k), uint32(k%6))
+				size += k % 6
+			}
+			join := func(all func(*Joint)) (code []byte, ends []uint32) {
+				var j Joint
+				code, ends = make([]byte, size+Slack), make([]uint32, slots+EndsSlack)
+				j.Begin(&d, code, 0, gaps, ends)
+				all(&j)
+				return code[:j.Len()], ends[:slots]
+			}
+			wantCode, wantEnds := join(func(j *Joint) { j.extendGeneric(len(j.gaps)) })
+			marks, was := slices.Clone(d.Marks), slices.Clone(gaps)
+			code, ends := join(func(j *Joint) {
+				for over := false; !over; {
+					slot, mark := j.slot, j.Marks
+					over = j.Extend()
+					if j.slot-slot > joinSlots || j.Marks-mark > JoinPart || j.slot == slot {
+						t.Fatalf("from slot %d and mark %d to %d and %d", slot, mark, j.slot, j.Marks)
+					}
+				}
+			})
+			if !bytes.Equal(code, wantCode) || !slices.Equal(ends, wantEnds) || len(code) != size {
+				t.Error("the code differs")
+			}
+			if !slices.Equal(d.Marks, marks) || !slices.Equal(gaps, was) {
+				t.Error("joining changed marks or gaps")
+			}
+		})
+	}
+}
