@@ -23,7 +23,7 @@ func checkAVO(insns *Insn, blocks *block, n int, p *places, r *refusal, half boo
 func followAVO(insns *Insn, blocks *block, next, stop, n int) (wrong int)
 
 //go:noescape
-func chargeAVO(c *charger, flows *flow)
+func chargeAVO(c *charger, insns *Insn, blocks *block, n int, flows *flow)
 
 //go:noescape
 func placeAVO(p *patcher, unusual *uint8)
@@ -76,10 +76,11 @@ func (s *Survey) follow(stop int) {
 	s.landed, s.astray = stop, wrong&1 != 0
 }
 
-// walk walks from slot at to stop, or leaves it to walkBlock.
-func (c *charger) walk() {
+// walk walks from slot at of the charger to stop, or leaves it to walkBlock. Where it
+// begins at the end of the program it begins that, too.
+func (s *Survey) walk() {
 	if assembly {
-		chargeAVO(c, &flows[0])
+		chargeAVO(&s.charger, &s.program.Insns[0], &s.blocks[0], s.slots, &flows[0])
 	}
 }
 

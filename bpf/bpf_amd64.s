@@ -587,45 +587,61 @@ DATA frames<>+16(SB)/8, $0xc0c0c0c0c0c0c0c0
 DATA frames<>+24(SB)/8, $0xc0c0c0c0c0c0c0c0
 GLOBL frames<>(SB), RODATA|NOPTR, $32
 
-// func chargeAVO(c *uint64, flows *uint64)
+// func chargeAVO(c *uint64, insns *uint64, blocks *uint64, n int, flows *uint64)
 // Requires: BMI, BMI2, CMOV, LZCNT
-TEXT ·chargeAVO(SB), NOSPLIT, $24-16
+TEXT ·chargeAVO(SB), NOSPLIT, $16-40
 	MOVQ c+0(FP), AX
-	MOVQ flows+8(FP), R8
-	MOVQ 8(AX), R9
-	MOVQ R9, 16(SP)
-	MOVQ 112(AX), R9
+	MOVQ insns+8(FP), CX
+	MOVQ blocks+16(FP), DX
+	MOVQ flows+32(FP), R8
+	MOVQ 64(AX), R9
 	MOVQ R9, 8(SP)
-	MOVQ (AX), CX
-	MOVQ 24(AX), DX
-	MOVQ 48(AX), BX
-	MOVQ 72(AX), SI
-	MOVQ 128(AX), DI
-	MOVQ 104(AX), R11
-	MOVQ 120(AX), R12
-	MOVQ 96(AX), R10
-	MOVQ 152(AX), R9
+	MOVQ (AX), BX
+	MOVQ 24(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 56(AX), R11
+	MOVQ 72(AX), R12
+	MOVQ 48(AX), R10
+	MOVQ 104(AX), R9
 
 	// lengths = where that of slot 0 would be; next = behind the next charge
 	SHLQ $0x02, R10
 	SUBQ R10, SI
 	LEAQ (DI)(R9*8), DI
 
-	// Between marks, what is kept of a slot is its length, and its number less 1: the same for
-	// each.
-	LEAL -1(R12)(R11*1), R12
-
-	// base = the first slot of the block of at; set = marks in front of at, if there are some
-	MOVQ  $0x00000001, R9
-	SHLXQ R11, R9, R9
-	DECQ  R9
+	// base = the first slot of the block of at; d = how far its marks are
 	MOVQ  R11, R10
 	ANDQ  $-64, R10
 	MOVQ  R10, R13
 	SHRQ  $0x03, R13
-	ANDQ  (BX)(R13*1), R9
-	CMPQ  R10, R11
-	JNE   marks
+	MOVL  $0x00000001, AX
+	SHLXQ R11, AX, AX
+	CMPQ  R11, n+24(FP)
+	JNE   begin
+
+	// The end of the program is a mark with the length 0; there may be others in front.
+	XORL R12, R12
+	MOVL R12, (SI)(R11*4)
+	MOVQ R12, 8(BX)(R13*1)
+	MOVQ AX, (BX)(R13*1)
+	CMPQ R10, R11
+	JEQ  begin
+	MOVQ (DX)(R10*1), R9
+	ORQ  16(DX)(R10*1), R9
+	ORQ  24(DX)(R10*1), R9
+	ORQ  48(DX)(R10*1), R9
+	ORQ  R9, (BX)(R13*1)
+
+begin:
+	// Between marks, what is kept of a slot is its length, and its number less 1: the same for
+	// each.
+	LEAL -1(R12)(R11*1), R12
+
+	// set = marks in front of at, if there are some
+	LEAQ -1(AX), R9
+	ANDQ (BX)(R13*1), R9
+	CMPQ R10, R11
+	JNE  marks
 
 block:
 	// The block in front. Blocks are as many bytes as slots.
@@ -673,8 +689,8 @@ mark:
 	LEAQ    1(R11)(R13*1), R14
 	SARQ    $0x3f, R13
 	CMOVQMI R11, R14
-	CMPQ    R14, 16(SP)
-	CMOVQHI 16(SP), R14
+	CMPQ    R14, n+24(FP)
+	CMOVQHI n+24(FP), R14
 
 	// mark = how far it is to the one at there or next behind; usually it is among some 57 slots
 	MOVQ   R14, R15
@@ -736,11 +752,11 @@ out:
 	INCL R12
 	SUBL R11, R12
 	MOVQ c+0(FP), AX
-	MOVQ R11, 104(AX)
-	MOVQ R12, 120(AX)
-	SUBQ 128(AX), DI
+	MOVQ R11, 56(AX)
+	MOVQ R12, 72(AX)
+	SUBQ 80(AX), DI
 	SHRQ $0x03, DI
-	MOVQ DI, 152(AX)
+	MOVQ DI, 104(AX)
 	RET
 
 // func placeAVO(p *uint64, unusual *uint8)

@@ -37,8 +37,7 @@ func TestOffsets(t *testing.T) {
 		"refusalKnown": offset[refusal](t, "known"), "refusalLast": offset[refusal](t, "last"),
 		"nibblesHigh": offset[nibbles](t, "high"), "nibblesLow": offset[nibbles](t, "low"),
 
-		"chargeInsns": offset[charger](t, "insns"), "chargeSlots": offset[charger](t, "insns") + 8,
-		"chargeBlocks": offset[charger](t, "blocks"), "chargeMarks": offset[charger](t, "marks"),
+		"chargeMarks":   offset[charger](t, "marks"),
 		"chargeLengths": offset[charger](t, "lengths"), "chargeCharges": offset[charger](t, "charges"),
 		"chargeBase": offset[charger](t, "base"), "chargeStop": offset[charger](t, "stop"),
 		"chargeAt": offset[charger](t, "at"), "chargeLength": offset[charger](t, "length"), "chargeLeft": offset[charger](t, "left"),

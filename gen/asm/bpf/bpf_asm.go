@@ -38,17 +38,14 @@ const (
 
 // Offsets into bpf.charger, bpf.flow, bpf.patcher, bpf.Charge and bpf.Patch.
 const (
-	chargeInsns   = 0
-	chargeSlots   = 8 // the length of insns
-	chargeBlocks  = 24
-	chargeMarks   = 48
-	chargeLengths = 72
-	chargeBase    = 96
-	chargeAt      = 104
-	chargeStop    = 112
-	chargeLength  = 120
-	chargeCharges = 128
-	chargeLeft    = 152
+	chargeMarks   = 0
+	chargeLengths = 24
+	chargeBase    = 48
+	chargeAt      = 56
+	chargeStop    = 64
+	chargeLength  = 72
+	chargeCharges = 80
+	chargeLeft    = 104
 
 	flowGoesOn = 0
 	flowLeads  = 4

@@ -235,7 +235,7 @@ func (p *placer) move() {
 }
 
 func charge() {
-	TEXT("chargeAVO", NOSPLIT, "func(c, flows *uint64)")
+	TEXT("chargeAVO", NOSPLIT, "func(c, insns, blocks *uint64, n int, flows *uint64)")
 	Pragma("noescape")
 	Doc("chargeAVO walks backward from slot c.at to c.stop, which is in front and becomes a mark. It",
 		"finds the marks of blocks that it comes to. Where a charge point is, it puts a charge in",
@@ -243,36 +243,44 @@ func charge() {
 	job := GP64()
 	insns, blocks, marks, lengths, next, flows := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
 	set, base, at, length := GP64(), GP64(), GP64(), GP64()
-	points, stop, n := AllocLocal(8), AllocLocal(8), AllocLocal(8)
+	points, stop, n := AllocLocal(8), AllocLocal(8), NewParamAddr("n", 24)
+	slot, op, d, there, mark := GP64(), GP64(), GP64(), GP64(), GP64()
 	Load(Param("c"), job)
+	Load(Param("insns"), insns)
+	Load(Param("blocks"), blocks)
 	Load(Param("flows"), flows)
-	for _, f := range []struct {
-		at int
-		to Mem
-	}{{chargeSlots, n}, {chargeStop, stop}} {
-		MOVQ(Mem{Base: job, Disp: f.at}, set)
-		MOVQ(set, f.to)
-	}
-	load(job, field{chargeInsns, insns}, field{chargeBlocks, blocks}, field{chargeMarks, marks}, field{chargeLengths, lengths},
-		field{chargeCharges, next}, field{chargeAt, at}, field{chargeLength, length},
-		field{chargeBase, base}, field{chargeLeft, set})
+	MOVQ(Mem{Base: job, Disp: chargeStop}, set)
+	MOVQ(set, stop)
+	load(job, field{chargeMarks, marks}, field{chargeLengths, lengths}, field{chargeCharges, next}, field{chargeAt, at},
+		field{chargeLength, length}, field{chargeBase, base}, field{chargeLeft, set})
 	Comment("lengths = where that of slot 0 would be; next = behind the next charge")
 	SHLQ(U8(2), base)
 	SUBQ(base, lengths)
 	LEAQ(Mem{Base: next, Index: set, Scale: 8}, next)
-
-	slot, op, d, there, mark := GP64(), GP64(), GP64(), GP64(), GP64()
-	Comment("Between marks, what is kept of a slot is its length, and its number less 1: the same for",
-		"each.")
-	LEAL(Mem{Base: length, Index: at, Scale: 1, Disp: -1}, length.As32())
-	Comment("base = the first slot of the block of at; set = marks in front of at, if there are some")
-	MOVQ(U32(1), set)
-	SHLXQ(at, set, set)
-	DECQ(set)
+	Comment("base = the first slot of the block of at; d = how far its marks are")
 	MOVQ(at, base)
 	ANDQ(I8(-64), base)
 	MOVQ(base, d)
 	SHRQ(U8(3), d)
+	MOVL(U32(1), op.As32())
+	SHLXQ(at, op, op)
+	CMPQ(at, n)
+	JNE(LabelRef("begin"))
+	Comment("The end of the program is a mark with the length 0; there may be others in front.")
+	XORL(length.As32(), length.As32())
+	MOVL(length.As32(), Mem{Base: lengths, Index: at, Scale: 4})
+	MOVQ(length, Mem{Base: marks, Index: d, Scale: 1, Disp: 8})
+	MOVQ(op, Mem{Base: marks, Index: d, Scale: 1})
+	CMPQ(base, at)
+	JEQ(LabelRef("begin"))
+	findMarks(blocks, base, set)
+	ORQ(set, Mem{Base: marks, Index: d, Scale: 1})
+	Label("begin")
+	Comment("Between marks, what is kept of a slot is its length, and its number less 1: the same for",
+		"each.")
+	LEAL(Mem{Base: length, Index: at, Scale: 1, Disp: -1}, length.As32())
+	Comment("set = marks in front of at, if there are some")
+	LEAQ(Mem{Base: op, Disp: -1}, set)
 	ANDQ(Mem{Base: marks, Index: d, Scale: 1}, set)
 	CMPQ(base, at)
 	JNE(LabelRef("marks"))
@@ -284,10 +292,7 @@ func charge() {
 	SUBQ(U8(64), base)
 	MOVQ(base, d)
 	SHRQ(U8(3), d)
-	MOVQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockJumps}, set)
-	ORQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockExits}, set)
-	ORQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockSeconds}, set)
-	ORQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockPoints}, set)
+	findMarks(blocks, base, set)
 	MOVQ(set, Mem{Base: marks, Index: d, Scale: 1})
 	Label("marks")
 	MOVQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockPoints}, op)
@@ -383,6 +388,14 @@ func charge() {
 	SHRQ(U8(3), next)
 	MOVQ(next, Mem{Base: job, Disp: chargeLeft})
 	RET()
+}
+
+// findMarks sets set to the slots of the block at base that are marks for what they are.
+func findMarks(blocks, base, set reg.Register) {
+	MOVQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockJumps}, set)
+	for _, at := range []int{blockExits, blockSeconds, blockPoints} {
+		ORQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: at}, set)
+	}
 }
 
 // jump sets slot to the next one of a set, whose first bit is slot base, and to to
