@@ -102,7 +102,7 @@ func (p *patcher) run(s *Survey) error {
 	if p.patch < len(p.patches) {
 		return p.checkPatch(p.patch) // it has no slot
 	}
-	if p.at == n && len(p.patches) == 0 {
+	if len(p.patches) == 0 && (p.at == n || p.at == n+1 && s.shifts()) {
 		return nil // no distance changes
 	}
 	p.known = n + 1
