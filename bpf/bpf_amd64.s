@@ -589,13 +589,13 @@ GLOBL frames<>(SB), RODATA|NOPTR, $32
 
 // func chargeAVO(c *uint64, insns *uint64, blocks *uint64, n int, flows *uint64)
 // Requires: BMI, BMI2, CMOV, LZCNT
-TEXT ·chargeAVO(SB), NOSPLIT, $16-40
+TEXT ·chargeAVO(SB), NOSPLIT, $8-40
 	MOVQ c+0(FP), AX
 	MOVQ insns+8(FP), CX
 	MOVQ blocks+16(FP), DX
 	MOVQ flows+32(FP), R8
 	MOVQ 64(AX), R9
-	MOVQ R9, 8(SP)
+	MOVQ R9, (SP)
 	MOVQ (AX), BX
 	MOVQ 24(AX), SI
 	MOVQ 80(AX), DI
@@ -645,7 +645,7 @@ begin:
 
 block:
 	// The block in front. Blocks are as many bytes as slots.
-	CMPQ R10, 8(SP)
+	CMPQ R10, (SP)
 	JLE  out
 	SUBQ $0x40, R10
 	MOVQ R10, R13
@@ -654,35 +654,39 @@ block:
 	ORQ  16(DX)(R10*1), R9
 	ORQ  24(DX)(R10*1), R9
 	ORQ  48(DX)(R10*1), R9
-	MOVQ R9, (BX)(R13*1)
+
+	// Its last slot is a mark in any case, with this length unless it is visited: so the next mark
+	// from a slot on is in the same block.
+	MOVQ $-1, AX
+	SHLQ $0x3f, AX
+	ORQ  R9, AX
+	MOVQ AX, (BX)(R13*1)
+	MOVL R12, AX
+	SUBL R10, AX
+	SUBL $0x3e, AX
+	MOVL AX, 252(SI)(R10*4)
 
 marks:
-	MOVQ 48(DX)(R10*1), AX
-	MOVQ AX, (SP)
-	MOVQ 8(SP), AX
+	MOVQ 48(DX)(R10*1), R15
+	MOVQ (SP), AX
 	CMPQ R10, AX
-	JGT  begun
+	JGE  begun
 
-	// The last block: stop is a mark, those in front are for another time.
-	MOVQ  (BX)(R13*1), R14
-	BTSQ  AX, R14
-	MOVQ  R14, (BX)(R13*1)
-	BTSQ  AX, R9
+	// The last block: marks in front of stop are for another time.
 	MOVQ  $-1, R13
 	SHLXQ AX, R13, R13
 	ANDQ  R13, R9
 
 begun:
-	TESTQ R9, R9
-	JEQ   block
+	LZCNTQ R9, R11
+	JCS    block
 
 mark:
 	// slot = the last mark in the set; length = that of the next slot
-	LZCNTQ R9, R11
-	XORQ   $0x3f, R11
-	BTRQ   R11, R9
-	ADDQ   R10, R11
-	SUBL   R11, R12
+	XORQ $0x3f, R11
+	BTRQ R11, R9
+	ADDQ R10, R11
+	SUBL R11, R12
 
 	// there = slot+1+off, or the end of the program, or slot if it leads back; d = -1 then, or 0
 	MOVWQSX 2(CX)(R11*8), R13
@@ -692,20 +696,16 @@ mark:
 	CMPQ    R14, n+24(FP)
 	CMOVQHI n+24(FP), R14
 
-	// mark = how far it is to the one at there or next behind; usually it is among some 57 slots
-	MOVQ   R14, R15
-	SHRQ   $0x03, R15
-	MOVL   R14, AX
-	ANDL   $0x07, AX
-	SHRXQ  AX, (BX)(R15*1), R15
-	TZCNTQ R15, R15
-	JCS    search
+	// mark = how far it is to the one at there or next behind
+	MOVQ   R14, AX
+	SHRQ   $0x06, AX
+	SHRXQ  R14, (BX)(AX*8), AX
+	TZCNTQ AX, AX
 
-found:
 	// there = the length from there, which is that of the mark and what is between, or 0 if d
-	ADDQ  R15, R14
-	ADDL  (SI)(R14*4), R15
-	ANDNL R15, R13, R14
+	ADDQ  AX, R14
+	ADDL  (SI)(R14*4), AX
+	ANDNL AX, R13, R14
 
 	// length = max(length & goesOn, there & leads) + counts
 	MOVBLZX (CX)(R11*8), AX
@@ -717,38 +717,21 @@ found:
 	ADDL    8(R8)(AX*1), R12
 
 	// A charge, which counts if slot is a point; the length is then none.
-	MOVL  R11, -8(DI)
-	MOVL  R12, -4(DI)
-	MOVQ  (SP), AX
-	BTQ   R11, AX
-	SBBQ  AX, AX
-	LEAQ  (DI)(AX*8), DI
-	ANDNL R12, AX, R12
-	MOVL  R12, (SI)(R11*4)
-	LEAL  -1(R12)(R11*1), R12
-	TESTQ R9, R9
-	JNE   mark
-	JMP   block
-
-search:
-	// In the 64 slots behind those; there is one at the end of the program.
-	MOVQ R14, AX
-	ANDQ $-8, AX
-
-further:
-	ADDQ   $0x40, AX
-	MOVQ   AX, R15
-	SHRQ   $0x03, R15
-	MOVQ   (BX)(R15*1), R15
-	TZCNTQ R15, R15
-	JCS    further
-	ADDQ   AX, R15
-	SUBQ   R14, R15
-	JMP    found
+	MOVL   R11, -8(DI)
+	MOVL   R12, -4(DI)
+	BTQ    R11, R15
+	SBBQ   AX, AX
+	LEAQ   (DI)(AX*8), DI
+	ANDNL  R12, AX, R12
+	MOVL   R12, (SI)(R11*4)
+	LEAL   -1(R12)(R11*1), R12
+	LZCNTQ R9, R11
+	JCC    mark
+	JMP    block
 
 out:
 	// The length of stop
-	MOVQ 8(SP), R11
+	MOVQ (SP), R11
 	INCL R12
 	SUBL R11, R12
 	MOVQ c+0(FP), AX
