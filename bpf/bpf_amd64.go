@@ -26,10 +26,10 @@ func followAVO(insns *Insn, blocks *block, next, stop, n int) (wrong int)
 func chargeAVO(c *charger, insns *Insn, blocks *block, n int, flows *flow)
 
 //go:noescape
-func placeAVO(p *patcher, unusual *uint8)
+func placeAVO(p *patcher, insns *Insn, n int, unusual *uint8)
 
 //go:noescape
-func mendAVO(p *patcher)
+func mendAVO(p *patcher, insns *Insn, blocks *block)
 
 // halfBlock is how many slots the assembly looks at at once.
 const halfBlock = blockSlots / 2
@@ -88,13 +88,13 @@ func (s *Survey) walk() {
 // next.
 func (p *patcher) placeUsual() {
 	if assembly && p.old.Flags == nil {
-		placeAVO(p, &unusual[0])
+		placeAVO(p, &p.old.Insns[0], len(p.old.Insns), &unusual[0])
 	}
 }
 
 // mendEasy mends blocks until something is rare in one, or all in front of stop.
-func (p *patcher) mendEasy() {
+func (p *patcher) mendEasy(s *Survey) {
 	if assembly {
-		mendAVO(p)
+		mendAVO(p, &p.old.Insns[0], &s.blocks[0])
 	}
 }

@@ -742,24 +742,24 @@ out:
 	MOVQ DI, 104(AX)
 	RET
 
-// func placeAVO(p *uint64, unusual *uint8)
+// func placeAVO(p *uint64, insns *uint64, n int, unusual *uint8)
 // Requires: AVX, AVX2, CMOV
-TEXT ·placeAVO(SB), NOSPLIT, $16-16
+TEXT ·placeAVO(SB), NOSPLIT, $24-32
 	MOVQ   p+0(FP), AX
-	MOVQ   56(AX), CX
-	MOVQ   80(AX), DX
+	MOVQ   insns+8(FP), CX
+	MOVQ   56(AX), DX
 	MOVQ   (AX), BX
-	MOVQ   104(AX), SI
-	MOVQ   152(AX), DI
-	MOVQ   160(AX), R8
-	IMUL3Q $0x28, 248(AX), R9
-	IMUL3Q $0x28, 208(AX), R10
-	MOVQ   200(AX), R11
+	MOVQ   88(AX), SI
+	MOVQ   112(AX), DI
+	MOVQ   120(AX), R8
+	IMUL3Q $0x28, 128(AX), R9
+	IMUL3Q $0x28, 200(AX), R10
+	MOVQ   192(AX), R11
 	ADDQ   R11, R9
 	ADDQ   R11, R10
 	MOVQ   R10, (SP)
-	MOVQ   224(AX), R11
-	MOVQ   256(AX), R10
+	MOVQ   216(AX), R11
+	MOVQ   136(AX), R10
 	LEAQ   (R11)(R10*8), R11
 	MOVQ   R11, 8(SP)
 
@@ -778,48 +778,64 @@ move:
 	CMPQ         DI, R10
 	JEQ          moved
 	JGT          out
-	VMOVD        R8, X2
-	VPBROADCASTD X2, Y2
-	VPADDD       upwards<>+0(SB), Y2, Y2
-	VMOVDQU      eight<>+0(SB), Y3
+	MOVQ         R10, 16(SP)
+	VMOVD        R8, X4
+	VPBROADCASTD X4, Y4
+	VPADDD       upwards<>+0(SB), Y4, Y4
+	VMOVDQU      eight<>+0(SB), Y5
+	VPXOR        X6, X6, X6
 
-eight:
-	LEAQ    8(DI), R11
-	CMPQ    R11, 64(AX)
-	JGT     one
+sixteen:
+	LEAQ    16(DI), R11
+	CMPQ    R11, n+16(FP)
+	JGT     last
 	VMOVDQU (CX)(DI*8), Y0
 	VMOVDQU 32(CX)(DI*8), Y1
+	VMOVDQU 64(CX)(DI*8), Y2
+	VMOVDQU 96(CX)(DI*8), Y3
+
+read:
 	VMOVDQU Y0, (DX)(R8*8)
 	VMOVDQU Y1, 32(DX)(R8*8)
-	VMOVDQU Y2, (BX)(DI*4)
-	MOVQ    $0x00000000, (SI)(R8*1)
-	VPADDD  Y3, Y2, Y2
+	VMOVDQU Y2, 64(DX)(R8*8)
+	VMOVDQU Y3, 96(DX)(R8*8)
+	VMOVDQU Y4, (BX)(DI*4)
+	VPADDD  Y5, Y4, Y4
+	VMOVDQU Y4, 32(BX)(DI*4)
+	VPADDD  Y5, Y4, Y4
+	VMOVDQU X6, (SI)(R8*1)
 	MOVQ    R11, DI
-	ADDQ    $0x08, R8
+	ADDQ    $0x10, R8
 	CMPQ    DI, R10
-	JLT     eight
+	JLT     sixteen
 
 	// Back from what is behind
 	SUBQ R10, DI
 	SUBQ DI, R8
 	MOVQ R10, DI
-	JMP  all
 
-one:
-	MOVQ (CX)(DI*8), R11
-	MOVQ R11, (DX)(R8*8)
-	MOVL R8, (BX)(DI*4)
-	MOVB $0x00, (SI)(R8*1)
-	INCQ DI
-	INCQ R8
-	CMPQ DI, R10
-	JLT  one
-
-all:
 	// A slot that was begun has its first instruction in front.
-	MOVQ 264(AX), R10
-	MOVQ 272(AX), R11
+	MOVQ 160(AX), R10
+	MOVQ 152(AX), R11
 	MOVL R11, (BX)(R10*4)
+	JMP  moved
+
+last:
+	// The last slots of the program, less than sixteen: zeros are behind them.
+	MOVQ         n+16(FP), R10
+	SUBQ         DI, R10
+	VMOVQ        R10, X3
+	VPBROADCASTQ X3, Y3
+	VPCMPGTQ     lanes0<>+0(SB), Y3, Y7
+	VPMASKMOVQ   (CX)(DI*8), Y7, Y0
+	VPCMPGTQ     lanes4<>+0(SB), Y3, Y7
+	VPMASKMOVQ   32(CX)(DI*8), Y7, Y1
+	VPCMPGTQ     lanes8<>+0(SB), Y3, Y7
+	VPMASKMOVQ   64(CX)(DI*8), Y7, Y2
+	VPCMPGTQ     lanes12<>+0(SB), Y3, Y7
+	VPMASKMOVQ   96(CX)(DI*8), Y7, Y3
+	MOVQ         16(SP), R10
+	JMP          read
 
 moved:
 	CMPQ DI, 168(AX)
@@ -837,23 +853,23 @@ moved:
 	JLT  out
 
 charge:
-	MOVQ    unusual+8(FP), R11
+	MOVQ    unusual+24(FP), R11
 	MOVBQZX (CX)(DI*8), R10
 	MOVBLZX (R11)(R10*1), R10
 	CMPL    R10, $0x02
 	JEQ     out
 	MOVL    $0x00000001, R10
-	ADDQ    64(AX), R10
+	ADDQ    n+16(FP), R10
 	SUBQ    DI, R10
 	ADDQ    R8, R10
-	CMPQ    R10, 88(AX)
+	CMPQ    R10, 80(AX)
 	JGT     out
 
 	// If the slot was begun, its first instruction is elsewhere.
-	CMPQ DI, 264(AX)
+	CMPQ DI, 160(AX)
 	JEQ  chargeBegun
-	MOVQ DI, 264(AX)
-	MOVQ R8, 272(AX)
+	MOVQ DI, 160(AX)
+	MOVQ R8, 152(AX)
 
 chargeBegun:
 	MOVQ 8(SP), R11
@@ -864,7 +880,7 @@ chargeBegun:
 	INCQ R8
 	ADDQ $0x08, R11
 	MOVQ R11, 8(SP)
-	INCQ 256(AX)
+	INCQ 136(AX)
 	JMP  next
 
 patch:
@@ -876,7 +892,7 @@ patch:
 	JLT  out
 
 	// How unusual the slot is, less 1 if the patch goes in front
-	MOVQ    unusual+8(FP), R11
+	MOVQ    unusual+24(FP), R11
 	MOVBQZX (CX)(DI*8), R10
 	MOVBLZX (R11)(R10*1), R10
 	MOVQ    R13, R11
@@ -884,17 +900,17 @@ patch:
 	ADDL    R11, R10
 	JGT     out
 	MOVQ    R12, R10
-	ADDQ    64(AX), R10
+	ADDQ    n+16(FP), R10
 	SUBQ    DI, R10
 	ADDQ    R8, R10
-	CMPQ    R10, 88(AX)
+	CMPQ    R10, 80(AX)
 	JGT     out
 
 	// If the slot was begun, its first instruction is elsewhere.
-	CMPQ DI, 264(AX)
+	CMPQ DI, 160(AX)
 	JEQ  patchBegun
-	MOVQ DI, 264(AX)
-	MOVQ R8, 272(AX)
+	MOVQ DI, 160(AX)
+	MOVQ R8, 152(AX)
 
 patchBegun:
 	ADDQ R8, R13
@@ -915,19 +931,19 @@ placed:
 	CMPQ 8(R9), $0x00
 	JLT  done
 	MOVB $0x00, (SI)(R13*1)
-	MOVQ 272(AX), R11
+	MOVQ 152(AX), R11
 	MOVL R11, (BX)(DI*4)
 	INCQ DI
 
 done:
 	ADDQ $0x28, R9
-	INCQ 248(AX)
+	INCQ 128(AX)
 	CMPQ DI, 168(AX)
 	JLT  next
 
 out:
-	MOVQ DI, 152(AX)
-	MOVQ R8, 160(AX)
+	MOVQ DI, 112(AX)
+	MOVQ R8, 120(AX)
 	VZEROUPPER
 	RET
 
@@ -951,22 +967,46 @@ DATA eight<>+24(SB)/4, $0x00000008
 DATA eight<>+28(SB)/4, $0x00000008
 GLOBL eight<>(SB), RODATA|NOPTR, $32
 
-// func mendAVO(p *uint64)
+DATA lanes0<>+0(SB)/8, $0x0000000000000000
+DATA lanes0<>+8(SB)/8, $0x0000000000000001
+DATA lanes0<>+16(SB)/8, $0x0000000000000002
+DATA lanes0<>+24(SB)/8, $0x0000000000000003
+GLOBL lanes0<>(SB), RODATA|NOPTR, $32
+
+DATA lanes4<>+0(SB)/8, $0x0000000000000004
+DATA lanes4<>+8(SB)/8, $0x0000000000000005
+DATA lanes4<>+16(SB)/8, $0x0000000000000006
+DATA lanes4<>+24(SB)/8, $0x0000000000000007
+GLOBL lanes4<>(SB), RODATA|NOPTR, $32
+
+DATA lanes8<>+0(SB)/8, $0x0000000000000008
+DATA lanes8<>+8(SB)/8, $0x0000000000000009
+DATA lanes8<>+16(SB)/8, $0x000000000000000a
+DATA lanes8<>+24(SB)/8, $0x000000000000000b
+GLOBL lanes8<>(SB), RODATA|NOPTR, $32
+
+DATA lanes12<>+0(SB)/8, $0x000000000000000c
+DATA lanes12<>+8(SB)/8, $0x000000000000000d
+DATA lanes12<>+16(SB)/8, $0x000000000000000e
+DATA lanes12<>+24(SB)/8, $0x000000000000000f
+GLOBL lanes12<>(SB), RODATA|NOPTR, $32
+
+// func mendAVO(p *uint64, insns *uint64, blocks *uint64)
 // Requires: BMI
-TEXT ·mendAVO(SB), NOSPLIT, $0-8
+TEXT ·mendAVO(SB), NOSPLIT, $0-24
 	MOVQ p+0(FP), AX
-	MOVQ 56(AX), CX
-	MOVQ 128(AX), DX
+	MOVQ insns+8(FP), CX
+	MOVQ blocks+16(FP), DX
 	MOVQ (AX), BX
-	MOVQ 80(AX), SI
-	MOVQ 176(AX), DI
-	MOVQ 192(AX), R8
+	MOVQ 56(AX), SI
+	MOVQ 144(AX), DI
+	MOVQ 184(AX), R8
 	MOVQ DI, R10
 	SHLQ $0x06, R10
 
 	// Blocks are as many bytes as slots.
 block:
-	CMPQ  DI, 184(AX)
+	CMPQ  DI, 176(AX)
 	JGE   out
 	MOVQ  (DX)(R10*1), R9
 	TESTQ R9, R9
@@ -996,7 +1036,7 @@ end:
 	JMP  block
 
 out:
-	MOVQ DI, 176(AX)
+	MOVQ DI, 144(AX)
 	RET
 
 // func followAVO(insns *uint64, blocks *uint64, next int, stop int, n int) (wrong int)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math"
 
 	. "github.com/mmcloughlin/avo/build"
@@ -34,24 +35,37 @@ func row(name string, first, step int) Mem {
 	return m
 }
 
+// lanes makes a constant of four 64-bit words, from first on, each by 1 more than the one
+// before.
+func lanes(first int) Mem {
+	m := GLOBL(fmt.Sprint("lanes", first), RODATA|NOPTR)
+	for i := range 4 {
+		DATA(8*i, U64(uint64(first+i)))
+	}
+	return m
+}
+
 // placer is what placeAVO works with.
 type placer struct {
 	job, insns, moved, index, flags, slot, at reg.GPVirtual
 	// patch and charge are the next ones, patches where those end.
 	patch           reg.GPVirtual
 	patches, charge Mem
+	slots           Mem // of the program
+	end             Mem // to what is moved
 	to, t           reg.GPVirtual
 }
 
 func place() {
-	TEXT("placeAVO", NOSPLIT, "func(p *uint64, unusual *uint8)")
+	TEXT("placeAVO", NOSPLIT, "func(p, insns *uint64, n int, unusual *uint8)")
 	Pragma("noescape")
 	Doc("placeAVO moves the slots from p.slot up to p.next, which is behind, and places their patches",
 		"and charges. It stops in front of one that may be wrong, has no room, or changes an unusual",
 		"slot.")
-	p := placer{GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), AllocLocal(8), AllocLocal(8), GP64(), GP64()}
+	p := placer{GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), AllocLocal(8), AllocLocal(8), NewParamAddr("n", 16), AllocLocal(8), GP64(), GP64()}
 	Load(Param("p"), p.job)
-	load(p.job, field{patchInsns, p.insns}, field{patchMoved, p.moved}, field{patchIndex, p.index}, field{patchFlags, p.flags},
+	Load(Param("insns"), p.insns)
+	load(p.job, field{patchMoved, p.moved}, field{patchIndex, p.index}, field{patchFlags, p.flags},
 		field{patchSlot, p.slot}, field{patchAt, p.at})
 	IMUL3Q(U8(aPatchSize), p.field(patchPatch), p.patch)
 	IMUL3Q(U8(aPatchSize), p.field(patchCount), p.to)
@@ -78,6 +92,7 @@ func place() {
 	CMPQ(p.slot, p.to)
 	JEQ(LabelRef("moved"))
 	JGT(LabelRef("out"))
+	MOVQ(p.to, p.end)
 	p.move()
 	Label("moved")
 	CMPQ(p.slot, p.field(patchNext))
@@ -134,7 +149,7 @@ func (p *placer) unusual() {
 // need goes out if there is no room for to instructions and the slots that are left.
 // It begins the slot.
 func (p *placer) need(begun string) {
-	ADDQ(p.field(patchSlots), p.to)
+	ADDQ(p.slots, p.to)
 	SUBQ(p.slot, p.to)
 	ADDQ(p.at, p.to)
 	CMPQ(p.to, p.field(patchRoom))
@@ -189,49 +204,59 @@ func (p *placer) place() {
 }
 
 // move copies the slots up to to, sets their elements of the index, and clears their
-// flags. It moves eight at a time, also some behind, which are moved again: not further
-// than the program is long.
+// flags. It moves sixteen at a time, also some behind, which are moved again; there is
+// room for them. What is behind the program isn't read.
 func (p *placer) move() {
-	a, b, places, eight := YMM(), YMM(), YMM(), YMM()
+	vectors := []reg.VecVirtual{YMM(), YMM(), YMM(), YMM()}
+	places, eight, zero, left, mask := YMM(), YMM(), XMM(), YMM(), YMM()
 	insns, moved, index, flags, slot, at, to, t := p.insns, p.moved, p.index, p.flags, p.slot, p.at, p.to, p.t
 	VMOVD(at.As32(), places.AsX())
 	VPBROADCASTD(places.AsX(), places)
 	VPADDD(row("upwards", 0, 1), places, places)
 	VMOVDQU(row("eight", 8, 0), eight)
-	Label("eight")
-	LEAQ(Mem{Base: slot, Disp: 8}, t)
-	CMPQ(t, p.field(patchSlots))
-	JGT(LabelRef("one"))
-	VMOVDQU(Mem{Base: insns, Index: slot, Scale: 8}, a)
-	VMOVDQU(Mem{Base: insns, Index: slot, Scale: 8, Disp: 32}, b)
-	VMOVDQU(a, Mem{Base: moved, Index: at, Scale: 8})
-	VMOVDQU(b, Mem{Base: moved, Index: at, Scale: 8, Disp: 32})
-	VMOVDQU(places, Mem{Base: index, Index: slot, Scale: 4})
-	MOVQ(U32(0), Mem{Base: flags, Index: at, Scale: 1})
-	VPADDD(eight, places, places)
+	VPXOR(zero, zero, zero)
+	Label("sixteen")
+	LEAQ(Mem{Base: slot, Disp: 16}, t)
+	CMPQ(t, p.slots)
+	JGT(LabelRef("last"))
+	for i, v := range vectors {
+		VMOVDQU(Mem{Base: insns, Index: slot, Scale: 8, Disp: 32 * i}, v)
+	}
+	Label("read")
+	for i, v := range vectors {
+		VMOVDQU(v, Mem{Base: moved, Index: at, Scale: 8, Disp: 32 * i})
+	}
+	for i := range 2 {
+		VMOVDQU(places, Mem{Base: index, Index: slot, Scale: 4, Disp: 32 * i})
+		VPADDD(eight, places, places)
+	}
+	VMOVDQU(zero, Mem{Base: flags, Index: at, Scale: 1})
 	MOVQ(t, slot)
-	ADDQ(U8(8), at)
+	ADDQ(U8(16), at)
 	CMPQ(slot, to)
-	JLT(LabelRef("eight"))
+	JLT(LabelRef("sixteen"))
 	Comment("Back from what is behind")
 	SUBQ(to, slot)
 	SUBQ(slot, at)
 	MOVQ(to, slot)
-	JMP(LabelRef("all"))
-	Label("one")
-	MOVQ(Mem{Base: insns, Index: slot, Scale: 8}, t)
-	MOVQ(t, Mem{Base: moved, Index: at, Scale: 8})
-	MOVL(at.As32(), Mem{Base: index, Index: slot, Scale: 4})
-	MOVB(U8(0), Mem{Base: flags, Index: at, Scale: 1})
-	INCQ(slot)
-	INCQ(at)
-	CMPQ(slot, to)
-	JLT(LabelRef("one"))
-	Label("all")
 	Comment("A slot that was begun has its first instruction in front.")
 	MOVQ(p.field(patchBegun), to)
 	MOVQ(p.field(patchFirst), t)
 	MOVL(t.As32(), Mem{Base: index, Index: to, Scale: 4})
+	JMP(LabelRef("moved"))
+
+	Label("last")
+	Comment("The last slots of the program, less than sixteen: zeros are behind them.")
+	MOVQ(p.slots, to)
+	SUBQ(slot, to)
+	VMOVQ(to, left.AsX())
+	VPBROADCASTQ(left.AsX(), left)
+	for i, v := range vectors {
+		VPCMPGTQ(lanes(4*i), left, mask)
+		VPMASKMOVQ(Mem{Base: insns, Index: slot, Scale: 8, Disp: 32 * i}, mask, v)
+	}
+	MOVQ(p.end, to)
+	JMP(LabelRef("read"))
 }
 
 func charge() {
@@ -391,7 +416,7 @@ func jump(insns, base, set, slot, to reg.Register) {
 }
 
 func mend() {
-	TEXT("mendAVO", NOSPLIT, "func(p *uint64)")
+	TEXT("mendAVO", NOSPLIT, "func(p, insns, blocks *uint64)")
 	Pragma("noescape")
 	Doc("mendAVO sets the distances of the jumps in the blocks from p.block up to p.stop. It",
 		"stops at a block with one that leads further than is known, or too far.")
@@ -399,7 +424,9 @@ func mend() {
 	insns, blocks, index, moved := GP64(), GP64(), GP64(), GP64()
 	next, n, set, base := GP64(), GP64(), GP64(), GP64()
 	Load(Param("p"), job)
-	load(job, field{patchInsns, insns}, field{patchBlocks, blocks}, field{patchIndex, index}, field{patchMoved, moved},
+	Load(Param("insns"), insns)
+	Load(Param("blocks"), blocks)
+	load(job, field{patchIndex, index}, field{patchMoved, moved},
 		field{patchBlock, next}, field{patchKnown, n})
 	MOVQ(next, base)
 	SHLQ(U8(6), base)
