@@ -77,18 +77,20 @@ func (r *Patched) Apply(p *Program, patches []Patch) error {
 // ApplySurveyed does it for the program that was surveyed.
 func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
 	s.Program()
-	return r.apply(s, noCharges, patches)
+	r.patcher.charges = noCharges
+	return r.apply(s, patches)
 }
 
 // ApplyCharged does the same and charges: at each charge point of the program, see
 // AppendCharges, goes a CHARGE in front of the instruction, as if there were a patch
 // with Before, the first of them.
 func (r *Patched) ApplyCharged(s *Survey, patches []Patch) error {
-	return r.apply(s, s.charge(), patches)
+	r.patcher.charges = s.charge()
+	return r.apply(s, patches)
 }
 
 // apply does both. Behind the charges is that of noCharges.
-func (r *Patched) apply(s *Survey, charges []Charge, patches []Patch) error {
+func (r *Patched) apply(s *Survey, patches []Patch) error {
 	p := s.program
 	if p == &r.Program {
 		panic("BUG: a program is patched in its own memory")
@@ -97,7 +99,7 @@ func (r *Patched) apply(s *Survey, charges []Charge, patches []Patch) error {
 		p = p.Flat()
 	}
 	m, np := &r.patcher, &r.Program
-	m.old, m.charges, m.patches = p, charges, patches
+	m.old, m.patches = p, patches
 	if err := m.run(s); err != nil {
 		return err
 	}

@@ -23,13 +23,13 @@ func checkAVO(insns *Insn, blocks *block, n int, p *places, r *refusal, half boo
 func followAVO(insns *Insn, blocks *block, next, stop, n int) (wrong int)
 
 //go:noescape
-func chargeAVO(c *charger, insns *Insn, blocks *block, n int, flows *flow)
+func chargeAVO(s *Survey, flows *flow)
 
 //go:noescape
-func placeAVO(p *patcher, insns *Insn, n int, unusual *uint8)
+func placeAVO(p *patcher, s *Survey, unusual *uint8)
 
 //go:noescape
-func mendAVO(p *patcher, insns *Insn, blocks *block)
+func mendAVO(p *patcher, s *Survey)
 
 // halfBlock is how many slots the assembly looks at at once.
 const halfBlock = blockSlots / 2
@@ -80,21 +80,21 @@ func (s *Survey) follow(stop int) {
 // begins at the end of the program it begins that, too.
 func (s *Survey) walk() {
 	if assembly {
-		chargeAVO(&s.charger, &s.program.Insns[0], &s.blocks[0], s.slots, &flows[0])
+		chargeAVO(s, &flows[0])
 	}
 }
 
 // placeUsual moves slots and places patches until one is unusual, or all in front of
 // next.
-func (p *patcher) placeUsual() {
+func (p *patcher) placeUsual(s *Survey) {
 	if assembly && p.old.Flags == nil {
-		placeAVO(p, &p.old.Insns[0], len(p.old.Insns), &unusual[0])
+		placeAVO(p, s, &unusual[0])
 	}
 }
 
 // mendEasy mends blocks until something is rare in one, or all in front of stop.
 func (p *patcher) mendEasy(s *Survey) {
 	if assembly {
-		mendAVO(p, &p.old.Insns[0], &s.blocks[0])
+		mendAVO(p, s)
 	}
 }

@@ -587,13 +587,17 @@ DATA frames<>+16(SB)/8, $0xc0c0c0c0c0c0c0c0
 DATA frames<>+24(SB)/8, $0xc0c0c0c0c0c0c0c0
 GLOBL frames<>(SB), RODATA|NOPTR, $32
 
-// func chargeAVO(c *uint64, insns *uint64, blocks *uint64, n int, flows *uint64)
+// func chargeAVO(s *uint64, flows *uint64)
 // Requires: BMI, BMI2, CMOV, LZCNT
-TEXT ·chargeAVO(SB), NOSPLIT, $8-40
-	MOVQ c+0(FP), AX
-	MOVQ insns+8(FP), CX
-	MOVQ blocks+16(FP), DX
-	MOVQ flows+32(FP), R8
+TEXT ·chargeAVO(SB), NOSPLIT, $16-16
+	MOVQ s+0(FP), AX
+	MOVQ flows+8(FP), R8
+	MOVQ (AX), CX
+	MOVQ 16(AX), DX
+	MOVQ 8(AX), R9
+	MOVQ (CX), CX
+	MOVQ R9, 8(SP)
+	ADDQ $0x000000f0, AX
 	MOVQ 64(AX), R9
 	MOVQ R9, (SP)
 	MOVQ (AX), BX
@@ -616,13 +620,12 @@ TEXT ·chargeAVO(SB), NOSPLIT, $8-40
 	SHRQ  $0x03, R13
 	MOVL  $0x00000001, AX
 	SHLXQ R11, AX, AX
-	CMPQ  R11, n+24(FP)
+	CMPQ  R11, 8(SP)
 	JNE   begin
 
 	// The end of the program is a mark with the length 0; there may be others in front.
 	XORL R12, R12
 	MOVL R12, (SI)(R11*4)
-	MOVQ R12, 8(BX)(R13*1)
 	MOVQ AX, (BX)(R13*1)
 	CMPQ R10, R11
 	JEQ  begin
@@ -693,8 +696,8 @@ mark:
 	LEAQ    1(R11)(R13*1), R14
 	SARQ    $0x3f, R13
 	CMOVQMI R11, R14
-	CMPQ    R14, n+24(FP)
-	CMOVQHI n+24(FP), R14
+	CMPQ    R14, 8(SP)
+	CMOVQHI 8(SP), R14
 
 	// mark = how far it is to the one at there or next behind
 	MOVQ   R14, AX
@@ -734,7 +737,8 @@ out:
 	MOVQ (SP), R11
 	INCL R12
 	SUBL R11, R12
-	MOVQ c+0(FP), AX
+	MOVQ s+0(FP), AX
+	ADDQ $0x000000f0, AX
 	MOVQ R11, 56(AX)
 	MOVQ R12, 72(AX)
 	SUBQ 80(AX), DI
@@ -742,11 +746,15 @@ out:
 	MOVQ DI, 104(AX)
 	RET
 
-// func placeAVO(p *uint64, insns *uint64, n int, unusual *uint8)
+// func placeAVO(p *uint64, s *uint64, unusual *uint8)
 // Requires: AVX, AVX2, CMOV
-TEXT ·placeAVO(SB), NOSPLIT, $24-32
+TEXT ·placeAVO(SB), NOSPLIT, $32-24
 	MOVQ   p+0(FP), AX
-	MOVQ   insns+8(FP), CX
+	MOVQ   s+8(FP), R11
+	MOVQ   (R11), CX
+	MOVQ   8(R11), R10
+	MOVQ   (CX), CX
+	MOVQ   R10, 16(SP)
 	MOVQ   56(AX), DX
 	MOVQ   (AX), BX
 	MOVQ   88(AX), SI
@@ -778,7 +786,7 @@ move:
 	CMPQ         DI, R10
 	JEQ          moved
 	JGT          out
-	MOVQ         R10, 16(SP)
+	MOVQ         R10, 24(SP)
 	VMOVD        R8, X4
 	VPBROADCASTD X4, Y4
 	VPADDD       upwards<>+0(SB), Y4, Y4
@@ -787,7 +795,7 @@ move:
 
 sixteen:
 	LEAQ    16(DI), R11
-	CMPQ    R11, n+16(FP)
+	CMPQ    R11, 16(SP)
 	JGT     last
 	VMOVDQU (CX)(DI*8), Y0
 	VMOVDQU 32(CX)(DI*8), Y1
@@ -822,7 +830,7 @@ read:
 
 last:
 	// The last slots of the program, less than sixteen: zeros are behind them.
-	MOVQ         n+16(FP), R10
+	MOVQ         16(SP), R10
 	SUBQ         DI, R10
 	VMOVQ        R10, X3
 	VPBROADCASTQ X3, Y3
@@ -834,7 +842,7 @@ last:
 	VPMASKMOVQ   64(CX)(DI*8), Y7, Y2
 	VPCMPGTQ     lanes12<>+0(SB), Y3, Y7
 	VPMASKMOVQ   96(CX)(DI*8), Y7, Y3
-	MOVQ         16(SP), R10
+	MOVQ         24(SP), R10
 	JMP          read
 
 moved:
@@ -853,13 +861,13 @@ moved:
 	JLT  out
 
 charge:
-	MOVQ    unusual+24(FP), R11
+	MOVQ    unusual+16(FP), R11
 	MOVBQZX (CX)(DI*8), R10
 	MOVBLZX (R11)(R10*1), R10
 	CMPL    R10, $0x02
 	JEQ     out
 	MOVL    $0x00000001, R10
-	ADDQ    n+16(FP), R10
+	ADDQ    16(SP), R10
 	SUBQ    DI, R10
 	ADDQ    R8, R10
 	CMPQ    R10, 80(AX)
@@ -892,7 +900,7 @@ patch:
 	JLT  out
 
 	// How unusual the slot is, less 1 if the patch goes in front
-	MOVQ    unusual+24(FP), R11
+	MOVQ    unusual+16(FP), R11
 	MOVBQZX (CX)(DI*8), R10
 	MOVBLZX (R11)(R10*1), R10
 	MOVQ    R13, R11
@@ -900,7 +908,7 @@ patch:
 	ADDL    R11, R10
 	JGT     out
 	MOVQ    R12, R10
-	ADDQ    n+16(FP), R10
+	ADDQ    16(SP), R10
 	SUBQ    DI, R10
 	ADDQ    R8, R10
 	CMPQ    R10, 80(AX)
@@ -991,12 +999,14 @@ DATA lanes12<>+16(SB)/8, $0x000000000000000e
 DATA lanes12<>+24(SB)/8, $0x000000000000000f
 GLOBL lanes12<>(SB), RODATA|NOPTR, $32
 
-// func mendAVO(p *uint64, insns *uint64, blocks *uint64)
+// func mendAVO(p *uint64, s *uint64)
 // Requires: BMI
-TEXT ·mendAVO(SB), NOSPLIT, $0-24
+TEXT ·mendAVO(SB), NOSPLIT, $0-16
 	MOVQ p+0(FP), AX
-	MOVQ insns+8(FP), CX
-	MOVQ blocks+16(FP), DX
+	MOVQ s+8(FP), R9
+	MOVQ (R9), CX
+	MOVQ 16(R9), DX
+	MOVQ (CX), CX
 	MOVQ (AX), BX
 	MOVQ 56(AX), SI
 	MOVQ 144(AX), DI

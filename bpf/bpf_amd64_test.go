@@ -37,6 +37,10 @@ func TestOffsets(t *testing.T) {
 		"refusalKnown": offset[refusal](t, "known"), "refusalLast": offset[refusal](t, "last"),
 		"nibblesHigh": offset[nibbles](t, "high"), "nibblesLow": offset[nibbles](t, "low"),
 
+		"surveyProgram": offset[Survey](t, "program"), "surveySlots": offset[Survey](t, "slots"),
+		"surveyBlocks": offset[Survey](t, "blocks"), "surveyCharger": offset[Survey](t, "charger"),
+		"programInsns": offset[Program](t, "Insns"),
+
 		"chargeMarks":   offset[charger](t, "marks"),
 		"chargeLengths": offset[charger](t, "lengths"), "chargeCharges": offset[charger](t, "charges"),
 		"chargeBase": offset[charger](t, "base"), "chargeStop": offset[charger](t, "stop"),

@@ -83,9 +83,9 @@ func (s *Survey) charge() []Charge {
 // It is what the assembly works on: gen/asm/bpf has the offsets.
 type charger struct {
 	// marks has a bit for each slot, from the first of the block that is being done on,
-	// and one more for the end of the program, which is a mark. There are 64 bits
-	// more, zeros, for those who read bytes. There may be more of no use, of longer
-	// programs.
+	// and one more for the end of the program, which is a mark. For the assembly the
+	// last slot of each block is one, too, so that it finds the next mark from a slot on
+	// in the same word. There may be more words of no use, of longer programs.
 	marks []uint64
 	// lengths has for each mark from slot base on how many instructions a way to
 	// it goes on from there: none if it is a charge point, or the end of the
@@ -113,8 +113,8 @@ const (
 	// window is how many lengths there is room for, in the cache. With a gotol, which
 	// leads further, all are kept.
 	window = 1 << 16
-	// stride is how far it is at most from a slot to the next mark: where it stops after
-	// so many slots there is one.
+	// stride is how far it walks at once. Where it stops there is a mark, or one in the
+	// same block, so it is no further from a slot to the next.
 	stride = chunk * blockSlots
 	// needed is how many lengths behind a slot it may depend on: a jump reaches
 	// 32,768 slots, and the next mark behind is a stride further at most.
@@ -146,7 +146,7 @@ func (s *Survey) chargeParts() {
 	if len(c.gotos) == 0 {
 		kept = min(kept, window)
 	}
-	c.grow(n/blockSlots+2, kept)
+	c.grow(n/blockSlots+1, kept)
 	c.base, c.at, c.left = n+1-kept, n, max(len(c.charges)-1, 0)
 	s.beginEnd()
 	for c.at > 0 {
@@ -171,7 +171,7 @@ func (s *Survey) chargeParts() {
 			c.slide()
 		}
 	}
-	c.room = min(stride, (len(c.marks)-1)*blockSlots-1, len(c.lengths)-1, len(c.charges)-2)
+	c.room = min(stride, len(c.marks)*blockSlots-1, len(c.lengths)-1, len(c.charges)-2)
 }
 
 // addFar adds the points where others lead to, and lists gotol.
@@ -220,7 +220,7 @@ func (c *charger) makeRoom() {
 func (s *Survey) beginEnd() {
 	c, n := &s.charger, s.slots
 	end := n / blockSlots
-	c.marks[end], c.marks[end+1] = 0, 0
+	c.marks[end] = 0
 	if n%blockSlots != 0 {
 		s.findMarks(end)
 	}

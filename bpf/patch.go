@@ -84,9 +84,7 @@ func (p *patcher) run(s *Survey) error {
 		}
 	}
 	p.next = min(partBlocks*blockSlots, n)
-	if n > 0 {
-		p.placeUsual()
-	}
+	p.placeUsual(s)
 	if p.slot < n {
 		if err := p.placeParts(s); err != nil {
 			return err
@@ -101,7 +99,7 @@ func (p *patcher) run(s *Survey) error {
 
 // placeParts places what is left in parts, and has mending follow.
 func (p *patcher) placeParts(s *Survey) error {
-	for n := s.slots; p.slot < n; p.placeUsual() {
+	for n := s.slots; p.slot < n; p.placeUsual(s) {
 		if p.slot < p.next {
 			if err := p.place(); err != nil {
 				return err

@@ -36,8 +36,16 @@ const (
 	nibblesLow  = 32
 )
 
-// Offsets into bpf.charger, bpf.flow, bpf.patcher, bpf.Charge and bpf.Patch.
+// Offsets into bpf.Survey, bpf.Program, bpf.charger, bpf.flow, bpf.patcher, bpf.Charge
+// and bpf.Patch.
 const (
+	surveyProgram = 0
+	surveySlots   = 8
+	surveyBlocks  = 16
+	surveyCharger = 240
+
+	programInsns = 0
+
 	chargeMarks   = 0
 	chargeLengths = 24
 	chargeBase    = 48

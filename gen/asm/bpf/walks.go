@@ -57,14 +57,17 @@ type placer struct {
 }
 
 func place() {
-	TEXT("placeAVO", NOSPLIT, "func(p, insns *uint64, n int, unusual *uint8)")
+	TEXT("placeAVO", NOSPLIT, "func(p, s *uint64, unusual *uint8)")
 	Pragma("noescape")
 	Doc("placeAVO moves the slots from p.slot up to p.next, which is behind, and places their patches",
 		"and charges. It stops in front of one that may be wrong, has no room, or changes an unusual",
 		"slot.")
-	p := placer{GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), AllocLocal(8), AllocLocal(8), NewParamAddr("n", 16), AllocLocal(8), GP64(), GP64()}
+	p := placer{GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), AllocLocal(8), AllocLocal(8), AllocLocal(8), AllocLocal(8), GP64(), GP64()}
 	Load(Param("p"), p.job)
-	Load(Param("insns"), p.insns)
+	Load(Param("s"), p.t)
+	load(p.t, field{surveyProgram, p.insns}, field{surveySlots, p.to})
+	MOVQ(Mem{Base: p.insns, Disp: programInsns}, p.insns)
+	MOVQ(p.to, p.slots)
 	load(p.job, field{patchMoved, p.moved}, field{patchIndex, p.index}, field{patchFlags, p.flags},
 		field{patchSlot, p.slot}, field{patchAt, p.at})
 	IMUL3Q(U8(aPatchSize), p.field(patchPatch), p.patch)
@@ -260,20 +263,22 @@ func (p *placer) move() {
 }
 
 func charge() {
-	TEXT("chargeAVO", NOSPLIT, "func(c, insns, blocks *uint64, n int, flows *uint64)")
+	TEXT("chargeAVO", NOSPLIT, "func(s, flows *uint64)")
 	Pragma("noescape")
-	Doc("chargeAVO walks backward from slot c.at to c.stop, which is in front and becomes a mark. It",
-		"finds the marks of blocks that it comes to. Where a charge point is, it puts a charge in",
-		"front of those from c.left on; there is room for one for each slot.")
+	Doc("chargeAVO walks backward from slot at of the charger of s to stop, which is in front. It",
+		"begins the end of the program, and finds the marks of blocks that it comes to. Where a charge",
+		"point is, it puts a charge in front of those from left on; there is room for one for each slot.")
 	job := GP64()
 	insns, blocks, marks, lengths, next, flows := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
 	set, base, at, length := GP64(), GP64(), GP64(), GP64()
-	stop, n := AllocLocal(8), NewParamAddr("n", 24)
+	stop, n := AllocLocal(8), AllocLocal(8)
 	slot, op, d, there, mark, points := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
-	Load(Param("c"), job)
-	Load(Param("insns"), insns)
-	Load(Param("blocks"), blocks)
+	Load(Param("s"), job)
 	Load(Param("flows"), flows)
+	load(job, field{surveyProgram, insns}, field{surveyBlocks, blocks}, field{surveySlots, set})
+	MOVQ(Mem{Base: insns, Disp: programInsns}, insns)
+	MOVQ(set, n)
+	ADDQ(U32(surveyCharger), job)
 	MOVQ(Mem{Base: job, Disp: chargeStop}, set)
 	MOVQ(set, stop)
 	load(job, field{chargeMarks, marks}, field{chargeLengths, lengths}, field{chargeCharges, next}, field{chargeAt, at},
@@ -294,7 +299,6 @@ func charge() {
 	Comment("The end of the program is a mark with the length 0; there may be others in front.")
 	XORL(length.As32(), length.As32())
 	MOVL(length.As32(), Mem{Base: lengths, Index: at, Scale: 4})
-	MOVQ(length, Mem{Base: marks, Index: d, Scale: 1, Disp: 8})
 	MOVQ(op, Mem{Base: marks, Index: d, Scale: 1})
 	CMPQ(base, at)
 	JEQ(LabelRef("begin"))
@@ -389,7 +393,8 @@ func charge() {
 	MOVQ(stop, slot)
 	INCL(length.As32())
 	SUBL(slot.As32(), length.As32())
-	Load(Param("c"), job)
+	Load(Param("s"), job)
+	ADDQ(U32(surveyCharger), job)
 	MOVQ(slot, Mem{Base: job, Disp: chargeAt})
 	MOVQ(length, Mem{Base: job, Disp: chargeLength})
 	SUBQ(Mem{Base: job, Disp: chargeCharges}, next)
@@ -416,7 +421,7 @@ func jump(insns, base, set, slot, to reg.Register) {
 }
 
 func mend() {
-	TEXT("mendAVO", NOSPLIT, "func(p, insns, blocks *uint64)")
+	TEXT("mendAVO", NOSPLIT, "func(p, s *uint64)")
 	Pragma("noescape")
 	Doc("mendAVO sets the distances of the jumps in the blocks from p.block up to p.stop. It",
 		"stops at a block with one that leads further than is known, or too far.")
@@ -424,8 +429,9 @@ func mend() {
 	insns, blocks, index, moved := GP64(), GP64(), GP64(), GP64()
 	next, n, set, base := GP64(), GP64(), GP64(), GP64()
 	Load(Param("p"), job)
-	Load(Param("insns"), insns)
-	Load(Param("blocks"), blocks)
+	Load(Param("s"), set)
+	load(set, field{surveyProgram, insns}, field{surveyBlocks, blocks})
+	MOVQ(Mem{Base: insns, Disp: programInsns}, insns)
 	load(job, field{patchIndex, index}, field{patchMoved, moved},
 		field{patchBlock, next}, field{patchKnown, n})
 	MOVQ(next, base)
