@@ -29,7 +29,7 @@ func chargeAVO(s *Survey, flows *flow)
 func placeAVO(p *patcher, s *Survey, unusual *uint8)
 
 //go:noescape
-func mendAVO(p *patcher, s *Survey)
+func mendAVO(p *patcher, s *Survey, jumps *uint64)
 
 // halfBlock is how many slots the assembly looks at at once.
 const halfBlock = blockSlots / 2
@@ -92,9 +92,10 @@ func (p *patcher) placeUsual(s *Survey) {
 	}
 }
 
-// mendEasy mends blocks until something is rare in one, or all in front of stop.
-func (p *patcher) mendEasy(s *Survey) {
+// mendEasy mends blocks until something is rare in one, or all in front of stop. The
+// word of the first block says which of their words has the jumps.
+func (p *patcher) mendEasy(s *Survey, jumps *uint64) {
 	if assembly {
-		mendAVO(p, s)
+		mendAVO(p, s, jumps)
 	}
 }

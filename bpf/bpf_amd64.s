@@ -999,13 +999,13 @@ DATA lanes12<>+16(SB)/8, $0x000000000000000e
 DATA lanes12<>+24(SB)/8, $0x000000000000000f
 GLOBL lanes12<>(SB), RODATA|NOPTR, $32
 
-// func mendAVO(p *uint64, s *uint64)
+// func mendAVO(p *uint64, s *uint64, jumps *uint64)
 // Requires: BMI
-TEXT ·mendAVO(SB), NOSPLIT, $0-16
+TEXT ·mendAVO(SB), NOSPLIT, $0-24
 	MOVQ p+0(FP), AX
 	MOVQ s+8(FP), R9
 	MOVQ (R9), CX
-	MOVQ 16(R9), DX
+	MOVQ jumps+16(FP), DX
 	MOVQ (CX), CX
 	MOVQ (AX), BX
 	MOVQ 56(AX), SI

@@ -5,6 +5,6 @@ package bpf
 func (s *Survey) classify(next, stop int, r *refusal) { s.classifyGeneric(next, stop, r) }
 func (s *Survey) follow(stop int)                     { s.followGeneric(stop) }
 
-func (s *Survey) walk()               {}
-func (p *patcher) placeUsual(*Survey) {}
-func (p *patcher) mendEasy(*Survey)   {}
+func (s *Survey) walk()                      {}
+func (p *patcher) placeUsual(*Survey)        {}
+func (p *patcher) mendEasy(*Survey, *uint64) {}

@@ -130,11 +130,6 @@ func resize[E any](s []E, n int) []E {
 	return make([]E, n, n+n/4)
 }
 
-// shifts reports whether a charge in front of slot 0, and no other, changes no distance.
-func (s *Survey) shifts() bool {
-	return !s.charger.entered && !s.astray && s.kinds&(Gotols|Links) == 0
-}
-
 // chargeParts walks backward over the marks, in parts.
 func (s *Survey) chargeParts() {
 	c, n := &s.charger, s.slots

@@ -91,10 +91,24 @@ func (p *patcher) run(s *Survey) error {
 		}
 	}
 	p.index[n] = int32(p.at)
-	if len(p.patches) == 0 && (p.at == n || p.at == n+1 && s.shifts()) {
-		return nil // no distance changes
+	if len(p.patches) == 0 && (p.at == n || p.at == n+1 && p.shift(s)) {
+		return nil // no other distance changes
 	}
 	return p.finish(s)
+}
+
+// shift mends what changes where all that is new is a charge in front of slot 0: jumps
+// back to it. It reports whether that was enough.
+func (p *patcher) shift(s *Survey) bool {
+	switch {
+	case s.astray || s.kinds&(Gotols|Links) != 0:
+		return false
+	case s.charger.entered:
+		p.known, p.stop = s.slots+1, min(len(s.blocks), chunk)
+		p.mendEasy(s, &s.blocks[0].back)
+		return p.block == len(s.blocks)
+	}
+	return true
 }
 
 // placeParts places what is left in parts, and has mending follow.
@@ -382,7 +396,7 @@ func (p *patcher) mendLeading(l *leading) (err *Error) {
 func (p *patcher) mendJumps(s *Survey, stop int) *Error {
 	for p.block < stop {
 		p.stop = min(p.block+chunk, stop)
-		p.mendEasy(s)
+		p.mendEasy(s, &s.blocks[0].jumps)
 		if p.block < p.stop {
 			if err := p.mendBlock(s); err != nil {
 				return err

@@ -421,16 +421,18 @@ func jump(insns, base, set, slot, to reg.Register) {
 }
 
 func mend() {
-	TEXT("mendAVO", NOSPLIT, "func(p, s *uint64)")
+	TEXT("mendAVO", NOSPLIT, "func(p, s, jumps *uint64)")
 	Pragma("noescape")
-	Doc("mendAVO sets the distances of the jumps in the blocks from p.block up to p.stop. It",
-		"stops at a block with one that leads further than is known, or too far.")
+	Doc("mendAVO sets the distances of the jumps in the blocks from p.block up to p.stop. Jumps is",
+		"the word of the first block that says which. It stops at a block with one that leads further",
+		"than is known, or too far.")
 	job := GP64()
-	insns, blocks, index, moved := GP64(), GP64(), GP64(), GP64()
+	insns, jumps, index, moved := GP64(), GP64(), GP64(), GP64()
 	next, n, set, base := GP64(), GP64(), GP64(), GP64()
 	Load(Param("p"), job)
 	Load(Param("s"), set)
-	load(set, field{surveyProgram, insns}, field{surveyBlocks, blocks})
+	load(set, field{surveyProgram, insns})
+	Load(Param("jumps"), jumps)
 	MOVQ(Mem{Base: insns, Disp: programInsns}, insns)
 	load(job, field{patchIndex, index}, field{patchMoved, moved},
 		field{patchBlock, next}, field{patchKnown, n})
@@ -440,7 +442,7 @@ func mend() {
 	Label("block")
 	CMPQ(next, Mem{Base: job, Disp: patchStop})
 	JGE(LabelRef("out"))
-	MOVQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockJumps}, set)
+	MOVQ(Mem{Base: jumps, Index: base, Scale: 1}, set)
 	TESTQ(set, set)
 	JEQ(LabelRef("end"))
 
