@@ -70,25 +70,27 @@ func (r *Patched) Apply(p *Program, patches []Patch) error {
 	s := surveyOf(p)
 	defer s.release()
 	err := r.ApplySurveyed(s, patches)
-	r.patcher.blocks, r.patcher.patches = nil, nil // others'
+	r.patcher.patches = nil // others'
 	return err
 }
 
 // ApplySurveyed does it for the program that was surveyed.
 func (r *Patched) ApplySurveyed(s *Survey, patches []Patch) error {
 	s.Program()
-	return r.apply(s, noCharges, patches)
+	r.patcher.charges = noCharges
+	return r.apply(s, patches)
 }
 
 // ApplyCharged does the same and charges: at each charge point of the program, see
 // AppendCharges, goes a CHARGE in front of the instruction, as if there were a patch
 // with Before, the first of them.
 func (r *Patched) ApplyCharged(s *Survey, patches []Patch) error {
-	return r.apply(s, s.charge(), patches)
+	r.patcher.charges = s.charge()
+	return r.apply(s, patches)
 }
 
 // apply does both. Behind the charges is that of noCharges.
-func (r *Patched) apply(s *Survey, charges []Charge, patches []Patch) error {
+func (r *Patched) apply(s *Survey, patches []Patch) error {
 	p := s.program
 	if p == &r.Program {
 		panic("BUG: a program is patched in its own memory")
@@ -97,9 +99,8 @@ func (r *Patched) apply(s *Survey, charges []Charge, patches []Patch) error {
 		p = p.Flat()
 	}
 	m, np := &r.patcher, &r.Program
-	m.old, m.insns, m.blocks, m.charges, m.patches = p, p.Insns, s.blocks, charges, patches
-	err := m.run(s)
-	if err != nil {
+	m.old, m.patches = p, patches
+	if err := m.run(s); err != nil {
 		return err
 	}
 	r.Index = m.index[:s.slots+1]
@@ -133,7 +134,7 @@ func (p *Patch) replaces(slot int) bool { return p.Own >= 0 && p.Slot == slot }
 // checkPatch refuses what Apply's comment forbids, of patches of which all in front of
 // one are right.
 func (p *patcher) checkPatch(k int) error {
-	insns, t := p.insns, &p.patches[k]
+	insns, t := p.old.Insns, &p.patches[k]
 	if t.Slot < 0 || t.Slot >= len(insns) {
 		return &Error{Slot: -1, Reason: fmt.Sprintf("has no slot %d to patch", t.Slot)}
 	}
@@ -171,10 +172,11 @@ const between = "goes between the halves of a 64-bit constant"
 
 // refuse returns the error about a patch of a slot.
 func (p *patcher) refuse(slot int, format string, args ...any) error {
-	return &Error{Slot: slot, Insn: p.insns[slot], Reason: "patch: " + fmt.Sprintf(format, args...)}
+	return &Error{Slot: slot, Insn: p.old.Insns[slot], Reason: "patch: " + fmt.Sprintf(format, args...)}
 }
 
 // second reports whether a slot is the second half of a constant.
 func (p *patcher) second(slot int) bool {
-	return 0 < slot && slot < len(p.insns) && p.insns[slot].Op == opSecond && p.insns[slot-1].Op == abi.OpLdImm64
+	insns := p.old.Insns
+	return 0 < slot && slot < len(insns) && insns[slot].Op == opSecond && insns[slot-1].Op == abi.OpLdImm64
 }

@@ -385,6 +385,10 @@ func TestApplyCharged(t *testing.T) {
 		if i%2 == 0 {
 			patches = fewPatches(r, p)
 		}
+		if i%3 == 0 { // charges alone, often one
+			p = randomProgram(r, 1+r.IntN(40))
+			patches = nil
+		}
 		if i%5 == 0 && len(patches) > 0 { // something wrong
 			patches[r.IntN(len(patches))].Slot += r.IntN(5) - 2
 		}

@@ -27,13 +27,13 @@ func checkAVO(insns *Insn, blocks *block, n int, p *places, r *refusal, half boo
 func followAVO(insns *Insn, blocks *block, next, stop, n int) (wrong int)
 
 //go:noescape
-func chargeAVO(c *charger, flows *flow)
+func chargeAVO(s *Survey, flows *flow)
 
 //go:noescape
-func placeAVO(p *patcher, unusual *uint8)
+func placeAVO(p *patcher, s *Survey, unusual *uint8)
 
 //go:noescape
-func mendAVO(p *patcher)
+func mendAVO(p *patcher, s *Survey, jumps *uint64)
 
 //go:noescape
 func mendSlotsAVO(insns, np *Insn, index, late *int32, reaches *reach, jumps *uint64, words, first, known, length int) (lates int, ok bool)
@@ -83,25 +83,27 @@ func (s *Survey) follow(stop int) {
 	s.landed, s.astray = stop, wrong&1 != 0
 }
 
-// walk walks from slot at to stop, or leaves it to walkBlock.
-func (c *charger) walk() {
+// walk walks from slot at of the charger to stop, or leaves it to walkBlock. Where it
+// begins at the end of the program it begins that, too.
+func (s *Survey) walk() {
 	if assembly {
-		chargeAVO(c, &flows[0])
+		chargeAVO(s, &flows[0])
 	}
 }
 
 // placeUsual moves slots and places patches until one is unusual, or all in front of
 // next.
-func (p *patcher) placeUsual() {
+func (p *patcher) placeUsual(s *Survey) {
 	if assembly && p.old.Flags == nil {
-		placeAVO(p, &unusual[0])
+		placeAVO(p, s, &unusual[0])
 	}
 }
 
-// mendEasy mends blocks until something is rare in one, or all in front of stop.
-func (p *patcher) mendEasy() {
+// mendEasy mends blocks until something is rare in one, or all in front of stop. The
+// word of the first block says which of their words has the jumps.
+func (p *patcher) mendEasy(s *Survey, jumps *uint64) {
 	if assembly {
-		mendAVO(p)
+		mendAVO(p, s, jumps)
 	}
 }
 

@@ -587,49 +587,68 @@ DATA frames<>+16(SB)/8, $0xc0c0c0c0c0c0c0c0
 DATA frames<>+24(SB)/8, $0xc0c0c0c0c0c0c0c0
 GLOBL frames<>(SB), RODATA|NOPTR, $32
 
-// func chargeAVO(c *uint64, flows *uint64)
+// func chargeAVO(s *uint64, flows *uint64)
 // Requires: BMI, BMI2, CMOV, LZCNT
-TEXT ·chargeAVO(SB), NOSPLIT, $24-16
-	MOVQ c+0(FP), AX
+TEXT ·chargeAVO(SB), NOSPLIT, $16-16
+	MOVQ s+0(FP), AX
 	MOVQ flows+8(FP), R8
-	MOVQ 8(AX), R9
-	MOVQ R9, 16(SP)
-	MOVQ 112(AX), R9
-	MOVQ R9, 8(SP)
 	MOVQ (AX), CX
-	MOVQ 24(AX), DX
-	MOVQ 48(AX), BX
-	MOVQ 72(AX), SI
-	MOVQ 128(AX), DI
-	MOVQ 104(AX), R11
-	MOVQ 120(AX), R12
-	MOVQ 96(AX), R10
-	MOVQ 152(AX), R9
+	MOVQ 16(AX), DX
+	MOVQ 8(AX), R9
+	MOVQ (CX), CX
+	MOVQ R9, 8(SP)
+	ADDQ $0x000000f0, AX
+	MOVQ 64(AX), R9
+	MOVQ R9, (SP)
+	MOVQ (AX), BX
+	MOVQ 24(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 56(AX), R11
+	MOVQ 72(AX), R12
+	MOVQ 48(AX), R10
+	MOVQ 104(AX), R9
 
 	// lengths = where that of slot 0 would be; next = behind the next charge
 	SHLQ $0x02, R10
 	SUBQ R10, SI
 	LEAQ (DI)(R9*8), DI
 
-	// Between marks, what is kept of a slot is its length, and its number less 1: the same for
-	// each.
-	LEAL -1(R12)(R11*1), R12
-
-	// base = the first slot of the block of at; set = marks in front of at, if there are some
-	MOVQ  $0x00000001, R9
-	SHLXQ R11, R9, R9
-	DECQ  R9
+	// base = the first slot of the block of at; d = how far its marks are
 	MOVQ  R11, R10
 	ANDQ  $-64, R10
 	MOVQ  R10, R13
 	SHRQ  $0x03, R13
-	ANDQ  (BX)(R13*1), R9
-	CMPQ  R10, R11
-	JNE   marks
+	MOVL  $0x00000001, AX
+	SHLXQ R11, AX, AX
+	CMPQ  R11, 8(SP)
+	JNE   begin
+
+	// The end of the program is a mark with the length 0; there may be others in front.
+	XORL R12, R12
+	MOVL R12, (SI)(R11*4)
+	MOVQ AX, (BX)(R13*1)
+	CMPQ R10, R11
+	JEQ  begin
+	MOVQ (DX)(R10*1), R9
+	ORQ  16(DX)(R10*1), R9
+	ORQ  24(DX)(R10*1), R9
+	ORQ  48(DX)(R10*1), R9
+	ORQ  R9, (BX)(R13*1)
+
+begin:
+	// Between marks, what is kept of a slot is its length, and its number less 1: the same for
+	// each.
+	LEAL -1(R12)(R11*1), R12
+
+	// set = marks in front of at, if there are some
+	LEAQ -1(AX), R9
+	ANDQ (BX)(R13*1), R9
+	CMPQ R10, R11
+	JNE  marks
 
 block:
 	// The block in front. Blocks are as many bytes as slots.
-	CMPQ R10, 8(SP)
+	CMPQ R10, (SP)
 	JLE  out
 	SUBQ $0x40, R10
 	MOVQ R10, R13
@@ -638,58 +657,58 @@ block:
 	ORQ  16(DX)(R10*1), R9
 	ORQ  24(DX)(R10*1), R9
 	ORQ  48(DX)(R10*1), R9
-	MOVQ R9, (BX)(R13*1)
+
+	// Its last slot is a mark in any case, with this length unless it is visited: so the next mark
+	// from a slot on is in the same block.
+	MOVQ $-1, AX
+	SHLQ $0x3f, AX
+	ORQ  R9, AX
+	MOVQ AX, (BX)(R13*1)
+	MOVL R12, AX
+	SUBL R10, AX
+	SUBL $0x3e, AX
+	MOVL AX, 252(SI)(R10*4)
 
 marks:
-	MOVQ 48(DX)(R10*1), AX
-	MOVQ AX, (SP)
-	MOVQ 8(SP), AX
+	MOVQ 48(DX)(R10*1), R15
+	MOVQ (SP), AX
 	CMPQ R10, AX
-	JGT  begun
+	JGE  begun
 
-	// The last block: stop is a mark, those in front are for another time.
-	MOVQ  (BX)(R13*1), R14
-	BTSQ  AX, R14
-	MOVQ  R14, (BX)(R13*1)
-	BTSQ  AX, R9
+	// The last block: marks in front of stop are for another time.
 	MOVQ  $-1, R13
 	SHLXQ AX, R13, R13
 	ANDQ  R13, R9
 
 begun:
-	TESTQ R9, R9
-	JEQ   block
+	LZCNTQ R9, R11
+	JCS    block
 
 mark:
 	// slot = the last mark in the set; length = that of the next slot
-	LZCNTQ R9, R11
-	XORQ   $0x3f, R11
-	BTRQ   R11, R9
-	ADDQ   R10, R11
-	SUBL   R11, R12
+	XORQ $0x3f, R11
+	BTRQ R11, R9
+	ADDQ R10, R11
+	SUBL R11, R12
 
 	// there = slot+1+off, or the end of the program, or slot if it leads back; d = -1 then, or 0
 	MOVWQSX 2(CX)(R11*8), R13
 	LEAQ    1(R11)(R13*1), R14
 	SARQ    $0x3f, R13
 	CMOVQMI R11, R14
-	CMPQ    R14, 16(SP)
-	CMOVQHI 16(SP), R14
+	CMPQ    R14, 8(SP)
+	CMOVQHI 8(SP), R14
 
-	// mark = how far it is to the one at there or next behind; usually it is among some 57 slots
-	MOVQ   R14, R15
-	SHRQ   $0x03, R15
-	MOVL   R14, AX
-	ANDL   $0x07, AX
-	SHRXQ  AX, (BX)(R15*1), R15
-	TZCNTQ R15, R15
-	JCS    search
+	// mark = how far it is to the one at there or next behind
+	MOVQ   R14, AX
+	SHRQ   $0x06, AX
+	SHRXQ  R14, (BX)(AX*8), AX
+	TZCNTQ AX, AX
 
-found:
 	// there = the length from there, which is that of the mark and what is between, or 0 if d
-	ADDQ  R15, R14
-	ADDL  (SI)(R14*4), R15
-	ANDNL R15, R13, R14
+	ADDQ  AX, R14
+	ADDL  (SI)(R14*4), AX
+	ANDNL AX, R13, R14
 
 	// length = max(length & goesOn, there & leads) + counts
 	MOVBLZX (CX)(R11*8), AX
@@ -701,66 +720,54 @@ found:
 	ADDL    8(R8)(AX*1), R12
 
 	// A charge, which counts if slot is a point; the length is then none.
-	MOVL  R11, -8(DI)
-	MOVL  R12, -4(DI)
-	MOVQ  (SP), AX
-	BTQ   R11, AX
-	SBBQ  AX, AX
-	LEAQ  (DI)(AX*8), DI
-	ANDNL R12, AX, R12
-	MOVL  R12, (SI)(R11*4)
-	LEAL  -1(R12)(R11*1), R12
-	TESTQ R9, R9
-	JNE   mark
-	JMP   block
-
-search:
-	// In the 64 slots behind those; there is one at the end of the program.
-	MOVQ R14, AX
-	ANDQ $-8, AX
-
-further:
-	ADDQ   $0x40, AX
-	MOVQ   AX, R15
-	SHRQ   $0x03, R15
-	MOVQ   (BX)(R15*1), R15
-	TZCNTQ R15, R15
-	JCS    further
-	ADDQ   AX, R15
-	SUBQ   R14, R15
-	JMP    found
+	MOVL   R11, -8(DI)
+	MOVL   R12, -4(DI)
+	BTQ    R11, R15
+	SBBQ   AX, AX
+	LEAQ   (DI)(AX*8), DI
+	ANDNL  R12, AX, R12
+	MOVL   R12, (SI)(R11*4)
+	LEAL   -1(R12)(R11*1), R12
+	LZCNTQ R9, R11
+	JCC    mark
+	JMP    block
 
 out:
 	// The length of stop
-	MOVQ 8(SP), R11
+	MOVQ (SP), R11
 	INCL R12
 	SUBL R11, R12
-	MOVQ c+0(FP), AX
-	MOVQ R11, 104(AX)
-	MOVQ R12, 120(AX)
-	SUBQ 128(AX), DI
+	MOVQ s+0(FP), AX
+	ADDQ $0x000000f0, AX
+	MOVQ R11, 56(AX)
+	MOVQ R12, 72(AX)
+	SUBQ 80(AX), DI
 	SHRQ $0x03, DI
-	MOVQ DI, 152(AX)
+	MOVQ DI, 104(AX)
 	RET
 
-// func placeAVO(p *uint64, unusual *uint8)
+// func placeAVO(p *uint64, s *uint64, unusual *uint8)
 // Requires: AVX, AVX2, CMOV
-TEXT ·placeAVO(SB), NOSPLIT, $16-16
+TEXT ·placeAVO(SB), NOSPLIT, $32-24
 	MOVQ   p+0(FP), AX
-	MOVQ   56(AX), CX
-	MOVQ   80(AX), DX
+	MOVQ   s+8(FP), R11
+	MOVQ   (R11), CX
+	MOVQ   8(R11), R10
+	MOVQ   (CX), CX
+	MOVQ   R10, 16(SP)
+	MOVQ   56(AX), DX
 	MOVQ   (AX), BX
-	MOVQ   104(AX), SI
-	MOVQ   152(AX), DI
-	MOVQ   160(AX), R8
-	IMUL3Q $0x28, 248(AX), R9
-	IMUL3Q $0x28, 208(AX), R10
-	MOVQ   200(AX), R11
+	MOVQ   88(AX), SI
+	MOVQ   112(AX), DI
+	MOVQ   120(AX), R8
+	IMUL3Q $0x28, 128(AX), R9
+	IMUL3Q $0x28, 200(AX), R10
+	MOVQ   192(AX), R11
 	ADDQ   R11, R9
 	ADDQ   R11, R10
 	MOVQ   R10, (SP)
-	MOVQ   224(AX), R11
-	MOVQ   256(AX), R10
+	MOVQ   216(AX), R11
+	MOVQ   136(AX), R10
 	LEAQ   (R11)(R10*8), R11
 	MOVQ   R11, 8(SP)
 
@@ -779,48 +786,64 @@ move:
 	CMPQ         DI, R10
 	JEQ          moved
 	JGT          out
-	VMOVD        R8, X2
-	VPBROADCASTD X2, Y2
-	VPADDD       upwards<>+0(SB), Y2, Y2
-	VMOVDQU      eight<>+0(SB), Y3
+	MOVQ         R10, 24(SP)
+	VMOVD        R8, X4
+	VPBROADCASTD X4, Y4
+	VPADDD       upwards<>+0(SB), Y4, Y4
+	VMOVDQU      eight<>+0(SB), Y5
+	VPXOR        X6, X6, X6
 
-eight:
-	LEAQ    8(DI), R11
-	CMPQ    R11, 64(AX)
-	JGT     one
+sixteen:
+	LEAQ    16(DI), R11
+	CMPQ    R11, 16(SP)
+	JGT     last
 	VMOVDQU (CX)(DI*8), Y0
 	VMOVDQU 32(CX)(DI*8), Y1
+	VMOVDQU 64(CX)(DI*8), Y2
+	VMOVDQU 96(CX)(DI*8), Y3
+
+read:
 	VMOVDQU Y0, (DX)(R8*8)
 	VMOVDQU Y1, 32(DX)(R8*8)
-	VMOVDQU Y2, (BX)(DI*4)
-	MOVQ    $0x00000000, (SI)(R8*1)
-	VPADDD  Y3, Y2, Y2
+	VMOVDQU Y2, 64(DX)(R8*8)
+	VMOVDQU Y3, 96(DX)(R8*8)
+	VMOVDQU Y4, (BX)(DI*4)
+	VPADDD  Y5, Y4, Y4
+	VMOVDQU Y4, 32(BX)(DI*4)
+	VPADDD  Y5, Y4, Y4
+	VMOVDQU X6, (SI)(R8*1)
 	MOVQ    R11, DI
-	ADDQ    $0x08, R8
+	ADDQ    $0x10, R8
 	CMPQ    DI, R10
-	JLT     eight
+	JLT     sixteen
 
 	// Back from what is behind
 	SUBQ R10, DI
 	SUBQ DI, R8
 	MOVQ R10, DI
-	JMP  all
 
-one:
-	MOVQ (CX)(DI*8), R11
-	MOVQ R11, (DX)(R8*8)
-	MOVL R8, (BX)(DI*4)
-	MOVB $0x00, (SI)(R8*1)
-	INCQ DI
-	INCQ R8
-	CMPQ DI, R10
-	JLT  one
-
-all:
 	// A slot that was begun has its first instruction in front.
-	MOVQ 264(AX), R10
-	MOVQ 272(AX), R11
+	MOVQ 160(AX), R10
+	MOVQ 152(AX), R11
 	MOVL R11, (BX)(R10*4)
+	JMP  moved
+
+last:
+	// The last slots of the program, less than sixteen: zeros are behind them.
+	MOVQ         16(SP), R10
+	SUBQ         DI, R10
+	VMOVQ        R10, X3
+	VPBROADCASTQ X3, Y3
+	VPCMPGTQ     lanes0<>+0(SB), Y3, Y7
+	VPMASKMOVQ   (CX)(DI*8), Y7, Y0
+	VPCMPGTQ     lanes4<>+0(SB), Y3, Y7
+	VPMASKMOVQ   32(CX)(DI*8), Y7, Y1
+	VPCMPGTQ     lanes8<>+0(SB), Y3, Y7
+	VPMASKMOVQ   64(CX)(DI*8), Y7, Y2
+	VPCMPGTQ     lanes12<>+0(SB), Y3, Y7
+	VPMASKMOVQ   96(CX)(DI*8), Y7, Y3
+	MOVQ         24(SP), R10
+	JMP          read
 
 moved:
 	CMPQ DI, 168(AX)
@@ -838,23 +861,23 @@ moved:
 	JLT  out
 
 charge:
-	MOVQ    unusual+8(FP), R11
+	MOVQ    unusual+16(FP), R11
 	MOVBQZX (CX)(DI*8), R10
 	MOVBLZX (R11)(R10*1), R10
 	CMPL    R10, $0x02
 	JEQ     out
 	MOVL    $0x00000001, R10
-	ADDQ    64(AX), R10
+	ADDQ    16(SP), R10
 	SUBQ    DI, R10
 	ADDQ    R8, R10
-	CMPQ    R10, 88(AX)
+	CMPQ    R10, 80(AX)
 	JGT     out
 
 	// If the slot was begun, its first instruction is elsewhere.
-	CMPQ DI, 264(AX)
+	CMPQ DI, 160(AX)
 	JEQ  chargeBegun
-	MOVQ DI, 264(AX)
-	MOVQ R8, 272(AX)
+	MOVQ DI, 160(AX)
+	MOVQ R8, 152(AX)
 
 chargeBegun:
 	MOVQ 8(SP), R11
@@ -865,7 +888,7 @@ chargeBegun:
 	INCQ R8
 	ADDQ $0x08, R11
 	MOVQ R11, 8(SP)
-	INCQ 256(AX)
+	INCQ 136(AX)
 	JMP  next
 
 patch:
@@ -877,7 +900,7 @@ patch:
 	JLT  out
 
 	// How unusual the slot is, less 1 if the patch goes in front
-	MOVQ    unusual+8(FP), R11
+	MOVQ    unusual+16(FP), R11
 	MOVBQZX (CX)(DI*8), R10
 	MOVBLZX (R11)(R10*1), R10
 	MOVQ    R13, R11
@@ -885,17 +908,17 @@ patch:
 	ADDL    R11, R10
 	JGT     out
 	MOVQ    R12, R10
-	ADDQ    64(AX), R10
+	ADDQ    16(SP), R10
 	SUBQ    DI, R10
 	ADDQ    R8, R10
-	CMPQ    R10, 88(AX)
+	CMPQ    R10, 80(AX)
 	JGT     out
 
 	// If the slot was begun, its first instruction is elsewhere.
-	CMPQ DI, 264(AX)
+	CMPQ DI, 160(AX)
 	JEQ  patchBegun
-	MOVQ DI, 264(AX)
-	MOVQ R8, 272(AX)
+	MOVQ DI, 160(AX)
+	MOVQ R8, 152(AX)
 
 patchBegun:
 	ADDQ R8, R13
@@ -916,19 +939,19 @@ placed:
 	CMPQ 8(R9), $0x00
 	JLT  done
 	MOVB $0x00, (SI)(R13*1)
-	MOVQ 272(AX), R11
+	MOVQ 152(AX), R11
 	MOVL R11, (BX)(DI*4)
 	INCQ DI
 
 done:
 	ADDQ $0x28, R9
-	INCQ 248(AX)
+	INCQ 128(AX)
 	CMPQ DI, 168(AX)
 	JLT  next
 
 out:
-	MOVQ DI, 152(AX)
-	MOVQ R8, 160(AX)
+	MOVQ DI, 112(AX)
+	MOVQ R8, 120(AX)
 	VZEROUPPER
 	RET
 
@@ -952,22 +975,48 @@ DATA eight<>+24(SB)/4, $0x00000008
 DATA eight<>+28(SB)/4, $0x00000008
 GLOBL eight<>(SB), RODATA|NOPTR, $32
 
-// func mendAVO(p *uint64)
+DATA lanes0<>+0(SB)/8, $0x0000000000000000
+DATA lanes0<>+8(SB)/8, $0x0000000000000001
+DATA lanes0<>+16(SB)/8, $0x0000000000000002
+DATA lanes0<>+24(SB)/8, $0x0000000000000003
+GLOBL lanes0<>(SB), RODATA|NOPTR, $32
+
+DATA lanes4<>+0(SB)/8, $0x0000000000000004
+DATA lanes4<>+8(SB)/8, $0x0000000000000005
+DATA lanes4<>+16(SB)/8, $0x0000000000000006
+DATA lanes4<>+24(SB)/8, $0x0000000000000007
+GLOBL lanes4<>(SB), RODATA|NOPTR, $32
+
+DATA lanes8<>+0(SB)/8, $0x0000000000000008
+DATA lanes8<>+8(SB)/8, $0x0000000000000009
+DATA lanes8<>+16(SB)/8, $0x000000000000000a
+DATA lanes8<>+24(SB)/8, $0x000000000000000b
+GLOBL lanes8<>(SB), RODATA|NOPTR, $32
+
+DATA lanes12<>+0(SB)/8, $0x000000000000000c
+DATA lanes12<>+8(SB)/8, $0x000000000000000d
+DATA lanes12<>+16(SB)/8, $0x000000000000000e
+DATA lanes12<>+24(SB)/8, $0x000000000000000f
+GLOBL lanes12<>(SB), RODATA|NOPTR, $32
+
+// func mendAVO(p *uint64, s *uint64, jumps *uint64)
 // Requires: BMI
-TEXT ·mendAVO(SB), NOSPLIT, $0-8
+TEXT ·mendAVO(SB), NOSPLIT, $0-24
 	MOVQ p+0(FP), AX
-	MOVQ 56(AX), CX
-	MOVQ 128(AX), DX
+	MOVQ s+8(FP), R9
+	MOVQ (R9), CX
+	MOVQ jumps+16(FP), DX
+	MOVQ (CX), CX
 	MOVQ (AX), BX
-	MOVQ 80(AX), SI
-	MOVQ 176(AX), DI
-	MOVQ 192(AX), R8
+	MOVQ 56(AX), SI
+	MOVQ 144(AX), DI
+	MOVQ 184(AX), R8
 	MOVQ DI, R10
 	SHLQ $0x06, R10
 
 	// Blocks are as many bytes as slots.
 block:
-	CMPQ  DI, 184(AX)
+	CMPQ  DI, 176(AX)
 	JGE   out
 	MOVQ  (DX)(R10*1), R9
 	TESTQ R9, R9
@@ -997,7 +1046,7 @@ end:
 	JMP  block
 
 out:
-	MOVQ DI, 176(AX)
+	MOVQ DI, 144(AX)
 	RET
 
 // func followAVO(insns *uint64, blocks *uint64, next int, stop int, n int) (wrong int)

@@ -35,9 +35,7 @@ func Charges(p *Program) []int32 {
 func AppendCharges(list []Charge, p *Program) []Charge {
 	s := surveyOf(p)
 	defer s.release()
-	list = append(list, s.Charges()...)
-	s.charger.insns = nil // the caller's
-	return list
+	return append(list, s.Charges()...)
 }
 
 // Charges returns what AppendCharges appends, for the program that was surveyed. It
@@ -52,21 +50,24 @@ var noCharges = []Charge{{Slot: math.MaxInt32}}
 
 // charge returns the charges with noCharges behind.
 func (s *Survey) charge() []Charge {
-	p, n := s.Program(), len(s.blocks)
-	if n == 0 {
+	s.Program()
+	if len(s.blocks) == 0 {
 		return noCharges
 	}
-	if s.landed < n {
-		s.land(n)
+	if s.landed < len(s.blocks) {
+		s.land(len(s.blocks))
 	}
-	c := &s.charger
-	c.insns, c.blocks = p.Insns, s.blocks
-	s.blocks[0].points |= 1
-	c.gotos = c.gotos[:0]
-	if s.kinds&(Gotols|Links) != 0 {
-		c.addFar(s.others)
+	c, first := &s.charger, &s.blocks[0]
+	c.entered = first.points&1 != 0
+	first.points |= 1
+	c.at = s.slots
+	if s.slots <= c.room && s.kinds&(Gotols|Links) == 0 {
+		c.base, c.stop, c.left = 0, 0, len(c.charges)-1
+		s.walk()
 	}
-	c.charge()
+	if c.at > 0 {
+		s.chargeParts()
+	}
 	return c.charges[c.left:]
 }
 
@@ -81,12 +82,10 @@ func (s *Survey) charge() []Charge {
 //
 // It is what the assembly works on: gen/asm/bpf has the offsets.
 type charger struct {
-	insns  []Insn
-	blocks []block
 	// marks has a bit for each slot, from the first of the block that is being done on,
-	// and one more for the end of the program, which is a mark. There are 64 bits
-	// more, zeros, for those who read bytes. There may be more of no use, of longer
-	// programs.
+	// and one more for the end of the program, which is a mark. For the assembly the
+	// last slot of each block is one, too, so that it finds the next mark from a slot on
+	// in the same word. There may be more words of no use, of longer programs.
 	marks []uint64
 	// lengths has for each mark from slot base on how many instructions a way to
 	// it goes on from there: none if it is a charge point, or the end of the
@@ -103,14 +102,19 @@ type charger struct {
 	left    int
 	// gotos are the slots with gotol. Only they lead further than 16 bits say.
 	gotos []int32
+	// room is how many slots a program has at most for which there is room, and which
+	// is done in one walk.
+	room int
+	// entered says that slot 0 was a point for what leads there.
+	entered bool
 }
 
 const (
 	// window is how many lengths there is room for, in the cache. With a gotol, which
 	// leads further, all are kept.
 	window = 1 << 16
-	// stride is how far it is at most from a slot to the next mark: where it stops after
-	// so many slots there is one.
+	// stride is how far it walks at once. Where it stops there is a mark, or one in the
+	// same block, so it is no further from a slot to the next.
 	stride = chunk * blockSlots
 	// needed is how many lengths behind a slot it may depend on: a jump reaches
 	// 32,768 slots, and the next mark behind is a stride further at most.
@@ -126,45 +130,20 @@ func resize[E any](s []E, n int) []E {
 	return make([]E, n, n+n/4)
 }
 
-// addFar adds the points where others lead to, and lists gotol.
-func (c *charger) addFar(others []Other) {
-	for _, o := range others {
-		switch o.Insn.Op {
-		case abi.OpGotol:
-			c.gotos = append(c.gotos, o.Slot)
-			if o.Insn.Imm < 0 {
-				c.addPoint(o.Slot + 1 + o.Insn.Imm)
-			}
-		case abi.OpCall, abi.OpLdImm64:
-			if d, ok := Distance(o.Insn); ok {
-				c.addPoint(o.Slot + 1 + d)
-			}
-		}
+// chargeParts walks backward over the marks, in parts.
+func (s *Survey) chargeParts() {
+	c, n := &s.charger, s.slots
+	c.gotos = c.gotos[:0]
+	if s.kinds&(Gotols|Links) != 0 {
+		s.addFar()
 	}
-}
-
-func (c *charger) addPoint(slot int32) { c.blocks[slot/blockSlots].points |= 1 << (slot % blockSlots) }
-
-func (c *charger) addMark(slot int) { c.marks[slot/blockSlots] |= 1 << (slot % blockSlots) }
-
-// charge walks backward over the marks.
-func (c *charger) charge() {
-	n := len(c.insns)
-	end, kept := uint(n)/blockSlots, n+1
+	kept := n + 1
 	if len(c.gotos) == 0 {
 		kept = min(kept, window)
 	}
-	if uint(len(c.marks)) < end+2 || len(c.lengths) < kept {
-		c.grow(end+2, kept)
-	}
-	marks := c.marks[end:][:2]
-	marks[0], marks[1] = 1<<(n%blockSlots), 0
-	if n%blockSlots != 0 {
-		marks[0] |= c.blocks[end].marks()
-	}
-	c.lengths[kept-1] = 0
-	c.base = n + 1 - kept
-	c.at, c.length, c.left = n, 0, max(len(c.charges)-1, 0)
+	c.grow(n/blockSlots+1, kept)
+	c.base, c.at, c.left = n+1-kept, n, max(len(c.charges)-1, 0)
+	s.beginEnd()
 	for c.at > 0 {
 		gotol := -1
 		if k := len(c.gotos); k > 0 {
@@ -175,24 +154,50 @@ func (c *charger) charge() {
 			c.makeRoom()
 		}
 		if c.at > c.stop {
-			c.walk()
+			s.walk()
 		}
 		for c.at > c.stop {
-			c.walkBlock()
+			s.walkBlock()
 		}
 		switch {
 		case gotol >= 0 && c.at == gotol+1:
-			c.stepOver(gotol)
+			s.stepOver(gotol)
 		case c.at == c.base && c.at > 0:
 			c.slide()
 		}
 	}
+	c.room = min(stride, len(c.marks)*blockSlots-1, len(c.lengths)-1, len(c.charges)-2)
 }
 
-// grow makes more room for marks and lengths. What they have is of no use.
-func (c *charger) grow(marks uint, lengths int) {
-	c.marks = make([]uint64, marks+marks/4)
-	c.lengths = make([]int32, lengths+lengths/4)
+// addFar adds the points where others lead to, and lists gotol.
+func (s *Survey) addFar() {
+	c := &s.charger
+	for _, o := range s.others {
+		switch o.Insn.Op {
+		case abi.OpGotol:
+			c.gotos = append(c.gotos, o.Slot)
+			if o.Insn.Imm < 0 {
+				s.addPoint(o.Slot + 1 + o.Insn.Imm)
+			}
+		case abi.OpCall, abi.OpLdImm64:
+			if d, ok := Distance(o.Insn); ok {
+				s.addPoint(o.Slot + 1 + d)
+			}
+		}
+	}
+}
+
+func (s *Survey) addPoint(slot int32) { s.blocks[slot/blockSlots].points |= 1 << (slot % blockSlots) }
+
+func (c *charger) addMark(slot int) { c.marks[slot/blockSlots] |= 1 << (slot % blockSlots) }
+
+// grow makes more room for marks and lengths, if it is needed. What they have is of no
+// use then.
+func (c *charger) grow(marks, lengths int) {
+	if len(c.marks) < marks || len(c.lengths) < lengths {
+		c.marks = make([]uint64, marks+marks/4)
+		c.lengths = make([]int32, lengths+lengths/4)
+	}
 }
 
 // makeRoom makes room for so many charges as there may be up to stop, and one.
@@ -206,6 +211,18 @@ func (c *charger) makeRoom() {
 	c.charges = append(make([]Charge, c.left, size), charges...)
 }
 
+// beginEnd makes a mark of the end of the program, and finds those of its last block.
+func (s *Survey) beginEnd() {
+	c, n := &s.charger, s.slots
+	end := n / blockSlots
+	c.marks[end] = 0
+	if n%blockSlots != 0 {
+		s.findMarks(end)
+	}
+	c.addMark(n)
+	c.lengths[n-c.base], c.length = 0, 0
+}
+
 // slide makes room for lengths in front of base.
 func (c *charger) slide() {
 	copy(c.lengths[window-needed:window], c.lengths[:needed])
@@ -213,21 +230,23 @@ func (c *charger) slide() {
 }
 
 // stepOver steps over a gotol, which is the last one that is left.
-func (c *charger) stepOver(slot int) {
+func (s *Survey) stepOver(slot int) {
+	c := &s.charger
 	if c.at%blockSlots == 0 {
-		c.begin(slot / blockSlots)
+		s.findMarks(slot / blockSlots)
 	}
 	c.addMark(slot)
-	c.step(slot, int(c.insns[slot].Imm))
+	s.step(slot, int(s.program.Insns[slot].Imm))
 	c.gotos = c.gotos[:len(c.gotos)-1]
 }
 
 // walkBlock walks backward to the beginning of a block, or to stop, which becomes a
 // mark.
-func (c *charger) walkBlock() {
+func (s *Survey) walkBlock() {
+	c := &s.charger
 	k := (c.at - 1) / blockSlots
 	if c.at%blockSlots == 0 {
-		c.begin(k)
+		s.findMarks(k)
 	}
 	if c.stop/blockSlots == k {
 		c.addMark(c.stop)
@@ -235,29 +254,29 @@ func (c *charger) walkBlock() {
 	first := max(k*blockSlots, c.stop)
 	for set := c.marks[k] & (2<<((c.at-1)%blockSlots) - 1) >> (first % blockSlots); set != 0; {
 		slot := first + bits.Len64(set) - 1
-		c.step(slot, int(c.insns[slot].Off))
+		s.step(slot, int(s.program.Insns[slot].Off))
 		set &^= 1 << (slot - first)
 	}
 	c.length += c.at - first // no mark in between
 	c.at = first
 }
 
-// begin finds the marks of a block.
-func (c *charger) begin(block int) { c.marks[block] = c.blocks[block].marks() }
-
-// marks returns the slots that are marks for what they are.
-func (b *block) marks() uint64 { return b.jumps | b.exits | b.seconds | b.points }
+// findMarks finds the marks of a block: slots that are it for what they are.
+func (s *Survey) findMarks(k int) {
+	b := &s.blocks[k]
+	s.charger.marks[k] = b.jumps | b.exits | b.seconds | b.points
+}
 
 // step walks backward to the next mark, whose instruction may lead over d slots.
-func (c *charger) step(slot, d int) {
-	f := &flows[c.insns[slot].Op]
+func (s *Survey) step(slot, d int) {
+	c, f := &s.charger, &flows[s.program.Insns[slot].Op]
 	there := int32(0)
 	if d >= 0 { // a way that leads back ends there
-		there = c.from(slot+1+d) & f.leads
+		there = s.from(slot+1+d) & f.leads
 	}
 	next := int32(c.length + c.at - slot - 1)
 	length := max(next&f.goesOn, there) + f.counts
-	if c.blocks[slot/blockSlots].points>>(slot%blockSlots)&1 != 0 {
+	if s.blocks[slot/blockSlots].points>>(slot%blockSlots)&1 != 0 {
 		c.left--
 		c.charges[c.left] = Charge{Slot: int32(slot), N: length}
 		length = 0
@@ -268,8 +287,9 @@ func (c *charger) step(slot, d int) {
 
 // from returns the length of the way from a slot behind at, or from the end of
 // the program for one that is further.
-func (c *charger) from(slot int) int32 {
-	slot = min(slot, len(c.insns))
+func (s *Survey) from(slot int) int32 {
+	c := &s.charger
+	slot = min(slot, s.slots)
 	mark := slot
 	for {
 		if set := c.marks[mark/blockSlots] >> (mark % blockSlots); set != 0 {

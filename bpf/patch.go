@@ -21,26 +21,27 @@ import (
 //
 // It is what the assembly works on: gen/asm/bpf has the offsets.
 type patcher struct {
-	mover        // where slots went, as far as they did
-	insns []Insn // of the old program
-	// moved and flags are the new program, and as long as each other. Index has an
-	// element for each slot and the end, or more.
-	moved  []Insn
-	flags  []Flag
-	blocks []block // of a survey of the old program
-	// Slot comes next to be moved, to at. It is to be done up to slot next.
-	slot, at, next int
-	// block comes next to have its jumps mended, up to block stop. They may lead to
-	// slots in front of known, or to the end if that is known.
-	block, stop, known int
+	mover // where slots went, as far as they did
+	// moved and flags are the new program. They have room for as many instructions, and
+	// spare ones. Index has an element for each slot and the end, and spare ones.
+	moved []Insn
+	room  int
+	flags []Flag
+	// Slot comes next to be moved, to at.
+	slot, at int
 	// patch is the one of the patches that comes next to be placed, charge that of the
 	// charges, which end as noCharges.
-	patches       []Patch
-	charges       []Charge
 	patch, charge int
+	// block comes next to have its jumps mended.
+	block int
 	// begun is the slot begun last: instructions in front of its own belong to it, the
 	// first of which is at first.
-	begun, first int
+	first, begun int
+	// Slots are to be moved up to next, jumps mended up to block stop. They may lead to
+	// slots in front of known, or to the end if that is known.
+	next, stop, known int
+	patches           []Patch
+	charges           []Charge
 
 	// leading are the slots whose opcodes have distances, and which aren't where slots
 	// usually are: in front of what the next one became. As many as settled are mended.
@@ -65,48 +66,76 @@ const (
 	partBlocks = 256
 	// behind is by how many blocks mending follows.
 	behind = 1 << 13 / blockSlots
+	// spare is how many instructions the assembly moves at once.
+	spare = 16
 )
 
 // run makes the program. The survey is that of the old one.
 func (p *patcher) run(s *Survey) error {
-	n := len(p.insns)
-	p.slot, p.at, p.block, p.patch, p.charge, p.begun, p.first, p.settled = 0, 0, 0, 0, 0, n, 0, 0
-	p.enter = p.enter[:0]
-	p.leading = p.leading[:0]
-	p.late = p.late[:0]
-	if len(p.index) <= n {
-		p.index = make([]int32, n+1+n/4)
+	n := s.slots
+	p.slot, p.at, p.patch, p.charge, p.block, p.first, p.begun = 0, 0, 0, 0, 0, 0, n
+	p.enter, p.leading, p.late, p.settled = p.enter[:0], p.leading[:0], p.late[:0], 0
+	if len(p.index) <= n+spare {
+		p.index = make([]int32, n+1+n/4+spare)
 	}
-	if len(p.moved) < n {
+	if p.room < n {
 		if err := p.makeRoom(); err != nil {
 			return err
 		}
 	}
-	for p.next = 0; p.slot < n; {
-		if p.slot == p.next {
-			p.next = min(p.slot+partBlocks*blockSlots, n)
+	p.next = min(partBlocks*blockSlots, n)
+	p.placeUsual(s)
+	if p.slot < n {
+		if err := p.placeParts(s); err != nil {
+			return err
 		}
-		p.placeUsual()
+	}
+	p.index[n] = int32(p.at)
+	if len(p.patches) == 0 && (p.at == n || p.at == n+1 && p.shift(s)) {
+		return nil // no other distance changes
+	}
+	return p.finish(s)
+}
+
+// shift mends what changes where all that is new is a charge in front of slot 0: jumps
+// back to it. It reports whether that was enough.
+func (p *patcher) shift(s *Survey) bool {
+	switch {
+	case s.astray || s.kinds&(Gotols|Links) != 0:
+		return false
+	case s.charger.entered:
+		p.known, p.stop = s.slots+1, min(len(s.blocks), chunk)
+		p.mendEasy(s, &s.blocks[0].back)
+		return p.block == len(s.blocks)
+	}
+	return true
+}
+
+// placeParts places what is left in parts, and has mending follow.
+func (p *patcher) placeParts(s *Survey) error {
+	for n := s.slots; p.slot < n; p.placeUsual(s) {
 		if p.slot < p.next {
 			if err := p.place(); err != nil {
 				return err
 			}
-		} else if p.slot < n {
-			p.known = p.slot
-			if err := p.settle(p.slot/blockSlots - behind); err != nil {
-				return p.otherwise(err)
-			}
+			continue
 		}
+		p.known = p.slot
+		if err := p.settle(s, p.slot/blockSlots-behind); err != nil {
+			return p.otherwise(err)
+		}
+		p.next = min(p.slot+partBlocks*blockSlots, n)
 	}
-	p.index[n] = int32(p.at)
+	return nil
+}
+
+// finish mends what isn't mended when all slots are moved.
+func (p *patcher) finish(s *Survey) error {
 	if p.patch < len(p.patches) {
 		return p.checkPatch(p.patch) // it has no slot
 	}
-	if p.at == n && len(p.patches) == 0 {
-		return nil // no distance changes
-	}
-	p.known = n + 1
-	if err := p.settle(len(p.blocks)); err != nil {
+	p.known = s.slots + 1
+	if err := p.settle(s, len(s.blocks)); err != nil {
 		return err
 	}
 	if len(p.late) > 0 || s.kinds&(Gotols|Links) != 0 {
@@ -133,7 +162,8 @@ func (p *patcher) otherwise(err error) error {
 
 // makeRoom makes room for the new program, if all patches that are left are right.
 func (p *patcher) makeRoom() error {
-	length := p.at + len(p.insns) - p.slot + len(p.charges) - p.charge
+	n := len(p.old.Insns)
+	length := p.at + n - p.slot + len(p.charges) - p.charge
 	for _, t := range p.patches[p.patch:] {
 		length += len(t.Insns)
 		if t.Own >= 0 {
@@ -143,9 +173,10 @@ func (p *patcher) makeRoom() error {
 	if length > math.MaxInt32 {
 		return p.otherwise(&Error{Slot: -1, Reason: fmt.Sprintf("has %d slots when patched", length)})
 	}
-	length = max(length, len(p.insns))
+	length = max(length, n)
 	moved, flags := p.moved, p.flags
-	p.moved, p.flags = make([]Insn, length+length/4), make([]Flag, length+length/4)
+	p.room = length + length/4
+	p.moved, p.flags = make([]Insn, p.room+spare), make([]Flag, p.room+spare)
 	copy(p.moved, moved[:p.at])
 	copy(p.flags, flags[:p.at])
 	return nil
@@ -212,7 +243,7 @@ func (p *patcher) begin(slot int) {
 // needRoom makes room for instructions, and for the slots that are left, if there is
 // none.
 func (p *patcher) needRoom(insns int) error {
-	if p.at-p.slot+len(p.insns)+insns <= len(p.moved) {
+	if p.at-p.slot+len(p.old.Insns)+insns <= p.room {
 		return nil
 	}
 	return p.makeRoom()
@@ -220,7 +251,7 @@ func (p *patcher) needRoom(insns int) error {
 
 // placePatch places the next patch.
 func (p *patcher) placePatch(t *Patch) error {
-	if t.Slot < p.slot || t.Own >= len(t.Insns) || t.Own < Before || unusual[p.insns[t.Slot].Op] != 0 {
+	if t.Slot < p.slot || t.Own >= len(t.Insns) || t.Own < Before || unusual[p.old.Insns[t.Slot].Op] != 0 {
 		if err := p.lookAt(t); err != nil {
 			return err
 		}
@@ -268,7 +299,7 @@ func (p *patcher) lookAt(t *Patch) error {
 // addLeading lists a slot whose instruction is at own, if it may have a distance and
 // isn't there.
 func (p *patcher) addLeading(slot, own int) {
-	if k := len(p.leading); leads[p.insns[slot].Op] && (k == 0 || p.leading[k-1].slot != slot) {
+	if k := len(p.leading); leads[p.old.Insns[slot].Op] && (k == 0 || p.leading[k-1].slot != slot) {
 		p.leading = append(p.leading, leading{slot: slot, own: own})
 	}
 }
@@ -281,7 +312,7 @@ func (p *patcher) moveTo(next int) {
 	}
 	count(p.index[p.slot:next], int32(p.at))
 	p.index[p.begun] = int32(p.first)
-	copy(p.moved[p.at:], p.insns[p.slot:next])
+	copy(p.moved[p.at:], p.old.Insns[p.slot:next])
 	if flags := p.flags[p.at:][:n]; p.old.Flags != nil {
 		copy(flags, p.old.Flags[p.slot:next])
 	} else {
@@ -315,18 +346,18 @@ func count(s []int32, from int32) {
 }
 
 // settle sets the distances of the jumps in the blocks in front of stop.
-func (p *patcher) settle(stop int) error {
+func (p *patcher) settle(s *Survey, stop int) error {
 	if len(p.leading) > p.settled {
-		return p.settleLeading(stop)
+		return p.settleLeading(s, stop)
 	}
-	if err := p.mendJumps(stop); err != nil {
+	if err := p.mendJumps(s, stop); err != nil {
 		return err
 	}
 	return nil
 }
 
 // settleLeading does it where some slots are leading.
-func (p *patcher) settleLeading(stop int) error {
+func (p *patcher) settleLeading(s *Survey, stop int) error {
 	list := p.leading[p.settled:]
 	for k := range list {
 		l := &list[k]
@@ -336,7 +367,7 @@ func (p *patcher) settleLeading(stop int) error {
 		}
 		l.insn = p.moved[p.index[l.slot+1]-1]
 	}
-	err := p.mendJumps(stop)
+	err := p.mendJumps(s, stop)
 	for k := range list {
 		l := &list[k]
 		p.moved[p.index[l.slot+1]-1] = l.insn
@@ -354,7 +385,7 @@ func (p *patcher) settleLeading(stop int) error {
 // mendLeading sets the distance of a leading slot. If it leads too far for now,
 // that is done at the end.
 func (p *patcher) mendLeading(l *leading) (err *Error) {
-	if old := p.insns[l.slot]; reaches[old.Op] == reachOff && l.slot+1+int(old.Off) < p.known {
+	if old := p.old.Insns[l.slot]; reaches[old.Op] == reachOff && l.slot+1+int(old.Off) < p.known {
 		p.moved[l.own], err = p.mend(l.slot, p.moved[l.own], l.own)
 	}
 	return err
@@ -362,12 +393,12 @@ func (p *patcher) mendLeading(l *leading) (err *Error) {
 
 // mendJumps sets the distances of the jumps in the blocks in front of stop, as if none
 // were leading.
-func (p *patcher) mendJumps(stop int) *Error {
+func (p *patcher) mendJumps(s *Survey, stop int) *Error {
 	for p.block < stop {
 		p.stop = min(p.block+chunk, stop)
-		p.mendEasy()
+		p.mendEasy(s, &s.blocks[0].jumps)
 		if p.block < p.stop {
-			if err := p.mendBlock(); err != nil {
+			if err := p.mendBlock(s); err != nil {
 				return err
 			}
 			p.block++
@@ -377,10 +408,10 @@ func (p *patcher) mendJumps(stop int) *Error {
 }
 
 // mendBlock sets the distances of the jumps in one block.
-func (p *patcher) mendBlock() *Error {
-	for set := p.blocks[p.block].jumps; set != 0; set &= set - 1 {
+func (p *patcher) mendBlock(s *Survey) *Error {
+	for set := s.blocks[p.block].jumps; set != 0; set &= set - 1 {
 		slot := p.block*blockSlots + bits.TrailingZeros64(set)
-		to, at := slot+1+int(p.insns[slot].Off), p.index[slot+1]-1
+		to, at := slot+1+int(p.old.Insns[slot].Off), p.index[slot+1]-1
 		if to >= p.known {
 			p.late = append(p.late, int32(slot))
 			continue
@@ -447,7 +478,7 @@ func (p *patcher) own(slot int) (at int, leading bool) {
 func (p *patcher) findOrigins() {
 	p.origin = resize(p.origin, p.at)
 	enter, at := p.enter, 0
-	for slot := range p.insns {
+	for slot := range p.old.Insns {
 		end := int(p.index[slot+1])
 		if len(enter) > 0 && enter[0].slot <= slot {
 			enter = enter[1:]

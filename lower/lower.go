@@ -48,8 +48,11 @@ func (r *Result) Lower(p *bpf.Program) error {
 // LowerSurveyed sets r to the program of a survey, lowered.
 func (r *Result) LowerSurveyed(s *bpf.Survey) error {
 	l := &r.lowerer
-	if err := l.collect(s); err != nil {
-		return err
+	l.patches, l.funcs = l.patches[:0], nil
+	if kinds := s.Kinds(); kinds != 0 {
+		if err := l.collect(s, kinds); err != nil {
+			return err
+		}
 	}
 	if err := r.ApplyCharged(s, l.patches); err != nil {
 		return err
@@ -76,13 +79,11 @@ type lowerer struct {
 	funcs []bpf.Func
 }
 
-// collect makes the patches of a program, but for what is charged.
-func (l *lowerer) collect(s *bpf.Survey) error {
-	l.patches = l.patches[:0]
+// collect makes the patches of a program that has some kinds of others, but for what is
+// charged.
+func (l *lowerer) collect(s *bpf.Survey, kinds bpf.Kinds) error {
 	l.insns = l.insns[:0]
-	l.entries = l.entries[:0]
-	l.entered, l.funcs = 0, nil
-	kinds := s.Kinds()
+	l.entries, l.entered = l.entries[:0], 0
 	if kinds&(bpf.MayGotos|bpf.Links) != 0 {
 		funcs, err := s.Functions()
 		if err != nil {

@@ -36,44 +36,46 @@ const (
 	nibblesLow  = 32
 )
 
-// Offsets into bpf.charger, bpf.flow, bpf.patcher, bpf.Charge and bpf.Patch.
+// Offsets into bpf.Survey, bpf.Program, bpf.charger, bpf.flow, bpf.patcher, bpf.Charge
+// and bpf.Patch.
 const (
-	chargeInsns   = 0
-	chargeSlots   = 8 // the length of insns
-	chargeBlocks  = 24
-	chargeMarks   = 48
-	chargeLengths = 72
-	chargeBase    = 96
-	chargeAt      = 104
-	chargeStop    = 112
-	chargeLength  = 120
-	chargeCharges = 128
-	chargeLeft    = 152
+	surveyProgram = 0
+	surveySlots   = 8
+	surveyBlocks  = 16
+	surveyCharger = 240
+
+	programInsns = 0
+
+	chargeMarks   = 0
+	chargeLengths = 24
+	chargeBase    = 48
+	chargeAt      = 56
+	chargeStop    = 64
+	chargeLength  = 72
+	chargeCharges = 80
+	chargeLeft    = 104
 
 	flowGoesOn = 0
 	flowLeads  = 4
 	flowCounts = 8
 
 	patchIndex   = 0
-	patchInsns   = 56
-	patchSlots   = 64 // the length of insns
-	patchMoved   = 80
-	patchRoom    = 88 // the length of moved
-	patchFlags   = 104
-	patchBlocks  = 128
-	patchSlot    = 152
-	patchAt      = 160
+	patchMoved   = 56
+	patchRoom    = 80
+	patchFlags   = 88
+	patchSlot    = 112
+	patchAt      = 120
+	patchPatch   = 128
+	patchCharge  = 136
+	patchBlock   = 144
+	patchFirst   = 152
+	patchBegun   = 160
 	patchNext    = 168
-	patchBlock   = 176
-	patchStop    = 184
-	patchKnown   = 192
-	patchPatches = 200
-	patchCount   = 208 // the length of patches
-	patchCharges = 224
-	patchPatch   = 248
-	patchCharge  = 256
-	patchBegun   = 264
-	patchFirst   = 272
+	patchStop    = 176
+	patchKnown   = 184
+	patchPatches = 192
+	patchCount   = 200 // the length of patches
+	patchCharges = 216
 
 	aChargeSlot = 0
 	aChargeN    = 4

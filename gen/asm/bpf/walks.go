@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math"
 
 	. "github.com/mmcloughlin/avo/build"
@@ -34,24 +35,40 @@ func row(name string, first, step int) Mem {
 	return m
 }
 
+// lanes makes a constant of four 64-bit words, from first on, each by 1 more than the one
+// before.
+func lanes(first int) Mem {
+	m := GLOBL(fmt.Sprint("lanes", first), RODATA|NOPTR)
+	for i := range 4 {
+		DATA(8*i, U64(uint64(first+i)))
+	}
+	return m
+}
+
 // placer is what placeAVO works with.
 type placer struct {
 	job, insns, moved, index, flags, slot, at reg.GPVirtual
 	// patch and charge are the next ones, patches where those end.
 	patch           reg.GPVirtual
 	patches, charge Mem
+	slots           Mem // of the program
+	end             Mem // to what is moved
 	to, t           reg.GPVirtual
 }
 
 func place() {
-	TEXT("placeAVO", NOSPLIT, "func(p *uint64, unusual *uint8)")
+	TEXT("placeAVO", NOSPLIT, "func(p, s *uint64, unusual *uint8)")
 	Pragma("noescape")
 	Doc("placeAVO moves the slots from p.slot up to p.next, which is behind, and places their patches",
 		"and charges. It stops in front of one that may be wrong, has no room, or changes an unusual",
 		"slot.")
-	p := placer{GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), AllocLocal(8), AllocLocal(8), GP64(), GP64()}
+	p := placer{GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), AllocLocal(8), AllocLocal(8), AllocLocal(8), AllocLocal(8), GP64(), GP64()}
 	Load(Param("p"), p.job)
-	load(p.job, field{patchInsns, p.insns}, field{patchMoved, p.moved}, field{patchIndex, p.index}, field{patchFlags, p.flags},
+	Load(Param("s"), p.t)
+	load(p.t, field{surveyProgram, p.insns}, field{surveySlots, p.to})
+	MOVQ(Mem{Base: p.insns, Disp: programInsns}, p.insns)
+	MOVQ(p.to, p.slots)
+	load(p.job, field{patchMoved, p.moved}, field{patchIndex, p.index}, field{patchFlags, p.flags},
 		field{patchSlot, p.slot}, field{patchAt, p.at})
 	IMUL3Q(U8(aPatchSize), p.field(patchPatch), p.patch)
 	IMUL3Q(U8(aPatchSize), p.field(patchCount), p.to)
@@ -78,6 +95,7 @@ func place() {
 	CMPQ(p.slot, p.to)
 	JEQ(LabelRef("moved"))
 	JGT(LabelRef("out"))
+	MOVQ(p.to, p.end)
 	p.move()
 	Label("moved")
 	CMPQ(p.slot, p.field(patchNext))
@@ -134,7 +152,7 @@ func (p *placer) unusual() {
 // need goes out if there is no room for to instructions and the slots that are left.
 // It begins the slot.
 func (p *placer) need(begun string) {
-	ADDQ(p.field(patchSlots), p.to)
+	ADDQ(p.slots, p.to)
 	SUBQ(p.slot, p.to)
 	ADDQ(p.at, p.to)
 	CMPQ(p.to, p.field(patchRoom))
@@ -189,90 +207,109 @@ func (p *placer) place() {
 }
 
 // move copies the slots up to to, sets their elements of the index, and clears their
-// flags. It moves eight at a time, also some behind, which are moved again: not further
-// than the program is long.
+// flags. It moves sixteen at a time, also some behind, which are moved again; there is
+// room for them. What is behind the program isn't read.
 func (p *placer) move() {
-	a, b, places, eight := YMM(), YMM(), YMM(), YMM()
+	vectors := []reg.VecVirtual{YMM(), YMM(), YMM(), YMM()}
+	places, eight, zero, left, mask := YMM(), YMM(), XMM(), YMM(), YMM()
 	insns, moved, index, flags, slot, at, to, t := p.insns, p.moved, p.index, p.flags, p.slot, p.at, p.to, p.t
 	VMOVD(at.As32(), places.AsX())
 	VPBROADCASTD(places.AsX(), places)
 	VPADDD(row("upwards", 0, 1), places, places)
 	VMOVDQU(row("eight", 8, 0), eight)
-	Label("eight")
-	LEAQ(Mem{Base: slot, Disp: 8}, t)
-	CMPQ(t, p.field(patchSlots))
-	JGT(LabelRef("one"))
-	VMOVDQU(Mem{Base: insns, Index: slot, Scale: 8}, a)
-	VMOVDQU(Mem{Base: insns, Index: slot, Scale: 8, Disp: 32}, b)
-	VMOVDQU(a, Mem{Base: moved, Index: at, Scale: 8})
-	VMOVDQU(b, Mem{Base: moved, Index: at, Scale: 8, Disp: 32})
-	VMOVDQU(places, Mem{Base: index, Index: slot, Scale: 4})
-	MOVQ(U32(0), Mem{Base: flags, Index: at, Scale: 1})
-	VPADDD(eight, places, places)
+	VPXOR(zero, zero, zero)
+	Label("sixteen")
+	LEAQ(Mem{Base: slot, Disp: 16}, t)
+	CMPQ(t, p.slots)
+	JGT(LabelRef("last"))
+	for i, v := range vectors {
+		VMOVDQU(Mem{Base: insns, Index: slot, Scale: 8, Disp: 32 * i}, v)
+	}
+	Label("read")
+	for i, v := range vectors {
+		VMOVDQU(v, Mem{Base: moved, Index: at, Scale: 8, Disp: 32 * i})
+	}
+	for i := range 2 {
+		VMOVDQU(places, Mem{Base: index, Index: slot, Scale: 4, Disp: 32 * i})
+		VPADDD(eight, places, places)
+	}
+	VMOVDQU(zero, Mem{Base: flags, Index: at, Scale: 1})
 	MOVQ(t, slot)
-	ADDQ(U8(8), at)
+	ADDQ(U8(16), at)
 	CMPQ(slot, to)
-	JLT(LabelRef("eight"))
+	JLT(LabelRef("sixteen"))
 	Comment("Back from what is behind")
 	SUBQ(to, slot)
 	SUBQ(slot, at)
 	MOVQ(to, slot)
-	JMP(LabelRef("all"))
-	Label("one")
-	MOVQ(Mem{Base: insns, Index: slot, Scale: 8}, t)
-	MOVQ(t, Mem{Base: moved, Index: at, Scale: 8})
-	MOVL(at.As32(), Mem{Base: index, Index: slot, Scale: 4})
-	MOVB(U8(0), Mem{Base: flags, Index: at, Scale: 1})
-	INCQ(slot)
-	INCQ(at)
-	CMPQ(slot, to)
-	JLT(LabelRef("one"))
-	Label("all")
 	Comment("A slot that was begun has its first instruction in front.")
 	MOVQ(p.field(patchBegun), to)
 	MOVQ(p.field(patchFirst), t)
 	MOVL(t.As32(), Mem{Base: index, Index: to, Scale: 4})
+	JMP(LabelRef("moved"))
+
+	Label("last")
+	Comment("The last slots of the program, less than sixteen: zeros are behind them.")
+	MOVQ(p.slots, to)
+	SUBQ(slot, to)
+	VMOVQ(to, left.AsX())
+	VPBROADCASTQ(left.AsX(), left)
+	for i, v := range vectors {
+		VPCMPGTQ(lanes(4*i), left, mask)
+		VPMASKMOVQ(Mem{Base: insns, Index: slot, Scale: 8, Disp: 32 * i}, mask, v)
+	}
+	MOVQ(p.end, to)
+	JMP(LabelRef("read"))
 }
 
 func charge() {
-	TEXT("chargeAVO", NOSPLIT, "func(c, flows *uint64)")
+	TEXT("chargeAVO", NOSPLIT, "func(s, flows *uint64)")
 	Pragma("noescape")
-	Doc("chargeAVO walks backward from slot c.at to c.stop, which is in front and becomes a mark. It",
-		"finds the marks of blocks that it comes to. Where a charge point is, it puts a charge in",
-		"front of those from c.left on; there is room for one for each slot.")
+	Doc("chargeAVO walks backward from slot at of the charger of s to stop, which is in front. It",
+		"begins the end of the program, and finds the marks of blocks that it comes to. Where a charge",
+		"point is, it puts a charge in front of those from left on; there is room for one for each slot.")
 	job := GP64()
 	insns, blocks, marks, lengths, next, flows := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
 	set, base, at, length := GP64(), GP64(), GP64(), GP64()
-	points, stop, n := AllocLocal(8), AllocLocal(8), AllocLocal(8)
-	Load(Param("c"), job)
+	stop, n := AllocLocal(8), AllocLocal(8)
+	slot, op, d, there, mark, points := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	Load(Param("s"), job)
 	Load(Param("flows"), flows)
-	for _, f := range []struct {
-		at int
-		to Mem
-	}{{chargeSlots, n}, {chargeStop, stop}} {
-		MOVQ(Mem{Base: job, Disp: f.at}, set)
-		MOVQ(set, f.to)
-	}
-	load(job, field{chargeInsns, insns}, field{chargeBlocks, blocks}, field{chargeMarks, marks}, field{chargeLengths, lengths},
-		field{chargeCharges, next}, field{chargeAt, at}, field{chargeLength, length},
-		field{chargeBase, base}, field{chargeLeft, set})
+	load(job, field{surveyProgram, insns}, field{surveyBlocks, blocks}, field{surveySlots, set})
+	MOVQ(Mem{Base: insns, Disp: programInsns}, insns)
+	MOVQ(set, n)
+	ADDQ(U32(surveyCharger), job)
+	MOVQ(Mem{Base: job, Disp: chargeStop}, set)
+	MOVQ(set, stop)
+	load(job, field{chargeMarks, marks}, field{chargeLengths, lengths}, field{chargeCharges, next}, field{chargeAt, at},
+		field{chargeLength, length}, field{chargeBase, base}, field{chargeLeft, set})
 	Comment("lengths = where that of slot 0 would be; next = behind the next charge")
 	SHLQ(U8(2), base)
 	SUBQ(base, lengths)
 	LEAQ(Mem{Base: next, Index: set, Scale: 8}, next)
-
-	slot, op, d, there, mark := GP64(), GP64(), GP64(), GP64(), GP64()
-	Comment("Between marks, what is kept of a slot is its length, and its number less 1: the same for",
-		"each.")
-	LEAL(Mem{Base: length, Index: at, Scale: 1, Disp: -1}, length.As32())
-	Comment("base = the first slot of the block of at; set = marks in front of at, if there are some")
-	MOVQ(U32(1), set)
-	SHLXQ(at, set, set)
-	DECQ(set)
+	Comment("base = the first slot of the block of at; d = how far its marks are")
 	MOVQ(at, base)
 	ANDQ(I8(-64), base)
 	MOVQ(base, d)
 	SHRQ(U8(3), d)
+	MOVL(U32(1), op.As32())
+	SHLXQ(at, op, op)
+	CMPQ(at, n)
+	JNE(LabelRef("begin"))
+	Comment("The end of the program is a mark with the length 0; there may be others in front.")
+	XORL(length.As32(), length.As32())
+	MOVL(length.As32(), Mem{Base: lengths, Index: at, Scale: 4})
+	MOVQ(op, Mem{Base: marks, Index: d, Scale: 1})
+	CMPQ(base, at)
+	JEQ(LabelRef("begin"))
+	findMarks(blocks, base, set)
+	ORQ(set, Mem{Base: marks, Index: d, Scale: 1})
+	Label("begin")
+	Comment("Between marks, what is kept of a slot is its length, and its number less 1: the same for",
+		"each.")
+	LEAL(Mem{Base: length, Index: at, Scale: 1, Disp: -1}, length.As32())
+	Comment("set = marks in front of at, if there are some")
+	LEAQ(Mem{Base: op, Disp: -1}, set)
 	ANDQ(Mem{Base: marks, Index: d, Scale: 1}, set)
 	CMPQ(base, at)
 	JNE(LabelRef("marks"))
@@ -284,32 +321,32 @@ func charge() {
 	SUBQ(U8(64), base)
 	MOVQ(base, d)
 	SHRQ(U8(3), d)
-	MOVQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockJumps}, set)
-	ORQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockExits}, set)
-	ORQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockSeconds}, set)
-	ORQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockPoints}, set)
-	MOVQ(set, Mem{Base: marks, Index: d, Scale: 1})
+	findMarks(blocks, base, set)
+	Comment("Its last slot is a mark in any case, with this length unless it is visited: so the next mark",
+		"from a slot on is in the same block.")
+	MOVQ(I32(-1), op)
+	SHLQ(U8(63), op)
+	ORQ(set, op)
+	MOVQ(op, Mem{Base: marks, Index: d, Scale: 1})
+	MOVL(length.As32(), op.As32())
+	SUBL(base.As32(), op.As32())
+	SUBL(U8(62), op.As32())
+	MOVL(op.As32(), Mem{Base: lengths, Index: base, Scale: 4, Disp: 4 * 63})
 	Label("marks")
-	MOVQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockPoints}, op)
-	MOVQ(op, points)
+	MOVQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockPoints}, points)
 	MOVQ(stop, op)
 	CMPQ(base, op)
-	JGT(LabelRef("begun"))
-	Comment("The last block: stop is a mark, those in front are for another time.")
-	MOVQ(Mem{Base: marks, Index: d, Scale: 1}, there)
-	BTSQ(op, there)
-	MOVQ(there, Mem{Base: marks, Index: d, Scale: 1})
-	BTSQ(op, set)
+	JGE(LabelRef("begun"))
+	Comment("The last block: marks in front of stop are for another time.")
 	MOVQ(I32(-1), d)
 	SHLXQ(op, d, d)
 	ANDQ(d, set)
 	Label("begun")
-	TESTQ(set, set)
-	JEQ(LabelRef("block"))
+	LZCNTQ(set, slot)
+	JCS(LabelRef("block"))
 
 	Label("mark")
 	Comment("slot = the last mark in the set; length = that of the next slot")
-	LZCNTQ(set, slot)
 	XORQ(U8(63), slot)
 	BTRQ(slot, set)
 	ADDQ(base, slot)
@@ -321,15 +358,11 @@ func charge() {
 	CMOVQMI(slot, there)
 	CMPQ(there, n)
 	CMOVQHI(n, there)
-	Comment("mark = how far it is to the one at there or next behind; usually it is among some 57 slots")
+	Comment("mark = how far it is to the one at there or next behind")
 	MOVQ(there, mark)
-	SHRQ(U8(3), mark)
-	MOVL(there.As32(), op.As32())
-	ANDL(U8(7), op.As32())
-	SHRXQ(op, Mem{Base: marks, Index: mark, Scale: 1}, mark)
+	SHRQ(U8(6), mark)
+	SHRXQ(there, Mem{Base: marks, Index: mark, Scale: 8}, mark)
 	TZCNTQ(mark, mark)
-	JCS(LabelRef("search"))
-	Label("found")
 	Comment("there = the length from there, which is that of the mark and what is between, or 0 if d")
 	ADDQ(mark, there)
 	ADDL(Mem{Base: lengths, Index: there, Scale: 4}, mark.As32())
@@ -345,44 +378,37 @@ func charge() {
 	Comment("A charge, which counts if slot is a point; the length is then none.")
 	MOVL(slot.As32(), Mem{Base: next, Disp: -8})
 	MOVL(length.As32(), Mem{Base: next, Disp: -4})
-	MOVQ(points, op)
-	BTQ(slot, op)
+	BTQ(slot, points)
 	SBBQ(op, op)
 	LEAQ(Mem{Base: next, Index: op, Scale: 8}, next)
 	ANDNL(length.As32(), op.As32(), length.As32())
 	MOVL(length.As32(), Mem{Base: lengths, Index: slot, Scale: 4})
 	LEAL(Mem{Base: length, Index: slot, Scale: 1, Disp: -1}, length.As32())
-	TESTQ(set, set)
-	JNE(LabelRef("mark"))
+	LZCNTQ(set, slot)
+	JCC(LabelRef("mark"))
 	JMP(LabelRef("block"))
-
-	Label("search")
-	Comment("In the 64 slots behind those; there is one at the end of the program.")
-	MOVQ(there, op)
-	ANDQ(I8(-8), op)
-	Label("further")
-	ADDQ(U8(64), op)
-	MOVQ(op, mark)
-	SHRQ(U8(3), mark)
-	MOVQ(Mem{Base: marks, Index: mark, Scale: 1}, mark)
-	TZCNTQ(mark, mark)
-	JCS(LabelRef("further"))
-	ADDQ(op, mark)
-	SUBQ(there, mark)
-	JMP(LabelRef("found"))
 
 	Label("out")
 	Comment("The length of stop")
 	MOVQ(stop, slot)
 	INCL(length.As32())
 	SUBL(slot.As32(), length.As32())
-	Load(Param("c"), job)
+	Load(Param("s"), job)
+	ADDQ(U32(surveyCharger), job)
 	MOVQ(slot, Mem{Base: job, Disp: chargeAt})
 	MOVQ(length, Mem{Base: job, Disp: chargeLength})
 	SUBQ(Mem{Base: job, Disp: chargeCharges}, next)
 	SHRQ(U8(3), next)
 	MOVQ(next, Mem{Base: job, Disp: chargeLeft})
 	RET()
+}
+
+// findMarks sets set to the slots of the block at base that are marks for what they are.
+func findMarks(blocks, base, set reg.Register) {
+	MOVQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockJumps}, set)
+	for _, at := range []int{blockExits, blockSeconds, blockPoints} {
+		ORQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: at}, set)
+	}
 }
 
 // jump sets slot to the next one of a set, whose first bit is slot base, and to to
@@ -395,15 +421,20 @@ func jump(insns, base, set, slot, to reg.Register) {
 }
 
 func mend() {
-	TEXT("mendAVO", NOSPLIT, "func(p *uint64)")
+	TEXT("mendAVO", NOSPLIT, "func(p, s, jumps *uint64)")
 	Pragma("noescape")
-	Doc("mendAVO sets the distances of the jumps in the blocks from p.block up to p.stop. It",
-		"stops at a block with one that leads further than is known, or too far.")
+	Doc("mendAVO sets the distances of the jumps in the blocks from p.block up to p.stop. Jumps is",
+		"the word of the first block that says which. It stops at a block with one that leads further",
+		"than is known, or too far.")
 	job := GP64()
-	insns, blocks, index, moved := GP64(), GP64(), GP64(), GP64()
+	insns, jumps, index, moved := GP64(), GP64(), GP64(), GP64()
 	next, n, set, base := GP64(), GP64(), GP64(), GP64()
 	Load(Param("p"), job)
-	load(job, field{patchInsns, insns}, field{patchBlocks, blocks}, field{patchIndex, index}, field{patchMoved, moved},
+	Load(Param("s"), set)
+	load(set, field{surveyProgram, insns})
+	Load(Param("jumps"), jumps)
+	MOVQ(Mem{Base: insns, Disp: programInsns}, insns)
+	load(job, field{patchIndex, index}, field{patchMoved, moved},
 		field{patchBlock, next}, field{patchKnown, n})
 	MOVQ(next, base)
 	SHLQ(U8(6), base)
@@ -411,7 +442,7 @@ func mend() {
 	Label("block")
 	CMPQ(next, Mem{Base: job, Disp: patchStop})
 	JGE(LabelRef("out"))
-	MOVQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockJumps}, set)
+	MOVQ(Mem{Base: jumps, Index: base, Scale: 1}, set)
 	TESTQ(set, set)
 	JEQ(LabelRef("end"))
 
