@@ -131,12 +131,13 @@ func (p *patcher) otherwise(err error) error {
 	return err
 }
 
-// makeRoom makes room for the new program, if all patches that are left are right.
+// makeRoom makes room for the new program, or at least for what comes in front of the
+// first patch that isn't right.
 func (p *patcher) makeRoom() error {
 	length := p.at + len(p.insns) - p.slot + len(p.charges) - p.charge
 	for _, t := range p.patches[p.patch:] {
 		length += len(t.Insns)
-		if t.Own >= 0 {
+		if 0 <= t.Own && t.Own < len(t.Insns) {
 			length--
 		}
 	}
