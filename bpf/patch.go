@@ -82,16 +82,11 @@ func (p *patcher) run(s *Survey) error {
 			return err
 		}
 	}
-	for p.next = 0; p.slot < n; {
-		if p.slot == p.next {
-			p.next = min(p.slot+partBlocks*blockSlots, n)
+	for p.slot < n {
+		if err := p.placePart(); err != nil {
+			return err
 		}
-		p.placeUsual()
-		if p.slot < p.next {
-			if err := p.place(); err != nil {
-				return err
-			}
-		} else if p.slot < n {
+		if p.slot < n {
 			p.known = p.slot
 			if err := p.settle(p.slot/blockSlots - behind); err != nil {
 				return p.otherwise(err)
@@ -116,6 +111,20 @@ func (p *patcher) run(s *Survey) error {
 	}
 	if len(p.enter) > 0 {
 		p.findOrigins()
+	}
+	return nil
+}
+
+// placePart moves the slots of a part, and places their patches and charges.
+func (p *patcher) placePart() error {
+	p.next = min(p.slot+partBlocks*blockSlots, len(p.insns))
+	for p.slot < p.next {
+		p.placeUsual()
+		if p.slot < p.next {
+			if err := p.place(); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
