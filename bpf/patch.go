@@ -63,6 +63,9 @@ const (
 	// partBlocks is how many blocks make a part. Slots are moved the faster the
 	// longer that goes on.
 	partBlocks = 256
+	// placedSlots is how many slots are placed at once, for the reason of chunk. Each
+	// may have a charge and a patch.
+	placedSlots = 1 << 10
 	// behind is by how many blocks mending follows.
 	behind = 1 << 13 / blockSlots
 )
@@ -117,8 +120,8 @@ func (p *patcher) run(s *Survey) error {
 
 // placePart moves the slots of a part, and places their patches and charges.
 func (p *patcher) placePart() error {
-	p.next = min(p.slot+partBlocks*blockSlots, len(p.insns))
-	for p.slot < p.next {
+	for end := min(p.slot+partBlocks*blockSlots, len(p.insns)); p.slot < end; {
+		p.next = min(p.slot+placedSlots, end)
 		p.placeUsual()
 		if p.slot < p.next {
 			if err := p.place(); err != nil {
