@@ -110,8 +110,9 @@ const (
 	// leads further, all are kept.
 	window = 1 << 16
 	// stride is how far it is at most from a slot to the next mark: where it stops after
-	// so many slots there is one.
-	stride = chunk * blockSlots
+	// so many slots there is one. All of them may be jumps to the same slot, from which
+	// each looks for that mark.
+	stride = 1 << 10
 	// needed is how many lengths behind a slot it may depend on: a jump reaches
 	// 32,768 slots, and the next mark behind is a stride further at most.
 	needed = 1<<15 + stride
