@@ -118,6 +118,8 @@ func TestApplyErrors(t *testing.T) {
 		{"slot 3 (r1 += 1): patch: own instruction 1 of 1", []bpf.Patch{{Slot: 3, Own: 1, Insns: mov}}},
 		{"slot 3 (r1 += 1): patch: own instruction -3 of 1", []bpf.Patch{{Slot: 3, Own: -3, Insns: mov}}},
 		{"slot 3 (r1 += 1): patch: own instruction 0 of 0", []bpf.Patch{{Slot: 3}}},
+		{"slot 3 (r1 += 1): patch: own instruction 0 of 0", slices.Concat(
+			[]bpf.Patch{{Slot: 0, Own: bpf.Before, Insns: slices.Repeat(mov, 20)}}, slices.Repeat([]bpf.Patch{{Slot: 3}}, 30))},
 		{"slot 3 (r1 += 1): patch: out of order", []bpf.Patch{{Slot: 4, Insns: mov}, {Slot: 3, Insns: mov}}},
 		{"slot 3 (r1 += 1): patch: out of order", []bpf.Patch{{Slot: 3, Insns: mov}, {Slot: 3, Insns: mov}}},
 		{"slot 3 (r1 += 1): patch: out of order", []bpf.Patch{{Slot: 3, Insns: mov}, {Slot: 3, Own: bpf.Before, Insns: mov}}},

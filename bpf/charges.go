@@ -42,7 +42,8 @@ func AppendCharges(list []Charge, p *Program) []Charge {
 // is good until s is used for another program.
 func (s *Survey) Charges() []Charge {
 	list := s.charge()
-	return list[:len(list)-1]
+	end := len(list) - 1
+	return list[:end:end] // who appends doesn't write to the end
 }
 
 // noCharges is the end of a list of charges: one behind all programs.

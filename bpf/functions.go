@@ -246,7 +246,8 @@ func part(list []Call, from int) []Call {
 
 // MoveFunctions returns the functions of the patched program, if those of the
 // program were funcs: a call is still one, and the last instruction of its patch if
-// it has one, and a function that it leads to begins with what Enter patches insert. They are good until r is used again.
+// it has one, and a function that it leads to begins with what Enter patches insert.
+// They are good until r is used again.
 func (r *Patched) MoveFunctions(funcs []Func) []Func {
 	return r.moved.move(funcs, &entries{r.Index, r.patcher.enter})
 }

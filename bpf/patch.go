@@ -64,6 +64,9 @@ const (
 	// partBlocks is how many blocks make a part. Slots are moved the faster the
 	// longer that goes on.
 	partBlocks = 256
+	// placedSlots is how many slots are placed at once, for the reason of chunk. Each
+	// may have a charge and a patch.
+	placedSlots = 1 << 10
 	// behind is by how many blocks mending follows.
 	behind = 1 << 13 / blockSlots
 	// spare is how many instructions the assembly moves at once.
@@ -83,7 +86,7 @@ func (p *patcher) run(s *Survey) error {
 			return err
 		}
 	}
-	p.next = min(partBlocks*blockSlots, n)
+	p.next = min(placedSlots, n)
 	p.placeUsual(s)
 	if p.slot < n {
 		if err := p.placeParts(s); err != nil {
@@ -113,18 +116,23 @@ func (p *patcher) shift(s *Survey) bool {
 
 // placeParts places what is left in parts, and has mending follow.
 func (p *patcher) placeParts(s *Survey) error {
-	for n := s.slots; p.slot < n; p.placeUsual(s) {
-		if p.slot < p.next {
+	n := s.slots
+	for end := min(partBlocks*blockSlots, n); p.slot < n; p.placeUsual(s) {
+		switch {
+		case p.slot < p.next: // it isn't usual
 			if err := p.place(); err != nil {
 				return err
 			}
-			continue
+		case p.slot == end:
+			p.known = p.slot
+			if err := p.settle(s, p.slot/blockSlots-behind); err != nil {
+				return p.otherwise(err)
+			}
+			end = min(end+partBlocks*blockSlots, n)
 		}
-		p.known = p.slot
-		if err := p.settle(s, p.slot/blockSlots-behind); err != nil {
-			return p.otherwise(err)
+		if p.slot == p.next {
+			p.next = min(p.slot+placedSlots, end)
 		}
-		p.next = min(p.slot+partBlocks*blockSlots, n)
 	}
 	return nil
 }
@@ -160,13 +168,14 @@ func (p *patcher) otherwise(err error) error {
 	return err
 }
 
-// makeRoom makes room for the new program, if all patches that are left are right.
+// makeRoom makes room for the new program, or at least for what comes in front of the
+// first patch that isn't right.
 func (p *patcher) makeRoom() error {
 	n := len(p.old.Insns)
 	length := p.at + n - p.slot + len(p.charges) - p.charge
 	for _, t := range p.patches[p.patch:] {
 		length += len(t.Insns)
-		if t.Own >= 0 {
+		if 0 <= t.Own && t.Own < len(t.Insns) {
 			length--
 		}
 	}

@@ -125,6 +125,7 @@ func TestSurveyStale(t *testing.T) {
 			"Charges":       func(s *Survey) { s.Charges() },
 			"Functions":     func(s *Survey) { s.Functions() },
 			"ApplySurveyed": func(s *Survey) { new(Patched).ApplySurveyed(s, nil) },
+			"ApplyCharged":  func(s *Survey) { new(Patched).ApplyCharged(s, nil) },
 		} {
 			var s Survey
 			stale(&s)
@@ -139,6 +140,27 @@ func panics(f func()) (panicked bool) {
 	defer func() { panicked = recover() != nil }()
 	f()
 	return false
+}
+
+// TestChargesAppend: who appends to the charges of a survey changes no others.
+func TestChargesAppend(t *testing.T) {
+	var s Survey
+	for _, n := range []int{0, 1, 100} {
+		p := &Program{Insns: slices.Repeat([]Insn{{Op: abi.OpExit}}, n)}
+		s.Take(p)
+		want := slices.Clone(s.Charges())
+		_ = append(s.Charges(), Charge{Slot: 0, N: 7})
+		if got := s.Charges(); !slices.Equal(got, want) {
+			t.Errorf("%d slots: %v, then %v", n, want, got)
+		}
+		var r Patched
+		if err := r.ApplyCharged(&s, nil); err != nil || len(r.Program.Insns) != n+len(want) {
+			t.Errorf("%d slots with %d charges became %d, %v", n, len(want), len(r.Program.Insns), err)
+		}
+		if _, index, err := Apply(p, nil); err != nil || int(index[n]) != n {
+			t.Errorf("%d slots: %v", n, err)
+		}
+	}
 }
 
 // TestApplyInPlace: a program isn't patched in its own memory.

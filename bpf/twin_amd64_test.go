@@ -3,6 +3,7 @@
 package bpf_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -74,4 +75,19 @@ func TestMendTwins(t *testing.T) {
 		t.Run("errors", TestMendErrors)
 		t.Run("range", TestMendRange)
 	})
+}
+
+// TestTwinErrors has two jumps that lead too far, of which one is found before the
+// other has its target: the error is about the same one.
+func TestTwinErrors(t *testing.T) {
+	p := &bpf.Program{Insns: slices.Repeat(parse1("r1 = 0"), 40_000)}
+	p.Insns[602] = parse1("if r1 == 0 goto +32767")[0]
+	p.Insns[16_208] = parse1("goto -16209")[0]
+	patches := []bpf.Patch{{Slot: 700, Own: bpf.Before, Insns: slices.Repeat(parse1("r2 = 0"), 20_000)}}
+	_, _, got := bpf.Apply(p, patches)
+	var want error
+	bpf.Twin(func() { _, _, want = bpf.Apply(p, patches) })
+	if !errors.Is(got, bpf.ErrRange) || got.Error() != want.Error() {
+		t.Errorf("error %v, of the twin %v", got, want)
+	}
 }
