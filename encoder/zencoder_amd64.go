@@ -5,7 +5,7 @@
 package encoder
 
 // writeAVO finds the classes of the slots from job.next up to job.stop and writes
-// their steps. It moves next, at and marks of the job on, and returns false at a slot
+// their steps. It moves next, at, marks and class of the job on, and returns false at a slot
 // that has no row or isn't well-formed.
 //
 //go:noescape

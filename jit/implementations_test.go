@@ -69,9 +69,7 @@ func (im implementation) run(t *testing.T, p *bpf.Program, profile *Profile, fn 
 		return state{Error: err.Error()}
 	}
 	s.Jumps, s.Others = append(s.Jumps, c.jumps...), append(s.Others, c.others...)
-	for _, ch := range c.charges {
-		s.Charges = append(s.Charges, charge{mark: ch.mark, n: ch.n})
-	}
+	s.Charges = append(s.Charges, c.charges...)
 	if len(c.jumps) < shortMarks {
 		sums := append([]uint32(nil), c.sums...)
 		c.job.steps, c.job.rounds = 1000, 4

@@ -143,7 +143,7 @@ func write() {
 	TEXT("writeAVO", NOSPLIT, "func(job *[15]uint64) (ok bool)")
 	Pragma("noescape")
 	Doc("writeAVO finds the classes of the slots from job.next up to job.stop and writes",
-		"their steps. It moves next, at and marks of the job on, and returns false at a slot",
+		"their steps. It moves next, at, marks and class of the job on, and returns false at a slot",
 		"that has no row or isn't well-formed.")
 	ok, all := result(), GP64()
 	Load(Param("job"), all)
