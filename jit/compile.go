@@ -200,7 +200,11 @@ func (c *compiler) write(code *Code, f *Func) error {
 	joint.Begin(&c.draft, code.Bytes[:cap(code.Bytes)], body, c.gaps, code.Ends[f.Start:cap(code.Ends)])
 	var others, charges int
 	var err error
-	for !joint.Extend() {
+	for next := joinMarks; !joint.Extend(); {
+		if joint.Marks < next {
+			continue
+		}
+		next += joinMarks
 		if others, err = c.writeOthers(code, others, joint.Marks); err != nil {
 			return err
 		}
@@ -224,6 +228,10 @@ func (c *compiler) write(code *Code, f *Func) error {
 	}
 	return err
 }
+
+// joinMarks is how many marks are joined before what isn't a jump is written there: the
+// caches have it still, and what fetches memory ahead isn't led astray too often.
+const joinMarks = 2048
 
 // Passes are few and prologues are short. How long they are can't be foreseen, and copy
 // goes another way for each length, so usual ones are copied with what is behind.
