@@ -37,8 +37,9 @@ func BenchmarkParallel(b *testing.B) {
 		for _, g := range goroutines {
 			b.Run(fmt.Sprintf("work=compile/insns=%d/goroutines=%d", n, g), func(b *testing.B) {
 				set := newSet(b, stages.Options{}, programs)
-				compilers := make([]stages.Compiler, g)
+				compilers := make([]*stages.Compiler, g)
 				for w := range compilers {
+					compilers[w] = new(stages.Compiler)
 					// Their memory should be of some size: small pieces of several
 					// would be in one cache line.
 					if err := compilers[w].Compile(large); err != nil {

@@ -30,7 +30,8 @@ type Code struct {
 // reset empties a Code for a program of n slots and a number of functions.
 func (c *Code) reset(n, funcs int) {
 	if n+encoder.EndsSlack > cap(c.Ends) || funcs > cap(c.Funcs) {
-		c.Ends, c.Funcs = slices.Grow(c.Ends[:0], n+encoder.EndsSlack), slices.Grow(c.Funcs[:0], funcs)
+		// Few functions are some whole cache lines, for the reason of usualPasses.
+		c.Ends, c.Funcs = slices.Grow(c.Ends[:0], n+encoder.EndsSlack), slices.Grow(c.Funcs[:0], max(funcs, 4))
 	}
 	// One by one: that stores no more than the lengths.
 	c.Bytes = c.Bytes[:0]

@@ -235,15 +235,17 @@ const joinMarks = 2048
 
 // Passes are few and prologues are short. How long they are can't be foreseen, and copy
 // goes another way for each length, so usual ones are copied with what is behind.
+// There is never room for fewer passes: they fill a cache line, of which no other
+// processor's Code has a part.
 const (
-	usualPasses   = 6
+	usualPasses   = 8
 	usualPrologue = 32 // bytes
 )
 
 // keepPasses copies lengths of passes to where there is room for usualPasses.
 func keepPasses(to, from []int) {
 	t, f := (*[usualPasses]int)(to[:usualPasses]), (*[usualPasses]int)(from[:usualPasses])
-	t[0], t[1], t[2], t[3], t[4], t[5] = f[0], f[1], f[2], f[3], f[4], f[5]
+	t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7] = f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7]
 	if len(from) > usualPasses {
 		copy(to, from)
 	}
