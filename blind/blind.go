@@ -51,7 +51,7 @@ func (r *Result) MoveFunctions(funcs []bpf.Func) []bpf.Func {
 // translated program; it is not changed. A source program must have passed
 // bpf.Check. A translated one that wouldn't pass is refused, or becomes one that
 // wouldn't either, which jit.Compile sees. Time goes with the number of slots.
-// The memory that r has is used again.
+// The memory that r has is used again, so p must not be r's Program.
 //
 // With R a new random number and AX the internal register:
 //
@@ -81,6 +81,9 @@ func (r *Result) Rewrite(p *bpf.Program, rand io.Reader) error {
 		return r.lend(p, rand)
 	}
 	fetch(p)
+	if p == &r.Program {
+		panic("BUG: a program is blinded in its own memory")
+	}
 	n := len(p.Insns)
 	if n > math.MaxInt32/upperLen {
 		return &bpf.Error{Slot: -1, Reason: fmt.Sprintf("has %d slots, too many to blind", n)}

@@ -328,3 +328,17 @@ func TestEmpty(t *testing.T) {
 		t.Errorf("%v, %v", np, err)
 	}
 }
+
+// TestInPlace: a program isn't blinded in its own memory.
+func TestInPlace(t *testing.T) {
+	var r Result
+	if err := r.Rewrite(&bpf.Program{Insns: []bpf.Insn{{Op: 0xb7, Imm: 5}, {Op: abi.OpExit}}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("no panic")
+		}
+	}()
+	r.Rewrite(&r.Program, nil)
+}

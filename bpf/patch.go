@@ -360,7 +360,7 @@ func (p *patcher) settle(s *Survey, stop int) error {
 		return p.settleLeading(s, stop)
 	}
 	if err := p.mendJumps(s, stop); err != nil {
-		return err
+		return err // as an error, which a nil *Error is, too
 	}
 	return nil
 }
