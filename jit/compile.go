@@ -47,13 +47,13 @@ type compiler struct {
 var compilers = sync.Pool{New: func() any { return new(compiler) }}
 
 // compiler returns one for a program that goes into c. Who compiles into a Code again
-// will do so once more: it keeps its compiler then.
+// that has one will do so once more: it keeps its compiler then.
 func (c *Code) compiler() *compiler {
 	if c.own != nil {
 		return c.own
 	}
 	comp := compilers.Get().(*compiler)
-	if cap(c.Ends) > 0 {
+	if len(c.Bytes) > 0 {
 		c.own = comp
 	}
 	return comp

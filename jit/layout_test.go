@@ -76,3 +76,20 @@ func TestAhead(t *testing.T) {
 		t.Errorf("%d programs are refused", errors)
 	}
 }
+
+// TestOwnCompiler: a Code keeps its compiler from the second program on that it has,
+// not because one was refused.
+func TestOwnCompiler(t *testing.T) {
+	var code Code
+	good := &bpf.Program{Insns: []bpf.Insn{{Op: abi.OpExit}}}
+	bad := &bpf.Program{Insns: []bpf.Insn{{Op: abi.OpJa, Off: 5}, {Op: abi.OpExit}}}
+	for i, step := range []struct {
+		p         *bpf.Program
+		fails, ok bool
+	}{{bad, true, false}, {good, false, false}, {good, false, true}, {bad, true, true}, {good, false, true}} {
+		err := code.Compile(step.p, &Linux618, new(Function))
+		if (err != nil) != step.fails || (code.own != nil) != step.ok {
+			t.Errorf("step %d: error %v, keeps a compiler: %v", i, err, code.own != nil)
+		}
+	}
+}
