@@ -10,9 +10,14 @@ import (
 	"golang.org/x/sys/cpu"
 )
 
-// assembly tells whether the processor has vectors of 32 bytes, BLSR, SHLX and
-// LZCNT. Every one since 2013 has, but for some small ones.
-var assembly = cpu.X86.HasAVX2 && cpu.X86.HasBMI1 && cpu.X86.HasBMI2 && cpu.X86.HasLZCNT
+// assembly tells whether the processor has what the assembly is made of.
+var assembly = supported()
+
+// supported asks for vectors of 32 bytes, BLSR, SHLX and LZCNT. Every processor since
+// 2013 has them, but for some small ones.
+func supported() bool {
+	return cpu.X86.HasAVX2 && cpu.X86.HasBMI1 && cpu.X86.HasBMI2 && cpu.X86.HasLZCNT
+}
 
 // These do what their Go twins do, whose names end in Generic, as long as
 // nothing is rare; a test compares them. gen/asm/bpf writes them.

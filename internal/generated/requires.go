@@ -4,6 +4,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/cpu"
 )
 
 // Requires returns the features of a processor that generated assembly says it
@@ -20,4 +22,35 @@ func Requires(file string) (features []string, err error) {
 	}
 	slices.Sort(features)
 	return slices.Compact(features), nil
+}
+
+// NotAskedFor returns the features that generated assembly requires and without which
+// supported says yes all the same. AVX comes with AVX2, and what isn't looked at here is in
+// every amd64.
+func NotAskedFor(file string, supported func() bool) (features []string, err error) {
+	required, err := Requires(file)
+	for _, name := range required {
+		var has *bool
+		switch name {
+		case "AVX2":
+			has = &cpu.X86.HasAVX2
+		case "BMI":
+			has = &cpu.X86.HasBMI1
+		case "BMI2":
+			has = &cpu.X86.HasBMI2
+		case "LZCNT":
+			has = &cpu.X86.HasLZCNT
+		case "POPCNT":
+			has = &cpu.X86.HasPOPCNT
+		default:
+			continue
+		}
+		was := *has
+		*has = false
+		if supported() {
+			features = append(features, name)
+		}
+		*has = was
+	}
+	return features, err
 }

@@ -55,7 +55,7 @@ internal/oracle    | abi bpf tables jit internal/kernel |                       
 internal/stages    | bpf encoder abi lower blind jit |                            |
 internal/golden    |                            | github.com/google/go-cmp       | testing
 internal/layering  |                            |                                |
-internal/generated |                            |                                |
+internal/generated |                            | golang.org/x/sys               |
 cmd/bpfjit         | . abi bpf jit blind image internal/printable internal/kernel internal/oracle internal/mixed internal/stages | github.com/gopacket/gopacket/pcapgo |
 gen/...            | gen/... abi                | github.com/mmcloughlin/avo golang.org/x/tools golang.org/x/arch |
 bench/internal/cgocall |                        |                                | cgo
