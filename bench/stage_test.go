@@ -21,9 +21,7 @@ const (
 // BenchmarkStage times the stages of compiling generated programs: see package
 // stages. ns/insn of the same stage should be much the same at any size; total
 // is the whole way. jumps is passes, which differ in number, so that it also has
-// ns/insn/pass; the first one belongs to draft. In long programs a pass leaves out
-// marks that can't change, so that it takes less; ns/insn/walk is that of a walk over
-// all marks, see jit.Func.Visits.
+// ns/insn/pass; the first one belongs to draft.
 //
 //	heat=cold   as many programs as have a million slots together, each once a
 //	            round, so that sizes differ in nothing but the size
@@ -49,15 +47,12 @@ func BenchmarkStage(b *testing.B) {
 func stage(b *testing.B, o stages.Options, n, programs, times int) {
 	c := &stages.Compiler{Options: o}
 	set := newSet(b, o, corpus.Generated(programs+4, n)[4:])
-	passes, walks := 0, 0.0 // over slots
+	passes := 0 // over slots
 	for _, p := range set.programs {
 		if err := c.Compile(p.slots); err != nil {
 			b.Fatal(err)
 		}
 		passes += n * times * (c.Passes() - 1)
-		if f := &c.Code().Funcs[0]; f.Marks > 0 {
-			walks += float64(n*times*f.Visits) / float64(f.Marks)
-		}
 	}
 	var least stages.Times
 	round := func() {
@@ -90,7 +85,6 @@ func stage(b *testing.B, o stages.Options, n, programs, times int) {
 		}
 	}
 	b.ReportMetric(float64(least[stages.Jumps])/float64(passes), "jumps-ns/insn/pass")
-	b.ReportMetric(float64(least[stages.Jumps])/walks, "jumps-ns/insn/walk")
 	b.ReportMetric(1+float64(passes)/slots, "passes")
 	b.ReportMetric(0, "ns/op")
 }

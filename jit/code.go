@@ -77,10 +77,6 @@ type Func struct {
 	// Padding is how many of the bytes are nops before jumps, which keep late
 	// passes from shrinking.
 	Padding int
-	// Marks is how many slots have code whose length passes look at: jumps, calls and
-	// other rare ones. Visits is how many of them the passes visited behind the first, all
-	// together: all in each pass, but in long programs not those that can't change.
-	Marks, Visits int
 }
 
 // Fault is an instruction that may fault: it then has no effect but that a

@@ -32,7 +32,6 @@ type compiler struct {
 	dense   dense
 	passes  []int
 	padding int
-	visits  int // to marks, behind pass 0
 	job     passJob
 
 	private []abi.Insn // the instructions with R10 replaced
@@ -194,7 +193,7 @@ func (c *compiler) write(code *Code, f *Func) error {
 		putPrologue(code.Bytes[base:end+encoder.Slack], c.frame.prologue)
 	}
 	f.Entry, f.Body, f.Cold, f.Limit = uint32(base), uint32(body), uint32(end), uint32(limit)
-	f.Padding, f.Marks, f.Visits = c.padding, len(c.jumps), c.visits
+	f.Padding = c.padding
 
 	var joint encoder.Joint
 	joint.Begin(&c.draft, code.Bytes[:cap(code.Bytes)], body, c.gaps, code.Ends[f.Start:cap(code.Ends)])

@@ -153,8 +153,8 @@ func (c *compiler) begin() {
 func (c *compiler) drafted() {
 	d, j := &c.draft, &c.job
 	n := len(d.Marks)
-	if n >= c.room {
-		c.grow(n + 1)
+	if n+group > c.room {
+		c.grow(n + group)
 	}
 	c.gaps, c.jumps, c.sums = c.gaps[:n], c.jumps[:n], c.sums[:n+1]
 	end, rank := &d.Ends[0], &d.Ranks[0]
@@ -168,7 +168,7 @@ func (c *compiler) grow(n int) {
 	j := &c.job
 	c.gaps, c.jumps, c.sums = grown(c.gaps, n), grown(c.jumps, n), grown(c.sums, n)
 	c.others, c.charges = grown(c.others[:j.noted], n), grown(c.charges[:j.charged], n)
-	c.passes = grown(c.passes, maxPasses+1)
+	c.passes = grown(c.passes, maxPasses+2) // assembly may write one more
 	c.room = min(cap(c.gaps), cap(c.jumps), cap(c.sums), cap(c.others), cap(c.charges))
 	j.rows, j.gaps, j.jumps, j.sums = &tables.Rows[0], &c.gaps[0], &c.jumps[0], &c.sums[0]
 	j.others, j.charges, j.lengths = &c.others[0], &c.charges[0], &c.passes[0]

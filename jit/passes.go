@@ -40,7 +40,9 @@ import (
 //
 // Correctness. An equal length is not a fixed point yet (CVE-2021-29154): two
 // jumps may have changed in opposite ways. The last pass must therefore find
-// every single sum as it left it before; only then bytes are written.
+// every single sum as it left it before; only then bytes are written. That pass
+// changes nothing, so it can look at jumps in any order, and at a group at once.
+// If it finds all so before two lengths are equal, the pass between would have.
 
 const (
 	maxPasses = 20
@@ -92,6 +94,10 @@ const (
 	shortMarks = partMarks / maxPasses
 )
 
+// group is how many jumps assembly writes at once. Lists by mark have room for so many
+// more.
+const group = 8
+
 // converge runs the passes over c.jumps, of which layOut has run the first. It
 // leaves the gaps of the jumps in their final shape. From condensed marks on it
 // leaves out those that don't change; see dense.
@@ -102,7 +108,6 @@ func (c *compiler) converge(condensed int) error {
 		j.rounds = c.profile.unpadded()
 		if j.rounds > 0 && c.shortPasses() {
 			c.passes = c.passes[:j.rounds+2]
-			c.visits = (j.rounds + 1) * n
 			return nil
 		}
 	}
@@ -122,18 +127,15 @@ func (c *compiler) goOn(condensed int) error {
 	if c.passes = c.passes[:1+c.job.rounds]; c.job.rounds == 0 {
 		c.passes[0] = c.job.steps + int(c.sums[len(c.jumps)])
 	}
-	c.visits = c.job.rounds * len(c.jumps)
 	err := c.settle(condensed)
 	if c.dense.inUse {
 		c.expand()
-		c.visits += len(c.jumps)
 	}
 	if err != nil {
 		return err
 	}
 	pass := len(c.passes)
 	c.passes = append(c.passes, c.passes[pass-1])
-	c.visits += len(c.jumps)
 	return c.lastPass(c.pads(pass))
 }
 
@@ -154,10 +156,8 @@ func (c *compiler) settle(condensed int) error {
 			return fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes)
 		}
 		if pass == 2 && len(c.jumps) >= condensed {
-			c.visits += len(c.jumps)
 			c.job.steps += c.condense()
 		}
-		c.visits += len(c.jumps)
 		if !c.pads(pass) {
 			c.pass()
 		} else if err := c.paddedPass(); err != nil {

@@ -2,6 +2,8 @@
 
 package jit
 
+import "github.com/bpfjit/bpfjit/encoder"
+
 //go:generate go run -C=../gen ./asm/passes -out ../jit/passes_amd64.s
 
 // These are the functions of the same names without AVO, and do no more than
@@ -32,9 +34,18 @@ func (c *compiler) pass() {
 	}
 }
 
-func (c *compiler) shortPasses() (ok bool) { return passesAVO(&c.job) }
+func (c *compiler) shortPasses() (ok bool) {
+	if !encoder.Vectors() {
+		return c.passesGeneric()
+	}
+	return passesAVO(&c.job)
+}
 
 func (c *compiler) writeJumps() {
+	if !encoder.Vectors() {
+		c.lastPassGeneric()
+		return
+	}
 	for more := lastPassAVO(&c.job); more; {
 		more = lastPassPart(&c.job)
 	}

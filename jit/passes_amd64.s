@@ -231,13 +231,25 @@ none:
 	RET
 
 // func passesAVO(job *uint64) (ok bool)
-// Requires: CMOV
+// Requires: AVX, AVX2, CMOV
 TEXT ·passesAVO(SB), NOSPLIT, $0-9
-	MOVQ job+0(FP), AX
-	MOVQ 40(AX), DX
-	MOVQ 48(AX), CX
-	MOVQ 72(AX), SI
-	MOVQ 128(AX), R9
+	MOVQ         job+0(FP), AX
+	MOVQ         40(AX), DX
+	MOVQ         48(AX), CX
+	MOVQ         72(AX), SI
+	MOVQ         128(AX), R9
+	MOVQ         56(AX), R10
+	VPBROADCASTD 156(AX), Y1
+
+	// What is behind the last jump leads to slot 0.
+	VPXOR   Y0, Y0, Y0
+	MOVQ    SI, BX
+	SHLQ    $0x04, BX
+	ADDQ    DX, BX
+	VMOVDQU Y0, (BX)
+	VMOVDQU Y0, 32(BX)
+	VMOVDQU Y0, 64(BX)
+	VMOVDQU Y0, 96(BX)
 
 	// lengths[0] = steps + sums[n], which pass 0 left
 	XORL R8, R8
@@ -245,153 +257,397 @@ TEXT ·passesAVO(SB), NOSPLIT, $0-9
 	ADDQ 136(AX), DI
 	MOVQ DI, (R9)
 
-	// k and n count twice
-	ADDQ SI, SI
-
 pass:
+	// k and n count twice.
+	ADDQ SI, SI
 	XORL BX, BX
 	XORL DI, DI
 
 jump:
 	// before = sums[k+1]; sums[k] = sum; d = dist + sums[rank] - before
-	MOVL    4(DX)(BX*8), R10
-	MOVL    (DX)(BX*8), R11
-	MOVL    4(CX)(BX*2), R12
+	MOVL    4(DX)(BX*8), R11
+	MOVL    (DX)(BX*8), R12
+	MOVL    4(CX)(BX*2), R13
 	MOVL    DI, (CX)(BX*2)
-	ADDL    (CX)(R10*4), R11
-	SUBL    R12, R11
-	MOVBLZX 12(DX)(BX*8), R12
-	LEAL    128(R11), R10
-	CMPL    R10, 156(AX)
-	CMOVLLS two<>+0(SB), R12
-	CMPL    R11, 8(DX)(BX*8)
-	CMOVLEQ zero<>+0(SB), R12
-	ADDL    R12, DI
+	ADDL    (CX)(R11*4), R12
+	SUBL    R13, R12
+	MOVBLZX 12(DX)(BX*8), R13
+	LEAL    128(R12), R11
+	CMPL    R11, 156(AX)
+	CMOVLLS two<>+0(SB), R13
+	CMPL    R12, 8(DX)(BX*8)
+	CMOVLEQ zero<>+0(SB), R13
+	ADDL    R13, DI
 	ADDQ    $0x02, BX
 	CMPQ    BX, SI
 	JLT     jump
 	MOVL    DI, (CX)(BX*2)
+	SHRQ    $0x01, SI
 
 	// lengths[round+1] = steps + sum
 	ADDQ 136(AX), DI
 	INCQ R8
 	MOVQ DI, (R9)(R8*8)
+
+	// A pass that finds all as it is leaves it so, and is the last one, or the last but one,
+	// which leaves nothing to do for the last one.
+	XORL BX, BX
+
+	// Behind the gaps of all marks it ends.
+	LEAQ         (R10)(SI*8), R14
+	LEAQ         (R10)(BX*8), R13
+	LEAQ         (CX)(BX*4), R12
+	MOVQ         BX, R11
+	SHLQ         $0x04, R11
+	ADDQ         DX, R11
+	MOVQ         SI, R15
+	SUBQ         BX, R15
+	VMOVD        R15, X0
+	VPBROADCASTD X0, Y0
+	VPSUBD       lanes<>+0(SB), Y0, Y0
+
+write:
+	// d = dist + sums[rank] - sums[k+1]; room = sums[k+1] - sums[k]
+	MOVL        4(R11), BX
+	VMOVD       (CX)(BX*4), X3
+	MOVL        20(R11), BX
+	VPINSRD     $0x01, (CX)(BX*4), X3, X3
+	MOVL        36(R11), BX
+	VPINSRD     $0x02, (CX)(BX*4), X3, X3
+	MOVL        52(R11), BX
+	VPINSRD     $0x03, (CX)(BX*4), X3, X3
+	MOVL        68(R11), BX
+	VMOVD       (CX)(BX*4), X2
+	MOVL        84(R11), BX
+	VPINSRD     $0x01, (CX)(BX*4), X2, X2
+	MOVL        100(R11), BX
+	VPINSRD     $0x02, (CX)(BX*4), X2, X2
+	MOVL        116(R11), BX
+	VPINSRD     $0x03, (CX)(BX*4), X2, X2
+	VINSERTI128 $0x01, X2, Y3, Y3
+	VMOVDQU     (R11), X5
+	VINSERTI128 $0x01, 64(R11), Y5, Y5
+	VMOVDQU     16(R11), X6
+	VINSERTI128 $0x01, 80(R11), Y6, Y6
+	VMOVDQU     32(R11), X7
+	VINSERTI128 $0x01, 96(R11), Y7, Y7
+	VMOVDQU     48(R11), X8
+	VINSERTI128 $0x01, 112(R11), Y8, Y8
+	VPUNPCKLDQ  Y6, Y5, Y9
+	VPUNPCKLDQ  Y8, Y7, Y10
+	VPUNPCKLQDQ Y10, Y9, Y9
+	VPADDD      Y9, Y3, Y3
+	VMOVDQU     4(R12), Y2
+	VPSUBD      Y2, Y3, Y3
+	VPSUBD      (R12), Y2, Y4
+	VPUNPCKHDQ  Y6, Y5, Y9
+	VPUNPCKHDQ  Y8, Y7, Y10
+	VPUNPCKLQDQ Y10, Y9, Y2
+	VPUNPCKHQDQ Y10, Y9, Y12
+
+	// size = its long form, or the short one if d reaches so far, or 0
+	VPAND     lowByte<>+0(SB), Y12, Y11
+	VPADDD    shortBack<>+0(SB), Y3, Y9
+	VPMINUD   Y1, Y9, Y10
+	VPCMPEQD  Y9, Y10, Y9
+	VPBLENDVB Y9, short<>+0(SB), Y11, Y11
+	VPCMPEQD  Y3, Y2, Y2
+	VPANDN    Y11, Y2, Y11
+
+	// Where it differs from room, but for what is behind the last one
+	VPXOR    Y9, Y9, Y9
+	VPCMPGTD Y9, Y0, Y2
+	VPXOR    Y11, Y4, Y4
+	VPAND    Y4, Y2, Y2
+
+	// The lower half of the code is op | d<<8, and what encoder.Jump makes of it for each
+	// length; the upper half is the rest of d, and above it size.
+	VPSRLD       $0x08, Y12, Y12
+	VPAND        lowByte<>+0(SB), Y12, Y12
+	VPSLLD       $0x08, Y3, Y4
+	VPOR         Y12, Y4, Y4
+	VPCMPEQD     longJa<>+0(SB), Y11, Y9
+	VPAND        longJaOp<>+0(SB), Y9, Y9
+	VPXOR        Y9, Y4, Y4
+	VPSLLD       $0x08, Y12, Y12
+	VPADDD       longJccOp<>+0(SB), Y12, Y12
+	VPSLLD       $0x10, Y3, Y9
+	VPOR         Y9, Y12, Y12
+	VPCMPEQD     longJcc<>+0(SB), Y11, Y10
+	VPBLENDVB    Y10, Y12, Y4, Y4
+	VPSRLD       $0x18, Y3, Y12
+	VPSRLD       $0x10, Y3, Y9
+	VPBLENDVB    Y10, Y9, Y12, Y12
+	VPSLLD       $0x10, Y11, Y11
+	VPOR         Y11, Y12, Y12
+	VPUNPCKLDQ   Y12, Y4, Y9
+	VPUNPCKHDQ   Y12, Y4, Y10
+	VMOVDQU      X9, (R13)
+	VMOVDQU      X10, 16(R13)
+	VEXTRACTI128 $0x01, Y9, 32(R13)
+	VEXTRACTI128 $0x01, Y10, 48(R13)
+	VPTEST       Y2, Y2
+	JNE          differs
+	VPSUBD       group<>+0(SB), Y0, Y0
+	ADDQ         $0x00000080, R11
+	ADDQ         $0x20, R12
+	ADDQ         $0x40, R13
+	CMPQ         R13, R14
+	JLT          write
+	VZEROUPPER
+	MOVQ         DI, 8(R9)(R8*8)
+	MOVQ         DI, 16(R9)(R8*8)
+	CMPQ         DI, -8(R9)(R8*8)
+	JEQ          last
+	CMPQ         R8, 144(AX)
+	JGE          no
+	INCQ         R8
+
+last:
+	MOVQ R8, 144(AX)
+	MOVB $0x01, ok+8(FP)
+	RET
+
+differs:
 	CMPQ DI, -8(R9)(R8*8)
 	JEQ  settled
 	CMPQ R8, 144(AX)
 	JLT  pass
-	MOVB $0x00, ok+8(FP)
-	RET
+	JMP  out
 
 settled:
 	MOVQ R8, 144(AX)
-	MOVQ DI, 8(R9)(R8*8)
-	SHRQ $0x01, SI
-	XORL BX, BX
-	MOVQ 56(AX), DI
 
-write:
-	// d = dist + sums[rank] - sums[k+1]; room = sums[k+1] - sums[k]
-	MOVL    4(DX), R11
-	MOVL    (DX), R8
-	MOVL    4(CX)(BX*4), R9
-	ADDL    (CX)(R11*4), R8
-	SUBL    R9, R8
-	SUBL    (CX)(BX*4), R9
-	MOVBLZX 12(DX), R10
-	LEAL    128(R8), R11
-	CMPL    R11, 156(AX)
-	CMOVLLS two<>+0(SB), R10
-	CMPL    R8, 8(DX)
-	CMOVLEQ zero<>+0(SB), R10
-	CMPL    R10, R9
-	JNE     differs
+out:
+	VZEROUPPER
 
-	// code = op | d<<8, and what encoder.Jump makes of it for each length
-	MOVBLZX 13(DX), R9
-	SHLQ    $0x08, R8
-	ORQ     R8, R9
-	MOVQ    R9, R8
-	XORQ    $0x02, R8
-	CMPL    R10, $0x05
-	CMOVQEQ R8, R9
-	LEAQ    16(R9), R8
-	SHLQ    $0x08, R8
-	ORQ     $0x0f, R8
-	CMPL    R10, $0x06
-	CMOVQEQ R8, R9
-	SHLQ    $0x30, R10
-	ORQ     R10, R9
-	MOVQ    R9, (DI)(BX*8)
-	ADDQ    $0x10, DX
-	INCQ    BX
-	CMPQ    BX, SI
-	JLT     write
-	MOVB    $0x01, ok+8(FP)
-	RET
-
-differs:
+no:
 	MOVB $0x00, ok+8(FP)
 	RET
 
+DATA lanes<>+0(SB)/4, $0x00000000
+DATA lanes<>+4(SB)/4, $0x00000001
+DATA lanes<>+8(SB)/4, $0x00000002
+DATA lanes<>+12(SB)/4, $0x00000003
+DATA lanes<>+16(SB)/4, $0x00000004
+DATA lanes<>+20(SB)/4, $0x00000005
+DATA lanes<>+24(SB)/4, $0x00000006
+DATA lanes<>+28(SB)/4, $0x00000007
+GLOBL lanes<>(SB), RODATA|NOPTR, $32
+
+DATA lowByte<>+0(SB)/4, $0x000000ff
+DATA lowByte<>+4(SB)/4, $0x000000ff
+DATA lowByte<>+8(SB)/4, $0x000000ff
+DATA lowByte<>+12(SB)/4, $0x000000ff
+DATA lowByte<>+16(SB)/4, $0x000000ff
+DATA lowByte<>+20(SB)/4, $0x000000ff
+DATA lowByte<>+24(SB)/4, $0x000000ff
+DATA lowByte<>+28(SB)/4, $0x000000ff
+GLOBL lowByte<>(SB), RODATA|NOPTR, $32
+
+DATA shortBack<>+0(SB)/4, $0x00000080
+DATA shortBack<>+4(SB)/4, $0x00000080
+DATA shortBack<>+8(SB)/4, $0x00000080
+DATA shortBack<>+12(SB)/4, $0x00000080
+DATA shortBack<>+16(SB)/4, $0x00000080
+DATA shortBack<>+20(SB)/4, $0x00000080
+DATA shortBack<>+24(SB)/4, $0x00000080
+DATA shortBack<>+28(SB)/4, $0x00000080
+GLOBL shortBack<>(SB), RODATA|NOPTR, $32
+
+DATA short<>+0(SB)/4, $0x00000002
+DATA short<>+4(SB)/4, $0x00000002
+DATA short<>+8(SB)/4, $0x00000002
+DATA short<>+12(SB)/4, $0x00000002
+DATA short<>+16(SB)/4, $0x00000002
+DATA short<>+20(SB)/4, $0x00000002
+DATA short<>+24(SB)/4, $0x00000002
+DATA short<>+28(SB)/4, $0x00000002
+GLOBL short<>(SB), RODATA|NOPTR, $32
+
+DATA longJa<>+0(SB)/4, $0x00000005
+DATA longJa<>+4(SB)/4, $0x00000005
+DATA longJa<>+8(SB)/4, $0x00000005
+DATA longJa<>+12(SB)/4, $0x00000005
+DATA longJa<>+16(SB)/4, $0x00000005
+DATA longJa<>+20(SB)/4, $0x00000005
+DATA longJa<>+24(SB)/4, $0x00000005
+DATA longJa<>+28(SB)/4, $0x00000005
+GLOBL longJa<>(SB), RODATA|NOPTR, $32
+
+DATA longJaOp<>+0(SB)/4, $0x00000002
+DATA longJaOp<>+4(SB)/4, $0x00000002
+DATA longJaOp<>+8(SB)/4, $0x00000002
+DATA longJaOp<>+12(SB)/4, $0x00000002
+DATA longJaOp<>+16(SB)/4, $0x00000002
+DATA longJaOp<>+20(SB)/4, $0x00000002
+DATA longJaOp<>+24(SB)/4, $0x00000002
+DATA longJaOp<>+28(SB)/4, $0x00000002
+GLOBL longJaOp<>(SB), RODATA|NOPTR, $32
+
+DATA longJccOp<>+0(SB)/4, $0x0000100f
+DATA longJccOp<>+4(SB)/4, $0x0000100f
+DATA longJccOp<>+8(SB)/4, $0x0000100f
+DATA longJccOp<>+12(SB)/4, $0x0000100f
+DATA longJccOp<>+16(SB)/4, $0x0000100f
+DATA longJccOp<>+20(SB)/4, $0x0000100f
+DATA longJccOp<>+24(SB)/4, $0x0000100f
+DATA longJccOp<>+28(SB)/4, $0x0000100f
+GLOBL longJccOp<>(SB), RODATA|NOPTR, $32
+
+DATA longJcc<>+0(SB)/4, $0x00000006
+DATA longJcc<>+4(SB)/4, $0x00000006
+DATA longJcc<>+8(SB)/4, $0x00000006
+DATA longJcc<>+12(SB)/4, $0x00000006
+DATA longJcc<>+16(SB)/4, $0x00000006
+DATA longJcc<>+20(SB)/4, $0x00000006
+DATA longJcc<>+24(SB)/4, $0x00000006
+DATA longJcc<>+28(SB)/4, $0x00000006
+GLOBL longJcc<>(SB), RODATA|NOPTR, $32
+
+DATA group<>+0(SB)/4, $0x00000008
+DATA group<>+4(SB)/4, $0x00000008
+DATA group<>+8(SB)/4, $0x00000008
+DATA group<>+12(SB)/4, $0x00000008
+DATA group<>+16(SB)/4, $0x00000008
+DATA group<>+20(SB)/4, $0x00000008
+DATA group<>+24(SB)/4, $0x00000008
+DATA group<>+28(SB)/4, $0x00000008
+GLOBL group<>(SB), RODATA|NOPTR, $32
+
 // func lastPassAVO(job *uint64) (more bool)
-// Requires: CMOV
+// Requires: AVX, AVX2, BMI, CMOV
 TEXT ·lastPassAVO(SB), NOSPLIT, $0-9
 	MOVQ job+0(FP), AX
 	MOVQ 40(AX), DX
 	MOVQ 48(AX), CX
-	MOVQ 56(AX), DI
 	MOVQ 64(AX), BX
 
 	// stop = min(k+partMarks, count)
-	LEAQ    4096(BX), SI
-	CMPQ    SI, 72(AX)
-	CMOVQGT 72(AX), SI
+	LEAQ         4096(BX), SI
+	CMPQ         SI, 72(AX)
+	CMOVQGT      72(AX), SI
+	CMPQ         BX, SI
+	JGE          finished
+	MOVQ         56(AX), DI
+	VPBROADCASTD 156(AX), Y1
+	CMPQ         SI, 72(AX)
+	JLT          begin
 
-	// j = jumps[k]
-	MOVQ BX, R8
-	SHLQ $0x04, R8
-	ADDQ R8, DX
-	CMPQ BX, SI
-	JGE  finished
+	// What is behind the last jump leads to slot 0.
+	VPXOR   Y0, Y0, Y0
+	MOVQ    SI, R8
+	SHLQ    $0x04, R8
+	ADDQ    DX, R8
+	VMOVDQU Y0, (R8)
+	VMOVDQU Y0, 32(R8)
+	VMOVDQU Y0, 64(R8)
+	VMOVDQU Y0, 96(R8)
+
+begin:
+	// Behind the gaps of all marks it ends.
+	LEAQ         (DI)(SI*8), R11
+	LEAQ         (DI)(BX*8), R10
+	LEAQ         (CX)(BX*4), R9
+	MOVQ         BX, R8
+	SHLQ         $0x04, R8
+	ADDQ         DX, R8
+	MOVQ         SI, DX
+	SUBQ         BX, DX
+	VMOVD        DX, X0
+	VPBROADCASTD X0, Y0
+	VPSUBD       lanes<>+0(SB), Y0, Y0
 
 write:
 	// d = dist + sums[rank] - sums[k+1]; room = sums[k+1] - sums[k]
-	MOVL    4(DX), R11
-	MOVL    (DX), R8
-	MOVL    4(CX)(BX*4), R9
-	ADDL    (CX)(R11*4), R8
-	SUBL    R9, R8
-	SUBL    (CX)(BX*4), R9
-	MOVBLZX 12(DX), R10
-	LEAL    128(R8), R11
-	CMPL    R11, 156(AX)
-	CMOVLLS two<>+0(SB), R10
-	CMPL    R8, 8(DX)
-	CMOVLEQ zero<>+0(SB), R10
-	CMPL    R10, R9
-	JNE     differs
+	MOVL        4(R8), DX
+	VMOVD       (CX)(DX*4), X3
+	MOVL        20(R8), DX
+	VPINSRD     $0x01, (CX)(DX*4), X3, X3
+	MOVL        36(R8), DX
+	VPINSRD     $0x02, (CX)(DX*4), X3, X3
+	MOVL        52(R8), DX
+	VPINSRD     $0x03, (CX)(DX*4), X3, X3
+	MOVL        68(R8), DX
+	VMOVD       (CX)(DX*4), X2
+	MOVL        84(R8), DX
+	VPINSRD     $0x01, (CX)(DX*4), X2, X2
+	MOVL        100(R8), DX
+	VPINSRD     $0x02, (CX)(DX*4), X2, X2
+	MOVL        116(R8), DX
+	VPINSRD     $0x03, (CX)(DX*4), X2, X2
+	VINSERTI128 $0x01, X2, Y3, Y3
+	VMOVDQU     (R8), X5
+	VINSERTI128 $0x01, 64(R8), Y5, Y5
+	VMOVDQU     16(R8), X6
+	VINSERTI128 $0x01, 80(R8), Y6, Y6
+	VMOVDQU     32(R8), X7
+	VINSERTI128 $0x01, 96(R8), Y7, Y7
+	VMOVDQU     48(R8), X8
+	VINSERTI128 $0x01, 112(R8), Y8, Y8
+	VPUNPCKLDQ  Y6, Y5, Y9
+	VPUNPCKLDQ  Y8, Y7, Y10
+	VPUNPCKLQDQ Y10, Y9, Y9
+	VPADDD      Y9, Y3, Y3
+	VMOVDQU     4(R9), Y2
+	VPSUBD      Y2, Y3, Y3
+	VPSUBD      (R9), Y2, Y4
+	VPUNPCKHDQ  Y6, Y5, Y9
+	VPUNPCKHDQ  Y8, Y7, Y10
+	VPUNPCKLQDQ Y10, Y9, Y2
+	VPUNPCKHQDQ Y10, Y9, Y12
 
-	// code = op | d<<8, and what encoder.Jump makes of it for each length
-	MOVBLZX 13(DX), R9
-	SHLQ    $0x08, R8
-	ORQ     R8, R9
-	MOVQ    R9, R8
-	XORQ    $0x02, R8
-	CMPL    R10, $0x05
-	CMOVQEQ R8, R9
-	LEAQ    16(R9), R8
-	SHLQ    $0x08, R8
-	ORQ     $0x0f, R8
-	CMPL    R10, $0x06
-	CMOVQEQ R8, R9
-	SHLQ    $0x30, R10
-	ORQ     R10, R9
-	MOVQ    R9, (DI)(BX*8)
-	ADDQ    $0x10, DX
-	INCQ    BX
-	CMPQ    BX, SI
-	JLT     write
+	// size = its long form, or the short one if d reaches so far, or 0
+	VPAND     lowByte<>+0(SB), Y12, Y11
+	VPADDD    shortBack<>+0(SB), Y3, Y9
+	VPMINUD   Y1, Y9, Y10
+	VPCMPEQD  Y9, Y10, Y9
+	VPBLENDVB Y9, short<>+0(SB), Y11, Y11
+	VPCMPEQD  Y3, Y2, Y2
+	VPANDN    Y11, Y2, Y11
+
+	// Where it differs from room, but for what is behind the last one
+	VPXOR    Y9, Y9, Y9
+	VPCMPGTD Y9, Y0, Y2
+	VPXOR    Y11, Y4, Y4
+	VPAND    Y4, Y2, Y2
+
+	// The lower half of the code is op | d<<8, and what encoder.Jump makes of it for each
+	// length; the upper half is the rest of d, and above it size.
+	VPSRLD       $0x08, Y12, Y12
+	VPAND        lowByte<>+0(SB), Y12, Y12
+	VPSLLD       $0x08, Y3, Y4
+	VPOR         Y12, Y4, Y4
+	VPCMPEQD     longJa<>+0(SB), Y11, Y9
+	VPAND        longJaOp<>+0(SB), Y9, Y9
+	VPXOR        Y9, Y4, Y4
+	VPSLLD       $0x08, Y12, Y12
+	VPADDD       longJccOp<>+0(SB), Y12, Y12
+	VPSLLD       $0x10, Y3, Y9
+	VPOR         Y9, Y12, Y12
+	VPCMPEQD     longJcc<>+0(SB), Y11, Y10
+	VPBLENDVB    Y10, Y12, Y4, Y4
+	VPSRLD       $0x18, Y3, Y12
+	VPSRLD       $0x10, Y3, Y9
+	VPBLENDVB    Y10, Y9, Y12, Y12
+	VPSLLD       $0x10, Y11, Y11
+	VPOR         Y11, Y12, Y12
+	VPUNPCKLDQ   Y12, Y4, Y9
+	VPUNPCKHDQ   Y12, Y4, Y10
+	VMOVDQU      X9, (R10)
+	VMOVDQU      X10, 16(R10)
+	VEXTRACTI128 $0x01, Y9, 32(R10)
+	VEXTRACTI128 $0x01, Y10, 48(R10)
+	VPTEST       Y2, Y2
+	JNE          differs
+	VPSUBD       group<>+0(SB), Y0, Y0
+	ADDQ         $0x00000080, R8
+	ADDQ         $0x20, R9
+	ADDQ         $0x40, R10
+	CMPQ         R10, R11
+	JLT          write
+	VZEROUPPER
+	MOVQ         SI, BX
 
 finished:
 	CMPQ  BX, 72(AX)
@@ -400,6 +656,18 @@ finished:
 	RET
 
 differs:
-	MOVB $0x00, more+8(FP)
-	MOVQ BX, 64(AX)
+	// k = the first of the eight that does
+	VPXOR     Y0, Y0, Y0
+	VPCMPEQD  Y0, Y2, Y0
+	VPMOVMSKB Y0, CX
+	NOTL      CX
+	TZCNTL    CX, CX
+	SHRL      $0x02, CX
+	MOVQ      R10, BX
+	SUBQ      DI, BX
+	SHRQ      $0x03, BX
+	ADDQ      CX, BX
+	VZEROUPPER
+	MOVB      $0x00, more+8(FP)
+	MOVQ      BX, 64(AX)
 	RET

@@ -58,7 +58,7 @@ func TestOffsets(t *testing.T) {
 		"insnOp": unsafe.Offsetof(i.Op), "insnRegs": unsafe.Offsetof(i.Regs), "insnOff": unsafe.Offsetof(i.Off), "insnImm": unsafe.Offsetof(i.Imm),
 
 		"kindJcc": uintptr(tables.Jcc), "kindCharge": uintptr(tables.Charge), "kindCompiler": uintptr(tables.Compiler),
-		"opCall": abi.OpCall, "opExit": abi.OpExit, "partMarks": partMarks,
+		"opCall": abi.OpCall, "opExit": abi.OpExit, "partMarks": partMarks, "group": group,
 		"callSize": callSize, "callOp": opCall, "farAway": far, "isPlain": isPlain, "plainShift": plainShift, "markShift": 3, "estimateShift": 6,
 		"shortJump": encoder.ShortJump, "longJa": encoder.LongJa, "longJcc": encoder.LongJcc, "shortBack": -shortBack,
 	}
