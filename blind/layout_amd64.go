@@ -45,6 +45,8 @@ func composeAVO(list, first, second *int32, count, limit int) (ok bool)
 
 // fetch has the first slots of a program fetched, which is new to the caches unless a
 // stage made it, as flags tell: what is done up to the first look at them takes no time.
+// Programs of an object lie one behind the other, so what is a page ahead is likely to
+// be wanted soon; if not, little is lost.
 func fetch(p *bpf.Program) {
 	if n := len(p.Insns); n > 0 && p.Flags == nil {
 		fetchAVO(&p.Insns[0], min(n, 2*block))

@@ -89,12 +89,13 @@ func symbol(name string) Mem { return NewDataAddr(Symbol{Name: "·" + name}, 0) 
 func fetch() {
 	TEXT("fetchAVO", NOSPLIT, "func(insns *uint64, count int)")
 	Pragma("noescape")
-	Doc("fetchAVO has so many slots fetched into the caches, and less than a unit behind them. It",
-		"waits for none.")
+	Doc("fetchAVO has so many slots fetched into the caches, and less than a unit behind them, and",
+		"as many a page further. It waits for none.")
 	at, left := param("insns"), param("count")
 	Label("unit")
 	for line := 0; line < 8*unit; line += 64 {
 		PREFETCHT0(Mem{Base: at, Disp: line})
+		PREFETCHT0(Mem{Base: at, Disp: page + line})
 	}
 	ADDQ(U32(8*unit), at)
 	SUBQ(U8(unit), left)
