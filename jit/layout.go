@@ -40,12 +40,18 @@ type passJob struct {
 	reach     uint32 // number of distances that short jumps have
 	firstRank uint32 // ranks[0]
 	sum       uint32 // bytes of the marks before next, in pass 0
-	plain     uint32 // not 0: calls are E8 cd and nothing else
+	shaped    uint32 // how many kinds, from Jcc on, are jumps or something like that
 	exit      uint32 // not 0: the next EXIT is so many bytes and no jump
 	exits     uint32 // the same of those behind it
 	firstExit uint32 // the slot of an EXIT that is no jump, or noExit
 	exitOp    uint32 // not 0: EXITs aren't among the others, and have this op
 }
+
+// jumpKinds are Jcc and Ja. Where a call is E8 cd and nothing else it is much the same.
+const jumpKinds = uint32(tables.Ja - tables.Jcc + 1)
+
+// plainCalls tells whether calls are nothing but E8 and a distance.
+func (j *passJob) plainCalls() bool { return j.shaped > jumpKinds }
 
 // noExit is no slot.
 const noExit = ^uint32(0)
@@ -123,7 +129,7 @@ func (c *compiler) waits() bool {
 // begin prepares the frame and the job of the passes.
 func (c *compiler) begin() {
 	f, j := &cageFrames[c.saved&15], &c.job
-	j.next, j.noted, j.charged, j.sum, j.plain, j.exits = 0, 0, 0, 0, 0, 0
+	j.next, j.noted, j.charged, j.sum, j.shaped, j.exits = 0, 0, 0, 0, jumpKinds, 0
 	j.reach = uint32(c.profile.ShortJumpMax - shortBack)
 	switch {
 	case c.cage && c.fn.Subprogram:
@@ -131,7 +137,7 @@ func (c *compiler) begin() {
 	case !c.cage:
 		f = c.kernelFrame()
 		if !c.fn.TailCallReachable && c.fn.PrivateStack == 0 {
-			j.plain = 1
+			j.shaped = jumpKinds + 1
 		}
 	}
 	// The first EXIT is the epilogue, others are jumps to it; in the cage only if
@@ -231,16 +237,15 @@ func (c *compiler) noteFixed(k int, slot uint32, kind tables.Kind) (size uint32)
 		c.charges = append(c.charges[:j.charged], charge{mark: uint32(k), n: in.Imm})
 		j.charged++
 		return encoder.LongJcc
-	case kind != tables.Compiler:
+	case kind == tables.Call && j.plainCalls():
+		c.notePlain(k, in)
+		return callSize
 	case in.Op == abi.OpExit && j.exit != 0:
 		if j.exitOp == 0 {
 			c.noteOther(uint32(k))
 		}
 		size, j.exit, j.firstExit = j.exit, j.exits, slot
 		return size
-	case in.Op == abi.OpCall && j.plain != 0 && in.Imm != 0:
-		c.notePlain(k, in)
-		return callSize
 	}
 	return 0
 }
@@ -363,7 +368,7 @@ func (c *compiler) ends() bool {
 // other sizes a mark that isn't a jump.
 func (c *compiler) other(k int, m encoder.Mark) (size uint32, err error) {
 	in, row := &c.insns[m.Slot], m.Row()
-	if c.plainCall(in) {
+	if row.Kind == tables.Call && c.job.plainCalls() {
 		c.notePlain(k, in)
 		return callSize, nil
 	}

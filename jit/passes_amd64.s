@@ -36,18 +36,22 @@ TEXT ·layOutAVO(SB), NOSPLIT, $8-9
 	JGE     end
 
 loop:
-	// sums[k] = sum; the kind of the mark's row must be Jcc or Ja
+	// sums[k] = sum; the kind of the mark's row must be one that has a shape
 	MOVL    R9, (SI)(R8*4)
 	MOVL    4(CX)(R8*8), R11
 	ADDQ    8(AX), R11
 	MOVBLZX 39(R11), BP
 	SUBL    $0x02, BP
 	MOVL    (CX)(R8*8), R10
-	CMPL    BP, $0x01
-	JA      fixed
+	CMPL    BP, 168(AX)
+	JAE     fixed
 
-	// to = slot+1+off must be the first slot of an instruction
+	// to = slot+1+off must be the first slot of an instruction. A call goes on behind it.
+	SHLL    $0x05, BP
+	LEAQ    shapes<>+0(SB), R14
+	ADDQ    R14, BP
 	MOVWLSX 2(DX)(R10*8), R15
+	ANDL    8(BP), R15
 	LEAL    1(R10)(R15*1), R12
 	CMPL    R12, 80(AX)
 	JAE     out
@@ -56,25 +60,37 @@ loop:
 	CMPL    R12, R10
 	JEQ     out
 
-	// *j = {dist, rank, vanish, size, op}; kind 0 is 6 bytes long and never vanishes,
-	// kind 1 is 5 and does at distance 0
-	MOVL    $0x00000006, R14
-	SUBL    BP, R14
-	SUBL    $0x01, BP
-	ANDL    $0x40000000, BP
-	MOVL    BP, 8(DI)
-	MOVB    R14, 12(DI)
-	MOVBLZX 43(R11), BP
-	MOVB    BP, 13(DI)
+	// The number goes to the others, with src above it, and stays if this is a call.
+	MOVBLZX 43(R11), R14
+	MOVBLZX 1(DX)(R10*8), R11
+	SHRL    $0x04, R11
+	ORL     $0x08, R11
+	SHLL    $0x1c, R11
+	ORL     R8, R11
+	MOVQ    104(AX), R13
+	SHLQ    $0x02, R13
+	ADDQ    96(AX), R13
+	MOVL    R11, (R13)
+	MOVL    16(BP), R11
+	ADDQ    R11, 104(AX)
+
+	// *j = {dist, rank, vanish, size, op}
+	SHLL    $0x08, R14
+	ORL     (BP), R14
+	MOVL    R14, 12(DI)
+	MOVBLZX R14, R14
+	MOVL    4(BP), R13
+	MOVL    R13, 8(DI)
 	MOVL    (BX)(R12*4), R13
 	MOVQ    32(AX), R11
 	MOVL    (R11)(R12*4), R11
+	MOVL    R13, R12
 	SUBL    160(AX), R11
 	SHRL    $0x03, R11
 	MOVL    R11, 4(DI)
-	MOVL    R13, BP
-	SUBL    4(BX)(R10*4), BP
-	MOVL    BP, (DI)
+	SUBL    4(BX)(R10*4), R12
+	ORL     12(BP), R12
+	MOVL    R12, (DI)
 
 	// d = 64*off ahead, and back start + target + sums[rank] - 64*(slot+2)
 	ADDL    (SI)(R11*4), R13
@@ -83,7 +99,7 @@ loop:
 	SHLL    $0x06, R10
 	SUBL    R10, R13
 	SHLL    $0x06, R15
-	TESTL   R15, R15
+	ORL     12(BP), R15
 	CMOVLMI R13, R15
 	LEAL    128(R15), R11
 	CMPL    R11, 156(AX)
@@ -110,28 +126,9 @@ stop:
 	RET
 
 fixed:
-	// The number of a mark that isn't a jump goes to the others.
-	CMPL BP, $0x03
-	JEQ  charge
-	CMPL BP, $0x05
-	JNE  out
-	CMPB (DX)(R10*8), $0x85
-	JNE  exit
-
-	// a call that is E8 cd, with src above the number
-	CMPL    168(AX), $0x00
-	JEQ     out
-	CMPL    4(DX)(R10*8), $0x00
-	JEQ     out
-	MOVBLZX 1(DX)(R10*8), R12
-	SHRL    $0x04, R12
-	ORL     $0x08, R12
-	SHLL    $0x1c, R12
-	ORL     R8, R12
-	MOVL    $0x00000005, R14
-	JMP     other
-
-exit:
+	// A charge, or an EXIT whose length is known
+	CMPL  BP, $0x04
+	JEQ   charge
 	CMPB  (DX)(R10*8), $0x95
 	JNE   out
 	MOVL  172(AX), R14
@@ -140,17 +137,14 @@ exit:
 	MOVL  R10, 180(AX)
 	MOVL  176(AX), R12
 	MOVL  R12, 172(AX)
-	MOVL  R8, R12
-	CMPL  184(AX), $0x00
-	JEQ   other
 	MOVL  184(AX), R12
 	SHLL  $0x08, R12
-	JMP   sized
+	JNZ   sized
 
-other:
+	// one of the others
 	MOVQ 96(AX), R11
 	MOVQ 104(AX), R10
-	MOVL R12, (R11)(R10*4)
+	MOVL R8, (R11)(R10*4)
 	INCQ 104(AX)
 
 called:
@@ -180,6 +174,32 @@ charge:
 out:
 	MOVB $0x00, more+8(FP)
 	JMP  stop
+
+DATA shapes<>+0(SB)/4, $0x00000006
+DATA shapes<>+4(SB)/4, $0x40000000
+DATA shapes<>+8(SB)/4, $0xffffffff
+DATA shapes<>+12(SB)/4, $0x00000000
+DATA shapes<>+16(SB)/4, $0x00000000
+DATA shapes<>+20(SB)/4, $0x00000000
+DATA shapes<>+24(SB)/4, $0x00000000
+DATA shapes<>+28(SB)/4, $0x00000000
+DATA shapes<>+32(SB)/4, $0x00000005
+DATA shapes<>+36(SB)/4, $0x00000000
+DATA shapes<>+40(SB)/4, $0xffffffff
+DATA shapes<>+44(SB)/4, $0x00000000
+DATA shapes<>+48(SB)/4, $0x00000000
+DATA shapes<>+52(SB)/4, $0x00000000
+DATA shapes<>+56(SB)/4, $0x00000000
+DATA shapes<>+60(SB)/4, $0x00000000
+DATA shapes<>+64(SB)/4, $0x0000ea05
+DATA shapes<>+68(SB)/4, $0x00000000
+DATA shapes<>+72(SB)/4, $0x00000000
+DATA shapes<>+76(SB)/4, $0x40000000
+DATA shapes<>+80(SB)/4, $0x00000001
+DATA shapes<>+84(SB)/4, $0x00000000
+DATA shapes<>+88(SB)/4, $0x00000000
+DATA shapes<>+92(SB)/4, $0x00000000
+GLOBL shapes<>(SB), RODATA|NOPTR, $96
 
 // func passAVO(job *uint64) (more bool)
 // Requires: CMOV

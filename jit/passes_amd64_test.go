@@ -41,7 +41,7 @@ func TestOffsets(t *testing.T) {
 		"jobSums": unsafe.Offsetof(p.sums), "jobGaps": unsafe.Offsetof(p.gaps), "jobNext": unsafe.Offsetof(p.next),
 		"jobCount": unsafe.Offsetof(p.count), "jobSlots": unsafe.Offsetof(p.slots), "jobStart": unsafe.Offsetof(p.start),
 		"jobReach": unsafe.Offsetof(p.reach), "jobFirstRank": unsafe.Offsetof(p.firstRank), "jobSum": unsafe.Offsetof(p.sum),
-		"jobPlain": unsafe.Offsetof(p.plain), "jobExit": unsafe.Offsetof(p.exit), "jobExits": unsafe.Offsetof(p.exits),
+		"jobShaped": unsafe.Offsetof(p.shaped), "jobExit": unsafe.Offsetof(p.exit), "jobExits": unsafe.Offsetof(p.exits),
 		"jobFirstExit": unsafe.Offsetof(p.firstExit), "jobExitOp": unsafe.Offsetof(p.exitOp), "jobStop": unsafe.Offsetof(p.stop), "jobCharges": unsafe.Offsetof(p.charges),
 		"jobCharged": unsafe.Offsetof(p.charged), "jobLengths": unsafe.Offsetof(p.lengths), "jobSteps": unsafe.Offsetof(p.steps),
 		"jobRounds": unsafe.Offsetof(p.rounds),
@@ -57,8 +57,9 @@ func TestOffsets(t *testing.T) {
 		"rowKind": unsafe.Offsetof(r.Kind), "rowShort": unsafe.Offsetof(r.Short),
 		"insnOp": unsafe.Offsetof(i.Op), "insnRegs": unsafe.Offsetof(i.Regs), "insnOff": unsafe.Offsetof(i.Off), "insnImm": unsafe.Offsetof(i.Imm),
 
-		"kindJcc": uintptr(tables.Jcc), "kindCharge": uintptr(tables.Charge), "kindCompiler": uintptr(tables.Compiler),
-		"opCall": abi.OpCall, "opExit": abi.OpExit, "partMarks": partMarks, "group": group,
+		"kindJcc": uintptr(tables.Jcc), "kindCharge": uintptr(tables.Charge),
+		"shapeSize": 0, "shapeVanish": 4, "shapeJumps": 8, "shapeAway": 12, "shapeNoted": 16, "shapeShift": 5,
+		"opExit": abi.OpExit, "partMarks": partMarks, "group": group,
 		"callSize": callSize, "callOp": opCall, "farAway": far, "isPlain": isPlain, "plainShift": plainShift, "markShift": 3, "estimateShift": 6,
 		"shortJump": encoder.ShortJump, "longJa": encoder.LongJa, "longJcc": encoder.LongJcc, "shortBack": -shortBack,
 	}
@@ -72,7 +73,7 @@ func TestOffsets(t *testing.T) {
 	for _, pair := range [][2]uintptr{
 		{unsafe.Sizeof(j), 1 << 4}, {unsafe.Sizeof(encoder.Gap(0)), 1 << 3}, {unsafe.Sizeof(m), 1 << 3}, {encoder.MarkSize, 1 << 3},
 		{unsafe.Sizeof(r), tables.RowSize}, {unsafe.Sizeof(i), abi.InsnSize}, {estimate, 1 << 6},
-		{uintptr(tables.Ja), uintptr(tables.Jcc) + 1}, {encoder.LongJcc, encoder.LongJa + 1},
+		{uintptr(tables.Ja), uintptr(tables.Jcc) + 1}, {uintptr(tables.Call), uintptr(tables.Jcc) + 2}, {encoder.LongJcc, encoder.LongJa + 1},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("offsets or sizes differ: %d", pair)

@@ -53,11 +53,6 @@ func (c *compiler) appendSpecial(b []byte, slot int, row *tables.Row, code *Code
 	return b, errorAt(c.prog, c.start+slot, "", "has no code in this profile", bpf.ErrUnsupported)
 }
 
-// plainCall tells whether a call is nothing but E8 and a distance.
-func (c *compiler) plainCall(in *abi.Insn) bool {
-	return in.Op == abi.OpCall && c.job.plain != 0 && (in.Imm != 0 || in.Src() == abi.CallLocal)
-}
-
 // callRelocs are the relocations of calls, by their source register.
 var callRelocs = [4]RelocKind{abi.CallHelper: RelHelper, abi.CallLocal: RelLocal, abi.CallKfunc: RelKfunc}
 

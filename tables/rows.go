@@ -53,6 +53,8 @@ const (
 	Jcc
 	// Ja: a jump: EB cb, or E9 cd, or nothing.
 	Ja
+	// Call: E8 cd, if package jit has nothing to add.
+	Call
 	// Gotol: as Ja, but the distance in slots is in imm.
 	Gotol
 	// Charge: the steps, then 0F 82 cd to code behind the function.

@@ -2091,7 +2091,7 @@ var Steps = [2036]Step{
 }
 
 // NumRows is the number of rows.
-const NumRows = 996
+const NumRows = 999
 
 // Rows are the codes of all forms. Row 0 is none.
 var Rows = [NumRows]Row{
@@ -2133,27 +2133,27 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0xc0c748, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0x18, Refuse: 0x80001, Pair: 512, First: 31, Count: 1, Size: 7, Last: 7, Kind: Plain},                                             // ld.imm64, x86.txt:76
 	{Step: Step{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffff0ff, Value: 0x18, Refuse: 0x80001, Pair: 1280, First: 32, Count: 1, Size: 3, Last: 3, Kind: Plain},                                            // ld.imm64, x86.txt:74
 	{Step: Step{Head: 0xb840, Dst: 112, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0x18, Refuse: 0x80001, Pair: 1792, First: 33, Count: 1, Size: 6, Last: 6, Kind: Plain},                                             // ld.imm64, x86.txt:75
-	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Mask: 0xfffff0ff, Value: 0x1018, Refuse: 0x80001, Pair: 1792, Mark: 1, First: 29, Count: 1, Size: 10, Last: 10, Kind: Noted},                               // ld.map_fd, x86.txt:326
-	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Mask: 0xfffff0ff, Value: 0x2018, Refuse: 0x80001, Pair: 1792, Mark: 1, First: 29, Count: 1, Size: 10, Last: 10, Kind: Noted},                               // ld.map_value, x86.txt:326
-	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Mask: 0xfffff0ff, Value: 0x3018, Refuse: 0x80001, Pair: 1792, Mark: 1, First: 29, Count: 1, Size: 10, Last: 10, Kind: Noted},                               // ld.btf_id, x86.txt:326
-	{Step: Step{Head: 0xc0c748, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x4018, Refuse: 0x80001, Pair: 512, Mark: 1, First: 31, Count: 1, Size: 7, Last: 7, Kind: Noted},                                      // ld.func, x86.txt:344
-	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Mask: 0xfffff0ff, Value: 0x5018, Refuse: 0x80001, Pair: 1792, Mark: 1, First: 29, Count: 1, Size: 10, Last: 10, Kind: Noted},                               // ld.map_idx, x86.txt:326
-	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Mask: 0xfffff0ff, Value: 0x6018, Refuse: 0x80001, Pair: 1792, Mark: 1, First: 29, Count: 1, Size: 10, Last: 10, Kind: Noted},                               // ld.map_idx_value, x86.txt:326
+	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Mask: 0xfffff0ff, Value: 0x1018, Refuse: 0x80001, Pair: 1792, Mark: 1, First: 29, Count: 1, Size: 10, Last: 10, Kind: Noted},                               // ld.map_fd, x86.txt:330
+	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Mask: 0xfffff0ff, Value: 0x2018, Refuse: 0x80001, Pair: 1792, Mark: 1, First: 29, Count: 1, Size: 10, Last: 10, Kind: Noted},                               // ld.map_value, x86.txt:330
+	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Mask: 0xfffff0ff, Value: 0x3018, Refuse: 0x80001, Pair: 1792, Mark: 1, First: 29, Count: 1, Size: 10, Last: 10, Kind: Noted},                               // ld.btf_id, x86.txt:330
+	{Step: Step{Head: 0xc0c748, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x4018, Refuse: 0x80001, Pair: 512, Mark: 1, First: 31, Count: 1, Size: 7, Last: 7, Kind: Noted},                                      // ld.func, x86.txt:349
+	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Mask: 0xfffff0ff, Value: 0x5018, Refuse: 0x80001, Pair: 1792, Mark: 1, First: 29, Count: 1, Size: 10, Last: 10, Kind: Noted},                               // ld.map_idx, x86.txt:330
+	{Step: Step{Head: 0xb848, Dst: 112, Disp: 2, Imm: 2, Len: 10}, Mask: 0xfffff0ff, Value: 0x6018, Refuse: 0x80001, Pair: 1792, Mark: 1, First: 29, Count: 1, Size: 10, Last: 10, Kind: Noted},                               // ld.map_idx_value, x86.txt:330
 	{Step: Step{Head: 0xc029, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0x1c, Refuse: 0x80001, Pair: 768, First: 34, Count: 1, Size: 2, Last: 2, Kind: Plain},                              // alu32.sub.x, x86.txt:53
 	{Step: Step{Head: 0xc02940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x1c, Refuse: 0x80001, Pair: 1024, First: 35, Count: 1, Size: 3, Last: 3, Kind: Plain},                           // alu32.sub.x, x86.txt:53
 	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x1d, Refuse: 0x1, Pair: 1024, Mark: 1, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},           // jmp.jeq.x, x86.txt:184
 	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0x1e, Refuse: 0x1, Pair: 768, Mark: 1, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x74},              // jmp32.jeq.x, x86.txt:203
 	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x1e, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x74},           // jmp32.jeq.x, x86.txt:203
 	{Step: Step{Head: 0xc02948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x1f, Refuse: 0x80001, Pair: 1024, First: 39, Count: 1, Size: 3, Last: 3, Kind: Plain},                           // alu64.sub.x, x86.txt:49
-	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 40, Count: 9, Size: 35, Last: 3, Kind: Special},                                                                                                  // ldx.probe.w, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 49, Count: 10, Size: 42, Last: 3, Kind: Special},                                                                                                 // ldx.probe.w, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 59, Count: 10, Size: 45, Last: 6, Kind: Special},                                                                                                 // ldx.probe.w, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 69, Count: 9, Size: 36, Last: 4, Kind: Special},                                                                                                  // ldx.probe.w, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 78, Count: 10, Size: 43, Last: 4, Kind: Special},                                                                                                 // ldx.probe.w, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 88, Count: 10, Size: 46, Last: 7, Kind: Special},                                                                                                 // ldx.probe.w, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 98, Count: 9, Size: 37, Last: 4, Kind: Special},                                                                                                  // ldx.probe.w, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 107, Count: 10, Size: 44, Last: 4, Kind: Special},                                                                                                // ldx.probe.w, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 117, Count: 10, Size: 47, Last: 7, Kind: Special},                                                                                                // ldx.probe.w, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 40, Count: 9, Size: 35, Last: 3, Kind: Special},                                                                                                  // ldx.probe.w, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 49, Count: 10, Size: 42, Last: 3, Kind: Special},                                                                                                 // ldx.probe.w, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 59, Count: 10, Size: 45, Last: 6, Kind: Special},                                                                                                 // ldx.probe.w, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 69, Count: 9, Size: 36, Last: 4, Kind: Special},                                                                                                  // ldx.probe.w, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 78, Count: 10, Size: 43, Last: 4, Kind: Special},                                                                                                 // ldx.probe.w, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 88, Count: 10, Size: 46, Last: 7, Kind: Special},                                                                                                 // ldx.probe.w, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 98, Count: 9, Size: 37, Last: 4, Kind: Special},                                                                                                  // ldx.probe.w, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 107, Count: 10, Size: 44, Last: 4, Kind: Special},                                                                                                // ldx.probe.w, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x21, Refuse: 0x80001, Mark: 1, First: 117, Count: 10, Size: 47, Last: 7, Kind: Special},                                                                                                // ldx.probe.w, x86.txt:403
 	{Step: Step{Head: 0xc06b, Dst: 96, Disp: 2, Imm: 2, Len: 3}, Mask: 0xfffff0ff, Value: 0x24, Refuse: 0x80001, Pair: 1536, First: 127, Count: 1, Size: 3, Last: 3, Kind: Plain},                                             // alu32.mul.k, x86.txt:58
 	{Step: Step{Head: 0xc069, Dst: 96, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0x24, Refuse: 0x80001, Pair: 1536, First: 128, Count: 1, Size: 6, Last: 6, Kind: Plain},                                             // alu32.mul.k, x86.txt:59
 	{Step: Step{Head: 0xc06b40, Dst: 80, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x24, Refuse: 0x80001, Pair: 1280, First: 129, Count: 1, Size: 4, Last: 4, Kind: Plain},                                           // alu32.mul.k, x86.txt:58
@@ -2169,24 +2169,24 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0x26, Refuse: 0x1, Pair: 512, Mark: 1, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x77},                                 // jmp32.jgt.k, x86.txt:200
 	{Step: Step{Head: 0xc06b48, Dst: 80, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x27, Refuse: 0x80001, Pair: 1280, First: 131, Count: 1, Size: 4, Last: 4, Kind: Plain},                                           // alu64.mul.k, x86.txt:55
 	{Step: Step{Head: 0xc06948, Dst: 80, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0x27, Refuse: 0x80001, Pair: 1280, First: 132, Count: 1, Size: 7, Last: 7, Kind: Plain},                                           // alu64.mul.k, x86.txt:56
-	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 133, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                                 // ldx.probe.h, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 142, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                                // ldx.probe.h, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 152, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                                // ldx.probe.h, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 162, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                                 // ldx.probe.h, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 171, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                                // ldx.probe.h, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 181, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                                // ldx.probe.h, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 133, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                                 // ldx.probe.h, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 142, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                                // ldx.probe.h, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 152, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                                // ldx.probe.h, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 162, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                                 // ldx.probe.h, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 171, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                                // ldx.probe.h, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x29, Refuse: 0x80001, Mark: 1, First: 181, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                                // ldx.probe.h, x86.txt:403
 	{Step: Step{Head: 0xc0af0f, Dst: 176, Src: 192, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x2c, Refuse: 0x80001, Pair: 2304, First: 191, Count: 1, Size: 3, Last: 3, Kind: Plain},                        // alu32.mul.x, x86.txt:60
 	{Step: Step{Head: 0xc0af0f40, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffffffff00ff, Value: 0x2c, Refuse: 0x80001, Pair: 2560, First: 192, Count: 1, Size: 4, Last: 4, Kind: Plain},                      // alu32.mul.x, x86.txt:60
 	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x2d, Refuse: 0x1, Pair: 1024, Mark: 1, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},           // jmp.jgt.x, x86.txt:184
 	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0x2e, Refuse: 0x1, Pair: 768, Mark: 1, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x77},              // jmp32.jgt.x, x86.txt:203
 	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x2e, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x77},           // jmp32.jgt.x, x86.txt:203
 	{Step: Step{Head: 0xc0af0f48, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffffffff00ff, Value: 0x2f, Refuse: 0x80001, Pair: 2560, First: 193, Count: 1, Size: 4, Last: 4, Kind: Plain},                      // alu64.mul.x, x86.txt:57
-	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 194, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                                 // ldx.probe.b, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 203, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                                // ldx.probe.b, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 213, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                                // ldx.probe.b, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 223, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                                 // ldx.probe.b, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 232, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                                // ldx.probe.b, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 242, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                                // ldx.probe.b, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 194, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                                 // ldx.probe.b, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 203, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                                // ldx.probe.b, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 213, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                                // ldx.probe.b, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 223, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                                 // ldx.probe.b, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 232, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                                // ldx.probe.b, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x31, Refuse: 0x80001, Mark: 1, First: 242, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                                // ldx.probe.b, x86.txt:403
 	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x34, Refuse: 0x80001, First: 252, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                                                    // alu32.div.k, x86.txt:129
 	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Mask: 0xfffff0ff, Value: 0x34, Refuse: 0x80001, First: 254, Count: 3, Size: 20, Last: 1, Kind: Plain, More: 2},                                                  // alu32.div.k, x86.txt:129
 	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x34, Refuse: 0x80001, First: 257, Count: 3, Size: 18, Last: 1, Kind: Plain, More: 2},                                                    // alu32.div.k, x86.txt:129
@@ -2210,12 +2210,12 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x10037, Refuse: 0x80001, First: 282, Count: 2, Size: 14, Last: 1, Kind: Plain, More: 1},                                                 // alu64.sdiv.k, x86.txt:227
 	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Mask: 0xfffff0ff, Value: 0x10037, Refuse: 0x80001, First: 284, Count: 3, Size: 22, Last: 1, Kind: Plain, More: 2},                                               // alu64.sdiv.k, x86.txt:227
 	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x10037, Refuse: 0x80001, First: 287, Count: 3, Size: 20, Last: 1, Kind: Plain, More: 2},                                                 // alu64.sdiv.k, x86.txt:227
-	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 290, Count: 9, Size: 36, Last: 4, Kind: Special},                                                                                                 // ldx.probe.dw, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 299, Count: 10, Size: 43, Last: 4, Kind: Special},                                                                                                // ldx.probe.dw, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 309, Count: 10, Size: 46, Last: 7, Kind: Special},                                                                                                // ldx.probe.dw, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 319, Count: 9, Size: 37, Last: 4, Kind: Special},                                                                                                 // ldx.probe.dw, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 328, Count: 10, Size: 44, Last: 4, Kind: Special},                                                                                                // ldx.probe.dw, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 338, Count: 10, Size: 47, Last: 7, Kind: Special},                                                                                                // ldx.probe.dw, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 290, Count: 9, Size: 36, Last: 4, Kind: Special},                                                                                                 // ldx.probe.dw, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 299, Count: 10, Size: 43, Last: 4, Kind: Special},                                                                                                // ldx.probe.dw, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 309, Count: 10, Size: 46, Last: 7, Kind: Special},                                                                                                // ldx.probe.dw, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 319, Count: 9, Size: 37, Last: 4, Kind: Special},                                                                                                 // ldx.probe.dw, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 328, Count: 10, Size: 44, Last: 4, Kind: Special},                                                                                                // ldx.probe.dw, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x39, Refuse: 0x80001, Mark: 1, First: 338, Count: 10, Size: 47, Last: 7, Kind: Special},                                                                                                // ldx.probe.dw, x86.txt:403
 	{Step: Step{Head: 0xd231c3894952, Src: 224, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x3c, Refuse: 0x80001, Pair: 2816, First: 348, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},                  // alu32.div.x, x86.txt:150
 	{Step: Step{Head: 0x5af0f7d23152, Src: 240, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x3c, Refuse: 0x80001, Pair: 3072, First: 350, Count: 1, Size: 6, Last: 1, Kind: Plain},                            // alu32.div.x, x86.txt:151
 	{Step: Step{Head: 0x5af0f740d23152, Src: 256, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x3c, Refuse: 0x80001, Pair: 3328, First: 351, Count: 1, Size: 7, Last: 1, Kind: Plain},                          // alu32.div.x, x86.txt:151
@@ -2255,12 +2255,12 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0x9948c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x1003f, Refuse: 0x80001, Pair: 5376, First: 414, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},             // alu64.sdiv.x, x86.txt:248
 	{Step: Step{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x1003f, Refuse: 0x80001, Pair: 7424, First: 416, Count: 3, Size: 16, Last: 1, Kind: Plain, More: 2},   // alu64.sdiv.x, x86.txt:247
 	{Step: Step{Head: 0x9948c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x1003f, Refuse: 0x80001, Pair: 7680, First: 419, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},               // alu64.sdiv.x, x86.txt:248
-	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 421, Count: 9, Size: 36, Last: 4, Kind: Special},                                                                                                 // ldx.probesx.w, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 430, Count: 10, Size: 43, Last: 4, Kind: Special},                                                                                                // ldx.probesx.w, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 440, Count: 10, Size: 46, Last: 7, Kind: Special},                                                                                                // ldx.probesx.w, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 450, Count: 9, Size: 37, Last: 4, Kind: Special},                                                                                                 // ldx.probesx.w, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 459, Count: 10, Size: 44, Last: 4, Kind: Special},                                                                                                // ldx.probesx.w, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 469, Count: 10, Size: 47, Last: 7, Kind: Special},                                                                                                // ldx.probesx.w, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 421, Count: 9, Size: 36, Last: 4, Kind: Special},                                                                                                 // ldx.probesx.w, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 430, Count: 10, Size: 43, Last: 4, Kind: Special},                                                                                                // ldx.probesx.w, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 440, Count: 10, Size: 46, Last: 7, Kind: Special},                                                                                                // ldx.probesx.w, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 450, Count: 9, Size: 37, Last: 4, Kind: Special},                                                                                                 // ldx.probesx.w, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 459, Count: 10, Size: 44, Last: 4, Kind: Special},                                                                                                // ldx.probesx.w, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x41, Refuse: 0x80001, Mark: 1, First: 469, Count: 10, Size: 47, Last: 7, Kind: Special},                                                                                                // ldx.probesx.w, x86.txt:403
 	{Step: Step{Head: 0xc883, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xfffff0ff, Value: 0x44, Refuse: 0x80001, Pair: 256, First: 479, Count: 1, Size: 3, Last: 3, Kind: Plain},                                              // alu32.or.k, x86.txt:50
 	{Step: Step{Head: 0xd, Disp: 1, Imm: 1, Len: 5}, Mask: 0xfffff0ff, Value: 0x44, Refuse: 0x80001, First: 480, Count: 1, Size: 5, Last: 5, Kind: Plain},                                                                     // alu32.or.k, x86.txt:51
 	{Step: Step{Head: 0xc881, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0x44, Refuse: 0x80001, Pair: 256, First: 481, Count: 1, Size: 6, Last: 6, Kind: Plain},                                              // alu32.or.k, x86.txt:52
@@ -2272,24 +2272,24 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0xc88348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0x47, Refuse: 0x80001, Pair: 512, First: 487, Count: 1, Size: 4, Last: 4, Kind: Plain},                                            // alu64.or.k, x86.txt:46
 	{Step: Step{Head: 0xd48, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0x47, Refuse: 0x80001, First: 488, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                                   // alu64.or.k, x86.txt:47
 	{Step: Step{Head: 0xc88148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0x47, Refuse: 0x80001, Pair: 512, First: 489, Count: 1, Size: 7, Last: 7, Kind: Plain},                                            // alu64.or.k, x86.txt:48
-	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 490, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                                 // ldx.probesx.h, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 499, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                                // ldx.probesx.h, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 509, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                                // ldx.probesx.h, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 519, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                                 // ldx.probesx.h, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 528, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                                // ldx.probesx.h, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 538, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                                // ldx.probesx.h, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 490, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                                 // ldx.probesx.h, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 499, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                                // ldx.probesx.h, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 509, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                                // ldx.probesx.h, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 519, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                                 // ldx.probesx.h, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 528, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                                // ldx.probesx.h, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x49, Refuse: 0x80001, Mark: 1, First: 538, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                                // ldx.probesx.h, x86.txt:403
 	{Step: Step{Head: 0xc009, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0x4c, Refuse: 0x80001, Pair: 768, First: 548, Count: 1, Size: 2, Last: 2, Kind: Plain},                             // alu32.or.x, x86.txt:53
 	{Step: Step{Head: 0xc00940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x4c, Refuse: 0x80001, Pair: 1024, First: 549, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // alu32.or.x, x86.txt:53
 	{Step: Step{Head: 0xc08548, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x4d, Refuse: 0x1, Pair: 1024, Mark: 1, First: 550, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},          // jmp.jset.x, x86.txt:190
 	{Step: Step{Head: 0xc085, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0x4e, Refuse: 0x1, Pair: 768, Mark: 1, First: 551, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x75},             // jmp32.jset.x, x86.txt:209
 	{Step: Step{Head: 0xc08540, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x4e, Refuse: 0x1, Pair: 1024, Mark: 1, First: 552, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x75},          // jmp32.jset.x, x86.txt:209
 	{Step: Step{Head: 0xc00948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x4f, Refuse: 0x80001, Pair: 1024, First: 553, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // alu64.or.x, x86.txt:49
-	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 554, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                                 // ldx.probesx.b, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 563, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                                // ldx.probesx.b, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 573, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                                // ldx.probesx.b, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 583, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                                 // ldx.probesx.b, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 592, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                                // ldx.probesx.b, x86.txt:398
-	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 602, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                                // ldx.probesx.b, x86.txt:398
+	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 554, Count: 9, Size: 37, Last: 5, Kind: Special},                                                                                                 // ldx.probesx.b, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 563, Count: 10, Size: 44, Last: 5, Kind: Special},                                                                                                // ldx.probesx.b, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 573, Count: 10, Size: 47, Last: 8, Kind: Special},                                                                                                // ldx.probesx.b, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 583, Count: 9, Size: 38, Last: 5, Kind: Special},                                                                                                 // ldx.probesx.b, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 592, Count: 10, Size: 45, Last: 5, Kind: Special},                                                                                                // ldx.probesx.b, x86.txt:403
+	{Mask: 0xffffffff000000ff, Value: 0x51, Refuse: 0x80001, Mark: 1, First: 602, Count: 10, Size: 48, Last: 8, Kind: Special},                                                                                                // ldx.probesx.b, x86.txt:403
 	{Step: Step{Head: 0xe083, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xfffff0ff, Value: 0x54, Refuse: 0x80001, Pair: 256, First: 612, Count: 1, Size: 3, Last: 3, Kind: Plain},                                              // alu32.and.k, x86.txt:50
 	{Step: Step{Head: 0x25, Disp: 1, Imm: 1, Len: 5}, Mask: 0xfffff0ff, Value: 0x54, Refuse: 0x80001, First: 613, Count: 1, Size: 5, Last: 5, Kind: Plain},                                                                    // alu32.and.k, x86.txt:51
 	{Step: Step{Head: 0xe081, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0x54, Refuse: 0x80001, Pair: 256, First: 614, Count: 1, Size: 6, Last: 6, Kind: Plain},                                              // alu32.and.k, x86.txt:52
@@ -2397,18 +2397,20 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x7e, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7d},           // jmp32.jsge.x, x86.txt:203
 	{Step: Step{Head: 0xc0f7fbe2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffffffff00ff, Value: 0x7f, Refuse: 0x80001, Pair: 9472, First: 671, Count: 1, Size: 5, Last: 5, Kind: Plain},                    // alu64.rsh.x, x86.txt:91
 	{Step: Step{Head: 0xe8d348, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x7f, Refuse: 0x80001, Pair: 512, First: 672, Count: 1, Size: 3, Last: 3, Kind: Plain},                                    // alu64.rsh.x, x86.txt:87
-	{Step: Step{Head: 0x406348, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 8192, First: 429, Count: 1, Size: 4, Last: 4, Kind: Plain},                          // ldx.memsx.w, x86.txt:331
-	{Step: Step{Head: 0x806348, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 8192, First: 449, Count: 1, Size: 7, Last: 7, Kind: Plain},                          // ldx.memsx.w, x86.txt:331
+	{Step: Step{Head: 0x406348, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 8192, First: 429, Count: 1, Size: 4, Last: 4, Kind: Plain},                          // ldx.memsx.w, x86.txt:335
+	{Step: Step{Head: 0x806348, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 8192, First: 449, Count: 1, Size: 7, Last: 7, Kind: Plain},                          // ldx.memsx.w, x86.txt:335
 	{Step: Step{Head: 0xd8f7, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Mask: 0xfffffffffffff0ff, Value: 0x84, Refuse: 0x80001, Pair: 256, First: 673, Count: 1, Size: 2, Last: 2, Kind: Plain},                                      // alu32.neg, x86.txt:63
 	{Step: Step{Head: 0xd8f740, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x84, Refuse: 0x80001, Pair: 512, First: 674, Count: 1, Size: 3, Last: 3, Kind: Plain},                                    // alu32.neg, x86.txt:63
-	{Mask: 0xffffffff, Value: 0x85, Refuse: 0x1, Mark: 1, Kind: Compiler}, // jmp.call, x86.txt:322
-	{Mask: 0xffff, Value: 0x1085, Refuse: 0x1, Mark: 1, Kind: Compiler},   // jmp.call_local, x86.txt:323
-	{Mask: 0xffff, Value: 0x2085, Refuse: 0x1, Mark: 1, Kind: Compiler},   // jmp.call_kfunc, x86.txt:341
+	{Mask: 0xffffffff, Value: 0x85, Refuse: 0x1, Mark: 1, Kind: Compiler}, // jmp.call, x86.txt:325
+	{Mask: 0xffffffff, Value: 0x85, Refuse: 0x1, Mark: 1, Kind: Call},     // jmp.call, x86.txt:326
+	{Mask: 0xffff, Value: 0x1085, Refuse: 0x1, Mark: 1, Kind: Call},       // jmp.call_local, x86.txt:327
+	{Mask: 0xffff, Value: 0x2085, Refuse: 0x1, Mark: 1, Kind: Compiler},   // jmp.call_kfunc, x86.txt:345
+	{Mask: 0xffff, Value: 0x2085, Refuse: 0x1, Mark: 1, Kind: Call},       // jmp.call_kfunc, x86.txt:346
 	{Step: Step{Head: 0xd8f748, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x87, Refuse: 0x80001, Pair: 512, First: 675, Count: 1, Size: 3, Last: 3, Kind: Plain},                                    // alu64.neg, x86.txt:62
-	{Step: Step{Head: 0x40bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 2560, First: 498, Count: 1, Size: 5, Last: 5, Kind: Plain},                      // ldx.memsx.h, x86.txt:330
-	{Step: Step{Head: 0x80bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 2560, First: 518, Count: 1, Size: 8, Last: 8, Kind: Plain},                      // ldx.memsx.h, x86.txt:330
-	{Step: Step{Head: 0x40be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 2560, First: 562, Count: 1, Size: 5, Last: 5, Kind: Plain},                      // ldx.memsx.b, x86.txt:329
-	{Step: Step{Head: 0x80be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 2560, First: 582, Count: 1, Size: 8, Last: 8, Kind: Plain},                      // ldx.memsx.b, x86.txt:329
+	{Step: Step{Head: 0x40bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 2560, First: 498, Count: 1, Size: 5, Last: 5, Kind: Plain},                      // ldx.memsx.h, x86.txt:334
+	{Step: Step{Head: 0x80bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 2560, First: 518, Count: 1, Size: 8, Last: 8, Kind: Plain},                      // ldx.memsx.h, x86.txt:334
+	{Step: Step{Head: 0x40be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 2560, First: 562, Count: 1, Size: 5, Last: 5, Kind: Plain},                      // ldx.memsx.b, x86.txt:333
+	{Step: Step{Head: 0x80be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 2560, First: 582, Count: 1, Size: 8, Last: 8, Kind: Plain},                      // ldx.memsx.b, x86.txt:333
 	{Step: Step{Head: 0xc3c74952, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x94, Refuse: 0x80001, First: 676, Count: 2, Size: 16, Last: 1, Kind: Plain, More: 1},                                                    // alu32.mod.k, x86.txt:129
 	{Step: Step{Head: 0xc3c7495250, Disp: 5, Imm: 5, Len: 9}, Mask: 0xfffff0ff, Value: 0x94, Refuse: 0x80001, First: 678, Count: 3, Size: 20, Last: 1, Kind: Plain, More: 2},                                                  // alu32.mod.k, x86.txt:129
 	{Step: Step{Head: 0xc3c74950, Disp: 4, Imm: 4, Len: 8}, Mask: 0xfffff0ff, Value: 0x94, Refuse: 0x80001, First: 681, Count: 2, Size: 16, Last: 1, Kind: Plain, More: 1},                                                    // alu32.mod.k, x86.txt:129
@@ -2460,12 +2462,12 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0x9948c089485250, Dst: 288, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x1009f, Refuse: 0x80001, Pair: 5376, First: 779, Count: 2, Size: 15, Last: 1, Kind: Plain, More: 1},             // alu64.smod.x, x86.txt:248
 	{Step: Step{Head: 0xc08948c3894950, Dst: 480, Src: 224, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x1009f, Refuse: 0x80001, Pair: 7424, First: 781, Count: 2, Size: 13, Last: 1, Kind: Plain, More: 1},   // alu64.smod.x, x86.txt:247
 	{Step: Step{Head: 0x9948c0894850, Dst: 224, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x1009f, Refuse: 0x80001, Pair: 7680, First: 783, Count: 2, Size: 10, Last: 1, Kind: Plain, More: 1},               // alu64.smod.x, x86.txt:248
-	{Step: Step{Head: 0x20448b42, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xa1, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 785, Count: 1, Size: 5, Last: 5, Kind: Noted},             // ldx.probe32.w, x86.txt:349
-	{Step: Step{Head: 0x20848b42, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xa1, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 786, Count: 1, Size: 8, Last: 8, Kind: Noted},             // ldx.probe32.w, x86.txt:349
-	{Step: Step{Head: 0x2044c742, Dst: 160, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0xa2, Refuse: 0x1, Pair: 11264, Mark: 1, First: 787, Count: 1, Size: 9, Last: 9, Kind: Noted},                                      // st.probe32.w, x86.txt:360
-	{Step: Step{Head: 0x2084c742, Dst: 160, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0xa2, Refuse: 0x1, Pair: 11264, Mark: 1, First: 788, Count: 1, Size: 12, Last: 12, Kind: Noted},                                   // st.probe32.w, x86.txt:360
-	{Step: Step{Head: 0x20448942, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xa3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 789, Count: 1, Size: 5, Last: 5, Kind: Noted},                 // stx.probe32.w, x86.txt:356
-	{Step: Step{Head: 0x20848942, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xa3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 790, Count: 1, Size: 8, Last: 8, Kind: Noted},                 // stx.probe32.w, x86.txt:356
+	{Step: Step{Head: 0x20448b42, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xa1, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 785, Count: 1, Size: 5, Last: 5, Kind: Noted},             // ldx.probe32.w, x86.txt:354
+	{Step: Step{Head: 0x20848b42, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xa1, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 786, Count: 1, Size: 8, Last: 8, Kind: Noted},             // ldx.probe32.w, x86.txt:354
+	{Step: Step{Head: 0x2044c742, Dst: 160, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0xa2, Refuse: 0x1, Pair: 11264, Mark: 1, First: 787, Count: 1, Size: 9, Last: 9, Kind: Noted},                                      // st.probe32.w, x86.txt:365
+	{Step: Step{Head: 0x2084c742, Dst: 160, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0xa2, Refuse: 0x1, Pair: 11264, Mark: 1, First: 788, Count: 1, Size: 12, Last: 12, Kind: Noted},                                   // st.probe32.w, x86.txt:365
+	{Step: Step{Head: 0x20448942, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xa3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 789, Count: 1, Size: 5, Last: 5, Kind: Noted},                 // stx.probe32.w, x86.txt:361
+	{Step: Step{Head: 0x20848942, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xa3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 790, Count: 1, Size: 8, Last: 8, Kind: Noted},                 // stx.probe32.w, x86.txt:361
 	{Step: Step{Head: 0xf083, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xfffff0ff, Value: 0xa4, Refuse: 0x80001, Pair: 256, First: 791, Count: 1, Size: 3, Last: 3, Kind: Plain},                                              // alu32.xor.k, x86.txt:50
 	{Step: Step{Head: 0x35, Disp: 1, Imm: 1, Len: 5}, Mask: 0xfffff0ff, Value: 0xa4, Refuse: 0x80001, First: 792, Count: 1, Size: 5, Last: 5, Kind: Plain},                                                                    // alu32.xor.k, x86.txt:51
 	{Step: Step{Head: 0xf081, Dst: 16, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0xa4, Refuse: 0x80001, Pair: 256, First: 793, Count: 1, Size: 6, Last: 6, Kind: Plain},                                              // alu32.xor.k, x86.txt:52
@@ -2483,24 +2485,24 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0xf08348, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0xa7, Refuse: 0x80001, Pair: 512, First: 796, Count: 1, Size: 4, Last: 4, Kind: Plain},                                            // alu64.xor.k, x86.txt:46
 	{Step: Step{Head: 0x3548, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0xa7, Refuse: 0x80001, First: 797, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                                  // alu64.xor.k, x86.txt:47
 	{Step: Step{Head: 0xf08148, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0xa7, Refuse: 0x80001, Pair: 512, First: 798, Count: 1, Size: 7, Last: 7, Kind: Plain},                                            // alu64.xor.k, x86.txt:48
-	{Step: Step{Head: 0x2044b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xa9, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 799, Count: 1, Size: 6, Last: 6, Kind: Noted},          // ldx.probe32.h, x86.txt:348
-	{Step: Step{Head: 0x2084b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xa9, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 800, Count: 1, Size: 9, Last: 9, Kind: Noted},          // ldx.probe32.h, x86.txt:348
-	{Step: Step{Head: 0x2044c74266, Dst: 560, Disp: 5, Imm: 6, Len: 8}, Mask: 0xf0ff, Value: 0xaa, Refuse: 0x1, Pair: 12032, Mark: 1, First: 801, Count: 1, Size: 8, Last: 8, Kind: Noted},                                    // st.probe32.h, x86.txt:359
-	{Step: Step{Head: 0x2084c74266, Dst: 560, Disp: 5, Imm: 9, Len: 11}, Mask: 0xf0ff, Value: 0xaa, Refuse: 0x1, Pair: 12032, Mark: 1, First: 802, Count: 1, Size: 11, Last: 11, Kind: Noted},                                 // st.probe32.h, x86.txt:359
-	{Step: Step{Head: 0x2044894266, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xab, Refuse: 0x1, Pair: 12288, Mark: 1, First: 803, Count: 1, Size: 6, Last: 6, Kind: Noted},              // stx.probe32.h, x86.txt:355
-	{Step: Step{Head: 0x2084894266, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xab, Refuse: 0x1, Pair: 12288, Mark: 1, First: 804, Count: 1, Size: 9, Last: 9, Kind: Noted},              // stx.probe32.h, x86.txt:355
+	{Step: Step{Head: 0x2044b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xa9, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 799, Count: 1, Size: 6, Last: 6, Kind: Noted},          // ldx.probe32.h, x86.txt:353
+	{Step: Step{Head: 0x2084b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xa9, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 800, Count: 1, Size: 9, Last: 9, Kind: Noted},          // ldx.probe32.h, x86.txt:353
+	{Step: Step{Head: 0x2044c74266, Dst: 560, Disp: 5, Imm: 6, Len: 8}, Mask: 0xf0ff, Value: 0xaa, Refuse: 0x1, Pair: 12032, Mark: 1, First: 801, Count: 1, Size: 8, Last: 8, Kind: Noted},                                    // st.probe32.h, x86.txt:364
+	{Step: Step{Head: 0x2084c74266, Dst: 560, Disp: 5, Imm: 9, Len: 11}, Mask: 0xf0ff, Value: 0xaa, Refuse: 0x1, Pair: 12032, Mark: 1, First: 802, Count: 1, Size: 11, Last: 11, Kind: Noted},                                 // st.probe32.h, x86.txt:364
+	{Step: Step{Head: 0x2044894266, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xab, Refuse: 0x1, Pair: 12288, Mark: 1, First: 803, Count: 1, Size: 6, Last: 6, Kind: Noted},              // stx.probe32.h, x86.txt:360
+	{Step: Step{Head: 0x2084894266, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xab, Refuse: 0x1, Pair: 12288, Mark: 1, First: 804, Count: 1, Size: 9, Last: 9, Kind: Noted},              // stx.probe32.h, x86.txt:360
 	{Step: Step{Head: 0xc031, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0xac, Refuse: 0x80001, Pair: 768, First: 805, Count: 1, Size: 2, Last: 2, Kind: Plain},                             // alu32.xor.x, x86.txt:53
 	{Step: Step{Head: 0xc03140, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0xac, Refuse: 0x80001, Pair: 1024, First: 806, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // alu32.xor.x, x86.txt:53
 	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xad, Refuse: 0x1, Pair: 1024, Mark: 1, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},           // jmp.jlt.x, x86.txt:184
 	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0xae, Refuse: 0x1, Pair: 768, Mark: 1, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x72},              // jmp32.jlt.x, x86.txt:203
 	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xae, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x72},           // jmp32.jlt.x, x86.txt:203
 	{Step: Step{Head: 0xc03148, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0xaf, Refuse: 0x80001, Pair: 1024, First: 807, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // alu64.xor.x, x86.txt:49
-	{Step: Step{Head: 0x2044b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xb1, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 808, Count: 1, Size: 6, Last: 6, Kind: Noted},          // ldx.probe32.b, x86.txt:347
-	{Step: Step{Head: 0x2084b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xb1, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 809, Count: 1, Size: 9, Last: 9, Kind: Noted},          // ldx.probe32.b, x86.txt:347
-	{Step: Step{Head: 0x2044c642, Dst: 160, Disp: 4, Imm: 5, Len: 6}, Mask: 0xf0ff, Value: 0xb2, Refuse: 0x1, Pair: 11264, Mark: 1, First: 810, Count: 1, Size: 6, Last: 6, Kind: Noted},                                      // st.probe32.b, x86.txt:358
-	{Step: Step{Head: 0x2084c642, Dst: 160, Disp: 4, Imm: 8, Len: 9}, Mask: 0xf0ff, Value: 0xb2, Refuse: 0x1, Pair: 11264, Mark: 1, First: 811, Count: 1, Size: 9, Last: 9, Kind: Noted},                                      // st.probe32.b, x86.txt:358
-	{Step: Step{Head: 0x20448842, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xb3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 812, Count: 1, Size: 5, Last: 5, Kind: Noted},                 // stx.probe32.b, x86.txt:354
-	{Step: Step{Head: 0x20848842, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xb3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 813, Count: 1, Size: 8, Last: 8, Kind: Noted},                 // stx.probe32.b, x86.txt:354
+	{Step: Step{Head: 0x2044b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xb1, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 808, Count: 1, Size: 6, Last: 6, Kind: Noted},          // ldx.probe32.b, x86.txt:352
+	{Step: Step{Head: 0x2084b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xb1, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 809, Count: 1, Size: 9, Last: 9, Kind: Noted},          // ldx.probe32.b, x86.txt:352
+	{Step: Step{Head: 0x2044c642, Dst: 160, Disp: 4, Imm: 5, Len: 6}, Mask: 0xf0ff, Value: 0xb2, Refuse: 0x1, Pair: 11264, Mark: 1, First: 810, Count: 1, Size: 6, Last: 6, Kind: Noted},                                      // st.probe32.b, x86.txt:363
+	{Step: Step{Head: 0x2084c642, Dst: 160, Disp: 4, Imm: 8, Len: 9}, Mask: 0xf0ff, Value: 0xb2, Refuse: 0x1, Pair: 11264, Mark: 1, First: 811, Count: 1, Size: 9, Last: 9, Kind: Noted},                                      // st.probe32.b, x86.txt:363
+	{Step: Step{Head: 0x20448842, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xb3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 812, Count: 1, Size: 5, Last: 5, Kind: Noted},                 // stx.probe32.b, x86.txt:359
+	{Step: Step{Head: 0x20848842, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xb3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 813, Count: 1, Size: 8, Last: 8, Kind: Noted},                 // stx.probe32.b, x86.txt:359
 	{Step: Step{Head: 0xc031, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Mask: 0xfffff0ff, Value: 0xb4, Refuse: 0x80001, Pair: 1536, First: 28, Count: 1, Size: 2, Last: 2, Kind: Plain},                                              // alu32.mov.k, x86.txt:72
 	{Step: Step{Head: 0xb8, Dst: 128, Disp: 1, Imm: 1, Len: 5}, Mask: 0xfffff0ff, Value: 0xb4, Refuse: 0x80001, Pair: 2048, First: 30, Count: 1, Size: 5, Last: 5, Kind: Plain},                                               // alu32.mov.k, x86.txt:73
 	{Step: Step{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffff0ff, Value: 0xb4, Refuse: 0x80001, Pair: 1280, First: 32, Count: 1, Size: 3, Last: 3, Kind: Plain},                                            // alu32.mov.k, x86.txt:72
@@ -2519,19 +2521,19 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0xc0c748, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xfffff0ff, Value: 0xb7, Refuse: 0x80001, Pair: 512, First: 31, Count: 1, Size: 7, Last: 7, Kind: Plain},                                             // alu64.mov.k, x86.txt:69
 	{Step: Step{Head: 0xc03140, Dst: 80, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffff0ff, Value: 0xb7, Refuse: 0x80001, Pair: 1280, First: 32, Count: 1, Size: 3, Last: 3, Kind: Plain},                                            // alu64.mov.k, x86.txt:70
 	{Step: Step{Head: 0xb840, Dst: 112, Disp: 2, Imm: 2, Len: 6}, Mask: 0xfffff0ff, Value: 0xb7, Refuse: 0x80001, Pair: 1792, First: 33, Count: 1, Size: 6, Last: 6, Kind: Plain},                                             // alu64.mov.k, x86.txt:71
-	{Step: Step{Head: 0x20448b4a, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xb9, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 814, Count: 1, Size: 5, Last: 5, Kind: Noted},             // ldx.probe32.dw, x86.txt:350
-	{Step: Step{Head: 0x20848b4a, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xb9, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 815, Count: 1, Size: 8, Last: 8, Kind: Noted},             // ldx.probe32.dw, x86.txt:350
-	{Step: Step{Head: 0x2044c74a, Dst: 160, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0xba, Refuse: 0x1, Pair: 11264, Mark: 1, First: 816, Count: 1, Size: 9, Last: 9, Kind: Noted},                                      // st.probe32.dw, x86.txt:361
-	{Step: Step{Head: 0x2084c74a, Dst: 160, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0xba, Refuse: 0x1, Pair: 11264, Mark: 1, First: 817, Count: 1, Size: 12, Last: 12, Kind: Noted},                                   // st.probe32.dw, x86.txt:361
-	{Step: Step{Head: 0x2044894a, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xbb, Refuse: 0x1, Pair: 11520, Mark: 1, First: 818, Count: 1, Size: 5, Last: 5, Kind: Noted},                 // stx.probe32.dw, x86.txt:357
-	{Step: Step{Head: 0x2084894a, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xbb, Refuse: 0x1, Pair: 11520, Mark: 1, First: 819, Count: 1, Size: 8, Last: 8, Kind: Noted},                 // stx.probe32.dw, x86.txt:357
+	{Step: Step{Head: 0x20448b4a, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xb9, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 814, Count: 1, Size: 5, Last: 5, Kind: Noted},             // ldx.probe32.dw, x86.txt:355
+	{Step: Step{Head: 0x20848b4a, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xb9, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 815, Count: 1, Size: 8, Last: 8, Kind: Noted},             // ldx.probe32.dw, x86.txt:355
+	{Step: Step{Head: 0x2044c74a, Dst: 160, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0xba, Refuse: 0x1, Pair: 11264, Mark: 1, First: 816, Count: 1, Size: 9, Last: 9, Kind: Noted},                                      // st.probe32.dw, x86.txt:366
+	{Step: Step{Head: 0x2084c74a, Dst: 160, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0xba, Refuse: 0x1, Pair: 11264, Mark: 1, First: 817, Count: 1, Size: 12, Last: 12, Kind: Noted},                                   // st.probe32.dw, x86.txt:366
+	{Step: Step{Head: 0x2044894a, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xbb, Refuse: 0x1, Pair: 11520, Mark: 1, First: 818, Count: 1, Size: 5, Last: 5, Kind: Noted},                 // stx.probe32.dw, x86.txt:362
+	{Step: Step{Head: 0x2084894a, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xbb, Refuse: 0x1, Pair: 11520, Mark: 1, First: 819, Count: 1, Size: 8, Last: 8, Kind: Noted},                 // stx.probe32.dw, x86.txt:362
 	{Step: Step{Head: 0xc089, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0xbc, Refuse: 0x80001, Pair: 768, First: 820, Count: 1, Size: 2, Last: 2, Kind: Plain},                             // alu32.mov.x, x86.txt:68
 	{Step: Step{Head: 0xc08940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0xbc, Refuse: 0x80001, Pair: 1024, First: 821, Count: 1, Size: 3, Last: 3, Kind: Plain},                          // alu32.mov.x, x86.txt:68
 	{Step: Step{Head: 0xc0be0f40, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffffffff00ff, Value: 0x800bc, Refuse: 0x80001, Pair: 2560, First: 822, Count: 1, Size: 4, Last: 4, Kind: Plain},                   // alu32.movsx8, x86.txt:220
 	{Step: Step{Head: 0xc0bf0f, Dst: 176, Src: 192, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x1000bc, Refuse: 0x80001, Pair: 2304, First: 823, Count: 1, Size: 3, Last: 3, Kind: Plain},                    // alu32.movsx16, x86.txt:221
 	{Step: Step{Head: 0xc0bf0f40, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffffffff00ff, Value: 0x1000bc, Refuse: 0x80001, Pair: 2560, First: 824, Count: 1, Size: 4, Last: 4, Kind: Plain},                  // alu32.movsx16, x86.txt:221
-	{Step: Step{Head: 0xc089, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0x1000000bc, Refuse: 0x80001, Pair: 768, First: 820, Count: 1, Size: 2, Last: 2, Kind: Plain},                      // alu32.zext, x86.txt:343
-	{Step: Step{Head: 0xc08940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x1000000bc, Refuse: 0x80001, Pair: 1024, First: 821, Count: 1, Size: 3, Last: 3, Kind: Plain},                   // alu32.zext, x86.txt:343
+	{Step: Step{Head: 0xc089, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0x1000000bc, Refuse: 0x80001, Pair: 768, First: 820, Count: 1, Size: 2, Last: 2, Kind: Plain},                      // alu32.zext, x86.txt:348
+	{Step: Step{Head: 0xc08940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x1000000bc, Refuse: 0x80001, Pair: 1024, First: 821, Count: 1, Size: 3, Last: 3, Kind: Plain},                   // alu32.zext, x86.txt:348
 	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xbd, Refuse: 0x1, Pair: 1024, Mark: 1, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},           // jmp.jle.x, x86.txt:184
 	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0xbe, Refuse: 0x1, Pair: 768, Mark: 1, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x76},              // jmp32.jle.x, x86.txt:203
 	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xbe, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x76},           // jmp32.jle.x, x86.txt:203
@@ -2540,19 +2542,19 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0xc0be0f48, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffffffff00ff, Value: 0x800bf, Refuse: 0x80001, Pair: 2560, First: 826, Count: 1, Size: 4, Last: 4, Kind: Plain},               // alu64.movsx8, x86.txt:217
 	{Step: Step{Head: 0xc0bf0f48, Dst: 144, Src: 160, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffffffff00ff, Value: 0x1000bf, Refuse: 0x80001, Pair: 2560, First: 827, Count: 1, Size: 4, Last: 4, Kind: Plain},              // alu64.movsx16, x86.txt:218
 	{Step: Step{Head: 0xc06348, Dst: 64, Src: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0x2000bf, Refuse: 0x80001, Pair: 8192, First: 828, Count: 1, Size: 3, Last: 3, Kind: Plain},                  // alu64.movsx32, x86.txt:219
-	{Mask: 0xffffffffffff00ff, Value: 0xffff00bf, Refuse: 0x80001, Mark: 1, First: 829, Count: 1, Size: 9, Last: 9, Kind: Special},                                                                                        // alu64.percpu, x86.txt:391
-	{Mask: 0xffffffffffff00ff, Value: 0xffff00bf, Refuse: 0x80001, Mark: 1, First: 830, Count: 2, Size: 12, Last: 9, Kind: Special},                                                                                       // alu64.percpu, x86.txt:391
-	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 832, Count: 6, Size: 23, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:380
-	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 838, Count: 7, Size: 25, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:380
-	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 845, Count: 7, Size: 26, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:380
-	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 852, Count: 7, Size: 26, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:380
-	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 853, Count: 6, Size: 24, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:380
-	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 859, Count: 7, Size: 27, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:380
-	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 866, Count: 7, Size: 28, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:380
-	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 867, Count: 6, Size: 25, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:380
-	{Step: Step{Head: 0x2044634a, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xc1, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 873, Count: 1, Size: 5, Last: 5, Kind: Noted},         // ldx.probe32sx.w, x86.txt:353
-	{Step: Step{Head: 0x2084634a, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xc1, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 874, Count: 1, Size: 8, Last: 8, Kind: Noted},         // ldx.probe32sx.w, x86.txt:353
-	{Step: Step{Head: 0xe8ae0f, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffffffff, Value: 0xc2, Refuse: 0x1, First: 875, Count: 1, Size: 3, Last: 3, Kind: Plain},                                                        // nospec, x86.txt:340
+	{Mask: 0xffffffffffff00ff, Value: 0xffff00bf, Refuse: 0x80001, Mark: 1, First: 829, Count: 1, Size: 9, Last: 9, Kind: Special},                                                                                        // alu64.percpu, x86.txt:396
+	{Mask: 0xffffffffffff00ff, Value: 0xffff00bf, Refuse: 0x80001, Mark: 1, First: 830, Count: 2, Size: 12, Last: 9, Kind: Special},                                                                                       // alu64.percpu, x86.txt:396
+	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 832, Count: 6, Size: 23, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:385
+	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 838, Count: 7, Size: 25, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:385
+	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 845, Count: 7, Size: 26, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:385
+	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 852, Count: 7, Size: 26, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:385
+	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 853, Count: 6, Size: 24, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:385
+	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 859, Count: 7, Size: 27, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:385
+	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 866, Count: 7, Size: 28, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:385
+	{Mask: 0xffffffffffff00ff, Value: 0x10000000100bf, Refuse: 0x80001, Mark: 1, First: 867, Count: 6, Size: 25, Last: 4, Kind: Special},                                                                                  // alu64.cast_user, x86.txt:385
+	{Step: Step{Head: 0x2044634a, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xc1, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 873, Count: 1, Size: 5, Last: 5, Kind: Noted},         // ldx.probe32sx.w, x86.txt:358
+	{Step: Step{Head: 0x2084634a, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xc1, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 874, Count: 1, Size: 8, Last: 8, Kind: Noted},         // ldx.probe32sx.w, x86.txt:358
+	{Step: Step{Head: 0xe8ae0f, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffffffff, Value: 0xc2, Refuse: 0x1, First: 875, Count: 1, Size: 3, Last: 3, Kind: Plain},                                                        // nospec, x86.txt:344
 	{Step: Step{Head: 0x4001f0, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 8960, First: 876, Count: 1, Size: 4, Last: 4, Kind: Plain},                        // atomic32.add, x86.txt:289
 	{Step: Step{Head: 0x8001f0, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 8960, First: 877, Count: 1, Size: 7, Last: 7, Kind: Plain},                        // atomic32.add, x86.txt:289
 	{Step: Step{Head: 0x400140f0, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 9216, First: 878, Count: 1, Size: 5, Last: 5, Kind: Plain},                      // atomic32.add, x86.txt:289
@@ -2635,14 +2637,14 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0x80b10ff0, Dst: 416, Src: 320, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 12544, First: 1117, Count: 1, Size: 8, Last: 8, Kind: Plain},            // atomic32.cmpxchg, x86.txt:292
 	{Step: Step{Head: 0x40b10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 12800, First: 1118, Count: 1, Size: 6, Last: 6, Kind: Plain},          // atomic32.cmpxchg, x86.txt:292
 	{Step: Step{Head: 0x80b10f40f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 12800, First: 1119, Count: 1, Size: 9, Last: 9, Kind: Plain},          // atomic32.cmpxchg, x86.txt:292
-	{Step: Step{Head: 0x408b, Dst: 48, Src: 16, Disp: 2, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 7936, First: 48, Count: 1, Size: 3, Last: 3, Kind: Plain},                // load_acq.w, x86.txt:334
-	{Step: Step{Head: 0x808b, Dst: 48, Src: 16, Disp: 2, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 7936, First: 68, Count: 1, Size: 6, Last: 6, Kind: Plain},                // load_acq.w, x86.txt:334
-	{Step: Step{Head: 0x408b40, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 8192, First: 77, Count: 1, Size: 4, Last: 4, Kind: Plain},              // load_acq.w, x86.txt:334
-	{Step: Step{Head: 0x808b40, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 8192, First: 97, Count: 1, Size: 7, Last: 7, Kind: Plain},              // load_acq.w, x86.txt:334
-	{Step: Step{Head: 0x4089, Dst: 16, Src: 48, Disp: 2, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 768, First: 627, Count: 1, Size: 3, Last: 3, Kind: Plain},                    // store_rel.w, x86.txt:338
-	{Step: Step{Head: 0x8089, Dst: 16, Src: 48, Disp: 2, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 768, First: 628, Count: 1, Size: 6, Last: 6, Kind: Plain},                    // store_rel.w, x86.txt:338
-	{Step: Step{Head: 0x408940, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 1024, First: 629, Count: 1, Size: 4, Last: 4, Kind: Plain},                 // store_rel.w, x86.txt:338
-	{Step: Step{Head: 0x808940, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 1024, First: 630, Count: 1, Size: 7, Last: 7, Kind: Plain},                 // store_rel.w, x86.txt:338
+	{Step: Step{Head: 0x408b, Dst: 48, Src: 16, Disp: 2, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 7936, First: 48, Count: 1, Size: 3, Last: 3, Kind: Plain},                // load_acq.w, x86.txt:338
+	{Step: Step{Head: 0x808b, Dst: 48, Src: 16, Disp: 2, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 7936, First: 68, Count: 1, Size: 6, Last: 6, Kind: Plain},                // load_acq.w, x86.txt:338
+	{Step: Step{Head: 0x408b40, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 8192, First: 77, Count: 1, Size: 4, Last: 4, Kind: Plain},              // load_acq.w, x86.txt:338
+	{Step: Step{Head: 0x808b40, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 8192, First: 97, Count: 1, Size: 7, Last: 7, Kind: Plain},              // load_acq.w, x86.txt:338
+	{Step: Step{Head: 0x4089, Dst: 16, Src: 48, Disp: 2, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 768, First: 627, Count: 1, Size: 3, Last: 3, Kind: Plain},                    // store_rel.w, x86.txt:342
+	{Step: Step{Head: 0x8089, Dst: 16, Src: 48, Disp: 2, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 768, First: 628, Count: 1, Size: 6, Last: 6, Kind: Plain},                    // store_rel.w, x86.txt:342
+	{Step: Step{Head: 0x408940, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 1024, First: 629, Count: 1, Size: 4, Last: 4, Kind: Plain},                 // store_rel.w, x86.txt:342
+	{Step: Step{Head: 0x808940, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 1024, First: 630, Count: 1, Size: 7, Last: 7, Kind: Plain},                 // store_rel.w, x86.txt:342
 	{Step: Step{Head: 0xf8c1, Dst: 16, Disp: 2, Imm: 2, Len: 3}, Mask: 0xfffff0ff, Value: 0xc4, Refuse: 0x80001, Pair: 256, First: 1120, Count: 1, Size: 3, Last: 3, Kind: Plain},                                         // alu32.arsh.k, x86.txt:84
 	{Step: Step{Head: 0xf8d1, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Mask: 0xfffff0ff, Value: 0xc4, Refuse: 0x80001, Pair: 256, First: 1121, Count: 1, Size: 2, Last: 2, Kind: Plain},                                         // alu32.arsh.k, x86.txt:83
 	{Step: Step{Head: 0xf8c140, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0xc4, Refuse: 0x80001, Pair: 512, First: 1122, Count: 1, Size: 4, Last: 4, Kind: Plain},                                       // alu32.arsh.k, x86.txt:84
@@ -2658,14 +2660,14 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0xf88140, Dst: 32, Disp: 3, Imm: 3, Len: 7}, Mask: 0xf0ff, Value: 0xc6, Refuse: 0x1, Pair: 512, Mark: 1, First: 24, Count: 1, Size: 7, Last: 7, Kind: Jcc, Short: 0x7c},                             // jmp32.jslt.k, x86.txt:200
 	{Step: Step{Head: 0xf8c148, Dst: 32, Disp: 3, Imm: 3, Len: 4}, Mask: 0xfffff0ff, Value: 0xc7, Refuse: 0x80001, Pair: 512, First: 1124, Count: 1, Size: 4, Last: 4, Kind: Plain},                                       // alu64.arsh.k, x86.txt:82
 	{Step: Step{Head: 0xf8d148, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffff0ff, Value: 0xc7, Refuse: 0x80001, Pair: 512, First: 1125, Count: 1, Size: 3, Last: 3, Kind: Plain},                                       // alu64.arsh.k, x86.txt:81
-	{Step: Step{Head: 0x2044bf0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xc9, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 1126, Count: 1, Size: 6, Last: 6, Kind: Noted},     // ldx.probe32sx.h, x86.txt:352
-	{Step: Step{Head: 0x2084bf0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xc9, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 1127, Count: 1, Size: 9, Last: 9, Kind: Noted},     // ldx.probe32sx.h, x86.txt:352
-	{Step: Step{Head: 0x40b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, Pair: 2560, First: 141, Count: 1, Size: 5, Last: 5, Kind: Plain},         // load_acq.h, x86.txt:333
-	{Step: Step{Head: 0x80b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, Pair: 2560, First: 161, Count: 1, Size: 8, Last: 8, Kind: Plain},         // load_acq.h, x86.txt:333
-	{Step: Step{Head: 0x408966, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 8960, First: 641, Count: 1, Size: 4, Last: 4, Kind: Plain},               // store_rel.h, x86.txt:337
-	{Step: Step{Head: 0x808966, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 8960, First: 642, Count: 1, Size: 7, Last: 7, Kind: Plain},               // store_rel.h, x86.txt:337
-	{Step: Step{Head: 0x40894066, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 9216, First: 643, Count: 1, Size: 5, Last: 5, Kind: Plain},             // store_rel.h, x86.txt:337
-	{Step: Step{Head: 0x80894066, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 9216, First: 644, Count: 1, Size: 8, Last: 8, Kind: Plain},             // store_rel.h, x86.txt:337
+	{Step: Step{Head: 0x2044bf0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xc9, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 1126, Count: 1, Size: 6, Last: 6, Kind: Noted},     // ldx.probe32sx.h, x86.txt:357
+	{Step: Step{Head: 0x2084bf0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xc9, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 1127, Count: 1, Size: 9, Last: 9, Kind: Noted},     // ldx.probe32sx.h, x86.txt:357
+	{Step: Step{Head: 0x40b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, Pair: 2560, First: 141, Count: 1, Size: 5, Last: 5, Kind: Plain},         // load_acq.h, x86.txt:337
+	{Step: Step{Head: 0x80b70f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, Pair: 2560, First: 161, Count: 1, Size: 8, Last: 8, Kind: Plain},         // load_acq.h, x86.txt:337
+	{Step: Step{Head: 0x408966, Dst: 192, Src: 176, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 8960, First: 641, Count: 1, Size: 4, Last: 4, Kind: Plain},               // store_rel.h, x86.txt:341
+	{Step: Step{Head: 0x808966, Dst: 192, Src: 176, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 8960, First: 642, Count: 1, Size: 7, Last: 7, Kind: Plain},               // store_rel.h, x86.txt:341
+	{Step: Step{Head: 0x40894066, Dst: 496, Src: 224, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 9216, First: 643, Count: 1, Size: 5, Last: 5, Kind: Plain},             // store_rel.h, x86.txt:341
+	{Step: Step{Head: 0x80894066, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 9216, First: 644, Count: 1, Size: 8, Last: 8, Kind: Plain},             // store_rel.h, x86.txt:341
 	{Step: Step{Head: 0xc0f77ae2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffffffff00ff, Value: 0xcc, Refuse: 0x80001, Pair: 9472, First: 1128, Count: 1, Size: 5, Last: 5, Kind: Plain},               // alu32.arsh.x, x86.txt:92
 	{Step: Step{Head: 0xf8d3, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffffffff00ff, Value: 0xcc, Refuse: 0x80001, Pair: 256, First: 1129, Count: 1, Size: 2, Last: 2, Kind: Plain},                                 // alu32.arsh.x, x86.txt:88
 	{Step: Step{Head: 0xf8d340, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0xcc, Refuse: 0x80001, Pair: 512, First: 1130, Count: 1, Size: 3, Last: 3, Kind: Plain},                               // alu32.arsh.x, x86.txt:88
@@ -2674,14 +2676,14 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xce, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7c},       // jmp32.jslt.x, x86.txt:203
 	{Step: Step{Head: 0xc0f7fae2c4, Dst: 512, Src: 528, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffffffff00ff, Value: 0xcf, Refuse: 0x80001, Pair: 9472, First: 1131, Count: 1, Size: 5, Last: 5, Kind: Plain},               // alu64.arsh.x, x86.txt:91
 	{Step: Step{Head: 0xf8d348, Dst: 32, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffffffff00ff, Value: 0xcf, Refuse: 0x80001, Pair: 512, First: 1132, Count: 1, Size: 3, Last: 3, Kind: Plain},                               // alu64.arsh.x, x86.txt:87
-	{Step: Step{Head: 0x2044be0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xd1, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 1133, Count: 1, Size: 6, Last: 6, Kind: Noted},     // ldx.probe32sx.b, x86.txt:351
-	{Step: Step{Head: 0x2084be0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xd1, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 1134, Count: 1, Size: 9, Last: 9, Kind: Noted},     // ldx.probe32sx.b, x86.txt:351
-	{Step: Step{Head: 0x40b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 2560, First: 202, Count: 1, Size: 5, Last: 5, Kind: Plain},         // load_acq.b, x86.txt:332
-	{Step: Step{Head: 0x80b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 2560, First: 222, Count: 1, Size: 8, Last: 8, Kind: Plain},         // load_acq.b, x86.txt:332
-	{Step: Step{Head: 0x4088, Dst: 16, Src: 48, Disp: 2, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 768, First: 654, Count: 1, Size: 3, Last: 3, Kind: Plain},                    // store_rel.b, x86.txt:336
-	{Step: Step{Head: 0x8088, Dst: 16, Src: 48, Disp: 2, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 768, First: 655, Count: 1, Size: 6, Last: 6, Kind: Plain},                    // store_rel.b, x86.txt:336
-	{Step: Step{Head: 0x408840, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 1024, First: 656, Count: 1, Size: 4, Last: 4, Kind: Plain},                 // store_rel.b, x86.txt:336
-	{Step: Step{Head: 0x808840, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 1024, First: 657, Count: 1, Size: 7, Last: 7, Kind: Plain},                 // store_rel.b, x86.txt:336
+	{Step: Step{Head: 0x2044be0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xd1, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 1133, Count: 1, Size: 6, Last: 6, Kind: Noted},     // ldx.probe32sx.b, x86.txt:356
+	{Step: Step{Head: 0x2084be0f4a, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xd1, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 1134, Count: 1, Size: 9, Last: 9, Kind: Noted},     // ldx.probe32sx.b, x86.txt:356
+	{Step: Step{Head: 0x40b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 2560, First: 202, Count: 1, Size: 5, Last: 5, Kind: Plain},         // load_acq.b, x86.txt:336
+	{Step: Step{Head: 0x80b60f48, Dst: 144, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 2560, First: 222, Count: 1, Size: 8, Last: 8, Kind: Plain},         // load_acq.b, x86.txt:336
+	{Step: Step{Head: 0x4088, Dst: 16, Src: 48, Disp: 2, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 768, First: 654, Count: 1, Size: 3, Last: 3, Kind: Plain},                    // store_rel.b, x86.txt:340
+	{Step: Step{Head: 0x8088, Dst: 16, Src: 48, Disp: 2, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 768, First: 655, Count: 1, Size: 6, Last: 6, Kind: Plain},                    // store_rel.b, x86.txt:340
+	{Step: Step{Head: 0x408840, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 1024, First: 656, Count: 1, Size: 4, Last: 4, Kind: Plain},                 // store_rel.b, x86.txt:340
+	{Step: Step{Head: 0x808840, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 1024, First: 657, Count: 1, Size: 7, Last: 7, Kind: Plain},                 // store_rel.b, x86.txt:340
 	{Step: Step{Head: 0xc0b70f, Dst: 608, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x10000000d4, Refuse: 0x80001, Pair: 13568, First: 1135, Count: 1, Size: 3, Last: 3, Kind: Plain},                    // end.le16, x86.txt:168
 	{Step: Step{Head: 0xc0b70f40, Dst: 624, Disp: 4, Imm: 4, Len: 4}, Mask: 0xfffffffffffff0ff, Value: 0x10000000d4, Refuse: 0x80001, Pair: 13824, First: 1136, Count: 1, Size: 4, Last: 4, Kind: Plain},                  // end.le16, x86.txt:168
 	{Step: Step{Head: 0xc089, Dst: 96, Disp: 2, Imm: 2, Len: 2}, Mask: 0xfffffffffffff0ff, Value: 0x20000000d4, Refuse: 0x80001, Pair: 1536, First: 1137, Count: 1, Size: 2, Last: 2, Kind: Plain},                        // end.le32, x86.txt:169
@@ -2739,10 +2741,10 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0x808748f0, Dst: 496, Src: 224, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, Pair: 9216, First: 1252, Count: 1, Size: 8, Last: 8, Kind: Plain},                  // atomic64.xchg, x86.txt:287
 	{Step: Step{Head: 0x40b10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, Pair: 12800, First: 1253, Count: 1, Size: 6, Last: 6, Kind: Plain},                    // atomic64.cmpxchg, x86.txt:288
 	{Step: Step{Head: 0x80b10f48f0, Dst: 560, Src: 576, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, Pair: 12800, First: 1254, Count: 1, Size: 9, Last: 9, Kind: Plain},                    // atomic64.cmpxchg, x86.txt:288
-	{Step: Step{Head: 0x408b48, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, Pair: 8192, First: 298, Count: 1, Size: 4, Last: 4, Kind: Plain},                       // load_acq.dw, x86.txt:335
-	{Step: Step{Head: 0x808b48, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, Pair: 8192, First: 318, Count: 1, Size: 7, Last: 7, Kind: Plain},                       // load_acq.dw, x86.txt:335
-	{Step: Step{Head: 0x408948, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 1024, First: 666, Count: 1, Size: 4, Last: 4, Kind: Plain},                           // store_rel.dw, x86.txt:339
-	{Step: Step{Head: 0x808948, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 1024, First: 667, Count: 1, Size: 7, Last: 7, Kind: Plain},                           // store_rel.dw, x86.txt:339
+	{Step: Step{Head: 0x408b48, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, Pair: 8192, First: 298, Count: 1, Size: 4, Last: 4, Kind: Plain},                       // load_acq.dw, x86.txt:339
+	{Step: Step{Head: 0x808b48, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, Pair: 8192, First: 318, Count: 1, Size: 7, Last: 7, Kind: Plain},                       // load_acq.dw, x86.txt:339
+	{Step: Step{Head: 0x408948, Dst: 32, Src: 64, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 1024, First: 666, Count: 1, Size: 4, Last: 4, Kind: Plain},                           // store_rel.dw, x86.txt:343
+	{Step: Step{Head: 0x808948, Dst: 32, Src: 64, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 1024, First: 667, Count: 1, Size: 7, Last: 7, Kind: Plain},                           // store_rel.dw, x86.txt:343
 	{Step: Step{Head: 0xc0b70f08c8c166, Dst: 640, Disp: 7, Imm: 7, Len: 7}, Mask: 0xfffffffffffff0ff, Value: 0x10000000dc, Refuse: 0x80001, Pair: 14080, First: 1139, Count: 1, Size: 7, Last: 3, Kind: Plain},                      // end.be16, x86.txt:163
 	{Step: Step{Head: 0x8c8c14066, Dst: 496, Disp: 5, Imm: 5, Len: 5}, Mask: 0xfffffffffffff0ff, Value: 0x10000000dc, Refuse: 0x80001, Pair: 8704, First: 1140, Count: 2, Size: 9, Last: 4, Kind: Plain, More: 1},                   // end.be16, x86.txt:163
 	{Step: Step{Head: 0xc80f, Dst: 16, Disp: 2, Imm: 2, Len: 2}, Mask: 0xfffffffffffff0ff, Value: 0x20000000dc, Refuse: 0x80001, Pair: 256, First: 1142, Count: 1, Size: 2, Last: 2, Kind: Plain},                                   // end.be32, x86.txt:166
@@ -2751,51 +2753,51 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0xc03948, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xdd, Refuse: 0x1, Pair: 1024, Mark: 1, First: 36, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},                 // jmp.jsle.x, x86.txt:184
 	{Step: Step{Head: 0xc039, Dst: 16, Src: 48, Disp: 2, Imm: 2, Len: 2}, Mask: 0xffffffff000000ff, Value: 0xde, Refuse: 0x1, Pair: 768, Mark: 1, First: 37, Count: 1, Size: 2, Last: 2, Kind: Jcc, Short: 0x7e},                    // jmp32.jsle.x, x86.txt:203
 	{Step: Step{Head: 0xc03940, Dst: 32, Src: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xde, Refuse: 0x1, Pair: 1024, Mark: 1, First: 38, Count: 1, Size: 3, Last: 3, Kind: Jcc, Short: 0x7e},                 // jmp32.jsle.x, x86.txt:203
-	{Step: Step{Head: 0x20440142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xe3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1255, Count: 1, Size: 6, Last: 6, Kind: Noted},                   // arena32.add, x86.txt:366
-	{Step: Step{Head: 0x20840142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xe3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1256, Count: 1, Size: 9, Last: 9, Kind: Noted},                   // arena32.add, x86.txt:366
-	{Step: Step{Head: 0x20440942f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x40000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1257, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena32.or, x86.txt:366
-	{Step: Step{Head: 0x20840942f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x40000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1258, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena32.or, x86.txt:366
-	{Step: Step{Head: 0x20442142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x50000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1259, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena32.and, x86.txt:366
-	{Step: Step{Head: 0x20842142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x50000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1260, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena32.and, x86.txt:366
-	{Step: Step{Head: 0x20443142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xa0000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1261, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena32.xor, x86.txt:366
-	{Step: Step{Head: 0x20843142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xa0000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1262, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena32.xor, x86.txt:366
-	{Step: Step{Head: 0x2044c10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000e3, Refuse: 0x100001, Pair: 14336, Mark: 1, First: 1263, Count: 1, Size: 7, Last: 7, Kind: Noted},     // arena32.fetch_add, x86.txt:367
-	{Step: Step{Head: 0x2084c10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x1000000e3, Refuse: 0x100001, Pair: 14336, Mark: 1, First: 1264, Count: 1, Size: 10, Last: 10, Kind: Noted}, // arena32.fetch_add, x86.txt:367
-	{Step: Step{Head: 0x20448742f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xe1000000e3, Refuse: 0x100001, Pair: 12288, Mark: 1, First: 1265, Count: 1, Size: 6, Last: 6, Kind: Noted},      // arena32.xchg, x86.txt:368
-	{Step: Step{Head: 0x20848742f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xe1000000e3, Refuse: 0x100001, Pair: 12288, Mark: 1, First: 1266, Count: 1, Size: 9, Last: 9, Kind: Noted},      // arena32.xchg, x86.txt:368
-	{Step: Step{Head: 0x2044b10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000e3, Refuse: 0x1, Pair: 14336, Mark: 1, First: 1267, Count: 1, Size: 7, Last: 7, Kind: Noted},         // arena32.cmpxchg, x86.txt:369
-	{Step: Step{Head: 0x2084b10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xf1000000e3, Refuse: 0x1, Pair: 14336, Mark: 1, First: 1268, Count: 1, Size: 10, Last: 10, Kind: Noted},     // arena32.cmpxchg, x86.txt:369
-	{Step: Step{Head: 0x20448b42, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000000e3, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 785, Count: 1, Size: 5, Last: 5, Kind: Noted},          // arena_load_acq.w, x86.txt:372
-	{Step: Step{Head: 0x20848b42, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000000e3, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 786, Count: 1, Size: 8, Last: 8, Kind: Noted},          // arena_load_acq.w, x86.txt:372
-	{Step: Step{Head: 0x20448942, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000e3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 789, Count: 1, Size: 5, Last: 5, Kind: Noted},              // arena_store_rel.w, x86.txt:376
-	{Step: Step{Head: 0x20848942, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000e3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 790, Count: 1, Size: 8, Last: 8, Kind: Noted},              // arena_store_rel.w, x86.txt:376
-	{Step: Step{Head: 0x2044b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000000eb, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 799, Count: 1, Size: 6, Last: 6, Kind: Noted},       // arena_load_acq.h, x86.txt:371
-	{Step: Step{Head: 0x2084b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000000eb, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 800, Count: 1, Size: 9, Last: 9, Kind: Noted},       // arena_load_acq.h, x86.txt:371
-	{Step: Step{Head: 0x2044894266, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x110000000eb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 803, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena_store_rel.h, x86.txt:375
-	{Step: Step{Head: 0x2084894266, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x110000000eb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 804, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena_store_rel.h, x86.txt:375
-	{Step: Step{Head: 0x2044b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000000f3, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 808, Count: 1, Size: 6, Last: 6, Kind: Noted},       // arena_load_acq.b, x86.txt:370
-	{Step: Step{Head: 0x2084b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000000f3, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 809, Count: 1, Size: 9, Last: 9, Kind: Noted},       // arena_load_acq.b, x86.txt:370
-	{Step: Step{Head: 0x20448842, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000f3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 812, Count: 1, Size: 5, Last: 5, Kind: Noted},              // arena_store_rel.b, x86.txt:374
-	{Step: Step{Head: 0x20848842, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000f3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 813, Count: 1, Size: 8, Last: 8, Kind: Noted},              // arena_store_rel.b, x86.txt:374
-	{Mask: 0xffffffff, Value: 0xf5, Refuse: 0x1, Mark: 1, Kind: Compiler}, // jmp.tail_call, x86.txt:342
-	{Step: Step{Head: 0x2044014af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xfb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1269, Count: 1, Size: 6, Last: 6, Kind: Noted},                   // arena64.add, x86.txt:362
-	{Step: Step{Head: 0x2084014af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xfb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1270, Count: 1, Size: 9, Last: 9, Kind: Noted},                   // arena64.add, x86.txt:362
-	{Step: Step{Head: 0x2044094af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x40000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1271, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena64.or, x86.txt:362
-	{Step: Step{Head: 0x2084094af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x40000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1272, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena64.or, x86.txt:362
-	{Step: Step{Head: 0x2044214af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x50000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1273, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena64.and, x86.txt:362
-	{Step: Step{Head: 0x2084214af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x50000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1274, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena64.and, x86.txt:362
-	{Step: Step{Head: 0x2044314af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xa0000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1275, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena64.xor, x86.txt:362
-	{Step: Step{Head: 0x2084314af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xa0000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1276, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena64.xor, x86.txt:362
-	{Step: Step{Head: 0x2044c10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000fb, Refuse: 0x100001, Pair: 14336, Mark: 1, First: 1277, Count: 1, Size: 7, Last: 7, Kind: Noted},     // arena64.fetch_add, x86.txt:363
-	{Step: Step{Head: 0x2084c10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x1000000fb, Refuse: 0x100001, Pair: 14336, Mark: 1, First: 1278, Count: 1, Size: 10, Last: 10, Kind: Noted}, // arena64.fetch_add, x86.txt:363
-	{Step: Step{Head: 0x2044874af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xe1000000fb, Refuse: 0x100001, Pair: 12288, Mark: 1, First: 1279, Count: 1, Size: 6, Last: 6, Kind: Noted},      // arena64.xchg, x86.txt:364
-	{Step: Step{Head: 0x2084874af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xe1000000fb, Refuse: 0x100001, Pair: 12288, Mark: 1, First: 1280, Count: 1, Size: 9, Last: 9, Kind: Noted},      // arena64.xchg, x86.txt:364
-	{Step: Step{Head: 0x2044b10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000fb, Refuse: 0x1, Pair: 14336, Mark: 1, First: 1281, Count: 1, Size: 7, Last: 7, Kind: Noted},         // arena64.cmpxchg, x86.txt:365
-	{Step: Step{Head: 0x2084b10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xf1000000fb, Refuse: 0x1, Pair: 14336, Mark: 1, First: 1282, Count: 1, Size: 10, Last: 10, Kind: Noted},     // arena64.cmpxchg, x86.txt:365
-	{Step: Step{Head: 0x20448b4a, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000000fb, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 814, Count: 1, Size: 5, Last: 5, Kind: Noted},          // arena_load_acq.dw, x86.txt:373
-	{Step: Step{Head: 0x20848b4a, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000000fb, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 815, Count: 1, Size: 8, Last: 8, Kind: Noted},          // arena_load_acq.dw, x86.txt:373
-	{Step: Step{Head: 0x2044894a, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000fb, Refuse: 0x1, Pair: 11520, Mark: 1, First: 818, Count: 1, Size: 5, Last: 5, Kind: Noted},              // arena_store_rel.dw, x86.txt:377
-	{Step: Step{Head: 0x2084894a, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000fb, Refuse: 0x1, Pair: 11520, Mark: 1, First: 819, Count: 1, Size: 8, Last: 8, Kind: Noted},              // arena_store_rel.dw, x86.txt:377
+	{Step: Step{Head: 0x20440142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xe3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1255, Count: 1, Size: 6, Last: 6, Kind: Noted},                   // arena32.add, x86.txt:371
+	{Step: Step{Head: 0x20840142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xe3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1256, Count: 1, Size: 9, Last: 9, Kind: Noted},                   // arena32.add, x86.txt:371
+	{Step: Step{Head: 0x20440942f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x40000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1257, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena32.or, x86.txt:371
+	{Step: Step{Head: 0x20840942f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x40000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1258, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena32.or, x86.txt:371
+	{Step: Step{Head: 0x20442142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x50000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1259, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena32.and, x86.txt:371
+	{Step: Step{Head: 0x20842142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x50000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1260, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena32.and, x86.txt:371
+	{Step: Step{Head: 0x20443142f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xa0000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1261, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena32.xor, x86.txt:371
+	{Step: Step{Head: 0x20843142f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xa0000000e3, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1262, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena32.xor, x86.txt:371
+	{Step: Step{Head: 0x2044c10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000e3, Refuse: 0x100001, Pair: 14336, Mark: 1, First: 1263, Count: 1, Size: 7, Last: 7, Kind: Noted},     // arena32.fetch_add, x86.txt:372
+	{Step: Step{Head: 0x2084c10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x1000000e3, Refuse: 0x100001, Pair: 14336, Mark: 1, First: 1264, Count: 1, Size: 10, Last: 10, Kind: Noted}, // arena32.fetch_add, x86.txt:372
+	{Step: Step{Head: 0x20448742f0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xe1000000e3, Refuse: 0x100001, Pair: 12288, Mark: 1, First: 1265, Count: 1, Size: 6, Last: 6, Kind: Noted},      // arena32.xchg, x86.txt:373
+	{Step: Step{Head: 0x20848742f0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xe1000000e3, Refuse: 0x100001, Pair: 12288, Mark: 1, First: 1266, Count: 1, Size: 9, Last: 9, Kind: Noted},      // arena32.xchg, x86.txt:373
+	{Step: Step{Head: 0x2044b10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000e3, Refuse: 0x1, Pair: 14336, Mark: 1, First: 1267, Count: 1, Size: 7, Last: 7, Kind: Noted},         // arena32.cmpxchg, x86.txt:374
+	{Step: Step{Head: 0x2084b10f42f0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xf1000000e3, Refuse: 0x1, Pair: 14336, Mark: 1, First: 1268, Count: 1, Size: 10, Last: 10, Kind: Noted},     // arena32.cmpxchg, x86.txt:374
+	{Step: Step{Head: 0x20448b42, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000000e3, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 785, Count: 1, Size: 5, Last: 5, Kind: Noted},          // arena_load_acq.w, x86.txt:377
+	{Step: Step{Head: 0x20848b42, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000000e3, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 786, Count: 1, Size: 8, Last: 8, Kind: Noted},          // arena_load_acq.w, x86.txt:377
+	{Step: Step{Head: 0x20448942, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000e3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 789, Count: 1, Size: 5, Last: 5, Kind: Noted},              // arena_store_rel.w, x86.txt:381
+	{Step: Step{Head: 0x20848942, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000e3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 790, Count: 1, Size: 8, Last: 8, Kind: Noted},              // arena_store_rel.w, x86.txt:381
+	{Step: Step{Head: 0x2044b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000000eb, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 799, Count: 1, Size: 6, Last: 6, Kind: Noted},       // arena_load_acq.h, x86.txt:376
+	{Step: Step{Head: 0x2084b70f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000000eb, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 800, Count: 1, Size: 9, Last: 9, Kind: Noted},       // arena_load_acq.h, x86.txt:376
+	{Step: Step{Head: 0x2044894266, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x110000000eb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 803, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena_store_rel.h, x86.txt:380
+	{Step: Step{Head: 0x2084894266, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x110000000eb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 804, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena_store_rel.h, x86.txt:380
+	{Step: Step{Head: 0x2044b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000000f3, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 808, Count: 1, Size: 6, Last: 6, Kind: Noted},       // arena_load_acq.b, x86.txt:375
+	{Step: Step{Head: 0x2084b60f42, Dst: 144, Src: 544, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000000f3, Refuse: 0x80001, Pair: 11776, Mark: 1, First: 809, Count: 1, Size: 9, Last: 9, Kind: Noted},       // arena_load_acq.b, x86.txt:375
+	{Step: Step{Head: 0x20448842, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000f3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 812, Count: 1, Size: 5, Last: 5, Kind: Noted},              // arena_store_rel.b, x86.txt:379
+	{Step: Step{Head: 0x20848842, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000f3, Refuse: 0x1, Pair: 11520, Mark: 1, First: 813, Count: 1, Size: 8, Last: 8, Kind: Noted},              // arena_store_rel.b, x86.txt:379
+	{Mask: 0xffffffff, Value: 0xf5, Refuse: 0x1, Mark: 1, Kind: Compiler}, // jmp.tail_call, x86.txt:347
+	{Step: Step{Head: 0x2044014af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xfb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1269, Count: 1, Size: 6, Last: 6, Kind: Noted},                   // arena64.add, x86.txt:367
+	{Step: Step{Head: 0x2084014af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xfb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1270, Count: 1, Size: 9, Last: 9, Kind: Noted},                   // arena64.add, x86.txt:367
+	{Step: Step{Head: 0x2044094af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x40000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1271, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena64.or, x86.txt:367
+	{Step: Step{Head: 0x2084094af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x40000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1272, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena64.or, x86.txt:367
+	{Step: Step{Head: 0x2044214af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x50000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1273, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena64.and, x86.txt:367
+	{Step: Step{Head: 0x2084214af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x50000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1274, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena64.and, x86.txt:367
+	{Step: Step{Head: 0x2044314af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xa0000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1275, Count: 1, Size: 6, Last: 6, Kind: Noted},           // arena64.xor, x86.txt:367
+	{Step: Step{Head: 0x2084314af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xa0000000fb, Refuse: 0x1, Pair: 12288, Mark: 1, First: 1276, Count: 1, Size: 9, Last: 9, Kind: Noted},           // arena64.xor, x86.txt:367
+	{Step: Step{Head: 0x2044c10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000fb, Refuse: 0x100001, Pair: 14336, Mark: 1, First: 1277, Count: 1, Size: 7, Last: 7, Kind: Noted},     // arena64.fetch_add, x86.txt:368
+	{Step: Step{Head: 0x2084c10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x1000000fb, Refuse: 0x100001, Pair: 14336, Mark: 1, First: 1278, Count: 1, Size: 10, Last: 10, Kind: Noted}, // arena64.fetch_add, x86.txt:368
+	{Step: Step{Head: 0x2044874af0, Dst: 560, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xe1000000fb, Refuse: 0x100001, Pair: 12288, Mark: 1, First: 1279, Count: 1, Size: 6, Last: 6, Kind: Noted},      // arena64.xchg, x86.txt:369
+	{Step: Step{Head: 0x2084874af0, Dst: 560, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0xe1000000fb, Refuse: 0x100001, Pair: 12288, Mark: 1, First: 1280, Count: 1, Size: 9, Last: 9, Kind: Noted},      // arena64.xchg, x86.txt:369
+	{Step: Step{Head: 0x2044b10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000fb, Refuse: 0x1, Pair: 14336, Mark: 1, First: 1281, Count: 1, Size: 7, Last: 7, Kind: Noted},         // arena64.cmpxchg, x86.txt:370
+	{Step: Step{Head: 0x2084b10f4af0, Dst: 656, Src: 576, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xf1000000fb, Refuse: 0x1, Pair: 14336, Mark: 1, First: 1282, Count: 1, Size: 10, Last: 10, Kind: Noted},     // arena64.cmpxchg, x86.txt:370
+	{Step: Step{Head: 0x20448b4a, Dst: 64, Src: 160, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000000fb, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 814, Count: 1, Size: 5, Last: 5, Kind: Noted},          // arena_load_acq.dw, x86.txt:378
+	{Step: Step{Head: 0x20848b4a, Dst: 64, Src: 160, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000000fb, Refuse: 0x80001, Pair: 11008, Mark: 1, First: 815, Count: 1, Size: 8, Last: 8, Kind: Noted},          // arena_load_acq.dw, x86.txt:378
+	{Step: Step{Head: 0x2044894a, Dst: 160, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000fb, Refuse: 0x1, Pair: 11520, Mark: 1, First: 818, Count: 1, Size: 5, Last: 5, Kind: Noted},              // arena_store_rel.dw, x86.txt:382
+	{Step: Step{Head: 0x2084894a, Dst: 160, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000fb, Refuse: 0x1, Pair: 11520, Mark: 1, First: 819, Count: 1, Size: 8, Last: 8, Kind: Noted},              // arena_store_rel.dw, x86.txt:382
 	{Step: Step{Head: 0x59e0d3c1894851, Dst: 448, Src: 224, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffffffff00ff, Value: 0x6c, Refuse: 0x80001, Pair: 14592, First: 1283, Count: 1, Size: 7, Last: 1, Kind: Plain},                    // alu32.lsh.x, x86.txt:110
 	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0x6c, Refuse: 0x80001, Pair: 14848, First: 1284, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},                      // alu32.lsh.x, x86.txt:105
 	{Step: Step{Head: 0x59e0d340c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0x6c, Refuse: 0x80001, Pair: 15104, First: 1286, Count: 1, Size: 8, Last: 1, Kind: Plain},                  // alu32.lsh.x, x86.txt:110
@@ -2811,293 +2813,294 @@ var Rows = [NumRows]Row{
 	{Step: Step{Head: 0x59f8d340c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0xcc, Refuse: 0x80001, Pair: 15104, First: 1300, Count: 1, Size: 8, Last: 1, Kind: Plain},                  // alu32.arsh.x, x86.txt:110
 	{Step: Step{Head: 0x59f8d348c1894851, Dst: 464, Src: 224, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffffffff00ff, Value: 0xcf, Refuse: 0x80001, Pair: 15104, First: 1301, Count: 1, Size: 8, Last: 1, Kind: Plain},                  // alu64.arsh.x, x86.txt:100
 	{Step: Step{Head: 0xc18948cb8949, Src: 592, Disp: 6, Imm: 6, Len: 6}, Mask: 0xffffffffffff00ff, Value: 0xcf, Refuse: 0x80001, Pair: 14848, First: 1302, Count: 2, Size: 12, Last: 3, Kind: Plain, More: 1},                      // alu64.arsh.x, x86.txt:95
-	{Step: Step{Head: 0x1c048b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15360, First: 1304, Count: 1, Size: 7, Last: 4, Kind: Plain},                     // ldx.mem.w, x86.txt:415
-	{Step: Step{Head: 0x1c448b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15360, First: 1305, Count: 1, Size: 8, Last: 5, Kind: Plain},                     // ldx.mem.w, x86.txt:418
-	{Step: Step{Head: 0x1c848b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15360, First: 1306, Count: 1, Size: 11, Last: 8, Kind: Plain},                  // ldx.mem.w, x86.txt:418
-	{Step: Step{Head: 0x25448b42, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15616, First: 1307, Count: 1, Size: 5, Last: 5, Kind: Plain},                                     // ldx.mem.w, x86.txt:414
-	{Step: Step{Head: 0x25848b42, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15616, First: 1308, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // ldx.mem.w, x86.txt:414
-	{Step: Step{Head: 0x1c048b43, Dst: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000061, Refuse: 0x80001, Pair: 15616, First: 1309, Count: 1, Size: 4, Last: 4, Kind: Plain},                              // ldx.again.w, x86.txt:437
-	{Step: Step{Head: 0x1c448b43, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000061, Refuse: 0x80001, Pair: 15616, First: 1310, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.again.w, x86.txt:438
-	{Step: Step{Head: 0x1c848b43, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000061, Refuse: 0x80001, Pair: 15616, First: 1311, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.again.w, x86.txt:438
-	{Step: Step{Head: 0x1c04c743c38941, Dst: 64, Disp: 7, Imm: 7, Len: 11}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 15616, First: 1312, Count: 1, Size: 11, Last: 8, Kind: Plain},                                             // st.mem.w, x86.txt:429
-	{Step: Step{Head: 0x1c44c743c38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 15616, First: 1313, Count: 1, Size: 12, Last: 9, Kind: Plain},                                             // st.mem.w, x86.txt:432
-	{Step: Step{Head: 0x1c84c743c38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 15616, First: 1314, Count: 1, Size: 15, Last: 12, Kind: Plain},                                           // st.mem.w, x86.txt:432
-	{Step: Step{Head: 0x2544c742, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, First: 1315, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                           // st.mem.w, x86.txt:428
-	{Step: Step{Head: 0x2584c742, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, First: 1316, Count: 1, Size: 12, Last: 12, Kind: Plain},                                                                        // st.mem.w, x86.txt:428
-	{Step: Step{Head: 0x1c04c743, Disp: 4, Imm: 4, Len: 8}, Mask: 0xf0ff, Value: 0x1062, Refuse: 0x1, First: 1317, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                                         // st.again.w, x86.txt:441
-	{Step: Step{Head: 0x1c44c743, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0x1062, Refuse: 0x1, First: 1318, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                         // st.again.w, x86.txt:442
-	{Step: Step{Head: 0x1c84c743, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x1062, Refuse: 0x1, First: 1319, Count: 1, Size: 12, Last: 12, Kind: Plain},                                                                      // st.again.w, x86.txt:442
-	{Step: Step{Head: 0x1c048943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 15872, First: 1320, Count: 1, Size: 7, Last: 4, Kind: Plain},                         // stx.mem.w, x86.txt:422
-	{Step: Step{Head: 0x1c448943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 15872, First: 1321, Count: 1, Size: 8, Last: 5, Kind: Plain},                         // stx.mem.w, x86.txt:425
-	{Step: Step{Head: 0x1c848943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 15872, First: 1322, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // stx.mem.w, x86.txt:425
-	{Step: Step{Head: 0x25448942, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 16128, First: 1323, Count: 1, Size: 5, Last: 5, Kind: Plain},                                         // stx.mem.w, x86.txt:421
-	{Step: Step{Head: 0x25848942, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 16128, First: 1324, Count: 1, Size: 8, Last: 8, Kind: Plain},                                         // stx.mem.w, x86.txt:421
-	{Step: Step{Head: 0x1c048943, Src: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000063, Refuse: 0x1, Pair: 16128, First: 1325, Count: 1, Size: 4, Last: 4, Kind: Plain},                                  // stx.again.w, x86.txt:439
-	{Step: Step{Head: 0x1c448943, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000063, Refuse: 0x1, Pair: 16128, First: 1326, Count: 1, Size: 5, Last: 5, Kind: Plain},                                  // stx.again.w, x86.txt:440
-	{Step: Step{Head: 0x1c848943, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000063, Refuse: 0x1, Pair: 16128, First: 1327, Count: 1, Size: 8, Last: 8, Kind: Plain},                                  // stx.again.w, x86.txt:440
-	{Step: Step{Head: 0x1c04b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16384, First: 1328, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.mem.h, x86.txt:415
-	{Step: Step{Head: 0x1c44b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16384, First: 1329, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.mem.h, x86.txt:418
-	{Step: Step{Head: 0x1c84b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16384, First: 1330, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.mem.h, x86.txt:418
-	{Step: Step{Head: 0x2544b70f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16640, First: 1331, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.mem.h, x86.txt:414
-	{Step: Step{Head: 0x2584b70f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16640, First: 1332, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.mem.h, x86.txt:414
-	{Step: Step{Head: 0x1c04b70f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000069, Refuse: 0x80001, Pair: 16640, First: 1333, Count: 1, Size: 5, Last: 5, Kind: Plain},                           // ldx.again.h, x86.txt:437
-	{Step: Step{Head: 0x1c44b70f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000069, Refuse: 0x80001, Pair: 16640, First: 1334, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.again.h, x86.txt:438
-	{Step: Step{Head: 0x1c84b70f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000069, Refuse: 0x80001, Pair: 16640, First: 1335, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.again.h, x86.txt:438
-	{Step: Step{Head: 0x1c04c74366c38941, Dst: 64, Disp: 8, Imm: 8, Len: 10}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 15616, First: 1336, Count: 1, Size: 10, Last: 7, Kind: Plain},                                           // st.mem.h, x86.txt:429
-	{Step: Step{Head: 0x1c44c74366c38941, Dst: 64, Disp: 8, Imm: 9, Len: 11}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 15616, First: 1337, Count: 1, Size: 11, Last: 8, Kind: Plain},                                           // st.mem.h, x86.txt:432
-	{Step: Step{Head: 0x1c84c74366c38941, Dst: 64, Disp: 8, Imm: 12, Len: 14}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 15616, First: 1338, Count: 1, Size: 14, Last: 11, Kind: Plain},                                         // st.mem.h, x86.txt:432
-	{Step: Step{Head: 0x2544c74266, Disp: 5, Imm: 6, Len: 8}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, First: 1339, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                                         // st.mem.h, x86.txt:428
-	{Step: Step{Head: 0x2584c74266, Disp: 5, Imm: 9, Len: 11}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, First: 1340, Count: 1, Size: 11, Last: 11, Kind: Plain},                                                                      // st.mem.h, x86.txt:428
-	{Step: Step{Head: 0x1c04c74366, Disp: 5, Imm: 5, Len: 7}, Mask: 0xf0ff, Value: 0x106a, Refuse: 0x1, First: 1341, Count: 1, Size: 7, Last: 7, Kind: Plain},                                                                       // st.again.h, x86.txt:441
-	{Step: Step{Head: 0x1c44c74366, Disp: 5, Imm: 6, Len: 8}, Mask: 0xf0ff, Value: 0x106a, Refuse: 0x1, First: 1342, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                                       // st.again.h, x86.txt:442
-	{Step: Step{Head: 0x1c84c74366, Disp: 5, Imm: 9, Len: 11}, Mask: 0xf0ff, Value: 0x106a, Refuse: 0x1, First: 1343, Count: 1, Size: 11, Last: 11, Kind: Plain},                                                                    // st.again.h, x86.txt:442
-	{Step: Step{Head: 0x1c04894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 16896, First: 1344, Count: 1, Size: 8, Last: 5, Kind: Plain},                       // stx.mem.h, x86.txt:422
-	{Step: Step{Head: 0x1c44894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 16896, First: 1345, Count: 1, Size: 9, Last: 6, Kind: Plain},                       // stx.mem.h, x86.txt:425
-	{Step: Step{Head: 0x1c84894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 16896, First: 1346, Count: 1, Size: 12, Last: 9, Kind: Plain},                    // stx.mem.h, x86.txt:425
-	{Step: Step{Head: 0x2544894266, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 2816, First: 1347, Count: 1, Size: 6, Last: 6, Kind: Plain},                                       // stx.mem.h, x86.txt:421
-	{Step: Step{Head: 0x2584894266, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 2816, First: 1348, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // stx.mem.h, x86.txt:421
-	{Step: Step{Head: 0x1c04894366, Src: 224, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x10000006b, Refuse: 0x1, Pair: 2816, First: 1349, Count: 1, Size: 5, Last: 5, Kind: Plain},                                // stx.again.h, x86.txt:439
-	{Step: Step{Head: 0x1c44894366, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x10000006b, Refuse: 0x1, Pair: 2816, First: 1350, Count: 1, Size: 6, Last: 6, Kind: Plain},                                // stx.again.h, x86.txt:440
-	{Step: Step{Head: 0x1c84894366, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x10000006b, Refuse: 0x1, Pair: 2816, First: 1351, Count: 1, Size: 9, Last: 9, Kind: Plain},                                // stx.again.h, x86.txt:440
-	{Step: Step{Head: 0x1c04b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16384, First: 1352, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.mem.b, x86.txt:415
-	{Step: Step{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16384, First: 1353, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.mem.b, x86.txt:418
-	{Step: Step{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16384, First: 1354, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.mem.b, x86.txt:418
-	{Step: Step{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16640, First: 1355, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.mem.b, x86.txt:414
-	{Step: Step{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16640, First: 1356, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.mem.b, x86.txt:414
-	{Step: Step{Head: 0x1c04b60f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000071, Refuse: 0x80001, Pair: 16640, First: 1357, Count: 1, Size: 5, Last: 5, Kind: Plain},                           // ldx.again.b, x86.txt:437
-	{Step: Step{Head: 0x1c44b60f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000071, Refuse: 0x80001, Pair: 16640, First: 1358, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.again.b, x86.txt:438
-	{Step: Step{Head: 0x1c84b60f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000071, Refuse: 0x80001, Pair: 16640, First: 1359, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.again.b, x86.txt:438
-	{Step: Step{Head: 0x1c04c643c38941, Dst: 64, Disp: 7, Imm: 7, Len: 8}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 15616, First: 1360, Count: 1, Size: 8, Last: 5, Kind: Plain},                                               // st.mem.b, x86.txt:429
-	{Step: Step{Head: 0x1c44c643c38941, Dst: 64, Disp: 7, Imm: 8, Len: 9}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 15616, First: 1361, Count: 1, Size: 9, Last: 6, Kind: Plain},                                               // st.mem.b, x86.txt:432
-	{Step: Step{Head: 0x1c84c643c38941, Dst: 64, Disp: 7, Imm: 11, Len: 12}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 15616, First: 1362, Count: 1, Size: 12, Last: 9, Kind: Plain},                                            // st.mem.b, x86.txt:432
-	{Step: Step{Head: 0x2544c642, Disp: 4, Imm: 5, Len: 6}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, First: 1363, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                                           // st.mem.b, x86.txt:428
-	{Step: Step{Head: 0x2584c642, Disp: 4, Imm: 8, Len: 9}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, First: 1364, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                           // st.mem.b, x86.txt:428
-	{Step: Step{Head: 0x1c04c643, Disp: 4, Imm: 4, Len: 5}, Mask: 0xf0ff, Value: 0x1072, Refuse: 0x1, First: 1365, Count: 1, Size: 5, Last: 5, Kind: Plain},                                                                         // st.again.b, x86.txt:441
-	{Step: Step{Head: 0x1c44c643, Disp: 4, Imm: 5, Len: 6}, Mask: 0xf0ff, Value: 0x1072, Refuse: 0x1, First: 1366, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                                         // st.again.b, x86.txt:442
-	{Step: Step{Head: 0x1c84c643, Disp: 4, Imm: 8, Len: 9}, Mask: 0xf0ff, Value: 0x1072, Refuse: 0x1, First: 1367, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                         // st.again.b, x86.txt:442
-	{Step: Step{Head: 0x1c048843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 15872, First: 1368, Count: 1, Size: 7, Last: 4, Kind: Plain},                         // stx.mem.b, x86.txt:422
-	{Step: Step{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 15872, First: 1369, Count: 1, Size: 8, Last: 5, Kind: Plain},                         // stx.mem.b, x86.txt:425
-	{Step: Step{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 15872, First: 1370, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // stx.mem.b, x86.txt:425
-	{Step: Step{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 16128, First: 1371, Count: 1, Size: 5, Last: 5, Kind: Plain},                                         // stx.mem.b, x86.txt:421
-	{Step: Step{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 16128, First: 1372, Count: 1, Size: 8, Last: 8, Kind: Plain},                                         // stx.mem.b, x86.txt:421
-	{Step: Step{Head: 0x1c048843, Src: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000073, Refuse: 0x1, Pair: 16128, First: 1373, Count: 1, Size: 4, Last: 4, Kind: Plain},                                  // stx.again.b, x86.txt:439
-	{Step: Step{Head: 0x1c448843, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000073, Refuse: 0x1, Pair: 16128, First: 1374, Count: 1, Size: 5, Last: 5, Kind: Plain},                                  // stx.again.b, x86.txt:440
-	{Step: Step{Head: 0x1c848843, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000073, Refuse: 0x1, Pair: 16128, First: 1375, Count: 1, Size: 8, Last: 8, Kind: Plain},                                  // stx.again.b, x86.txt:440
-	{Step: Step{Head: 0x1c048b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15360, First: 1376, Count: 1, Size: 7, Last: 4, Kind: Plain},                     // ldx.mem.dw, x86.txt:415
-	{Step: Step{Head: 0x1c448b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15360, First: 1377, Count: 1, Size: 8, Last: 5, Kind: Plain},                     // ldx.mem.dw, x86.txt:418
-	{Step: Step{Head: 0x1c848b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15360, First: 1378, Count: 1, Size: 11, Last: 8, Kind: Plain},                  // ldx.mem.dw, x86.txt:418
-	{Step: Step{Head: 0x25448b4a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15616, First: 1379, Count: 1, Size: 5, Last: 5, Kind: Plain},                                     // ldx.mem.dw, x86.txt:414
-	{Step: Step{Head: 0x25848b4a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15616, First: 1380, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // ldx.mem.dw, x86.txt:414
-	{Step: Step{Head: 0x1c048b4b, Dst: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000079, Refuse: 0x80001, Pair: 15616, First: 1381, Count: 1, Size: 4, Last: 4, Kind: Plain},                              // ldx.again.dw, x86.txt:437
-	{Step: Step{Head: 0x1c448b4b, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000079, Refuse: 0x80001, Pair: 15616, First: 1382, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.again.dw, x86.txt:438
-	{Step: Step{Head: 0x1c848b4b, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000079, Refuse: 0x80001, Pair: 15616, First: 1383, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.again.dw, x86.txt:438
-	{Step: Step{Head: 0x1c04c74bc38941, Dst: 64, Disp: 7, Imm: 7, Len: 11}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 15616, First: 1384, Count: 1, Size: 11, Last: 8, Kind: Plain},                                             // st.mem.dw, x86.txt:429
-	{Step: Step{Head: 0x1c44c74bc38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 15616, First: 1385, Count: 1, Size: 12, Last: 9, Kind: Plain},                                             // st.mem.dw, x86.txt:432
-	{Step: Step{Head: 0x1c84c74bc38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 15616, First: 1386, Count: 1, Size: 15, Last: 12, Kind: Plain},                                           // st.mem.dw, x86.txt:432
-	{Step: Step{Head: 0x2544c74a, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, First: 1387, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                           // st.mem.dw, x86.txt:428
-	{Step: Step{Head: 0x2584c74a, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, First: 1388, Count: 1, Size: 12, Last: 12, Kind: Plain},                                                                        // st.mem.dw, x86.txt:428
-	{Step: Step{Head: 0x1c04c74b, Disp: 4, Imm: 4, Len: 8}, Mask: 0xf0ff, Value: 0x107a, Refuse: 0x1, First: 1389, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                                         // st.again.dw, x86.txt:441
-	{Step: Step{Head: 0x1c44c74b, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0x107a, Refuse: 0x1, First: 1390, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                         // st.again.dw, x86.txt:442
-	{Step: Step{Head: 0x1c84c74b, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x107a, Refuse: 0x1, First: 1391, Count: 1, Size: 12, Last: 12, Kind: Plain},                                                                      // st.again.dw, x86.txt:442
-	{Step: Step{Head: 0x1c04894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 15872, First: 1392, Count: 1, Size: 7, Last: 4, Kind: Plain},                         // stx.mem.dw, x86.txt:422
-	{Step: Step{Head: 0x1c44894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 15872, First: 1393, Count: 1, Size: 8, Last: 5, Kind: Plain},                         // stx.mem.dw, x86.txt:425
-	{Step: Step{Head: 0x1c84894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 15872, First: 1394, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // stx.mem.dw, x86.txt:425
-	{Step: Step{Head: 0x2544894a, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 16128, First: 1395, Count: 1, Size: 5, Last: 5, Kind: Plain},                                         // stx.mem.dw, x86.txt:421
-	{Step: Step{Head: 0x2584894a, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 16128, First: 1396, Count: 1, Size: 8, Last: 8, Kind: Plain},                                         // stx.mem.dw, x86.txt:421
-	{Step: Step{Head: 0x1c04894b, Src: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x10000007b, Refuse: 0x1, Pair: 16128, First: 1397, Count: 1, Size: 4, Last: 4, Kind: Plain},                                  // stx.again.dw, x86.txt:439
-	{Step: Step{Head: 0x1c44894b, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x10000007b, Refuse: 0x1, Pair: 16128, First: 1398, Count: 1, Size: 5, Last: 5, Kind: Plain},                                  // stx.again.dw, x86.txt:440
-	{Step: Step{Head: 0x1c84894b, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x10000007b, Refuse: 0x1, Pair: 16128, First: 1399, Count: 1, Size: 8, Last: 8, Kind: Plain},                                  // stx.again.dw, x86.txt:440
-	{Step: Step{Head: 0x1c04634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15360, First: 1400, Count: 1, Size: 7, Last: 4, Kind: Plain},                     // ldx.memsx.w, x86.txt:415
-	{Step: Step{Head: 0x1c44634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15360, First: 1401, Count: 1, Size: 8, Last: 5, Kind: Plain},                     // ldx.memsx.w, x86.txt:418
-	{Step: Step{Head: 0x1c84634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15360, First: 1402, Count: 1, Size: 11, Last: 8, Kind: Plain},                  // ldx.memsx.w, x86.txt:418
-	{Step: Step{Head: 0x2544634a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15616, First: 1403, Count: 1, Size: 5, Last: 5, Kind: Plain},                                     // ldx.memsx.w, x86.txt:414
-	{Step: Step{Head: 0x2584634a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15616, First: 1404, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // ldx.memsx.w, x86.txt:414
-	{Step: Step{Head: 0x1c04634b, Dst: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000081, Refuse: 0x80001, Pair: 15616, First: 1405, Count: 1, Size: 4, Last: 4, Kind: Plain},                              // ldx.again.sw, x86.txt:437
-	{Step: Step{Head: 0x1c44634b, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000081, Refuse: 0x80001, Pair: 15616, First: 1406, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.again.sw, x86.txt:438
-	{Step: Step{Head: 0x1c84634b, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000081, Refuse: 0x80001, Pair: 15616, First: 1407, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.again.sw, x86.txt:438
-	{Step: Step{Head: 0xb8, Disp: 1, Imm: 1, Len: 5}, Mask: 0xffffffff, Value: 0x85, Refuse: 0x1, First: 1408, Count: 2, Size: 13, Last: 8, Kind: Plain, More: 1},                                                                   // jmp.call, x86.txt:538
-	{Step: Step{Head: 0x1c04bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1410, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.memsx.h, x86.txt:415
-	{Step: Step{Head: 0x1c44bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1411, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.memsx.h, x86.txt:418
-	{Step: Step{Head: 0x1c84bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1412, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.memsx.h, x86.txt:418
-	{Step: Step{Head: 0x2544bf0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16640, First: 1413, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.memsx.h, x86.txt:414
-	{Step: Step{Head: 0x2584bf0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16640, First: 1414, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.memsx.h, x86.txt:414
-	{Step: Step{Head: 0x1c04bf0f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000089, Refuse: 0x80001, Pair: 16640, First: 1415, Count: 1, Size: 5, Last: 5, Kind: Plain},                           // ldx.again.sh, x86.txt:437
-	{Step: Step{Head: 0x1c44bf0f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000089, Refuse: 0x80001, Pair: 16640, First: 1416, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.again.sh, x86.txt:438
-	{Step: Step{Head: 0x1c84bf0f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000089, Refuse: 0x80001, Pair: 16640, First: 1417, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.again.sh, x86.txt:438
-	{Step: Step{Head: 0xc08948, Dst: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x8d, Refuse: 0x1, Pair: 15616, First: 1418, Count: 2, Size: 11, Last: 8, Kind: Plain, More: 1},                                 // jmp.callx, x86.txt:541
-	{Step: Step{Head: 0x1c04be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1420, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.memsx.b, x86.txt:415
-	{Step: Step{Head: 0x1c44be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1421, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.memsx.b, x86.txt:418
-	{Step: Step{Head: 0x1c84be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1422, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.memsx.b, x86.txt:418
-	{Step: Step{Head: 0x2544be0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16640, First: 1423, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.memsx.b, x86.txt:414
-	{Step: Step{Head: 0x2584be0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16640, First: 1424, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.memsx.b, x86.txt:414
-	{Step: Step{Head: 0x1c04be0f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000091, Refuse: 0x80001, Pair: 16640, First: 1425, Count: 1, Size: 5, Last: 5, Kind: Plain},                           // ldx.again.sb, x86.txt:437
-	{Step: Step{Head: 0x1c44be0f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000091, Refuse: 0x80001, Pair: 16640, First: 1426, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.again.sb, x86.txt:438
-	{Step: Step{Head: 0x1c84be0f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000091, Refuse: 0x80001, Pair: 16640, First: 1427, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.again.sb, x86.txt:438
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 15616, First: 1428, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                           // atomic32.add, x86.txt:477
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 15616, First: 1431, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                         // atomic32.add, x86.txt:477
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, First: 1434, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                                       // atomic32.add, x86.txt:477
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, First: 1437, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                                       // atomic32.add, x86.txt:477
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, Pair: 15616, First: 1440, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic32.or, x86.txt:477
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, Pair: 15616, First: 1443, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic32.or, x86.txt:477
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, First: 1446, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic32.or, x86.txt:477
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, First: 1449, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic32.or, x86.txt:477
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, Pair: 15616, First: 1452, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic32.and, x86.txt:477
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, Pair: 15616, First: 1455, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic32.and, x86.txt:477
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, First: 1458, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic32.and, x86.txt:477
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, First: 1461, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic32.and, x86.txt:477
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, Pair: 15616, First: 1464, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic32.xor, x86.txt:477
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, Pair: 15616, First: 1467, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic32.xor, x86.txt:477
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, First: 1470, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic32.xor, x86.txt:477
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, First: 1473, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic32.xor, x86.txt:477
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, Pair: 15616, First: 1476, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic32.fetch_add, x86.txt:477
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, Pair: 15616, First: 1479, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic32.fetch_add, x86.txt:477
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, First: 1482, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                                           // atomic32.fetch_add, x86.txt:477
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, First: 1485, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                                           // atomic32.fetch_add, x86.txt:477
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1488, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic32.fetch_or, x86.txt:513
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1494, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic32.fetch_or, x86.txt:513
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1500, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_or, x86.txt:513
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1506, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_or, x86.txt:513
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1512, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_or, x86.txt:513
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1518, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_or, x86.txt:513
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1524, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:513
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1530, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:513
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1536, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:513
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1542, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:513
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1548, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:513
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1554, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_or, x86.txt:513
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1560, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic32.fetch_and, x86.txt:513
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1566, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic32.fetch_and, x86.txt:513
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1572, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_and, x86.txt:513
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1578, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_and, x86.txt:513
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1584, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_and, x86.txt:513
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1590, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_and, x86.txt:513
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1596, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:513
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1602, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:513
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1608, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:513
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1614, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:513
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1620, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:513
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1626, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_and, x86.txt:513
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1632, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic32.fetch_xor, x86.txt:513
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1638, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic32.fetch_xor, x86.txt:513
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1644, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_xor, x86.txt:513
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1650, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_xor, x86.txt:513
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1656, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic32.fetch_xor, x86.txt:513
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1662, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic32.fetch_xor, x86.txt:513
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1668, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:513
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1674, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:513
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1680, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:513
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1686, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:513
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1692, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:513
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1698, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic32.fetch_xor, x86.txt:513
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, Pair: 15616, First: 1704, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},              // atomic32.xchg, x86.txt:477
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, Pair: 15616, First: 1707, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},            // atomic32.xchg, x86.txt:477
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, First: 1710, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                          // atomic32.xchg, x86.txt:477
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, First: 1713, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                          // atomic32.xchg, x86.txt:477
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 15616, First: 1716, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},                   // atomic32.cmpxchg, x86.txt:485
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 15616, First: 1719, Count: 3, Size: 26, Last: 2, Kind: Plain, More: 2},                 // atomic32.cmpxchg, x86.txt:485
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, First: 1722, Count: 3, Size: 20, Last: 2, Kind: Plain, More: 2},                                               // atomic32.cmpxchg, x86.txt:485
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, First: 1725, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},                                               // atomic32.cmpxchg, x86.txt:485
-	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 16128, First: 1728, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},              // load_acq.w, x86.txt:453
-	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 16128, First: 1731, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},            // load_acq.w, x86.txt:453
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, First: 1734, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                          // load_acq.w, x86.txt:453
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, First: 1737, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                          // load_acq.w, x86.txt:453
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 15616, First: 1740, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                  // store_rel.w, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 15616, First: 1743, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},                // store_rel.w, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, First: 1746, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                              // store_rel.w, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, First: 1749, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                              // store_rel.w, x86.txt:461
-	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, Pair: 16128, First: 1752, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},              // load_acq.h, x86.txt:453
-	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, Pair: 16128, First: 1755, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},            // load_acq.h, x86.txt:453
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, First: 1758, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                          // load_acq.h, x86.txt:453
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, First: 1761, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                          // load_acq.h, x86.txt:453
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 15616, First: 1764, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                  // store_rel.h, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 15616, First: 1767, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                // store_rel.h, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, First: 1770, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                              // store_rel.h, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, First: 1773, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                              // store_rel.h, x86.txt:461
-	{Step: Step{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16384, First: 1353, Count: 1, Size: 9, Last: 6, Kind: Plain},          // load_acq.b, x86.txt:446
-	{Step: Step{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16384, First: 1354, Count: 1, Size: 12, Last: 9, Kind: Plain},       // load_acq.b, x86.txt:446
-	{Step: Step{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16640, First: 1355, Count: 1, Size: 6, Last: 6, Kind: Plain},                         // load_acq.b, x86.txt:445
-	{Step: Step{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16640, First: 1356, Count: 1, Size: 9, Last: 9, Kind: Plain},                         // load_acq.b, x86.txt:445
-	{Step: Step{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 15872, First: 1369, Count: 1, Size: 8, Last: 5, Kind: Plain},                // store_rel.b, x86.txt:450
-	{Step: Step{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 15872, First: 1370, Count: 1, Size: 11, Last: 8, Kind: Plain},             // store_rel.b, x86.txt:450
-	{Step: Step{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 16128, First: 1371, Count: 1, Size: 5, Last: 5, Kind: Plain},                                // store_rel.b, x86.txt:449
-	{Step: Step{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 16128, First: 1372, Count: 1, Size: 8, Last: 8, Kind: Plain},                                // store_rel.b, x86.txt:449
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, Pair: 15616, First: 1776, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                           // atomic64.add, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, Pair: 15616, First: 1779, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                         // atomic64.add, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, First: 1782, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                                       // atomic64.add, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, First: 1785, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                                       // atomic64.add, x86.txt:469
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, Pair: 15616, First: 1788, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic64.or, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, Pair: 15616, First: 1791, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic64.or, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, First: 1794, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic64.or, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, First: 1797, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic64.or, x86.txt:469
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, Pair: 15616, First: 1800, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic64.and, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, Pair: 15616, First: 1803, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic64.and, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, First: 1806, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic64.and, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, First: 1809, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic64.and, x86.txt:469
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, Pair: 15616, First: 1812, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                   // atomic64.xor, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, Pair: 15616, First: 1815, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                 // atomic64.xor, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, First: 1818, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                               // atomic64.xor, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, First: 1821, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                               // atomic64.xor, x86.txt:469
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, Pair: 15616, First: 1824, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},               // atomic64.fetch_add, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, Pair: 15616, First: 1827, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},             // atomic64.fetch_add, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, First: 1830, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                                           // atomic64.fetch_add, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, First: 1833, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                                           // atomic64.fetch_add, x86.txt:469
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1836, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic64.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1842, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic64.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1848, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic64.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1854, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic64.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1860, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1866, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1872, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1878, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_or, x86.txt:496
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1884, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic64.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1890, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic64.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1896, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic64.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1902, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic64.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1908, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1914, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1920, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1926, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_and, x86.txt:496
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1932, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},              // atomic64.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1938, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},            // atomic64.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1944, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},              // atomic64.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1950, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},            // atomic64.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1956, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1962, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                          // atomic64.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1968, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1974, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                          // atomic64.fetch_xor, x86.txt:496
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, Pair: 15616, First: 1980, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},              // atomic64.xchg, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, Pair: 15616, First: 1983, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},            // atomic64.xchg, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, First: 1986, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                          // atomic64.xchg, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, First: 1989, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                          // atomic64.xchg, x86.txt:469
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, Pair: 15616, First: 1992, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                   // atomic64.cmpxchg, x86.txt:469
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, Pair: 15616, First: 1995, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},                 // atomic64.cmpxchg, x86.txt:469
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, First: 1998, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                                               // atomic64.cmpxchg, x86.txt:469
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, First: 2001, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                                               // atomic64.cmpxchg, x86.txt:469
-	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, Pair: 16128, First: 2004, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},              // load_acq.dw, x86.txt:453
-	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, Pair: 16128, First: 2007, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},            // load_acq.dw, x86.txt:453
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, First: 2010, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                          // load_acq.dw, x86.txt:453
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, First: 2013, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                          // load_acq.dw, x86.txt:453
-	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 15616, First: 2016, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                  // store_rel.dw, x86.txt:461
-	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 15616, First: 2019, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},                // store_rel.dw, x86.txt:461
-	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, First: 2022, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                              // store_rel.dw, x86.txt:461
-	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, First: 2025, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                              // store_rel.dw, x86.txt:461
-	{Step: Step{Head: 0x408d, Dst: 48, Src: 16, Disp: 2, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xe4, Refuse: 0x80001, Pair: 7936, First: 2028, Count: 1, Size: 3, Last: 3, Kind: Plain},                                 // alu32.lea, x86.txt:533
-	{Step: Step{Head: 0x808d, Dst: 48, Src: 16, Disp: 2, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xe4, Refuse: 0x80001, Pair: 7936, First: 2029, Count: 1, Size: 6, Last: 6, Kind: Plain},                                 // alu32.lea, x86.txt:533
-	{Step: Step{Head: 0x408d40, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe4, Refuse: 0x80001, Pair: 8192, First: 2030, Count: 1, Size: 4, Last: 4, Kind: Plain},                               // alu32.lea, x86.txt:533
-	{Step: Step{Head: 0x808d40, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe4, Refuse: 0x80001, Pair: 8192, First: 2031, Count: 1, Size: 7, Last: 7, Kind: Plain},                               // alu32.lea, x86.txt:533
-	{Step: Step{Head: 0x408d48, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe7, Refuse: 0x80001, Pair: 8192, First: 2032, Count: 1, Size: 4, Last: 4, Kind: Plain},                               // alu64.lea, x86.txt:532
-	{Step: Step{Head: 0x808d48, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe7, Refuse: 0x80001, Pair: 8192, First: 2033, Count: 1, Size: 7, Last: 7, Kind: Plain},                               // alu64.lea, x86.txt:532
-	{Mask: 0xff, Value: 0xf4, Refuse: 0x80001, Mark: 1, Kind: Compiler},                                                                                               // alu32.sum, x86.txt:535
-	{Step: Step{Head: 0xe98349, Disp: 3, Imm: 3, Len: 4}, Mask: 0xffffffff, Value: 0xf6, Refuse: 0x1, Mark: 1, First: 2034, Count: 1, Size: 4, Last: 4, Kind: Charge}, // jmp.charge, x86.txt:548
-	{Step: Step{Head: 0xe98149, Disp: 3, Imm: 3, Len: 7}, Mask: 0xffffffff, Value: 0xf6, Refuse: 0x1, Mark: 1, First: 2035, Count: 1, Size: 7, Last: 7, Kind: Charge}, // jmp.charge, x86.txt:551
-	{Mask: 0xff, Value: 0xf7, Refuse: 0x80001, Mark: 1, Kind: Compiler},                                                                                               // alu64.sum, x86.txt:534
+	{Step: Step{Head: 0x1c048b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15360, First: 1304, Count: 1, Size: 7, Last: 4, Kind: Plain},                     // ldx.mem.w, x86.txt:420
+	{Step: Step{Head: 0x1c448b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15360, First: 1305, Count: 1, Size: 8, Last: 5, Kind: Plain},                     // ldx.mem.w, x86.txt:423
+	{Step: Step{Head: 0x1c848b43c38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15360, First: 1306, Count: 1, Size: 11, Last: 8, Kind: Plain},                  // ldx.mem.w, x86.txt:423
+	{Step: Step{Head: 0x25448b42, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15616, First: 1307, Count: 1, Size: 5, Last: 5, Kind: Plain},                                     // ldx.mem.w, x86.txt:419
+	{Step: Step{Head: 0x25848b42, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x61, Refuse: 0x80001, Pair: 15616, First: 1308, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // ldx.mem.w, x86.txt:419
+	{Step: Step{Head: 0x1c048b43, Dst: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000061, Refuse: 0x80001, Pair: 15616, First: 1309, Count: 1, Size: 4, Last: 4, Kind: Plain},                              // ldx.again.w, x86.txt:442
+	{Step: Step{Head: 0x1c448b43, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000061, Refuse: 0x80001, Pair: 15616, First: 1310, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.again.w, x86.txt:443
+	{Step: Step{Head: 0x1c848b43, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000061, Refuse: 0x80001, Pair: 15616, First: 1311, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.again.w, x86.txt:443
+	{Step: Step{Head: 0x1c04c743c38941, Dst: 64, Disp: 7, Imm: 7, Len: 11}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 15616, First: 1312, Count: 1, Size: 11, Last: 8, Kind: Plain},                                             // st.mem.w, x86.txt:434
+	{Step: Step{Head: 0x1c44c743c38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 15616, First: 1313, Count: 1, Size: 12, Last: 9, Kind: Plain},                                             // st.mem.w, x86.txt:437
+	{Step: Step{Head: 0x1c84c743c38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, Pair: 15616, First: 1314, Count: 1, Size: 15, Last: 12, Kind: Plain},                                           // st.mem.w, x86.txt:437
+	{Step: Step{Head: 0x2544c742, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, First: 1315, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                           // st.mem.w, x86.txt:433
+	{Step: Step{Head: 0x2584c742, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x62, Refuse: 0x1, First: 1316, Count: 1, Size: 12, Last: 12, Kind: Plain},                                                                        // st.mem.w, x86.txt:433
+	{Step: Step{Head: 0x1c04c743, Disp: 4, Imm: 4, Len: 8}, Mask: 0xf0ff, Value: 0x1062, Refuse: 0x1, First: 1317, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                                         // st.again.w, x86.txt:446
+	{Step: Step{Head: 0x1c44c743, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0x1062, Refuse: 0x1, First: 1318, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                         // st.again.w, x86.txt:447
+	{Step: Step{Head: 0x1c84c743, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x1062, Refuse: 0x1, First: 1319, Count: 1, Size: 12, Last: 12, Kind: Plain},                                                                      // st.again.w, x86.txt:447
+	{Step: Step{Head: 0x1c048943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 15872, First: 1320, Count: 1, Size: 7, Last: 4, Kind: Plain},                         // stx.mem.w, x86.txt:427
+	{Step: Step{Head: 0x1c448943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 15872, First: 1321, Count: 1, Size: 8, Last: 5, Kind: Plain},                         // stx.mem.w, x86.txt:430
+	{Step: Step{Head: 0x1c848943c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 15872, First: 1322, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // stx.mem.w, x86.txt:430
+	{Step: Step{Head: 0x25448942, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 16128, First: 1323, Count: 1, Size: 5, Last: 5, Kind: Plain},                                         // stx.mem.w, x86.txt:426
+	{Step: Step{Head: 0x25848942, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x63, Refuse: 0x1, Pair: 16128, First: 1324, Count: 1, Size: 8, Last: 8, Kind: Plain},                                         // stx.mem.w, x86.txt:426
+	{Step: Step{Head: 0x1c048943, Src: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000063, Refuse: 0x1, Pair: 16128, First: 1325, Count: 1, Size: 4, Last: 4, Kind: Plain},                                  // stx.again.w, x86.txt:444
+	{Step: Step{Head: 0x1c448943, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000063, Refuse: 0x1, Pair: 16128, First: 1326, Count: 1, Size: 5, Last: 5, Kind: Plain},                                  // stx.again.w, x86.txt:445
+	{Step: Step{Head: 0x1c848943, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000063, Refuse: 0x1, Pair: 16128, First: 1327, Count: 1, Size: 8, Last: 8, Kind: Plain},                                  // stx.again.w, x86.txt:445
+	{Step: Step{Head: 0x1c04b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16384, First: 1328, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.mem.h, x86.txt:420
+	{Step: Step{Head: 0x1c44b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16384, First: 1329, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.mem.h, x86.txt:423
+	{Step: Step{Head: 0x1c84b70f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16384, First: 1330, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.mem.h, x86.txt:423
+	{Step: Step{Head: 0x2544b70f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16640, First: 1331, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.mem.h, x86.txt:419
+	{Step: Step{Head: 0x2584b70f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x69, Refuse: 0x80001, Pair: 16640, First: 1332, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.mem.h, x86.txt:419
+	{Step: Step{Head: 0x1c04b70f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000069, Refuse: 0x80001, Pair: 16640, First: 1333, Count: 1, Size: 5, Last: 5, Kind: Plain},                           // ldx.again.h, x86.txt:442
+	{Step: Step{Head: 0x1c44b70f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000069, Refuse: 0x80001, Pair: 16640, First: 1334, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.again.h, x86.txt:443
+	{Step: Step{Head: 0x1c84b70f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000069, Refuse: 0x80001, Pair: 16640, First: 1335, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.again.h, x86.txt:443
+	{Step: Step{Head: 0x1c04c74366c38941, Dst: 64, Disp: 8, Imm: 8, Len: 10}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 15616, First: 1336, Count: 1, Size: 10, Last: 7, Kind: Plain},                                           // st.mem.h, x86.txt:434
+	{Step: Step{Head: 0x1c44c74366c38941, Dst: 64, Disp: 8, Imm: 9, Len: 11}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 15616, First: 1337, Count: 1, Size: 11, Last: 8, Kind: Plain},                                           // st.mem.h, x86.txt:437
+	{Step: Step{Head: 0x1c84c74366c38941, Dst: 64, Disp: 8, Imm: 12, Len: 14}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, Pair: 15616, First: 1338, Count: 1, Size: 14, Last: 11, Kind: Plain},                                         // st.mem.h, x86.txt:437
+	{Step: Step{Head: 0x2544c74266, Disp: 5, Imm: 6, Len: 8}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, First: 1339, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                                         // st.mem.h, x86.txt:433
+	{Step: Step{Head: 0x2584c74266, Disp: 5, Imm: 9, Len: 11}, Mask: 0xf0ff, Value: 0x6a, Refuse: 0x1, First: 1340, Count: 1, Size: 11, Last: 11, Kind: Plain},                                                                      // st.mem.h, x86.txt:433
+	{Step: Step{Head: 0x1c04c74366, Disp: 5, Imm: 5, Len: 7}, Mask: 0xf0ff, Value: 0x106a, Refuse: 0x1, First: 1341, Count: 1, Size: 7, Last: 7, Kind: Plain},                                                                       // st.again.h, x86.txt:446
+	{Step: Step{Head: 0x1c44c74366, Disp: 5, Imm: 6, Len: 8}, Mask: 0xf0ff, Value: 0x106a, Refuse: 0x1, First: 1342, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                                       // st.again.h, x86.txt:447
+	{Step: Step{Head: 0x1c84c74366, Disp: 5, Imm: 9, Len: 11}, Mask: 0xf0ff, Value: 0x106a, Refuse: 0x1, First: 1343, Count: 1, Size: 11, Last: 11, Kind: Plain},                                                                    // st.again.h, x86.txt:447
+	{Step: Step{Head: 0x1c04894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 16896, First: 1344, Count: 1, Size: 8, Last: 5, Kind: Plain},                       // stx.mem.h, x86.txt:427
+	{Step: Step{Head: 0x1c44894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 16896, First: 1345, Count: 1, Size: 9, Last: 6, Kind: Plain},                       // stx.mem.h, x86.txt:430
+	{Step: Step{Head: 0x1c84894366c38941, Dst: 64, Src: 480, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 16896, First: 1346, Count: 1, Size: 12, Last: 9, Kind: Plain},                    // stx.mem.h, x86.txt:430
+	{Step: Step{Head: 0x2544894266, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 2816, First: 1347, Count: 1, Size: 6, Last: 6, Kind: Plain},                                       // stx.mem.h, x86.txt:426
+	{Step: Step{Head: 0x2584894266, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x6b, Refuse: 0x1, Pair: 2816, First: 1348, Count: 1, Size: 9, Last: 9, Kind: Plain},                                       // stx.mem.h, x86.txt:426
+	{Step: Step{Head: 0x1c04894366, Src: 224, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x10000006b, Refuse: 0x1, Pair: 2816, First: 1349, Count: 1, Size: 5, Last: 5, Kind: Plain},                                // stx.again.h, x86.txt:444
+	{Step: Step{Head: 0x1c44894366, Src: 224, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x10000006b, Refuse: 0x1, Pair: 2816, First: 1350, Count: 1, Size: 6, Last: 6, Kind: Plain},                                // stx.again.h, x86.txt:445
+	{Step: Step{Head: 0x1c84894366, Src: 224, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x10000006b, Refuse: 0x1, Pair: 2816, First: 1351, Count: 1, Size: 9, Last: 9, Kind: Plain},                                // stx.again.h, x86.txt:445
+	{Step: Step{Head: 0x1c04b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16384, First: 1352, Count: 1, Size: 8, Last: 5, Kind: Plain},                   // ldx.mem.b, x86.txt:420
+	{Step: Step{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16384, First: 1353, Count: 1, Size: 9, Last: 6, Kind: Plain},                   // ldx.mem.b, x86.txt:423
+	{Step: Step{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16384, First: 1354, Count: 1, Size: 12, Last: 9, Kind: Plain},                // ldx.mem.b, x86.txt:423
+	{Step: Step{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16640, First: 1355, Count: 1, Size: 6, Last: 6, Kind: Plain},                                  // ldx.mem.b, x86.txt:419
+	{Step: Step{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x71, Refuse: 0x80001, Pair: 16640, First: 1356, Count: 1, Size: 9, Last: 9, Kind: Plain},                                  // ldx.mem.b, x86.txt:419
+	{Step: Step{Head: 0x1c04b60f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000071, Refuse: 0x80001, Pair: 16640, First: 1357, Count: 1, Size: 5, Last: 5, Kind: Plain},                           // ldx.again.b, x86.txt:442
+	{Step: Step{Head: 0x1c44b60f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000071, Refuse: 0x80001, Pair: 16640, First: 1358, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // ldx.again.b, x86.txt:443
+	{Step: Step{Head: 0x1c84b60f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000071, Refuse: 0x80001, Pair: 16640, First: 1359, Count: 1, Size: 9, Last: 9, Kind: Plain},                           // ldx.again.b, x86.txt:443
+	{Step: Step{Head: 0x1c04c643c38941, Dst: 64, Disp: 7, Imm: 7, Len: 8}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 15616, First: 1360, Count: 1, Size: 8, Last: 5, Kind: Plain},                                               // st.mem.b, x86.txt:434
+	{Step: Step{Head: 0x1c44c643c38941, Dst: 64, Disp: 7, Imm: 8, Len: 9}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 15616, First: 1361, Count: 1, Size: 9, Last: 6, Kind: Plain},                                               // st.mem.b, x86.txt:437
+	{Step: Step{Head: 0x1c84c643c38941, Dst: 64, Disp: 7, Imm: 11, Len: 12}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, Pair: 15616, First: 1362, Count: 1, Size: 12, Last: 9, Kind: Plain},                                            // st.mem.b, x86.txt:437
+	{Step: Step{Head: 0x2544c642, Disp: 4, Imm: 5, Len: 6}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, First: 1363, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                                           // st.mem.b, x86.txt:433
+	{Step: Step{Head: 0x2584c642, Disp: 4, Imm: 8, Len: 9}, Mask: 0xf0ff, Value: 0x72, Refuse: 0x1, First: 1364, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                           // st.mem.b, x86.txt:433
+	{Step: Step{Head: 0x1c04c643, Disp: 4, Imm: 4, Len: 5}, Mask: 0xf0ff, Value: 0x1072, Refuse: 0x1, First: 1365, Count: 1, Size: 5, Last: 5, Kind: Plain},                                                                         // st.again.b, x86.txt:446
+	{Step: Step{Head: 0x1c44c643, Disp: 4, Imm: 5, Len: 6}, Mask: 0xf0ff, Value: 0x1072, Refuse: 0x1, First: 1366, Count: 1, Size: 6, Last: 6, Kind: Plain},                                                                         // st.again.b, x86.txt:447
+	{Step: Step{Head: 0x1c84c643, Disp: 4, Imm: 8, Len: 9}, Mask: 0xf0ff, Value: 0x1072, Refuse: 0x1, First: 1367, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                         // st.again.b, x86.txt:447
+	{Step: Step{Head: 0x1c048843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 15872, First: 1368, Count: 1, Size: 7, Last: 4, Kind: Plain},                         // stx.mem.b, x86.txt:427
+	{Step: Step{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 15872, First: 1369, Count: 1, Size: 8, Last: 5, Kind: Plain},                         // stx.mem.b, x86.txt:430
+	{Step: Step{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 15872, First: 1370, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // stx.mem.b, x86.txt:430
+	{Step: Step{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 16128, First: 1371, Count: 1, Size: 5, Last: 5, Kind: Plain},                                         // stx.mem.b, x86.txt:426
+	{Step: Step{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x73, Refuse: 0x1, Pair: 16128, First: 1372, Count: 1, Size: 8, Last: 8, Kind: Plain},                                         // stx.mem.b, x86.txt:426
+	{Step: Step{Head: 0x1c048843, Src: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000073, Refuse: 0x1, Pair: 16128, First: 1373, Count: 1, Size: 4, Last: 4, Kind: Plain},                                  // stx.again.b, x86.txt:444
+	{Step: Step{Head: 0x1c448843, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000073, Refuse: 0x1, Pair: 16128, First: 1374, Count: 1, Size: 5, Last: 5, Kind: Plain},                                  // stx.again.b, x86.txt:445
+	{Step: Step{Head: 0x1c848843, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000073, Refuse: 0x1, Pair: 16128, First: 1375, Count: 1, Size: 8, Last: 8, Kind: Plain},                                  // stx.again.b, x86.txt:445
+	{Step: Step{Head: 0x1c048b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15360, First: 1376, Count: 1, Size: 7, Last: 4, Kind: Plain},                     // ldx.mem.dw, x86.txt:420
+	{Step: Step{Head: 0x1c448b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15360, First: 1377, Count: 1, Size: 8, Last: 5, Kind: Plain},                     // ldx.mem.dw, x86.txt:423
+	{Step: Step{Head: 0x1c848b4bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15360, First: 1378, Count: 1, Size: 11, Last: 8, Kind: Plain},                  // ldx.mem.dw, x86.txt:423
+	{Step: Step{Head: 0x25448b4a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15616, First: 1379, Count: 1, Size: 5, Last: 5, Kind: Plain},                                     // ldx.mem.dw, x86.txt:419
+	{Step: Step{Head: 0x25848b4a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x79, Refuse: 0x80001, Pair: 15616, First: 1380, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // ldx.mem.dw, x86.txt:419
+	{Step: Step{Head: 0x1c048b4b, Dst: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000079, Refuse: 0x80001, Pair: 15616, First: 1381, Count: 1, Size: 4, Last: 4, Kind: Plain},                              // ldx.again.dw, x86.txt:442
+	{Step: Step{Head: 0x1c448b4b, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000079, Refuse: 0x80001, Pair: 15616, First: 1382, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.again.dw, x86.txt:443
+	{Step: Step{Head: 0x1c848b4b, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000079, Refuse: 0x80001, Pair: 15616, First: 1383, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.again.dw, x86.txt:443
+	{Step: Step{Head: 0x1c04c74bc38941, Dst: 64, Disp: 7, Imm: 7, Len: 11}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 15616, First: 1384, Count: 1, Size: 11, Last: 8, Kind: Plain},                                             // st.mem.dw, x86.txt:434
+	{Step: Step{Head: 0x1c44c74bc38941, Dst: 64, Disp: 7, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 15616, First: 1385, Count: 1, Size: 12, Last: 9, Kind: Plain},                                             // st.mem.dw, x86.txt:437
+	{Step: Step{Head: 0x1c84c74bc38941, Dst: 64, Disp: 7, Imm: 11, Len: 15}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, Pair: 15616, First: 1386, Count: 1, Size: 15, Last: 12, Kind: Plain},                                           // st.mem.dw, x86.txt:437
+	{Step: Step{Head: 0x2544c74a, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, First: 1387, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                           // st.mem.dw, x86.txt:433
+	{Step: Step{Head: 0x2584c74a, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x7a, Refuse: 0x1, First: 1388, Count: 1, Size: 12, Last: 12, Kind: Plain},                                                                        // st.mem.dw, x86.txt:433
+	{Step: Step{Head: 0x1c04c74b, Disp: 4, Imm: 4, Len: 8}, Mask: 0xf0ff, Value: 0x107a, Refuse: 0x1, First: 1389, Count: 1, Size: 8, Last: 8, Kind: Plain},                                                                         // st.again.dw, x86.txt:446
+	{Step: Step{Head: 0x1c44c74b, Disp: 4, Imm: 5, Len: 9}, Mask: 0xf0ff, Value: 0x107a, Refuse: 0x1, First: 1390, Count: 1, Size: 9, Last: 9, Kind: Plain},                                                                         // st.again.dw, x86.txt:447
+	{Step: Step{Head: 0x1c84c74b, Disp: 4, Imm: 8, Len: 12}, Mask: 0xf0ff, Value: 0x107a, Refuse: 0x1, First: 1391, Count: 1, Size: 12, Last: 12, Kind: Plain},                                                                      // st.again.dw, x86.txt:447
+	{Step: Step{Head: 0x1c04894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 15872, First: 1392, Count: 1, Size: 7, Last: 4, Kind: Plain},                         // stx.mem.dw, x86.txt:427
+	{Step: Step{Head: 0x1c44894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 15872, First: 1393, Count: 1, Size: 8, Last: 5, Kind: Plain},                         // stx.mem.dw, x86.txt:430
+	{Step: Step{Head: 0x1c84894bc38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 15872, First: 1394, Count: 1, Size: 11, Last: 8, Kind: Plain},                      // stx.mem.dw, x86.txt:430
+	{Step: Step{Head: 0x2544894a, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 16128, First: 1395, Count: 1, Size: 5, Last: 5, Kind: Plain},                                         // stx.mem.dw, x86.txt:426
+	{Step: Step{Head: 0x2584894a, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x7b, Refuse: 0x1, Pair: 16128, First: 1396, Count: 1, Size: 8, Last: 8, Kind: Plain},                                         // stx.mem.dw, x86.txt:426
+	{Step: Step{Head: 0x1c04894b, Src: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x10000007b, Refuse: 0x1, Pair: 16128, First: 1397, Count: 1, Size: 4, Last: 4, Kind: Plain},                                  // stx.again.dw, x86.txt:444
+	{Step: Step{Head: 0x1c44894b, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x10000007b, Refuse: 0x1, Pair: 16128, First: 1398, Count: 1, Size: 5, Last: 5, Kind: Plain},                                  // stx.again.dw, x86.txt:445
+	{Step: Step{Head: 0x1c84894b, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x10000007b, Refuse: 0x1, Pair: 16128, First: 1399, Count: 1, Size: 8, Last: 8, Kind: Plain},                                  // stx.again.dw, x86.txt:445
+	{Step: Step{Head: 0x1c04634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15360, First: 1400, Count: 1, Size: 7, Last: 4, Kind: Plain},                     // ldx.memsx.w, x86.txt:420
+	{Step: Step{Head: 0x1c44634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15360, First: 1401, Count: 1, Size: 8, Last: 5, Kind: Plain},                     // ldx.memsx.w, x86.txt:423
+	{Step: Step{Head: 0x1c84634bc38941, Dst: 592, Src: 64, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15360, First: 1402, Count: 1, Size: 11, Last: 8, Kind: Plain},                  // ldx.memsx.w, x86.txt:423
+	{Step: Step{Head: 0x2544634a, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15616, First: 1403, Count: 1, Size: 5, Last: 5, Kind: Plain},                                     // ldx.memsx.w, x86.txt:419
+	{Step: Step{Head: 0x2584634a, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x81, Refuse: 0x80001, Pair: 15616, First: 1404, Count: 1, Size: 8, Last: 8, Kind: Plain},                                     // ldx.memsx.w, x86.txt:419
+	{Step: Step{Head: 0x1c04634b, Dst: 64, Disp: 4, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000081, Refuse: 0x80001, Pair: 15616, First: 1405, Count: 1, Size: 4, Last: 4, Kind: Plain},                              // ldx.again.sw, x86.txt:442
+	{Step: Step{Head: 0x1c44634b, Dst: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000081, Refuse: 0x80001, Pair: 15616, First: 1406, Count: 1, Size: 5, Last: 5, Kind: Plain},                              // ldx.again.sw, x86.txt:443
+	{Step: Step{Head: 0x1c84634b, Dst: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x100000081, Refuse: 0x80001, Pair: 15616, First: 1407, Count: 1, Size: 8, Last: 8, Kind: Plain},                              // ldx.again.sw, x86.txt:443
+	{Step: Step{Head: 0xb8, Disp: 1, Imm: 1, Len: 5}, Mask: 0xffffffff, Value: 0x85, Refuse: 0x1, First: 1408, Count: 2, Size: 13, Last: 8, Kind: Plain, More: 1},                                                                   // jmp.call, x86.txt:543
+	{Mask: 0xffff, Value: 0x1085, Refuse: 0x1, Mark: 1, Kind: Compiler}, // jmp.call_local, x86.txt:549
+	{Step: Step{Head: 0x1c04bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1410, Count: 1, Size: 8, Last: 5, Kind: Plain},             // ldx.memsx.h, x86.txt:420
+	{Step: Step{Head: 0x1c44bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1411, Count: 1, Size: 9, Last: 6, Kind: Plain},             // ldx.memsx.h, x86.txt:423
+	{Step: Step{Head: 0x1c84bf0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16384, First: 1412, Count: 1, Size: 12, Last: 9, Kind: Plain},          // ldx.memsx.h, x86.txt:423
+	{Step: Step{Head: 0x2544bf0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16640, First: 1413, Count: 1, Size: 6, Last: 6, Kind: Plain},                            // ldx.memsx.h, x86.txt:419
+	{Step: Step{Head: 0x2584bf0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x89, Refuse: 0x80001, Pair: 16640, First: 1414, Count: 1, Size: 9, Last: 9, Kind: Plain},                            // ldx.memsx.h, x86.txt:419
+	{Step: Step{Head: 0x1c04bf0f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000089, Refuse: 0x80001, Pair: 16640, First: 1415, Count: 1, Size: 5, Last: 5, Kind: Plain},                     // ldx.again.sh, x86.txt:442
+	{Step: Step{Head: 0x1c44bf0f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000089, Refuse: 0x80001, Pair: 16640, First: 1416, Count: 1, Size: 6, Last: 6, Kind: Plain},                     // ldx.again.sh, x86.txt:443
+	{Step: Step{Head: 0x1c84bf0f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000089, Refuse: 0x80001, Pair: 16640, First: 1417, Count: 1, Size: 9, Last: 9, Kind: Plain},                     // ldx.again.sh, x86.txt:443
+	{Step: Step{Head: 0xc08948, Dst: 64, Disp: 3, Imm: 3, Len: 3}, Mask: 0xfffffffffffff0ff, Value: 0x8d, Refuse: 0x1, Pair: 15616, First: 1418, Count: 2, Size: 11, Last: 8, Kind: Plain, More: 1},                           // jmp.callx, x86.txt:546
+	{Step: Step{Head: 0x1c04be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1420, Count: 1, Size: 8, Last: 5, Kind: Plain},             // ldx.memsx.b, x86.txt:420
+	{Step: Step{Head: 0x1c44be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1421, Count: 1, Size: 9, Last: 6, Kind: Plain},             // ldx.memsx.b, x86.txt:423
+	{Step: Step{Head: 0x1c84be0f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16384, First: 1422, Count: 1, Size: 12, Last: 9, Kind: Plain},          // ldx.memsx.b, x86.txt:423
+	{Step: Step{Head: 0x2544be0f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16640, First: 1423, Count: 1, Size: 6, Last: 6, Kind: Plain},                            // ldx.memsx.b, x86.txt:419
+	{Step: Step{Head: 0x2584be0f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x91, Refuse: 0x80001, Pair: 16640, First: 1424, Count: 1, Size: 9, Last: 9, Kind: Plain},                            // ldx.memsx.b, x86.txt:419
+	{Step: Step{Head: 0x1c04be0f4b, Dst: 144, Disp: 5, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x100000091, Refuse: 0x80001, Pair: 16640, First: 1425, Count: 1, Size: 5, Last: 5, Kind: Plain},                     // ldx.again.sb, x86.txt:442
+	{Step: Step{Head: 0x1c44be0f4b, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000091, Refuse: 0x80001, Pair: 16640, First: 1426, Count: 1, Size: 6, Last: 6, Kind: Plain},                     // ldx.again.sb, x86.txt:443
+	{Step: Step{Head: 0x1c84be0f4b, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000091, Refuse: 0x80001, Pair: 16640, First: 1427, Count: 1, Size: 9, Last: 9, Kind: Plain},                     // ldx.again.sb, x86.txt:443
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 15616, First: 1428, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                     // atomic32.add, x86.txt:482
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, Pair: 15616, First: 1431, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                   // atomic32.add, x86.txt:482
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, First: 1434, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                                 // atomic32.add, x86.txt:482
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xc3, Refuse: 0x1, First: 1437, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                                 // atomic32.add, x86.txt:482
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, Pair: 15616, First: 1440, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},             // atomic32.or, x86.txt:482
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, Pair: 15616, First: 1443, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},           // atomic32.or, x86.txt:482
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, First: 1446, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                         // atomic32.or, x86.txt:482
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000c3, Refuse: 0x1, First: 1449, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                         // atomic32.or, x86.txt:482
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, Pair: 15616, First: 1452, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},             // atomic32.and, x86.txt:482
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, Pair: 15616, First: 1455, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},           // atomic32.and, x86.txt:482
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, First: 1458, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                         // atomic32.and, x86.txt:482
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000c3, Refuse: 0x1, First: 1461, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                         // atomic32.and, x86.txt:482
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, Pair: 15616, First: 1464, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},             // atomic32.xor, x86.txt:482
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, Pair: 15616, First: 1467, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},           // atomic32.xor, x86.txt:482
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, First: 1470, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                         // atomic32.xor, x86.txt:482
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000c3, Refuse: 0x1, First: 1473, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                         // atomic32.xor, x86.txt:482
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, Pair: 15616, First: 1476, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},         // atomic32.fetch_add, x86.txt:482
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, Pair: 15616, First: 1479, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},       // atomic32.fetch_add, x86.txt:482
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, First: 1482, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                                     // atomic32.fetch_add, x86.txt:482
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000c3, Refuse: 0x100001, First: 1485, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                                     // atomic32.fetch_add, x86.txt:482
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1488, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},        // atomic32.fetch_or, x86.txt:518
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1494, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},      // atomic32.fetch_or, x86.txt:518
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1500, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},        // atomic32.fetch_or, x86.txt:518
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1506, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},      // atomic32.fetch_or, x86.txt:518
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1512, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},        // atomic32.fetch_or, x86.txt:518
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, Pair: 15616, First: 1518, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},      // atomic32.fetch_or, x86.txt:518
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1524, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                    // atomic32.fetch_or, x86.txt:518
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1530, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                    // atomic32.fetch_or, x86.txt:518
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1536, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                                    // atomic32.fetch_or, x86.txt:518
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1542, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                                    // atomic32.fetch_or, x86.txt:518
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1548, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                    // atomic32.fetch_or, x86.txt:518
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000c3, Refuse: 0x100001, First: 1554, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                    // atomic32.fetch_or, x86.txt:518
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1560, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},        // atomic32.fetch_and, x86.txt:518
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1566, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},      // atomic32.fetch_and, x86.txt:518
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1572, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},        // atomic32.fetch_and, x86.txt:518
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1578, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},      // atomic32.fetch_and, x86.txt:518
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1584, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},        // atomic32.fetch_and, x86.txt:518
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, Pair: 15616, First: 1590, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},      // atomic32.fetch_and, x86.txt:518
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1596, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                    // atomic32.fetch_and, x86.txt:518
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1602, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                    // atomic32.fetch_and, x86.txt:518
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1608, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                                    // atomic32.fetch_and, x86.txt:518
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1614, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                                    // atomic32.fetch_and, x86.txt:518
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1620, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                    // atomic32.fetch_and, x86.txt:518
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000c3, Refuse: 0x100001, First: 1626, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                    // atomic32.fetch_and, x86.txt:518
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1632, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},        // atomic32.fetch_xor, x86.txt:518
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1638, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},      // atomic32.fetch_xor, x86.txt:518
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1644, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},        // atomic32.fetch_xor, x86.txt:518
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1650, Count: 6, Size: 40, Last: 1, Kind: Plain, More: 5},      // atomic32.fetch_xor, x86.txt:518
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1656, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},        // atomic32.fetch_xor, x86.txt:518
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, Pair: 15616, First: 1662, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},      // atomic32.fetch_xor, x86.txt:518
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1668, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                    // atomic32.fetch_xor, x86.txt:518
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1674, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                    // atomic32.fetch_xor, x86.txt:518
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1680, Count: 6, Size: 34, Last: 1, Kind: Plain, More: 5},                                    // atomic32.fetch_xor, x86.txt:518
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1686, Count: 6, Size: 37, Last: 1, Kind: Plain, More: 5},                                    // atomic32.fetch_xor, x86.txt:518
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1692, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                    // atomic32.fetch_xor, x86.txt:518
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000c3, Refuse: 0x100001, First: 1698, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                    // atomic32.fetch_xor, x86.txt:518
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, Pair: 15616, First: 1704, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},        // atomic32.xchg, x86.txt:482
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, Pair: 15616, First: 1707, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},      // atomic32.xchg, x86.txt:482
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, First: 1710, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                    // atomic32.xchg, x86.txt:482
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000c3, Refuse: 0x100001, First: 1713, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                    // atomic32.xchg, x86.txt:482
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 15616, First: 1716, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},             // atomic32.cmpxchg, x86.txt:490
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, Pair: 15616, First: 1719, Count: 3, Size: 26, Last: 2, Kind: Plain, More: 2},           // atomic32.cmpxchg, x86.txt:490
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, First: 1722, Count: 3, Size: 20, Last: 2, Kind: Plain, More: 2},                                         // atomic32.cmpxchg, x86.txt:490
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000c3, Refuse: 0x1, First: 1725, Count: 3, Size: 23, Last: 2, Kind: Plain, More: 2},                                         // atomic32.cmpxchg, x86.txt:490
+	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 16128, First: 1728, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},        // load_acq.w, x86.txt:458
+	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, Pair: 16128, First: 1731, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},      // load_acq.w, x86.txt:458
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, First: 1734, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                    // load_acq.w, x86.txt:458
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000c3, Refuse: 0x80001, First: 1737, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                    // load_acq.w, x86.txt:458
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 15616, First: 1740, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},            // store_rel.w, x86.txt:466
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, Pair: 15616, First: 1743, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},          // store_rel.w, x86.txt:466
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, First: 1746, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                        // store_rel.w, x86.txt:466
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000c3, Refuse: 0x1, First: 1749, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                        // store_rel.w, x86.txt:466
+	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, Pair: 16128, First: 1752, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},        // load_acq.h, x86.txt:458
+	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, Pair: 16128, First: 1755, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},      // load_acq.h, x86.txt:458
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, First: 1758, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                    // load_acq.h, x86.txt:458
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000cb, Refuse: 0x80001, First: 1761, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                    // load_acq.h, x86.txt:458
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 15616, First: 1764, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},            // store_rel.h, x86.txt:466
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, Pair: 15616, First: 1767, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},          // store_rel.h, x86.txt:466
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, First: 1770, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                        // store_rel.h, x86.txt:466
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000cb, Refuse: 0x1, First: 1773, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                        // store_rel.h, x86.txt:466
+	{Step: Step{Head: 0x1c44b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16384, First: 1353, Count: 1, Size: 9, Last: 6, Kind: Plain},    // load_acq.b, x86.txt:451
+	{Step: Step{Head: 0x1c84b60f4bc38941, Dst: 672, Src: 64, Disp: 8, Imm: 12, Len: 12}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16384, First: 1354, Count: 1, Size: 12, Last: 9, Kind: Plain}, // load_acq.b, x86.txt:451
+	{Step: Step{Head: 0x2544b60f4a, Dst: 144, Disp: 5, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16640, First: 1355, Count: 1, Size: 6, Last: 6, Kind: Plain},                   // load_acq.b, x86.txt:450
+	{Step: Step{Head: 0x2584b60f4a, Dst: 144, Disp: 5, Imm: 9, Len: 9}, Mask: 0xffffffff000000ff, Value: 0x100000000d3, Refuse: 0x80001, Pair: 16640, First: 1356, Count: 1, Size: 9, Last: 9, Kind: Plain},                   // load_acq.b, x86.txt:450
+	{Step: Step{Head: 0x1c448843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 15872, First: 1369, Count: 1, Size: 8, Last: 5, Kind: Plain},          // store_rel.b, x86.txt:455
+	{Step: Step{Head: 0x1c848843c38941, Dst: 64, Src: 592, Disp: 7, Imm: 11, Len: 11}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 15872, First: 1370, Count: 1, Size: 11, Last: 8, Kind: Plain},       // store_rel.b, x86.txt:455
+	{Step: Step{Head: 0x25448842, Src: 64, Disp: 4, Imm: 5, Len: 5}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 16128, First: 1371, Count: 1, Size: 5, Last: 5, Kind: Plain},                          // store_rel.b, x86.txt:454
+	{Step: Step{Head: 0x25848842, Src: 64, Disp: 4, Imm: 8, Len: 8}, Mask: 0xffffffff000000ff, Value: 0x110000000d3, Refuse: 0x1, Pair: 16128, First: 1372, Count: 1, Size: 8, Last: 8, Kind: Plain},                          // store_rel.b, x86.txt:454
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, Pair: 15616, First: 1776, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                     // atomic64.add, x86.txt:474
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, Pair: 15616, First: 1779, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},                   // atomic64.add, x86.txt:474
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, First: 1782, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                                 // atomic64.add, x86.txt:474
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xdb, Refuse: 0x1, First: 1785, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                                 // atomic64.add, x86.txt:474
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, Pair: 15616, First: 1788, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},             // atomic64.or, x86.txt:474
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, Pair: 15616, First: 1791, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},           // atomic64.or, x86.txt:474
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, First: 1794, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                         // atomic64.or, x86.txt:474
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x40000000db, Refuse: 0x1, First: 1797, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                         // atomic64.or, x86.txt:474
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, Pair: 15616, First: 1800, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},             // atomic64.and, x86.txt:474
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, Pair: 15616, First: 1803, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},           // atomic64.and, x86.txt:474
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, First: 1806, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                         // atomic64.and, x86.txt:474
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x50000000db, Refuse: 0x1, First: 1809, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                         // atomic64.and, x86.txt:474
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, Pair: 15616, First: 1812, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},             // atomic64.xor, x86.txt:474
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, Pair: 15616, First: 1815, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},           // atomic64.xor, x86.txt:474
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, First: 1818, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                         // atomic64.xor, x86.txt:474
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa0000000db, Refuse: 0x1, First: 1821, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                         // atomic64.xor, x86.txt:474
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, Pair: 15616, First: 1824, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},         // atomic64.fetch_add, x86.txt:474
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, Pair: 15616, First: 1827, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},       // atomic64.fetch_add, x86.txt:474
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, First: 1830, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                                     // atomic64.fetch_add, x86.txt:474
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x1000000db, Refuse: 0x100001, First: 1833, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                                     // atomic64.fetch_add, x86.txt:474
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1836, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},        // atomic64.fetch_or, x86.txt:501
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1842, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},      // atomic64.fetch_or, x86.txt:501
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1848, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},        // atomic64.fetch_or, x86.txt:501
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, Pair: 15616, First: 1854, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},      // atomic64.fetch_or, x86.txt:501
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1860, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                    // atomic64.fetch_or, x86.txt:501
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1866, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                    // atomic64.fetch_or, x86.txt:501
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1872, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                    // atomic64.fetch_or, x86.txt:501
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x41000000db, Refuse: 0x100001, First: 1878, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                    // atomic64.fetch_or, x86.txt:501
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1884, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},        // atomic64.fetch_and, x86.txt:501
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1890, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},      // atomic64.fetch_and, x86.txt:501
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1896, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},        // atomic64.fetch_and, x86.txt:501
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, Pair: 15616, First: 1902, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},      // atomic64.fetch_and, x86.txt:501
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1908, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                    // atomic64.fetch_and, x86.txt:501
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1914, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                    // atomic64.fetch_and, x86.txt:501
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1920, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                    // atomic64.fetch_and, x86.txt:501
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x51000000db, Refuse: 0x100001, First: 1926, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                    // atomic64.fetch_and, x86.txt:501
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1932, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},        // atomic64.fetch_xor, x86.txt:501
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1938, Count: 6, Size: 43, Last: 5, Kind: Plain, More: 5},      // atomic64.fetch_xor, x86.txt:501
+	{Step: Step{Head: 0x528d4dc28941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1944, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},        // atomic64.fetch_xor, x86.txt:501
+	{Step: Step{Head: 0x928d4dc28941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, Pair: 15616, First: 1950, Count: 6, Size: 41, Last: 1, Kind: Plain, More: 5},      // atomic64.fetch_xor, x86.txt:501
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1956, Count: 6, Size: 37, Last: 5, Kind: Plain, More: 5},                                    // atomic64.fetch_xor, x86.txt:501
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1962, Count: 6, Size: 40, Last: 5, Kind: Plain, More: 5},                                    // atomic64.fetch_xor, x86.txt:501
+	{Step: Step{Head: 0x558d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1968, Count: 6, Size: 35, Last: 1, Kind: Plain, More: 5},                                    // atomic64.fetch_xor, x86.txt:501
+	{Step: Step{Head: 0x958d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xa1000000db, Refuse: 0x100001, First: 1974, Count: 6, Size: 38, Last: 1, Kind: Plain, More: 5},                                    // atomic64.fetch_xor, x86.txt:501
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, Pair: 15616, First: 1980, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},        // atomic64.xchg, x86.txt:474
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, Pair: 15616, First: 1983, Count: 3, Size: 23, Last: 5, Kind: Plain, More: 2},      // atomic64.xchg, x86.txt:474
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, First: 1986, Count: 3, Size: 17, Last: 5, Kind: Plain, More: 2},                                    // atomic64.xchg, x86.txt:474
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe1000000db, Refuse: 0x100001, First: 1989, Count: 3, Size: 20, Last: 5, Kind: Plain, More: 2},                                    // atomic64.xchg, x86.txt:474
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, Pair: 15616, First: 1992, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},             // atomic64.cmpxchg, x86.txt:474
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, Pair: 15616, First: 1995, Count: 3, Size: 24, Last: 6, Kind: Plain, More: 2},           // atomic64.cmpxchg, x86.txt:474
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, First: 1998, Count: 3, Size: 18, Last: 6, Kind: Plain, More: 2},                                         // atomic64.cmpxchg, x86.txt:474
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xf1000000db, Refuse: 0x1, First: 2001, Count: 3, Size: 21, Last: 6, Kind: Plain, More: 2},                                         // atomic64.cmpxchg, x86.txt:474
+	{Step: Step{Head: 0x5b8d4dc38941, Src: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, Pair: 16128, First: 2004, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},        // load_acq.dw, x86.txt:458
+	{Step: Step{Head: 0x9b8d4dc38941, Src: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, Pair: 16128, First: 2007, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},      // load_acq.dw, x86.txt:458
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, First: 2010, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                    // load_acq.dw, x86.txt:458
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x100000000db, Refuse: 0x80001, First: 2013, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                    // load_acq.dw, x86.txt:458
+	{Step: Step{Head: 0x5b8d4dc38941, Dst: 64, Disp: 6, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 15616, First: 2016, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},            // store_rel.dw, x86.txt:466
+	{Step: Step{Head: 0x9b8d4dc38941, Dst: 64, Disp: 6, Imm: 10, Len: 10}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, Pair: 15616, First: 2019, Count: 3, Size: 22, Last: 4, Kind: Plain, More: 2},          // store_rel.dw, x86.txt:466
+	{Step: Step{Head: 0x5d8d4c, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, First: 2022, Count: 3, Size: 16, Last: 4, Kind: Plain, More: 2},                                        // store_rel.dw, x86.txt:466
+	{Step: Step{Head: 0x9d8d4c, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0x110000000db, Refuse: 0x1, First: 2025, Count: 3, Size: 19, Last: 4, Kind: Plain, More: 2},                                        // store_rel.dw, x86.txt:466
+	{Step: Step{Head: 0x408d, Dst: 48, Src: 16, Disp: 2, Imm: 3, Len: 3}, Mask: 0xffffffff000000ff, Value: 0xe4, Refuse: 0x80001, Pair: 7936, First: 2028, Count: 1, Size: 3, Last: 3, Kind: Plain},                           // alu32.lea, x86.txt:538
+	{Step: Step{Head: 0x808d, Dst: 48, Src: 16, Disp: 2, Imm: 6, Len: 6}, Mask: 0xffffffff000000ff, Value: 0xe4, Refuse: 0x80001, Pair: 7936, First: 2029, Count: 1, Size: 6, Last: 6, Kind: Plain},                           // alu32.lea, x86.txt:538
+	{Step: Step{Head: 0x408d40, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe4, Refuse: 0x80001, Pair: 8192, First: 2030, Count: 1, Size: 4, Last: 4, Kind: Plain},                         // alu32.lea, x86.txt:538
+	{Step: Step{Head: 0x808d40, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe4, Refuse: 0x80001, Pair: 8192, First: 2031, Count: 1, Size: 7, Last: 7, Kind: Plain},                         // alu32.lea, x86.txt:538
+	{Step: Step{Head: 0x408d48, Dst: 64, Src: 32, Disp: 3, Imm: 4, Len: 4}, Mask: 0xffffffff000000ff, Value: 0xe7, Refuse: 0x80001, Pair: 8192, First: 2032, Count: 1, Size: 4, Last: 4, Kind: Plain},                         // alu64.lea, x86.txt:537
+	{Step: Step{Head: 0x808d48, Dst: 64, Src: 32, Disp: 3, Imm: 7, Len: 7}, Mask: 0xffffffff000000ff, Value: 0xe7, Refuse: 0x80001, Pair: 8192, First: 2033, Count: 1, Size: 7, Last: 7, Kind: Plain},                         // alu64.lea, x86.txt:537
+	{Mask: 0xff, Value: 0xf4, Refuse: 0x80001, Mark: 1, Kind: Compiler},                                                                                               // alu32.sum, x86.txt:540
+	{Step: Step{Head: 0xe98349, Disp: 3, Imm: 3, Len: 4}, Mask: 0xffffffff, Value: 0xf6, Refuse: 0x1, Mark: 1, First: 2034, Count: 1, Size: 4, Last: 4, Kind: Charge}, // jmp.charge, x86.txt:553
+	{Step: Step{Head: 0xe98149, Disp: 3, Imm: 3, Len: 7}, Mask: 0xffffffff, Value: 0xf6, Refuse: 0x1, Mark: 1, First: 2035, Count: 1, Size: 7, Last: 7, Kind: Charge}, // jmp.charge, x86.txt:556
+	{Mask: 0xff, Value: 0xf7, Refuse: 0x80001, Mark: 1, Kind: Compiler},                                                                                               // alu64.sum, x86.txt:539
 }
 
 // Pairs are the Dst and Src of the first steps of rows.
 var Pairs = [67][2]uint16{{0, 0}, {16, 0}, {32, 0}, {16, 48}, {32, 64}, {80, 0}, {96, 0}, {112, 0}, {128, 0}, {176, 192}, {144, 160}, {0, 224}, {0, 240}, {0, 256}, {272, 288}, {320, 336}, {320, 0}, {352, 224}, {176, 304}, {176, 368}, {384, 288}, {288, 0}, {0, 416}, {0, 400}, {320, 304}, {320, 368}, {432, 448}, {176, 464}, {288, 336}, {480, 224}, {224, 0}, {48, 16}, {64, 32}, {192, 0}, {496, 0}, {192, 176}, {496, 224}, {512, 528}, {304, 240}, {336, 256}, {448, 416}, {304, 400}, {176, 448}, {64, 160}, {160, 0}, {160, 64}, {144, 544}, {560, 0}, {560, 224}, {416, 320}, {560, 576}, {240, 0}, {256, 0}, {608, 0}, {624, 0}, {640, 0}, {656, 576}, {448, 224}, {0, 592}, {464, 224}, {592, 64}, {64, 0}, {64, 592}, {0, 64}, {672, 64}, {144, 0}, {64, 480}}
 
 // RowIndex holds the windows of all finders.
-var RowIndex = [7377]uint16{
+var RowIndex = [7385]uint16{
 	0, 1, 4, 2, 3, 2, 6, 5, 0, 0, 7, 8, 11, 9, 10, 9,
 	12, 13, 13, 13, 14, 17, 15, 16, 15, 19, 18, 0, 0, 22, 21, 0,
 	20, 25, 24, 0, 23, 28, 27, 0, 26, 31, 29, 30, 29, 33, 33, 33,
@@ -3151,42 +3154,46 @@ var RowIndex = [7377]uint16{
 	0, 0, 0, 0, 273, 274, 275, 276, 279, 278, 0, 277, 282, 281, 0, 280,
 	285, 284, 0, 283, 286, 287, 289, 288, 0, 0, 291, 290, 0, 0, 293, 292,
 	0, 0, 294, 295, 294, 296, 297, 298, 299, 299, 299, 300, 301, 303, 302, 0,
-	0, 304, 305, 306, 307, 308, 0, 309, 311, 310, 0, 0, 313, 312, 0, 0,
-	315, 316, 314, 0, 317, 0, 0, 0, 319, 320, 318, 0, 321, 0, 0, 0,
-	322, 324, 325, 323, 0, 327, 328, 326, 0, 333, 336, 332, 335, 330, 0, 329,
-	0, 332, 335, 0, 0, 329, 0, 0, 0, 339, 0, 338, 0, 0, 0, 0,
-	0, 338, 0, 0, 0, 0, 0, 0, 0, 334, 337, 0, 0, 331, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 340, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 345, 348, 344, 347, 342, 0, 341,
-	0, 344, 347, 0, 0, 341, 0, 0, 0, 351, 0, 350, 0, 0, 0, 0,
-	0, 350, 0, 0, 0, 0, 0, 0, 0, 346, 349, 0, 0, 343, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 352, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 356, 358, 355, 357, 354, 0, 353,
-	0, 355, 357, 0, 0, 353, 0, 0, 0, 362, 364, 361, 363, 360, 0, 359,
-	0, 361, 363, 0, 0, 359, 0, 0, 0, 366, 365, 368, 367, 370, 369, 373,
-	371, 372, 371, 375, 374, 0, 0, 378, 377, 0, 376, 381, 380, 0, 379, 384,
-	383, 0, 382, 387, 385, 386, 385, 389, 388, 391, 390, 393, 392, 394, 395, 395,
-	395, 396, 397, 398, 398, 398, 399, 401, 400, 403, 402, 405, 404, 407, 406, 409,
-	408, 412, 411, 0, 410, 415, 414, 0, 413, 418, 417, 0, 416, 420, 421, 419,
-	0, 423, 421, 422, 0, 425, 424, 427, 426, 429, 428, 430, 431, 431, 431, 432,
-	432, 432, 432, 433, 434, 434, 434, 0, 0, 0, 0, 435, 436, 436, 436, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 437, 438, 439, 439, 439,
-	441, 441, 440, 440, 441, 0, 0, 0, 441, 441, 0, 0, 441, 0, 440, 0,
-	450, 448, 451, 447, 453, 0, 0, 0, 452, 449, 0, 0, 453, 0, 454, 0,
-	442, 442, 442, 442, 442, 0, 0, 0, 442, 442, 0, 0, 442, 0, 442, 0,
+	0, 304, 305, 307, 306, 308, 308, 310, 309, 0, 0, 311, 313, 312, 0, 0,
+	315, 314, 0, 0, 317, 318, 316, 0, 319, 0, 0, 0, 321, 322, 320, 0,
+	323, 0, 0, 0, 324, 326, 327, 325, 0, 329, 330, 328, 0, 335, 338, 334,
+	337, 332, 0, 331, 0, 334, 337, 0, 0, 331, 0, 0, 0, 341, 0, 340,
+	0, 0, 0, 0, 0, 340, 0, 0, 0, 0, 0, 0, 0, 336, 339, 0,
+	0, 333, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 342, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 347, 350, 346,
+	349, 344, 0, 343, 0, 346, 349, 0, 0, 343, 0, 0, 0, 353, 0, 352,
+	0, 0, 0, 0, 0, 352, 0, 0, 0, 0, 0, 0, 0, 348, 351, 0,
+	0, 345, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 354, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 358, 360, 357,
+	359, 356, 0, 355, 0, 357, 359, 0, 0, 355, 0, 0, 0, 364, 366, 363,
+	365, 362, 0, 361, 0, 363, 365, 0, 0, 361, 0, 0, 0, 368, 367, 370,
+	369, 372, 371, 375, 373, 374, 373, 377, 376, 0, 0, 380, 379, 0, 378, 383,
+	382, 0, 381, 386, 385, 0, 384, 389, 387, 388, 387, 391, 390, 393, 392, 395,
+	394, 396, 397, 397, 397, 398, 399, 400, 400, 400, 401, 403, 402, 405, 404, 407,
+	406, 409, 408, 411, 410, 414, 413, 0, 412, 417, 416, 0, 415, 420, 419, 0,
+	418, 422, 423, 421, 0, 425, 423, 424, 0, 427, 426, 429, 428, 431, 430, 432,
+	433, 433, 433, 434, 434, 434, 434, 435, 436, 436, 436, 0, 0, 0, 0, 437,
+	438, 438, 438, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 439,
+	440, 441, 441, 441, 443, 443, 442, 442, 443, 0, 0, 0, 443, 443, 0, 0,
+	443, 0, 442, 0, 452, 450, 453, 449, 455, 0, 0, 0, 454, 451, 0, 0,
+	455, 0, 456, 0, 444, 444, 444, 444, 444, 0, 0, 0, 444, 444, 0, 0,
+	444, 0, 444, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 445, 445, 445, 445, 445, 0, 0, 0, 445, 445, 0, 0,
+	445, 0, 445, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	443, 443, 443, 443, 443, 0, 0, 0, 443, 443, 0, 0, 443, 0, 443, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 446, 446, 446, 446, 446, 0, 0, 0, 446, 446, 0, 0,
+	446, 0, 446, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	444, 444, 444, 444, 444, 0, 0, 0, 444, 444, 0, 0, 444, 0, 444, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 448, 448, 447, 447, 448, 0, 0, 0, 448, 448, 0, 0,
+	448, 0, 447, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	446, 446, 445, 445, 446, 0, 0, 0, 446, 446, 0, 0, 446, 0, 445, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -3199,48 +3206,54 @@ var RowIndex = [7377]uint16{
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 458, 457, 459, 461, 460, 461, 460, 461, 460, 461, 460, 463,
+	462, 0, 0, 463, 462, 0, 0, 463, 462, 463, 462, 0, 0, 0, 0, 463,
+	462, 0, 0, 0, 0, 0, 0, 477, 476, 477, 476, 477, 476, 477, 476, 479,
+	478, 0, 0, 479, 478, 0, 0, 479, 478, 479, 478, 0, 0, 0, 0, 479,
+	478, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 473, 472, 473, 472, 473, 472, 473, 472, 475,
+	474, 0, 0, 475, 474, 0, 0, 475, 474, 475, 474, 0, 0, 0, 0, 475,
+	474, 0, 0, 0, 0, 0, 0, 525, 524, 519, 518, 523, 522, 517, 516, 531,
+	530, 0, 0, 529, 528, 0, 0, 527, 526, 521, 520, 0, 0, 0, 0, 533,
+	532, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	456, 455, 457, 459, 458, 459, 458, 459, 458, 459, 458, 461, 460, 0, 0, 461,
-	460, 0, 0, 461, 460, 461, 460, 0, 0, 0, 0, 461, 460, 0, 0, 0,
-	0, 0, 0, 475, 474, 475, 474, 475, 474, 475, 474, 477, 476, 0, 0, 477,
-	476, 0, 0, 477, 476, 477, 476, 0, 0, 0, 0, 477, 476, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 465, 464, 465, 464, 465, 464, 465, 464, 467,
+	466, 0, 0, 467, 466, 0, 0, 467, 466, 467, 466, 0, 0, 0, 0, 467,
+	466, 0, 0, 0, 0, 0, 0, 489, 488, 483, 482, 487, 486, 481, 480, 495,
+	494, 0, 0, 493, 492, 0, 0, 491, 490, 485, 484, 0, 0, 0, 0, 497,
+	496, 0, 0, 0, 0, 0, 0, 469, 468, 469, 468, 469, 468, 469, 468, 471,
+	470, 0, 0, 471, 470, 0, 0, 471, 470, 471, 470, 0, 0, 0, 0, 471,
+	470, 0, 0, 0, 0, 0, 0, 507, 506, 501, 500, 505, 504, 499, 498, 513,
+	512, 0, 0, 511, 510, 0, 0, 509, 508, 503, 502, 0, 0, 0, 0, 515,
+	514, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 535, 534, 535, 534, 535, 534, 535, 534, 537,
+	536, 0, 0, 537, 536, 0, 0, 537, 536, 537, 536, 0, 0, 0, 0, 537,
+	536, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 471, 470, 471, 470, 471, 470, 471, 470, 473, 472, 0, 0, 473,
-	472, 0, 0, 473, 472, 473, 472, 0, 0, 0, 0, 473, 472, 0, 0, 0,
-	0, 0, 0, 523, 522, 517, 516, 521, 520, 515, 514, 529, 528, 0, 0, 527,
-	526, 0, 0, 525, 524, 519, 518, 0, 0, 0, 0, 531, 530, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 539, 538, 539, 538, 539, 538, 539, 538, 541,
+	540, 0, 0, 541, 540, 0, 0, 541, 540, 541, 540, 0, 0, 0, 0, 541,
+	540, 0, 0, 0, 0, 0, 0, 543, 542, 543, 542, 543, 542, 543, 542, 545,
+	544, 0, 0, 545, 544, 0, 0, 545, 544, 545, 544, 0, 0, 0, 0, 545,
+	544, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 547, 546, 547, 546, 547, 546, 547, 546, 549,
+	548, 0, 0, 549, 548, 0, 0, 549, 548, 549, 548, 0, 0, 0, 0, 549,
+	548, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 463, 462, 463, 462, 463, 462, 463, 462, 465, 464, 0, 0, 465,
-	464, 0, 0, 465, 464, 465, 464, 0, 0, 0, 0, 465, 464, 0, 0, 0,
-	0, 0, 0, 487, 486, 481, 480, 485, 484, 479, 478, 493, 492, 0, 0, 491,
-	490, 0, 0, 489, 488, 483, 482, 0, 0, 0, 0, 495, 494, 0, 0, 0,
-	0, 0, 0, 467, 466, 467, 466, 467, 466, 467, 466, 469, 468, 0, 0, 469,
-	468, 0, 0, 469, 468, 469, 468, 0, 0, 0, 0, 469, 468, 0, 0, 0,
-	0, 0, 0, 505, 504, 499, 498, 503, 502, 497, 496, 511, 510, 0, 0, 509,
-	508, 0, 0, 507, 506, 501, 500, 0, 0, 0, 0, 513, 512, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 533, 532, 533, 532, 533, 532, 533, 532, 535, 534, 0, 0, 535,
-	534, 0, 0, 535, 534, 535, 534, 0, 0, 0, 0, 535, 534, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 537, 536, 537, 536, 537, 536, 537, 536, 539, 538, 0, 0, 539,
-	538, 0, 0, 539, 538, 539, 538, 0, 0, 0, 0, 539, 538, 0, 0, 0,
-	0, 0, 0, 541, 540, 541, 540, 541, 540, 541, 540, 543, 542, 0, 0, 543,
-	542, 0, 0, 543, 542, 543, 542, 0, 0, 0, 0, 543, 542, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 545, 544, 545, 544, 545, 544, 545, 544, 547, 546, 0, 0, 547,
-	546, 0, 0, 547, 546, 547, 546, 0, 0, 0, 0, 547, 546, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -3257,247 +3270,120 @@ var RowIndex = [7377]uint16{
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 550, 551, 552, 553, 556, 555, 0, 554, 559,
+	558, 0, 557, 562, 561, 0, 560, 563, 564, 566, 565, 568, 567, 568, 567, 568,
+	567, 568, 567, 570, 569, 572, 571, 572, 571, 572, 571, 573, 574, 573, 575, 576,
+	577, 578, 578, 578, 579, 580, 582, 581, 584, 584, 583, 583, 584, 584, 583, 583,
+	584, 0, 583, 0, 584, 0, 583, 0, 586, 588, 585, 587, 588, 588, 587, 587,
+	588, 0, 587, 0, 588, 0, 587, 0, 593, 593, 589, 590, 591, 592, 0, 0,
+	596, 595, 0, 594, 599, 598, 0, 597, 602, 601, 0, 600, 607, 607, 603, 604,
+	605, 606, 0, 0, 609, 608, 609, 608, 609, 608, 609, 608, 617, 616, 617, 616,
+	617, 616, 617, 616, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 615, 614, 615, 614, 615, 614, 615, 614, 641, 640, 637, 636,
+	639, 638, 635, 634, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 611, 610, 611, 610, 611, 610, 611, 610, 625, 624, 621, 620,
+	623, 622, 619, 618, 613, 612, 613, 612, 613, 612, 613, 612, 633, 632, 629, 628,
+	631, 630, 627, 626, 0, 0, 0, 0, 0, 0, 0, 0, 643, 642, 643, 642,
+	643, 642, 643, 642, 0, 0, 0, 0, 0, 0, 0, 0, 645, 644, 645, 644,
+	645, 644, 645, 644, 647, 646, 647, 646, 647, 646, 647, 646, 0, 0, 0, 0,
+	0, 0, 0, 0, 649, 648, 649, 648, 649, 648, 649, 648, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 654, 654, 650, 651, 652, 653, 0, 0, 655, 656, 657, 657,
+	657, 659, 658, 667, 666, 0, 0, 0, 0, 665, 664, 0, 0, 0, 0, 0,
+	0, 661, 660, 0, 0, 663, 662, 0, 0, 0, 0, 669, 668, 0, 0, 671,
+	670, 673, 672, 0, 0, 675, 674, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 677, 676, 679, 678, 681, 680, 683, 682, 684, 686, 685, 694, 693, 0, 0,
+	0, 0, 692, 691, 0, 0, 0, 0, 0, 0, 688, 687, 0, 0, 690, 689,
+	0, 0, 0, 0, 696, 695, 0, 0, 698, 697, 700, 699, 0, 0, 702, 701,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 548, 549, 550, 551, 554, 553, 0, 552, 557, 556, 0, 555, 560,
-	559, 0, 558, 561, 562, 564, 563, 566, 565, 566, 565, 566, 565, 566, 565, 568,
-	567, 570, 569, 570, 569, 570, 569, 571, 572, 571, 573, 574, 575, 576, 576, 576,
-	577, 578, 580, 579, 582, 582, 581, 581, 582, 582, 581, 581, 582, 0, 581, 0,
-	582, 0, 581, 0, 584, 586, 583, 585, 586, 586, 585, 585, 586, 0, 585, 0,
-	586, 0, 585, 0, 591, 591, 587, 588, 589, 590, 0, 0, 594, 593, 0, 592,
-	597, 596, 0, 595, 600, 599, 0, 598, 605, 605, 601, 602, 603, 604, 0, 0,
-	607, 606, 607, 606, 607, 606, 607, 606, 615, 614, 615, 614, 615, 614, 615, 614,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	613, 612, 613, 612, 613, 612, 613, 612, 639, 638, 635, 634, 637, 636, 633, 632,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	609, 608, 609, 608, 609, 608, 609, 608, 623, 622, 619, 618, 621, 620, 617, 616,
-	611, 610, 611, 610, 611, 610, 611, 610, 631, 630, 627, 626, 629, 628, 625, 624,
-	0, 0, 0, 0, 0, 0, 0, 0, 641, 640, 641, 640, 641, 640, 641, 640,
-	0, 0, 0, 0, 0, 0, 0, 0, 643, 642, 643, 642, 643, 642, 643, 642,
-	645, 644, 645, 644, 645, 644, 645, 644, 0, 0, 0, 0, 0, 0, 0, 0,
-	647, 646, 647, 646, 647, 646, 647, 646, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	652, 652, 648, 649, 650, 651, 0, 0, 653, 654, 655, 655, 655, 657, 656, 665,
-	664, 0, 0, 0, 0, 663, 662, 0, 0, 0, 0, 0, 0, 659, 658, 0,
-	0, 661, 660, 0, 0, 0, 0, 667, 666, 0, 0, 669, 668, 671, 670, 0,
-	0, 673, 672, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 675, 674, 677,
-	676, 679, 678, 681, 680, 682, 684, 683, 692, 691, 0, 0, 0, 0, 690, 689,
-	0, 0, 0, 0, 0, 0, 686, 685, 0, 0, 688, 687, 0, 0, 0, 0,
-	694, 693, 0, 0, 696, 695, 698, 697, 0, 0, 700, 699, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 701, 702, 256, 256, 703, 0, 257, 0, 704, 705,
-	262, 262, 706, 707, 295, 295, 708, 0, 296, 0, 709, 710, 301, 301, 711, 712,
-	572, 572, 713, 0, 573, 0, 714, 715, 578, 578, 33, 33, 33, 0, 34, 34,
-	32, 0, 33, 35, 33, 0, 0, 0, 0, 0, 33, 33, 33, 0, 37, 37,
-	36, 0, 33, 35, 33, 0, 0, 0, 0, 0, 38, 38, 38, 0, 38, 38,
-	38, 0, 38, 38, 38, 0, 0, 0, 0, 0, 38, 38, 38, 0, 38, 38,
-	38, 0, 38, 38, 38, 0, 0, 0, 0, 0, 39, 39, 39, 0, 39, 39,
-	39, 0, 39, 39, 39, 0, 0, 0, 0, 0, 39, 39, 39, 0, 39, 39,
-	39, 0, 39, 39, 39, 0, 0, 0, 0, 0, 40, 40, 40, 0, 40, 40,
-	40, 0, 40, 40, 40, 0, 0, 0, 0, 0, 40, 40, 40, 0, 40, 40,
-	40, 0, 40, 40, 40, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 42, 42, 42, 0, 42, 42,
-	42, 0, 42, 42, 42, 0, 0, 0, 0, 0, 42, 42, 42, 0, 42, 42,
-	42, 0, 42, 42, 42, 0, 0, 0, 0, 0, 43, 43, 43, 0, 43, 43,
-	43, 0, 43, 43, 43, 0, 0, 0, 0, 0, 43, 43, 43, 0, 43, 43,
-	43, 0, 43, 43, 43, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 93, 94, 92, 0, 95, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 110, 111, 109, 0, 0, 0,
-	0, 0, 125, 128, 124, 127, 122, 0, 121, 0, 124, 127, 0, 0, 121, 0,
-	0, 0, 131, 0, 130, 0, 0, 0, 0, 0, 130, 0, 0, 0, 0, 0,
-	0, 0, 126, 129, 0, 0, 123, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 132, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 151, 153, 150, 152, 149, 0, 148, 0, 150, 152, 0, 0, 148, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 306, 307, 0, 0, 315, 316, 314, 0, 317, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 324, 325, 323, 0, 0, 0, 0, 0, 333, 336,
-	332, 335, 330, 0, 329, 0, 332, 335, 0, 0, 329, 0, 0, 0, 339, 0,
-	338, 0, 0, 0, 0, 0, 338, 0, 0, 0, 0, 0, 0, 0, 334, 337,
-	0, 0, 331, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 340, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 356, 358,
-	355, 357, 354, 0, 353, 0, 355, 357, 0, 0, 353, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 430, 431,
-	431, 431, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 441, 440,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 459, 458,
-	459, 458, 459, 458, 459, 458, 461, 460, 0, 0, 461, 460, 0, 0, 461, 460,
-	461, 460, 0, 0, 0, 0, 461, 460, 0, 0, 0, 0, 0, 0, 475, 474,
-	475, 474, 475, 474, 475, 474, 477, 476, 0, 0, 477, 476, 0, 0, 477, 476,
-	477, 476, 0, 0, 0, 0, 477, 476, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 471, 470,
-	471, 470, 471, 470, 471, 470, 473, 472, 0, 0, 473, 472, 0, 0, 473, 472,
-	473, 472, 0, 0, 0, 0, 473, 472, 0, 0, 0, 0, 0, 0, 523, 522,
-	517, 516, 521, 520, 515, 514, 529, 528, 0, 0, 527, 526, 0, 0, 525, 524,
-	519, 518, 0, 0, 0, 0, 531, 530, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 463, 462,
-	463, 462, 463, 462, 463, 462, 465, 464, 0, 0, 465, 464, 0, 0, 465, 464,
-	465, 464, 0, 0, 0, 0, 465, 464, 0, 0, 0, 0, 0, 0, 487, 486,
-	481, 480, 485, 484, 479, 478, 493, 492, 0, 0, 491, 490, 0, 0, 489, 488,
-	483, 482, 0, 0, 0, 0, 495, 494, 0, 0, 0, 0, 0, 0, 467, 466,
-	467, 466, 467, 466, 467, 466, 469, 468, 0, 0, 469, 468, 0, 0, 469, 468,
-	469, 468, 0, 0, 0, 0, 469, 468, 0, 0, 0, 0, 0, 0, 505, 504,
-	499, 498, 503, 502, 497, 496, 511, 510, 0, 0, 509, 508, 0, 0, 507, 506,
-	501, 500, 0, 0, 0, 0, 513, 512, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 533, 532,
-	533, 532, 533, 532, 533, 532, 535, 534, 0, 0, 535, 534, 0, 0, 535, 534,
-	535, 534, 0, 0, 0, 0, 535, 534, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 537, 536,
-	537, 536, 537, 536, 537, 536, 539, 538, 0, 0, 539, 538, 0, 0, 539, 538,
-	539, 538, 0, 0, 0, 0, 539, 538, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 607, 606,
-	607, 606, 607, 606, 607, 606, 615, 614, 615, 614, 615, 614, 615, 614, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 613, 612,
-	613, 612, 613, 612, 613, 612, 639, 638, 635, 634, 637, 636, 633, 632, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 609, 608,
-	609, 608, 609, 608, 609, 608, 623, 622, 619, 618, 621, 620, 617, 616, 611, 610,
-	611, 610, 611, 610, 611, 610, 631, 630, 627, 626, 629, 628, 625, 624, 0, 0,
-	0, 0, 0, 0, 0, 0, 641, 640, 641, 640, 641, 640, 641, 640, 0, 0,
-	0, 0, 0, 0, 0, 0, 643, 642, 643, 642, 643, 642, 643, 642, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 33, 33,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 703, 704, 256, 256, 705, 0,
+	257, 0, 706, 707, 262, 262, 708, 709, 295, 295, 710, 0, 296, 0, 711, 712,
+	301, 301, 713, 714, 574, 574, 715, 0, 575, 0, 716, 717, 580, 580, 33, 33,
 	33, 0, 34, 34, 32, 0, 33, 35, 33, 0, 0, 0, 0, 0, 33, 33,
-	33, 0, 37, 37, 36, 0, 33, 35, 33, 0, 0, 0, 0, 0, 0, 0,
+	33, 0, 37, 37, 36, 0, 33, 35, 33, 0, 0, 0, 0, 0, 38, 38,
+	38, 0, 38, 38, 38, 0, 38, 38, 38, 0, 0, 0, 0, 0, 38, 38,
+	38, 0, 38, 38, 38, 0, 38, 38, 38, 0, 0, 0, 0, 0, 39, 39,
+	39, 0, 39, 39, 39, 0, 39, 39, 39, 0, 0, 0, 0, 0, 39, 39,
+	39, 0, 39, 39, 39, 0, 39, 39, 39, 0, 0, 0, 0, 0, 40, 40,
+	40, 0, 40, 40, 40, 0, 40, 40, 40, 0, 0, 0, 0, 0, 40, 40,
+	40, 0, 40, 40, 40, 0, 40, 40, 40, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 42, 42,
+	42, 0, 42, 42, 42, 0, 42, 42, 42, 0, 0, 0, 0, 0, 42, 42,
+	42, 0, 42, 42, 42, 0, 42, 42, 42, 0, 0, 0, 0, 0, 43, 43,
+	43, 0, 43, 43, 43, 0, 43, 43, 43, 0, 0, 0, 0, 0, 43, 43,
+	43, 0, 43, 43, 43, 0, 43, 43, 43, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 93, 94,
+	92, 0, 95, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 110, 111,
+	109, 0, 0, 0, 0, 0, 125, 128, 124, 127, 122, 0, 121, 0, 124, 127,
+	0, 0, 121, 0, 0, 0, 131, 0, 130, 0, 0, 0, 0, 0, 130, 0,
+	0, 0, 0, 0, 0, 0, 126, 129, 0, 0, 123, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 132, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 151, 153, 150, 152, 149, 0, 148, 0, 150, 152,
+	0, 0, 148, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 307, 306, 308, 308, 0, 0, 0, 0, 317, 318,
+	316, 0, 319, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 326, 327,
+	325, 0, 0, 0, 0, 0, 335, 338, 334, 337, 332, 0, 331, 0, 334, 337,
+	0, 0, 331, 0, 0, 0, 341, 0, 340, 0, 0, 0, 0, 0, 340, 0,
+	0, 0, 0, 0, 0, 0, 336, 339, 0, 0, 333, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 342, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 358, 360, 357, 359, 356, 0, 355, 0, 357, 359,
+	0, 0, 355, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 432, 433, 433, 433, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 443, 442, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 461, 460, 461, 460, 461, 460, 461, 460, 463, 462,
+	0, 0, 463, 462, 0, 0, 463, 462, 463, 462, 0, 0, 0, 0, 463, 462,
+	0, 0, 0, 0, 0, 0, 477, 476, 477, 476, 477, 476, 477, 476, 479, 478,
+	0, 0, 479, 478, 0, 0, 479, 478, 479, 478, 0, 0, 0, 0, 479, 478,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 718, 717,
-	0, 716, 720, 719, 0, 719, 723, 722, 0, 721, 723, 722, 0, 721, 726, 725,
-	0, 724, 728, 727, 0, 727, 731, 730, 0, 729, 731, 730, 0, 729, 734, 733,
-	0, 732, 736, 735, 0, 735, 739, 738, 0, 737, 739, 738, 0, 737, 742, 741,
-	0, 740, 744, 743, 0, 743, 747, 746, 0, 745, 747, 746, 0, 745, 750, 749,
-	0, 748, 752, 751, 0, 751, 755, 754, 0, 753, 755, 754, 0, 753, 758, 757,
-	0, 756, 760, 759, 0, 759, 763, 762, 0, 761, 763, 762, 0, 761, 766, 765,
-	0, 764, 768, 767, 0, 767, 771, 770, 0, 769, 771, 770, 0, 769, 774, 773,
-	0, 772, 776, 775, 0, 775, 779, 778, 0, 777, 779, 778, 0, 777, 782, 781,
-	0, 780, 784, 783, 0, 783, 787, 786, 0, 785, 787, 786, 0, 785, 790, 789,
-	0, 788, 792, 791, 0, 791, 795, 794, 0, 793, 795, 794, 0, 793, 798, 797,
-	0, 796, 800, 799, 0, 799, 803, 802, 0, 801, 803, 802, 0, 801, 806, 805,
-	0, 804, 808, 807, 0, 807, 811, 810, 0, 809, 811, 810, 0, 809, 814, 813,
-	0, 812, 816, 815, 0, 815, 819, 818, 0, 817, 819, 818, 0, 817, 820, 307,
-	0, 0, 823, 822, 0, 821, 825, 824, 0, 824, 828, 827, 0, 826, 828, 827,
-	0, 826, 829, 832, 831, 0, 830, 834, 833, 0, 833, 837, 836, 0, 835, 837,
-	836, 0, 835, 430, 431, 431, 431, 432, 432, 432, 432, 433, 434, 434, 434, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 441, 440, 0, 0, 442, 442, 0, 0, 443, 443, 0, 0, 0,
-	0, 0, 0, 444, 444, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 839, 838, 839, 838, 841, 840, 841, 840, 839, 838, 0, 0, 841,
-	840, 0, 0, 839, 838, 0, 0, 841, 840, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 855, 854, 855, 854, 857, 856, 857, 856, 855, 854, 0, 0, 857,
-	856, 0, 0, 855, 854, 0, 0, 857, 856, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 473, 472, 473, 472, 473, 472, 473, 472, 475, 474,
+	0, 0, 475, 474, 0, 0, 475, 474, 475, 474, 0, 0, 0, 0, 475, 474,
+	0, 0, 0, 0, 0, 0, 525, 524, 519, 518, 523, 522, 517, 516, 531, 530,
+	0, 0, 529, 528, 0, 0, 527, 526, 521, 520, 0, 0, 0, 0, 533, 532,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 851, 850, 851, 850, 853, 852, 853, 852, 851, 850, 0, 0, 853,
-	852, 0, 0, 851, 850, 0, 0, 853, 852, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 885, 884, 883, 882, 891, 890, 889, 888, 885, 884, 0, 0, 891,
-	890, 0, 0, 887, 886, 0, 0, 893, 892, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 465, 464, 465, 464, 465, 464, 465, 464, 467, 466,
+	0, 0, 467, 466, 0, 0, 467, 466, 467, 466, 0, 0, 0, 0, 467, 466,
+	0, 0, 0, 0, 0, 0, 489, 488, 483, 482, 487, 486, 481, 480, 495, 494,
+	0, 0, 493, 492, 0, 0, 491, 490, 485, 484, 0, 0, 0, 0, 497, 496,
+	0, 0, 0, 0, 0, 0, 469, 468, 469, 468, 469, 468, 469, 468, 471, 470,
+	0, 0, 471, 470, 0, 0, 471, 470, 471, 470, 0, 0, 0, 0, 471, 470,
+	0, 0, 0, 0, 0, 0, 507, 506, 501, 500, 505, 504, 499, 498, 513, 512,
+	0, 0, 511, 510, 0, 0, 509, 508, 503, 502, 0, 0, 0, 0, 515, 514,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 843, 842, 843, 842, 845, 844, 845, 844, 843, 842, 0, 0, 845,
-	844, 0, 0, 843, 842, 0, 0, 845, 844, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 861, 860, 859, 858, 867, 866, 865, 864, 861, 860, 0, 0, 867,
-	866, 0, 0, 863, 862, 0, 0, 869, 868, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 847, 846, 847, 846, 849, 848, 849, 848, 847, 846, 0, 0, 849,
-	848, 0, 0, 847, 846, 0, 0, 849, 848, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 873, 872, 871, 870, 879, 878, 877, 876, 873, 872, 0, 0, 879,
-	878, 0, 0, 875, 874, 0, 0, 881, 880, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 535, 534, 535, 534, 535, 534, 535, 534, 537, 536,
+	0, 0, 537, 536, 0, 0, 537, 536, 537, 536, 0, 0, 0, 0, 537, 536,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 895, 894, 895, 894, 897, 896, 897, 896, 895, 894, 0, 0, 897,
-	896, 0, 0, 895, 894, 0, 0, 897, 896, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 539, 538, 539, 538, 539, 538, 539, 538, 541, 540,
+	0, 0, 541, 540, 0, 0, 541, 540, 541, 540, 0, 0, 0, 0, 541, 540,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 899, 898, 899, 898, 901, 900, 901, 900, 899, 898, 0, 0, 901,
-	900, 0, 0, 899, 898, 0, 0, 901, 900, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 903, 902, 903, 902, 903, 902, 903, 902, 905, 904, 0, 0, 905,
-	904, 0, 0, 903, 902, 0, 0, 903, 902, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 907, 906, 907, 906, 909, 908, 909, 908, 907, 906, 0, 0, 909,
-	908, 0, 0, 907, 906, 0, 0, 909, 908, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -3524,28 +3410,17 @@ var RowIndex = [7377]uint16{
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 911, 910, 911, 910, 913, 912, 913, 912, 915, 914, 917, 916, 915,
-	914, 917, 916, 919, 918, 919, 918, 921, 920, 921, 920, 923, 922, 925, 924, 923,
-	922, 925, 924, 927, 926, 927, 926, 929, 928, 929, 928, 927, 926, 0, 0, 929,
-	928, 0, 0, 943, 942, 943, 942, 945, 944, 945, 944, 943, 942, 0, 0, 945,
-	944, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 939, 938, 939, 938, 941, 940, 941, 940, 939, 938, 0, 0, 941,
-	940, 0, 0, 965, 964, 963, 962, 969, 968, 967, 966, 965, 964, 0, 0, 969,
-	968, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 931, 930, 931, 930, 933, 932, 933, 932, 931, 930, 0, 0, 933,
-	932, 0, 0, 949, 948, 947, 946, 953, 952, 951, 950, 949, 948, 0, 0, 953,
-	952, 0, 0, 935, 934, 935, 934, 937, 936, 937, 936, 935, 934, 0, 0, 937,
-	936, 0, 0, 957, 956, 955, 954, 961, 960, 959, 958, 957, 956, 0, 0, 961,
-	960, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 971, 970, 971, 970, 973, 972, 973, 972, 971, 970, 0, 0, 973,
-	972, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 975, 974, 975, 974, 977, 976, 977, 976, 975, 974, 0, 0, 977,
-	976, 0, 0, 979, 978, 979, 978, 979, 978, 979, 978, 981, 980, 0, 0, 981,
-	980, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 983, 982, 983, 982, 985, 984, 985, 984, 983, 982, 0, 0, 985,
-	984, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 609, 608, 609, 608, 609, 608, 609, 608, 617, 616,
+	617, 616, 617, 616, 617, 616, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 615, 614, 615, 614, 615, 614, 615, 614, 641, 640,
+	637, 636, 639, 638, 635, 634, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 611, 610, 611, 610, 611, 610, 611, 610, 625, 624,
+	621, 620, 623, 622, 619, 618, 613, 612, 613, 612, 613, 612, 613, 612, 633, 632,
+	629, 628, 631, 630, 627, 626, 0, 0, 0, 0, 0, 0, 0, 0, 643, 642,
+	643, 642, 643, 642, 643, 642, 0, 0, 0, 0, 0, 0, 0, 0, 645, 644,
+	645, 644, 645, 644, 645, 644, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -3553,13 +3428,141 @@ var RowIndex = [7377]uint16{
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 33, 33, 33, 0, 34, 34, 32, 0, 33, 35,
+	33, 0, 0, 0, 0, 0, 33, 33, 33, 0, 37, 37, 36, 0, 33, 35,
+	33, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	0, 0, 0, 987, 986, 989, 988, 989, 988, 989, 988, 991, 990, 992, 994, 993,
-	995,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 720, 719, 0, 718, 722, 721, 0, 721, 725, 724,
+	0, 723, 725, 724, 0, 723, 728, 727, 0, 726, 730, 729, 0, 729, 733, 732,
+	0, 731, 733, 732, 0, 731, 736, 735, 0, 734, 738, 737, 0, 737, 741, 740,
+	0, 739, 741, 740, 0, 739, 744, 743, 0, 742, 746, 745, 0, 745, 749, 748,
+	0, 747, 749, 748, 0, 747, 752, 751, 0, 750, 754, 753, 0, 753, 757, 756,
+	0, 755, 757, 756, 0, 755, 760, 759, 0, 758, 762, 761, 0, 761, 765, 764,
+	0, 763, 765, 764, 0, 763, 768, 767, 0, 766, 770, 769, 0, 769, 773, 772,
+	0, 771, 773, 772, 0, 771, 776, 775, 0, 774, 778, 777, 0, 777, 781, 780,
+	0, 779, 781, 780, 0, 779, 784, 783, 0, 782, 786, 785, 0, 785, 789, 788,
+	0, 787, 789, 788, 0, 787, 792, 791, 0, 790, 794, 793, 0, 793, 797, 796,
+	0, 795, 797, 796, 0, 795, 800, 799, 0, 798, 802, 801, 0, 801, 805, 804,
+	0, 803, 805, 804, 0, 803, 808, 807, 0, 806, 810, 809, 0, 809, 813, 812,
+	0, 811, 813, 812, 0, 811, 816, 815, 0, 814, 818, 817, 0, 817, 821, 820,
+	0, 819, 821, 820, 0, 819, 822, 823, 0, 0, 826, 825, 0, 824, 828, 827,
+	0, 827, 831, 830, 0, 829, 831, 830, 0, 829, 832, 835, 834, 0, 833, 837,
+	836, 0, 836, 840, 839, 0, 838, 840, 839, 0, 838, 432, 433, 433, 433, 434,
+	434, 434, 434, 435, 436, 436, 436, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 443, 442, 0, 0, 444,
+	444, 0, 0, 445, 445, 0, 0, 0, 0, 0, 0, 446, 446, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 842, 841, 842, 841, 844,
+	843, 844, 843, 842, 841, 0, 0, 844, 843, 0, 0, 842, 841, 0, 0, 844,
+	843, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 858, 857, 858, 857, 860,
+	859, 860, 859, 858, 857, 0, 0, 860, 859, 0, 0, 858, 857, 0, 0, 860,
+	859, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 854, 853, 854, 853, 856,
+	855, 856, 855, 854, 853, 0, 0, 856, 855, 0, 0, 854, 853, 0, 0, 856,
+	855, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 888, 887, 886, 885, 894,
+	893, 892, 891, 888, 887, 0, 0, 894, 893, 0, 0, 890, 889, 0, 0, 896,
+	895, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 846, 845, 846, 845, 848,
+	847, 848, 847, 846, 845, 0, 0, 848, 847, 0, 0, 846, 845, 0, 0, 848,
+	847, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 864, 863, 862, 861, 870,
+	869, 868, 867, 864, 863, 0, 0, 870, 869, 0, 0, 866, 865, 0, 0, 872,
+	871, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 850, 849, 850, 849, 852,
+	851, 852, 851, 850, 849, 0, 0, 852, 851, 0, 0, 850, 849, 0, 0, 852,
+	851, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 876, 875, 874, 873, 882,
+	881, 880, 879, 876, 875, 0, 0, 882, 881, 0, 0, 878, 877, 0, 0, 884,
+	883, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 898, 897, 898, 897, 900,
+	899, 900, 899, 898, 897, 0, 0, 900, 899, 0, 0, 898, 897, 0, 0, 900,
+	899, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 902, 901, 902, 901, 904,
+	903, 904, 903, 902, 901, 0, 0, 904, 903, 0, 0, 902, 901, 0, 0, 904,
+	903, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 906, 905, 906, 905, 906,
+	905, 906, 905, 908, 907, 0, 0, 908, 907, 0, 0, 906, 905, 0, 0, 906,
+	905, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 910, 909, 910, 909, 912,
+	911, 912, 911, 910, 909, 0, 0, 912, 911, 0, 0, 910, 909, 0, 0, 912,
+	911, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 914, 913, 914, 913, 916,
+	915, 916, 915, 918, 917, 920, 919, 918, 917, 920, 919, 922, 921, 922, 921, 924,
+	923, 924, 923, 926, 925, 928, 927, 926, 925, 928, 927, 930, 929, 930, 929, 932,
+	931, 932, 931, 930, 929, 0, 0, 932, 931, 0, 0, 946, 945, 946, 945, 948,
+	947, 948, 947, 946, 945, 0, 0, 948, 947, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 942, 941, 942, 941, 944,
+	943, 944, 943, 942, 941, 0, 0, 944, 943, 0, 0, 968, 967, 966, 965, 972,
+	971, 970, 969, 968, 967, 0, 0, 972, 971, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 934, 933, 934, 933, 936,
+	935, 936, 935, 934, 933, 0, 0, 936, 935, 0, 0, 952, 951, 950, 949, 956,
+	955, 954, 953, 952, 951, 0, 0, 956, 955, 0, 0, 938, 937, 938, 937, 940,
+	939, 940, 939, 938, 937, 0, 0, 940, 939, 0, 0, 960, 959, 958, 957, 964,
+	963, 962, 961, 960, 959, 0, 0, 964, 963, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 974, 973, 974, 973, 976,
+	975, 976, 975, 974, 973, 0, 0, 976, 975, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 978, 977, 978, 977, 980,
+	979, 980, 979, 978, 977, 0, 0, 980, 979, 0, 0, 982, 981, 982, 981, 982,
+	981, 982, 981, 984, 983, 0, 0, 984, 983, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 986, 985, 986, 985, 988,
+	987, 988, 987, 986, 985, 0, 0, 988, 987, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 990, 989, 992, 991, 992,
+	991, 992, 991, 994, 993, 995, 997, 996, 998,
 }
 
 // Finders says for each profile how to find the row of an opcode.
@@ -3635,7 +3638,7 @@ var Finders = [NumProfiles]Finder{
 			0x7f: 0x40,
 			0x81: 0x80000000004000,
 			0x84: 0x200000,
-			0x85: 0x1800000000,
+			0x85: 0x1800000400,
 			0x89: 0x80000000004000,
 			0x91: 0x80000000004000,
 			0x94: 0x8000210008,
@@ -3779,70 +3782,70 @@ var Finders = [NumProfiles]Finder{
 			0x81: 845,
 			0x84: 849,
 			0x85: 851,
-			0x87: 855,
-			0x89: 856,
-			0x91: 860,
-			0x94: 864,
-			0x95: 880,
-			0x97: 881,
-			0x9c: 889,
-			0x9f: 1017,
-			0xa1: 1049,
-			0xa2: 1051,
-			0xa3: 1053,
-			0xa4: 1055,
-			0xa5: 1063,
-			0xa6: 1067,
-			0xa7: 1075,
-			0xa9: 1079,
-			0xaa: 1081,
-			0xab: 1083,
-			0xac: 1085,
-			0xad: 1089,
-			0xae: 1090,
-			0xaf: 1094,
-			0xb1: 1095,
-			0xb2: 1097,
-			0xb3: 1099,
-			0xb4: 1101,
-			0xb5: 1105,
-			0xb6: 1109,
-			0xb7: 1117,
-			0xb9: 1125,
-			0xba: 1127,
-			0xbb: 1129,
-			0xbc: 1131,
-			0xbd: 1163,
-			0xbe: 1164,
-			0xbf: 1168,
-			0xc1: 1680,
-			0xc2: 1682,
-			0xc3: 1683,
-			0xc4: 2707,
-			0xc5: 2711,
-			0xc6: 2715,
-			0xc7: 2723,
-			0xc9: 2725,
-			0xcb: 2727,
-			0xcc: 2743,
-			0xcd: 2747,
-			0xce: 2748,
-			0xcf: 2752,
-			0xd1: 2754,
-			0xd3: 2756,
-			0xd4: 2788,
-			0xd5: 2796,
-			0xd6: 2800,
-			0xd7: 2808,
-			0xdb: 2816,
-			0xdc: 3072,
-			0xdd: 3080,
-			0xde: 3081,
-			0xe3: 3085,
-			0xeb: 3149,
-			0xf3: 3153,
-			0xf5: 3157,
-			0xfb: 3158,
+			0x87: 859,
+			0x89: 860,
+			0x91: 864,
+			0x94: 868,
+			0x95: 884,
+			0x97: 885,
+			0x9c: 893,
+			0x9f: 1021,
+			0xa1: 1053,
+			0xa2: 1055,
+			0xa3: 1057,
+			0xa4: 1059,
+			0xa5: 1067,
+			0xa6: 1071,
+			0xa7: 1079,
+			0xa9: 1083,
+			0xaa: 1085,
+			0xab: 1087,
+			0xac: 1089,
+			0xad: 1093,
+			0xae: 1094,
+			0xaf: 1098,
+			0xb1: 1099,
+			0xb2: 1101,
+			0xb3: 1103,
+			0xb4: 1105,
+			0xb5: 1109,
+			0xb6: 1113,
+			0xb7: 1121,
+			0xb9: 1129,
+			0xba: 1131,
+			0xbb: 1133,
+			0xbc: 1135,
+			0xbd: 1167,
+			0xbe: 1168,
+			0xbf: 1172,
+			0xc1: 1684,
+			0xc2: 1686,
+			0xc3: 1687,
+			0xc4: 2711,
+			0xc5: 2715,
+			0xc6: 2719,
+			0xc7: 2727,
+			0xc9: 2729,
+			0xcb: 2731,
+			0xcc: 2747,
+			0xcd: 2751,
+			0xce: 2752,
+			0xcf: 2756,
+			0xd1: 2758,
+			0xd3: 2760,
+			0xd4: 2792,
+			0xd5: 2800,
+			0xd6: 2804,
+			0xd7: 2812,
+			0xdb: 2820,
+			0xdc: 3076,
+			0xdd: 3084,
+			0xde: 3085,
+			0xe3: 3089,
+			0xeb: 3153,
+			0xf3: 3157,
+			0xf5: 3161,
+			0xfb: 3162,
 		},
 	},
 	KernelNoBMI2: {
@@ -3916,7 +3919,7 @@ var Finders = [NumProfiles]Finder{
 			0x7f: 0x60,
 			0x81: 0x80000000004000,
 			0x84: 0x200000,
-			0x85: 0x1800000000,
+			0x85: 0x1800000400,
 			0x89: 0x80000000004000,
 			0x91: 0x80000000004000,
 			0x94: 0x8000210008,
@@ -4039,10 +4042,10 @@ var Finders = [NumProfiles]Finder{
 			0x69: 721,
 			0x6a: 725,
 			0x6b: 733,
-			0x6c: 3222,
+			0x6c: 3226,
 			0x6d: 753,
 			0x6e: 754,
-			0x6f: 3230,
+			0x6f: 3234,
 			0x71: 760,
 			0x72: 764,
 			0x73: 772,
@@ -4053,77 +4056,77 @@ var Finders = [NumProfiles]Finder{
 			0x79: 822,
 			0x7a: 826,
 			0x7b: 830,
-			0x7c: 3234,
+			0x7c: 3238,
 			0x7d: 838,
 			0x7e: 839,
-			0x7f: 3242,
+			0x7f: 3246,
 			0x81: 845,
 			0x84: 849,
 			0x85: 851,
-			0x87: 855,
-			0x89: 856,
-			0x91: 860,
-			0x94: 864,
-			0x95: 880,
-			0x97: 881,
-			0x9c: 889,
-			0x9f: 1017,
-			0xa1: 1049,
-			0xa2: 1051,
-			0xa3: 1053,
-			0xa4: 1055,
-			0xa5: 1063,
-			0xa6: 1067,
-			0xa7: 1075,
-			0xa9: 1079,
-			0xaa: 1081,
-			0xab: 1083,
-			0xac: 1085,
-			0xad: 1089,
-			0xae: 1090,
-			0xaf: 1094,
-			0xb1: 1095,
-			0xb2: 1097,
-			0xb3: 1099,
-			0xb4: 1101,
-			0xb5: 1105,
-			0xb6: 1109,
-			0xb7: 1117,
-			0xb9: 1125,
-			0xba: 1127,
-			0xbb: 1129,
-			0xbc: 1131,
-			0xbd: 1163,
-			0xbe: 1164,
-			0xbf: 1168,
-			0xc1: 1680,
-			0xc2: 1682,
-			0xc3: 1683,
-			0xc4: 2707,
-			0xc5: 2711,
-			0xc6: 2715,
-			0xc7: 2723,
-			0xc9: 2725,
-			0xcb: 2727,
-			0xcc: 3246,
-			0xcd: 2747,
-			0xce: 2748,
-			0xcf: 3254,
-			0xd1: 2754,
-			0xd3: 2756,
-			0xd4: 2788,
-			0xd5: 2796,
-			0xd6: 2800,
-			0xd7: 2808,
-			0xdb: 2816,
-			0xdc: 3072,
-			0xdd: 3080,
-			0xde: 3081,
-			0xe3: 3085,
-			0xeb: 3149,
-			0xf3: 3153,
-			0xf5: 3157,
-			0xfb: 3158,
+			0x87: 859,
+			0x89: 860,
+			0x91: 864,
+			0x94: 868,
+			0x95: 884,
+			0x97: 885,
+			0x9c: 893,
+			0x9f: 1021,
+			0xa1: 1053,
+			0xa2: 1055,
+			0xa3: 1057,
+			0xa4: 1059,
+			0xa5: 1067,
+			0xa6: 1071,
+			0xa7: 1079,
+			0xa9: 1083,
+			0xaa: 1085,
+			0xab: 1087,
+			0xac: 1089,
+			0xad: 1093,
+			0xae: 1094,
+			0xaf: 1098,
+			0xb1: 1099,
+			0xb2: 1101,
+			0xb3: 1103,
+			0xb4: 1105,
+			0xb5: 1109,
+			0xb6: 1113,
+			0xb7: 1121,
+			0xb9: 1129,
+			0xba: 1131,
+			0xbb: 1133,
+			0xbc: 1135,
+			0xbd: 1167,
+			0xbe: 1168,
+			0xbf: 1172,
+			0xc1: 1684,
+			0xc2: 1686,
+			0xc3: 1687,
+			0xc4: 2711,
+			0xc5: 2715,
+			0xc6: 2719,
+			0xc7: 2727,
+			0xc9: 2729,
+			0xcb: 2731,
+			0xcc: 3250,
+			0xcd: 2751,
+			0xce: 2752,
+			0xcf: 3258,
+			0xd1: 2758,
+			0xd3: 2760,
+			0xd4: 2792,
+			0xd5: 2800,
+			0xd6: 2804,
+			0xd7: 2812,
+			0xdb: 2820,
+			0xdc: 3076,
+			0xdd: 3084,
+			0xde: 3085,
+			0xe3: 3089,
+			0xeb: 3153,
+			0xf3: 3157,
+			0xf5: 3161,
+			0xfb: 3162,
 		},
 	},
 	V513: {
@@ -4189,7 +4192,7 @@ var Finders = [NumProfiles]Finder{
 			0x7e: 0x600000,
 			0x7f: 0x60,
 			0x84: 0x200000,
-			0x85: 0x1800000000,
+			0x85: 0x1800000400,
 			0x94: 0x8000210008,
 			0x97: 0x8000010008,
 			0x9c: 0x8000630018,
@@ -4233,7 +4236,7 @@ var Finders = [NumProfiles]Finder{
 			0x15: 29,
 			0x16: 33,
 			0x17: 41,
-			0x18: 3258,
+			0x18: 3262,
 			0x1c: 301,
 			0x1d: 305,
 			0x1e: 306,
@@ -4246,14 +4249,14 @@ var Finders = [NumProfiles]Finder{
 			0x2d: 357,
 			0x2e: 358,
 			0x2f: 362,
-			0x34: 3514,
+			0x34: 3518,
 			0x35: 387,
 			0x36: 391,
-			0x37: 3530,
-			0x3c: 3538,
+			0x37: 3534,
+			0x3c: 3542,
 			0x3d: 543,
 			0x3e: 544,
-			0x3f: 3666,
+			0x3f: 3670,
 			0x44: 588,
 			0x45: 596,
 			0x46: 597,
@@ -4280,10 +4283,10 @@ var Finders = [NumProfiles]Finder{
 			0x69: 721,
 			0x6a: 725,
 			0x6b: 733,
-			0x6c: 3222,
+			0x6c: 3226,
 			0x6d: 753,
 			0x6e: 754,
-			0x6f: 3230,
+			0x6f: 3234,
 			0x71: 760,
 			0x72: 764,
 			0x73: 772,
@@ -4294,50 +4297,50 @@ var Finders = [NumProfiles]Finder{
 			0x79: 822,
 			0x7a: 826,
 			0x7b: 830,
-			0x7c: 3234,
+			0x7c: 3238,
 			0x7d: 838,
 			0x7e: 839,
-			0x7f: 3242,
+			0x7f: 3246,
 			0x84: 849,
-			0x85: 3698,
-			0x87: 855,
-			0x94: 3702,
-			0x95: 880,
-			0x97: 3718,
-			0x9c: 3726,
-			0x9f: 3854,
-			0xa4: 1055,
-			0xa5: 1063,
-			0xa6: 1067,
-			0xa7: 1075,
-			0xac: 1085,
-			0xad: 1089,
-			0xae: 1090,
-			0xaf: 1094,
-			0xb4: 1101,
-			0xb5: 1105,
-			0xb6: 1109,
-			0xb7: 1117,
-			0xbc: 3886,
-			0xbd: 1163,
-			0xbe: 1164,
-			0xbf: 3918,
-			0xc3: 3950,
-			0xc4: 2707,
-			0xc5: 2711,
-			0xc6: 2715,
-			0xc7: 2723,
-			0xcc: 3246,
-			0xcd: 2747,
-			0xce: 2748,
-			0xcf: 3254,
-			0xd4: 2788,
-			0xd5: 2796,
-			0xd6: 2800,
-			0xdb: 4974,
-			0xdc: 3072,
-			0xdd: 3080,
-			0xde: 3081,
+			0x85: 3702,
+			0x87: 859,
+			0x94: 3710,
+			0x95: 884,
+			0x97: 3726,
+			0x9c: 3734,
+			0x9f: 3862,
+			0xa4: 1059,
+			0xa5: 1067,
+			0xa6: 1071,
+			0xa7: 1079,
+			0xac: 1089,
+			0xad: 1093,
+			0xae: 1094,
+			0xaf: 1098,
+			0xb4: 1105,
+			0xb5: 1109,
+			0xb6: 1113,
+			0xb7: 1121,
+			0xbc: 3894,
+			0xbd: 1167,
+			0xbe: 1168,
+			0xbf: 3926,
+			0xc3: 3958,
+			0xc4: 2711,
+			0xc5: 2715,
+			0xc6: 2719,
+			0xc7: 2727,
+			0xcc: 3250,
+			0xcd: 2751,
+			0xce: 2752,
+			0xcf: 3258,
+			0xd4: 2792,
+			0xd5: 2800,
+			0xd6: 2804,
+			0xdb: 4982,
+			0xdc: 3076,
+			0xdd: 3084,
+			0xde: 3085,
 		},
 	},
 	Cage: {
@@ -4457,7 +4460,7 @@ var Finders = [NumProfiles]Finder{
 			0x15: 29,
 			0x16: 33,
 			0x17: 41,
-			0x18: 5230,
+			0x18: 5238,
 			0x1c: 301,
 			0x1d: 305,
 			0x1e: 306,
@@ -4494,86 +4497,86 @@ var Finders = [NumProfiles]Finder{
 			0x5d: 657,
 			0x5e: 658,
 			0x5f: 662,
-			0x61: 5486,
-			0x62: 5502,
-			0x63: 5518,
+			0x61: 5494,
+			0x62: 5510,
+			0x63: 5526,
 			0x64: 703,
 			0x65: 707,
 			0x66: 711,
 			0x67: 719,
-			0x69: 5534,
-			0x6a: 5550,
-			0x6b: 5566,
+			0x69: 5542,
+			0x6a: 5558,
+			0x6b: 5574,
 			0x6c: 749,
 			0x6d: 753,
 			0x6e: 754,
 			0x6f: 758,
-			0x71: 5582,
-			0x72: 5598,
-			0x73: 5614,
+			0x71: 5590,
+			0x72: 5606,
+			0x73: 5622,
 			0x74: 804,
 			0x75: 808,
 			0x76: 812,
 			0x77: 820,
-			0x79: 5630,
-			0x7a: 5646,
-			0x7b: 5662,
+			0x79: 5638,
+			0x7a: 5654,
+			0x7b: 5670,
 			0x7c: 834,
 			0x7d: 838,
 			0x7e: 839,
 			0x7f: 843,
-			0x81: 5678,
+			0x81: 5686,
 			0x84: 849,
-			0x85: 5694,
-			0x87: 855,
-			0x89: 5698,
-			0x8d: 5714,
-			0x91: 5715,
-			0x94: 864,
-			0x95: 880,
-			0x97: 881,
-			0x9c: 889,
-			0x9f: 1017,
-			0xa4: 1055,
-			0xa5: 1063,
-			0xa6: 1067,
-			0xa7: 1075,
-			0xac: 1085,
-			0xad: 1089,
-			0xae: 1090,
-			0xaf: 1094,
-			0xb4: 1101,
-			0xb5: 1105,
-			0xb6: 1109,
-			0xb7: 1117,
-			0xbc: 5731,
-			0xbd: 1163,
-			0xbe: 1164,
-			0xbf: 5763,
-			0xc3: 5795,
-			0xc4: 2707,
-			0xc5: 2711,
-			0xc6: 2715,
-			0xc7: 2723,
-			0xcb: 6819,
-			0xcc: 2743,
-			0xcd: 2747,
-			0xce: 2748,
-			0xcf: 2752,
-			0xd3: 6835,
-			0xd4: 2788,
-			0xd5: 2796,
-			0xd6: 2800,
-			0xd7: 2808,
-			0xdb: 6851,
-			0xdc: 3072,
-			0xdd: 3080,
-			0xde: 3081,
-			0xe4: 7363,
-			0xe7: 7371,
-			0xf4: 7373,
-			0xf6: 7374,
-			0xf7: 7376,
+			0x85: 5702,
+			0x87: 859,
+			0x89: 5706,
+			0x8d: 5722,
+			0x91: 5723,
+			0x94: 868,
+			0x95: 884,
+			0x97: 885,
+			0x9c: 893,
+			0x9f: 1021,
+			0xa4: 1059,
+			0xa5: 1067,
+			0xa6: 1071,
+			0xa7: 1079,
+			0xac: 1089,
+			0xad: 1093,
+			0xae: 1094,
+			0xaf: 1098,
+			0xb4: 1105,
+			0xb5: 1109,
+			0xb6: 1113,
+			0xb7: 1121,
+			0xbc: 5739,
+			0xbd: 1167,
+			0xbe: 1168,
+			0xbf: 5771,
+			0xc3: 5803,
+			0xc4: 2711,
+			0xc5: 2715,
+			0xc6: 2719,
+			0xc7: 2727,
+			0xcb: 6827,
+			0xcc: 2747,
+			0xcd: 2751,
+			0xce: 2752,
+			0xcf: 2756,
+			0xd3: 6843,
+			0xd4: 2792,
+			0xd5: 2800,
+			0xd6: 2804,
+			0xd7: 2812,
+			0xdb: 6859,
+			0xdc: 3076,
+			0xdd: 3084,
+			0xde: 3085,
+			0xe4: 7371,
+			0xe7: 7379,
+			0xf4: 7381,
+			0xf6: 7382,
+			0xf7: 7384,
 		},
 	},
 	CageNoBMI2: {
@@ -4693,7 +4696,7 @@ var Finders = [NumProfiles]Finder{
 			0x15: 29,
 			0x16: 33,
 			0x17: 41,
-			0x18: 5230,
+			0x18: 5238,
 			0x1c: 301,
 			0x1d: 305,
 			0x1e: 306,
@@ -4730,86 +4733,86 @@ var Finders = [NumProfiles]Finder{
 			0x5d: 657,
 			0x5e: 658,
 			0x5f: 662,
-			0x61: 5486,
-			0x62: 5502,
-			0x63: 5518,
+			0x61: 5494,
+			0x62: 5510,
+			0x63: 5526,
 			0x64: 703,
 			0x65: 707,
 			0x66: 711,
 			0x67: 719,
-			0x69: 5534,
-			0x6a: 5550,
-			0x6b: 5566,
-			0x6c: 3222,
+			0x69: 5542,
+			0x6a: 5558,
+			0x6b: 5574,
+			0x6c: 3226,
 			0x6d: 753,
 			0x6e: 754,
-			0x6f: 3230,
-			0x71: 5582,
-			0x72: 5598,
-			0x73: 5614,
+			0x6f: 3234,
+			0x71: 5590,
+			0x72: 5606,
+			0x73: 5622,
 			0x74: 804,
 			0x75: 808,
 			0x76: 812,
 			0x77: 820,
-			0x79: 5630,
-			0x7a: 5646,
-			0x7b: 5662,
-			0x7c: 3234,
+			0x79: 5638,
+			0x7a: 5654,
+			0x7b: 5670,
+			0x7c: 3238,
 			0x7d: 838,
 			0x7e: 839,
-			0x7f: 3242,
-			0x81: 5678,
+			0x7f: 3246,
+			0x81: 5686,
 			0x84: 849,
-			0x85: 5694,
-			0x87: 855,
-			0x89: 5698,
-			0x8d: 5714,
-			0x91: 5715,
-			0x94: 864,
-			0x95: 880,
-			0x97: 881,
-			0x9c: 889,
-			0x9f: 1017,
-			0xa4: 1055,
-			0xa5: 1063,
-			0xa6: 1067,
-			0xa7: 1075,
-			0xac: 1085,
-			0xad: 1089,
-			0xae: 1090,
-			0xaf: 1094,
-			0xb4: 1101,
-			0xb5: 1105,
-			0xb6: 1109,
-			0xb7: 1117,
-			0xbc: 5731,
-			0xbd: 1163,
-			0xbe: 1164,
-			0xbf: 5763,
-			0xc3: 5795,
-			0xc4: 2707,
-			0xc5: 2711,
-			0xc6: 2715,
-			0xc7: 2723,
-			0xcb: 6819,
-			0xcc: 3246,
-			0xcd: 2747,
-			0xce: 2748,
-			0xcf: 3254,
-			0xd3: 6835,
-			0xd4: 2788,
-			0xd5: 2796,
-			0xd6: 2800,
-			0xd7: 2808,
-			0xdb: 6851,
-			0xdc: 3072,
-			0xdd: 3080,
-			0xde: 3081,
-			0xe4: 7363,
-			0xe7: 7371,
-			0xf4: 7373,
-			0xf6: 7374,
-			0xf7: 7376,
+			0x85: 5702,
+			0x87: 859,
+			0x89: 5706,
+			0x8d: 5722,
+			0x91: 5723,
+			0x94: 868,
+			0x95: 884,
+			0x97: 885,
+			0x9c: 893,
+			0x9f: 1021,
+			0xa4: 1059,
+			0xa5: 1067,
+			0xa6: 1071,
+			0xa7: 1079,
+			0xac: 1089,
+			0xad: 1093,
+			0xae: 1094,
+			0xaf: 1098,
+			0xb4: 1105,
+			0xb5: 1109,
+			0xb6: 1113,
+			0xb7: 1121,
+			0xbc: 5739,
+			0xbd: 1167,
+			0xbe: 1168,
+			0xbf: 5771,
+			0xc3: 5803,
+			0xc4: 2711,
+			0xc5: 2715,
+			0xc6: 2719,
+			0xc7: 2727,
+			0xcb: 6827,
+			0xcc: 3250,
+			0xcd: 2751,
+			0xce: 2752,
+			0xcf: 3258,
+			0xd3: 6843,
+			0xd4: 2792,
+			0xd5: 2800,
+			0xd6: 2804,
+			0xd7: 2812,
+			0xdb: 6859,
+			0xdc: 3076,
+			0xdd: 3084,
+			0xde: 3085,
+			0xe4: 7371,
+			0xe7: 7379,
+			0xf4: 7381,
+			0xf6: 7382,
+			0xf7: 7384,
 		},
 	},
 }

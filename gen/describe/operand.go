@@ -99,7 +99,7 @@ func parseOperands(text string) ([]Operand, error) {
 }
 
 func parseOperand(s string, jump bool) (Operand, error) {
-	if jump {
+	if jump || s == "target" {
 		return Operand{Kind: Distance, Name: s}, nil
 	}
 	if r, bits, ok := parseRegister(s); ok {

@@ -231,6 +231,8 @@ func (t *Tables) makeRow(r *describe.Row, c Class) (*Row, error) {
 				switch {
 				case i != len(r.Steps)-1:
 					return nil, fmt.Errorf("line %d: a jump must be the last step", s.Line)
+				case s.Enc.Short == 0 && s.Enc.Long[0] == 0xe8:
+					row.Kind = "Call"
 				case s.Enc.Short == 0:
 					row.Kind = "Charge"
 				case s.Enc.Short == 0xeb && r.Form == "jmp.gotol":

@@ -33,7 +33,7 @@ const (
 	jobReach     = 156
 	jobFirstRank = 160
 	jobSum       = 164
-	jobPlain     = 168
+	jobShaped    = 168
 	jobExit      = 172
 	jobExits     = 176
 	jobFirstExit = 180
@@ -70,12 +70,20 @@ const (
 	insnImm  = 4
 )
 
+// Offsets into shapes, whose size is 1<<shapeShift.
+const (
+	shapeSize   = 0  // and op above it; a jump's is its row's
+	shapeVanish = 4  // as in jit.jump
+	shapeJumps  = 8  // all bits, if the slot's off is a distance
+	shapeAway   = 12 // far, if it doesn't lead anywhere
+	shapeNoted  = 16 // 1, if it belongs to the others
+	shapeShift  = 5
+)
+
 // Numbers of tables, encoder and jit.
 const (
 	kindJcc       = 2
-	kindCharge    = 5
-	kindCompiler  = 7
-	opCall        = 0x85
+	kindCharge    = 6
 	opExit        = 0x95
 	callSize      = 5
 	callOp        = 0xea
@@ -150,6 +158,23 @@ func length(size, d, t reg.GPVirtual, vanish, reach Mem) {
 	CMOVLEQ(zero, size.As32())
 }
 
+// shapes makes what jumps have by their kind, from Jcc on: which it is can't be foreseen,
+// so there is no branch on it.
+func shapes() Mem {
+	const all = 0xffffffff
+	m := GLOBL("shapes", RODATA|NOPTR)
+	for i, shape := range []map[int]uint32{
+		{shapeSize: longJcc, shapeVanish: farAway, shapeJumps: all},
+		{shapeSize: longJa, shapeJumps: all},
+		{shapeSize: callSize | callOp<<8, shapeAway: farAway, shapeNoted: 1},
+	} {
+		for at := 0; at < 1<<shapeShift; at += 4 {
+			DATA(i<<shapeShift+at, U32(shape[at]))
+		}
+	}
+	return m
+}
+
 // page is the size of a page in bytes. Fetching from behind the end of memory does
 // nothing.
 const page = 4096
@@ -160,8 +185,9 @@ func layOut() {
 	Pragma("noescape")
 	Doc("layOutAVO lays out the marks from job.next on, and runs pass 0 on them. It stops",
 		"at the first that isn't a jump by off, nor of a fixed length that the job has, or",
-		"is a jump to nowhere, to what has no draft yet, or to itself. It returns whether it",
-		"stopped at the end of a part, with more marks behind.")
+		"is a jump to nowhere, to what has no draft yet, or to itself, or a call in front of",
+		"what has none. It returns whether it stopped at the end of a part, with more marks",
+		"behind.")
 	more, job := result(), GP64()
 	Load(Param("job"), job)
 	field := func(at int) Mem { return Mem{Base: job, Disp: at} }
@@ -180,7 +206,7 @@ func layOut() {
 	JGE(LabelRef("end"))
 
 	Label("loop")
-	Comment("sums[k] = sum; the kind of the mark's row must be Jcc or Ja")
+	Comment("sums[k] = sum; the kind of the mark's row must be one that has a shape")
 	slot, row, to, target, size, d, kind := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
 	MOVL(sum.As32(), Mem{Base: sums, Index: k, Scale: 4})
 	MOVL(Mem{Base: marks, Index: k, Scale: 8, Disp: markRow}, row.As32())
@@ -188,10 +214,16 @@ func layOut() {
 	MOVBLZX(Mem{Base: row, Disp: rowKind}, kind.As32())
 	SUBL(U8(kindJcc), kind.As32())
 	MOVL(Mem{Base: marks, Index: k, Scale: 8, Disp: markSlot}, slot.As32())
-	CMPL(kind.As32(), U8(1))
-	JA(LabelRef("fixed"))
-	Comment("to = slot+1+off must be the first slot of an instruction")
-	MOVWLSX(Mem{Base: insns, Index: slot, Scale: 8, Disp: insnOff}, d.As32())
+	inSlot := func(disp int) Mem { return Mem{Base: insns, Index: slot, Scale: 8, Disp: disp} }
+	CMPL(kind.As32(), field(jobShaped))
+	JAE(LabelRef("fixed"))
+	Comment("to = slot+1+off must be the first slot of an instruction. A call goes on behind it.")
+	SHLL(U8(shapeShift), kind.As32())
+	LEAQ(shapes(), size)
+	ADDQ(size, kind)
+	shape := func(at int) Mem { return Mem{Base: kind, Disp: at} }
+	MOVWLSX(inSlot(insnOff), d.As32())
+	ANDL(shape(shapeJumps), d.As32())
 	LEAL(Mem{Base: slot, Index: d, Scale: 1, Disp: 1}, to.As32())
 	CMPL(to.As32(), field(jobSlots))
 	JAE(LabelRef("out"))
@@ -199,25 +231,37 @@ func layOut() {
 	JEQ(LabelRef("out"))
 	CMPL(to.As32(), slot.As32())
 	JEQ(LabelRef("out"))
-	Comment("*j = {dist, rank, vanish, size, op}; kind 0 is 6 bytes long and never vanishes,",
-		"kind 1 is 5 and does at distance 0")
-	MOVL(U32(longJcc), size.As32())
-	SUBL(kind.As32(), size.As32())
-	SUBL(U8(1), kind.As32())
-	ANDL(U32(farAway), kind.As32())
-	MOVL(kind.As32(), Mem{Base: j, Disp: jumpVanish})
-	MOVB(size.As8(), Mem{Base: j, Disp: jumpSize})
-	MOVBLZX(Mem{Base: row, Disp: rowShort}, kind.As32())
-	MOVB(kind.As8(), Mem{Base: j, Disp: jumpOp})
+	Comment("The number goes to the others, with src above it, and stays if this is a call.")
+	number, list := row, target
+	MOVBLZX(Mem{Base: row, Disp: rowShort}, size.As32())
+	MOVBLZX(inSlot(insnRegs), number.As32())
+	SHRL(U8(4), number.As32())
+	ORL(U8(isPlain>>plainShift), number.As32())
+	SHLL(U8(plainShift), number.As32())
+	ORL(k.As32(), number.As32())
+	MOVQ(field(jobNoted), list)
+	SHLQ(U8(2), list)
+	ADDQ(field(jobOthers), list)
+	MOVL(number.As32(), Mem{Base: list})
+	MOVL(shape(shapeNoted), number.As32())
+	ADDQ(number, field(jobNoted))
+	Comment("*j = {dist, rank, vanish, size, op}")
+	SHLL(U8(8), size.As32())
+	ORL(shape(shapeSize), size.As32())
+	MOVL(size.As32(), Mem{Base: j, Disp: jumpSize})
+	MOVBLZX(size.As8(), size.As32())
+	MOVL(shape(shapeVanish), target.As32())
+	MOVL(target.As32(), Mem{Base: j, Disp: jumpVanish})
 	MOVL(Mem{Base: ends, Index: to, Scale: 4}, target.As32())
 	MOVQ(field(jobRanks), row)
 	MOVL(Mem{Base: row, Index: to, Scale: 4}, row.As32())
+	MOVL(target.As32(), to.As32())
 	SUBL(field(jobFirstRank), row.As32())
 	SHRL(U8(markShift), row.As32())
 	MOVL(row.As32(), Mem{Base: j, Disp: jumpRank})
-	MOVL(target.As32(), kind.As32())
-	SUBL(Mem{Base: ends, Index: slot, Scale: 4, Disp: 4}, kind.As32())
-	MOVL(kind.As32(), Mem{Base: j, Disp: jumpDist})
+	SUBL(Mem{Base: ends, Index: slot, Scale: 4, Disp: 4}, to.As32())
+	ORL(shape(shapeAway), to.As32())
+	MOVL(to.As32(), Mem{Base: j, Disp: jumpDist})
 	Comment("d = 64*off ahead, and back start + target + sums[rank] - 64*(slot+2)")
 	ADDL(Mem{Base: sums, Index: row, Scale: 4}, target.As32())
 	ADDL(field(jobStart), target.As32())
@@ -225,7 +269,7 @@ func layOut() {
 	SHLL(U8(estimateShift), slot.As32())
 	SUBL(slot.As32(), target.As32())
 	SHLL(U8(estimateShift), d.As32())
-	TESTL(d.As32(), d.As32())
+	ORL(shape(shapeAway), d.As32())
 	CMOVLMI(target.As32(), d.As32())
 	length(size, d, row, Mem{Base: j, Disp: jumpVanish}, field(jobReach))
 	ADDL(size.As32(), sum.As32())
@@ -245,28 +289,11 @@ func layOut() {
 	RET()
 
 	Label("fixed")
-	Comment("The number of a mark that isn't a jump goes to the others.")
-	number, list, n := to, row, slot
-	inSlot := func(disp int) Mem { return Mem{Base: insns, Index: slot, Scale: 8, Disp: disp} }
+	Comment("A charge, or an EXIT whose length is known")
+	number, list = to, row
+	n := slot
 	CMPL(kind.As32(), U8(kindCharge-kindJcc))
 	JEQ(LabelRef("charge"))
-	CMPL(kind.As32(), U8(kindCompiler-kindJcc))
-	JNE(LabelRef("out"))
-	CMPB(inSlot(insnOp), U8(opCall))
-	JNE(LabelRef("exit"))
-	Comment("a call that is E8 cd, with src above the number")
-	CMPL(field(jobPlain), U8(0))
-	JEQ(LabelRef("out"))
-	CMPL(inSlot(insnImm), U8(0))
-	JEQ(LabelRef("out"))
-	MOVBLZX(inSlot(insnRegs), number.As32())
-	SHRL(U8(4), number.As32())
-	ORL(U8(isPlain>>plainShift), number.As32())
-	SHLL(U8(plainShift), number.As32())
-	ORL(k.As32(), number.As32())
-	MOVL(U32(callSize), size.As32())
-	JMP(LabelRef("other"))
-	Label("exit")
 	CMPB(inSlot(insnOp), U8(opExit))
 	JNE(LabelRef("out"))
 	MOVL(field(jobExit), size.As32())
@@ -275,16 +302,13 @@ func layOut() {
 	MOVL(slot.As32(), field(jobFirstExit))
 	MOVL(field(jobExits), number.As32())
 	MOVL(number.As32(), field(jobExit))
-	MOVL(k.As32(), number.As32())
-	CMPL(field(jobExitOp), U8(0))
-	JEQ(LabelRef("other"))
 	MOVL(field(jobExitOp), number.As32())
 	SHLL(U8(8), number.As32())
-	JMP(LabelRef("sized"))
-	Label("other")
+	JNZ(LabelRef("sized"))
+	Comment("one of the others")
 	MOVQ(field(jobOthers), list)
 	MOVQ(field(jobNoted), n)
-	MOVL(number.As32(), Mem{Base: list, Index: n, Scale: 4})
+	MOVL(k.As32(), Mem{Base: list, Index: n, Scale: 4})
 	INCQ(field(jobNoted))
 	Label("called")
 	MOVL(U32(callOp<<8), number.As32())
