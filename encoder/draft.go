@@ -192,7 +192,10 @@ func (j *Joint) Begin(d *Draft, code []byte, at int, gaps []Gap, ends []uint32) 
 	if k == 0 || int(d.Marks[k-1].Slot) != n-1 {
 		j.addLast(n)
 	}
-	return j.Extend()
+	if stop := min(JoinPart, len(j.gaps)); !j.extendFew(stop) {
+		j.extend(stop)
+	}
+	return j.Marks == len(j.gaps)
 }
 
 // addLast has what stands behind the last mark joined as if there were one more.

@@ -188,7 +188,9 @@ func (c *compiler) write(code *Code, f *Func) error {
 	if room := max(limit, end+encoder.Slack); room > cap(code.Bytes) || passes > cap(f.Passes) {
 		code.grow(f, room, passes)
 	}
-	code.Bytes, f.Passes = code.Bytes[:limit], f.Passes[:passes]
+	// One by one: that stores no more than the lengths.
+	code.Bytes = code.Bytes[:limit]
+	f.Passes = f.Passes[:passes]
 	body := base + len(c.frame.prologue)
 	f.Entry, f.Body, f.Cold, f.Limit = uint32(base), uint32(body), uint32(end), uint32(limit)
 	f.Padding, f.Marks, f.Visits = c.padding, len(c.jumps), c.visits
@@ -198,7 +200,11 @@ func (c *compiler) write(code *Code, f *Func) error {
 
 	var joint encoder.Joint
 	c.done.others, c.done.charges = 0, 0
-	if !joint.Begin(&c.draft, code.Bytes[:cap(code.Bytes)], body, c.gaps, code.Ends[f.Start:cap(code.Ends)]) {
+	ends := code.Ends[:cap(code.Ends)]
+	if f.Start > 0 {
+		ends = ends[f.Start:]
+	}
+	if !joint.Begin(&c.draft, code.Bytes[:cap(code.Bytes)], body, c.gaps, ends) {
 		if err := c.joinParts(code, f, &joint); err != nil {
 			return err
 		}
@@ -206,7 +212,10 @@ func (c *compiler) write(code *Code, f *Func) error {
 	if joint.Len() != int(f.Cold) {
 		return &bpf.Error{Slot: c.start, Reason: "BUG: the code has another length than the last pass"}
 	}
-	c.finish(code, f, len(c.gaps))
+	if len(c.others) > cap(code.Relocs)-len(code.Relocs) || passes > usualPasses {
+		c.prepareFinish(code, f)
+	}
+	c.finishJoined(code, f, len(c.gaps))
 	if c.done.others < len(c.others) {
 		return c.writeOthers(code, f, len(c.gaps))
 	}

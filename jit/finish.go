@@ -26,18 +26,17 @@ const (
 // else among the others, charges and their cold code, and behind the last mark the
 // epilogue, if it is no jump that someone has to note. It notes the passes in f.
 func (c *compiler) finish(code *Code, f *Func, stop int) {
-	if len(c.others)-c.done.others > cap(code.Relocs)-len(code.Relocs) {
-		c.growRelocs(code)
-	}
-	if len(c.passes) > usualPasses {
-		copy(f.Passes, c.passes)
-	}
+	c.prepareFinish(code, f)
 	c.finishJoined(code, f, stop)
 }
 
-// growRelocs makes room for those of all others.
-func (c *compiler) growRelocs(code *Code) {
+// prepareFinish makes room for the relocations of all others, and notes the passes in f
+// if there are more than usual.
+func (c *compiler) prepareFinish(code *Code, f *Func) {
 	code.Relocs = slices.Grow(code.Relocs, len(c.others)-c.done.others)
+	if len(c.passes) > usualPasses {
+		copy(f.Passes, c.passes)
+	}
 }
 
 // overlaid is how many charges have cold code where joining overwrites what is there.
