@@ -70,16 +70,23 @@ func TestFinish(t *testing.T) {
 	finish := func(code *Code, by func(*compiler, *Code, *Func, int)) (r finished) {
 		c, f := code.own, &code.Funcs[0]
 		again := *code
-		again.Bytes = slices.Grow([]byte(nil), len(code.Bytes)+encoder.Slack)[:len(code.Bytes)]
+		n, others := len(code.Bytes), len(c.others)
+		bytes, relocs := make([]byte, n+encoder.Slack), make([]Reloc, others+3)
+		again.Bytes, again.Relocs = bytes[:n], relocs[:1:others+1]
 		for i, b := range code.Bytes {
 			again.Bytes[i] = b ^ 0x5a
 		}
-		again.Relocs = make([]Reloc, 1, 1+len(c.others))
 		clear(f.Passes)
 		c.done = done{}
 		for _, stop := range []int{0, 1, c.job.count / 3, c.job.count} {
 			by(c, &again, f, stop)
 			r.Done = append(r.Done, c.done)
+		}
+		if bytes = bytes[n:]; !slices.Equal(bytes, make([]byte, len(bytes))) {
+			t.Errorf("behind the code it left % x", bytes)
+		}
+		if relocs = relocs[others+1:]; relocs[0] != (Reloc{}) || relocs[1] != (Reloc{}) {
+			t.Errorf("behind the relocations it left %+v", relocs)
 		}
 		r.Bytes, r.Relocs, r.Passes = again.Bytes, again.Relocs, slices.Clone(f.Passes)
 		return r
