@@ -40,6 +40,7 @@ func TestOffsets(t *testing.T) {
 		"joinMarks": unsafe.Offsetof(j.Marks), "joinDraft": unsafe.Offsetof(j.draft), "joinCode": unsafe.Offsetof(j.code),
 		"joinGaps": unsafe.Offsetof(j.gaps), "joinEnds": unsafe.Offsetof(j.ends), "joinAt": unsafe.Offsetof(j.at),
 		"joinSlot": unsafe.Offsetof(j.slot), "sliceLen": 8, "slack": Slack,
+		"pieceBytes": pieceBytes, "pieceSlots": pieceSlots, "vector": 32,
 
 		"scratchFields": unsafe.Offsetof(s.fields), "scratchClass": unsafe.Offsetof(s.class), "scratchLast": unsafe.Offsetof(s.last),
 		"quickHead": unsafe.Offsetof(q.head), "quickPlace": unsafe.Offsetof(q.place), "quickMask": unsafe.Offsetof(q.mask),

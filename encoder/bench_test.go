@@ -129,5 +129,8 @@ func BenchmarkJoin(b *testing.B) {
 
 // newDraft returns a draft with memory for n slots.
 func newDraft(n int) *Draft {
-	return &Draft{Ends: make([]uint32, n+1, n+1+EndsSlack), Ranks: make([]uint32, n+1), Marks: make([]Mark, n+1)}
+	return &Draft{
+		Ends: make([]uint32, n+1, n+1+EndsSlack), Ranks: make([]uint32, n+1), Marks: make([]Mark, n+1),
+		code: make([]byte, n*Longest+Slack),
+	}
 }

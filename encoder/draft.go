@@ -12,8 +12,16 @@ import (
 // Slack is how many bytes behind the code Join may overwrite, and EndsSlack how
 // many elements behind the ends: it copies pieces of a fixed width.
 const (
-	Slack     = 72
-	EndsSlack = 16
+	Slack     = pieceBytes + 8
+	EndsSlack = pieceSlots
+)
+
+// How long the piece between two marks is can't be foreseen, and a branch foreseen
+// wrongly takes longer than to copy what nearly all pieces have, at once. In the cage one
+// in twenty has more.
+const (
+	pieceBytes = 128
+	pieceSlots = 24
 )
 
 // A Draft is the code of a program without that of its marks. A mark is an
@@ -152,8 +160,8 @@ func (d *Draft) Len() int { return int(d.Ends[d.Slots] - d.Ends[0]) }
 // for each mark, and room for one more.
 func (d *Draft) Join(code []byte, at int, gaps []Gap, ends []uint32) int {
 	var j Joint
-	j.Begin(d, code, at, gaps, ends)
-	for !j.Extend() {
+	for over := j.Begin(d, code, at, gaps, ends); !over; {
+		over = j.Extend()
 	}
 	return j.Len()
 }
@@ -173,8 +181,8 @@ type Joint struct {
 	slot  int // the next slot whose end is missing
 }
 
-// Begin begins what Join does.
-func (j *Joint) Begin(d *Draft, code []byte, at int, gaps []Gap, ends []uint32) {
+// Begin begins what Join does, and does what Extend does.
+func (j *Joint) Begin(d *Draft, code []byte, at int, gaps []Gap, ends []uint32) (over bool) {
 	n, k := len(d.Ends)-1, len(d.Marks)
 	if at < 0 || at+Slack > len(code) || n+EndsSlack > len(ends) {
 		panicRoom()
@@ -184,6 +192,10 @@ func (j *Joint) Begin(d *Draft, code []byte, at int, gaps []Gap, ends []uint32) 
 	if k == 0 || int(d.Marks[k-1].Slot) != n-1 {
 		j.addLast(n)
 	}
+	if stop := min(JoinPart, len(j.gaps)); !j.extendFew(stop) {
+		j.extend(stop)
+	}
+	return j.Marks == len(j.gaps)
 }
 
 // addLast has what stands behind the last mark joined as if there were one more.

@@ -254,6 +254,11 @@ func (d *Draft) makeRoom(used, more int) {
 // joinSlots is how many slots a call joins, at most.
 const joinSlots = 4096
 
+// extendFew does what extend does, where it can without more ado. It is to be inlined.
+func (j *Joint) extendFew(stop int) bool {
+	return assembly && stop > 0 && len(j.draft.Ends) <= joinSlots && joinAVO((*[13]uint64)(unsafe.Pointer(j)), stop)
+}
+
 func (j *Joint) extend(stop int) {
 	switch {
 	case !assembly:

@@ -8,6 +8,8 @@ func (d *Draft) release() { d.insns = nil }
 
 func (d *Draft) extend(stop int) bool { return d.extendGeneric(stop) }
 
+func (j *Joint) extendFew(stop int) bool { return false }
+
 func (j *Joint) extend(stop int) { j.extendGeneric(stop) }
 
 // These are for assembly.

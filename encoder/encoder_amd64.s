@@ -566,7 +566,7 @@ TEXT ·joinAVO(SB), NOSPLIT, $8-17
 	// limit = the last place where code may end; to = where it goes on
 	MOVQ 16(R14), SI
 	MOVQ 24(R14), R12
-	LEAQ -72(SI)(R12*1), R12
+	LEAQ -136(SI)(R12*1), R12
 	MOVQ R12, (SP)
 	MOVQ 88(R14), R11
 	ADDQ R11, SI
@@ -589,30 +589,39 @@ mark:
 	CMPQ R14, (SP)
 	JA   full
 
-	// Copy 64 bytes at a time. The next piece overwrites what is too much.
-copy:
+	// Copy what nearly all pieces have: how long one is can't be foreseen. The next
+	// piece overwrites what is too much.
 	VMOVDQU (AX), Y0
-	VMOVDQU 32(AX), Y1
 	VMOVDQU Y0, (SI)
-	VMOVDQU Y1, 32(SI)
-	CMPQ    R12, $0x40
-	JA      more
-	ADDQ    R12, AX
-	ADDQ    R12, SI
+	VMOVDQU 32(AX), Y0
+	VMOVDQU Y0, 32(SI)
+	VMOVDQU 64(AX), Y0
+	VMOVDQU Y0, 64(SI)
+	VMOVDQU 96(AX), Y0
+	VMOVDQU Y0, 96(SI)
 
-	// out[slot to m] = ends + shift, 16 at a time
-	VMOVD        R11, X2
-	VPBROADCASTD X2, Y2
+	// out[slot to m] = ends + shift, as many as nearly all pieces have
+	VMOVD        R11, X0
+	VPBROADCASTD X0, Y0
+	VPADDD       4(CX)(R9*4), Y0, Y1
+	VMOVDQU      Y1, (DI)(R9*4)
+	VPADDD       36(CX)(R9*4), Y0, Y1
+	VMOVDQU      Y1, 32(DI)(R9*4)
+	VPADDD       68(CX)(R9*4), Y0, Y1
+	VMOVDQU      Y1, 64(DI)(R9*4)
 
-ends:
-	VPADDD  4(CX)(R9*4), Y2, Y0
-	VPADDD  36(CX)(R9*4), Y2, Y1
-	VMOVDQU Y0, (DI)(R9*4)
-	VMOVDQU Y1, 32(DI)(R9*4)
-	ADDQ    $0x10, R9
-	CMPQ    R9, R13
-	JLE     ends
-	LEAQ    1(R13), R9
+	// t = slots of the piece, less one
+	MOVQ R13, R14
+	SUBQ R9, R14
+	CMPQ R12, $0x00000080
+	JA   long
+	CMPQ R14, $0x18
+	JAE  long
+
+joined:
+	ADDQ R12, AX
+	ADDQ R12, SI
+	LEAQ 1(R13), R9
 
 	// The gap
 	MOVQ (BX)(R8*8), R14
@@ -640,8 +649,28 @@ full:
 	MOVB $0x00, ok+16(FP)
 	RET
 
-more:
-	ADDQ $0x40, AX
-	ADDQ $0x40, SI
-	SUBQ $0x40, R12
-	JMP  copy
+long:
+	// The rest of a long piece
+	MOVL $0x00000080, R14
+	JMP  bytes
+
+morebytes:
+	VMOVDQU (AX)(R14*1), Y1
+	VMOVDQU Y1, (SI)(R14*1)
+	ADDQ    $0x20, R14
+
+bytes:
+	CMPQ R14, R12
+	JLT  morebytes
+	ADDQ $0x18, R9
+	JMP  ends
+
+moreends:
+	VPADDD  4(CX)(R9*4), Y0, Y1
+	VMOVDQU Y1, (DI)(R9*4)
+	ADDQ    $0x08, R9
+
+ends:
+	CMPQ R9, R13
+	JLE  moreends
+	JMP  joined

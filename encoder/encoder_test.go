@@ -343,8 +343,8 @@ func TestJoinPanics(t *testing.T) {
 		{"code", Slack - 1, 0, 1 + EndsSlack, []Gap{0}, "too little room"},
 		{"code for the gap", Slack + 8, 0, 1 + EndsSlack, []Gap{MakeGap(0, 9)}, "too little room"},
 		{"code behind at", Slack + 8, 9, 1 + EndsSlack, []Gap{0}, "too little room"},
-		{"ends", 100, 0, EndsSlack, []Gap{0}, "too little room"},
-		{"gaps", 100, 0, 1 + EndsSlack, nil, "slice bounds out of range"},
+		{"ends", 100 + Slack, 0, EndsSlack, []Gap{0}, "too little room"},
+		{"gaps", 100 + Slack, 0, 1 + EndsSlack, nil, "slice bounds out of range"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			defer func() {

@@ -20,6 +20,9 @@ type impl struct {
 func (im impl) join(d *Draft, code []byte, at int, gaps []Gap, ends []uint32) {
 	var j Joint
 	j.Begin(d, code, at, gaps, ends)
+	j.Marks, j.at, j.slot = 0, at, 0 // all again
+	clear(code)
+	clear(ends)
 	im.extendJoin(&j, len(j.gaps)/2)
 	im.extendJoin(&j, len(j.gaps))
 }

@@ -136,38 +136,8 @@ type charge struct {
 	n    int32  // what it takes
 }
 
-// writeCharges writes the charges from next up to a mark: jumps to cold code, and that
-// code. It returns the next one.
-func (c *compiler) writeCharges(code *Code, f *Func, next, stop int) int {
-	b, charges := code.Bytes, c.charges
-	at := int(f.Cold) + next*coldSize
-	for ; next < len(charges) && int(charges[next].mark) < stop; next++ {
-		slot := f.Start + int(c.draft.Marks[charges[next].mark].Slot)
-		back := int(code.Ends[slot])
-		jump := b[back-encoder.LongJcc : back]
-		binary.LittleEndian.PutUint16(jump, opJbLong)
-		binary.LittleEndian.PutUint32(jump[2:], uint32(at-back))
-		code := (*[coldSize]byte)(b[at : at+coldSize])
-		*code = cold
-		at += coldSize
-		binary.LittleEndian.PutUint32(code[coldAsks:], uint32(charges[next].n))
-		binary.LittleEndian.PutUint32(code[coldBack:], uint32(back-at))
-	}
-	return next
-}
-
 // opJbLong is 0F 82, the opcode of jb, unsigned less, in the long form.
 const opJbLong = 0x820f
-
-// overlaid is how many charges have cold code where joining overwrites what is there.
-const overlaid = (encoder.Slack + coldSize - 1) / coldSize
-
-// writeOverlaid writes charges again whose cold code was written before the last part
-// of the function was joined.
-func (c *compiler) writeOverlaid(code *Code, f *Func) {
-	last := min(overlaid, len(c.charges)) - 1
-	c.writeCharges(code, f, 0, int(c.charges[last].mark)+1)
-}
 
 // cold is what stands there for a CHARGE, but for two numbers of 32 bits.
 var cold = func() (code [coldSize]byte) {

@@ -41,6 +41,7 @@ type compiler struct {
 	special []byte
 
 	charges []charge
+	done    done
 }
 
 var compilers = sync.Pool{New: func() any { return new(compiler) }}
@@ -180,75 +181,70 @@ func (c *compiler) replaceFramePointer() {
 // write joins the code at the end of code.Bytes, fills in what the marks left out,
 // and notes in f where the function is.
 func (c *compiler) write(code *Code, f *Func) error {
-	base := len(code.Bytes)
-	end := base + c.passes[len(c.passes)-1]
+	base, passes := len(code.Bytes), len(c.passes)
+	end := base + c.passes[passes-1]
 	limit := end + len(c.charges)*coldSize
-	if room := max(limit, end+encoder.Slack); room > cap(code.Bytes) || len(c.passes) > cap(f.Passes) {
-		code.grow(f, room, len(c.passes))
+	if room := max(limit, end+encoder.Slack); room > cap(code.Bytes) || passes > cap(f.Passes) {
+		code.grow(f, room, passes)
 	}
-	code.Bytes, f.Passes = code.Bytes[:limit], f.Passes[:len(c.passes)]
-	keepPasses(f.Passes, c.passes)
+	// One by one: that stores no more than the lengths.
+	code.Bytes = code.Bytes[:limit]
+	f.Passes = f.Passes[:passes]
 	body := base + len(c.frame.prologue)
+	f.Entry, f.Body, f.Cold, f.Limit = uint32(base), uint32(body), uint32(end), uint32(limit)
+	f.Padding = c.padding
 	if body > base {
 		putPrologue(code.Bytes[base:end+encoder.Slack], c.frame.prologue)
 	}
-	f.Entry, f.Body, f.Cold, f.Limit = uint32(base), uint32(body), uint32(end), uint32(limit)
-	f.Padding = c.padding
 
 	var joint encoder.Joint
-	joint.Begin(&c.draft, code.Bytes[:cap(code.Bytes)], body, c.gaps, code.Ends[f.Start:cap(code.Ends)])
-	var others, charges int
-	var err error
-	for next := joinMarks; !joint.Extend(); {
-		if joint.Marks < next {
-			continue
-		}
-		next += joinMarks
-		if others, err = c.writeOthers(code, others, joint.Marks); err != nil {
+	c.done.others, c.done.charges = 0, 0
+	ends := code.Ends[:cap(code.Ends)]
+	if f.Start > 0 {
+		ends = ends[f.Start:]
+	}
+	if !joint.Begin(&c.draft, code.Bytes[:cap(code.Bytes)], body, c.gaps, ends) {
+		if err := c.joinParts(code, f, &joint); err != nil {
 			return err
 		}
-		charges = c.writeCharges(code, f, charges, joint.Marks)
 	}
-	if joint.Len() != end {
+	if joint.Len() != int(f.Cold) {
 		return &bpf.Error{Slot: c.start, Reason: "BUG: the code has another length than the last pass"}
 	}
-	if charges < len(c.charges) {
-		c.writeCharges(code, f, charges, joint.Marks)
+	if len(c.others) > cap(code.Relocs)-len(code.Relocs) || passes > usualPasses {
+		c.prepareFinish(code, f)
 	}
-	if charges > 0 {
-		c.writeOverlaid(code, f)
+	c.finishJoined(code, f, len(c.gaps))
+	if c.done.others < len(c.others) {
+		return c.writeOthers(code, f, len(c.gaps))
 	}
-	if others < len(c.others) {
-		_, err = c.writeOthers(code, others, joint.Marks)
-	}
-	if j := &c.job; j.exitOp == opCall && j.firstExit != noExit {
-		end := int(code.Ends[c.start+int(j.firstExit)])
-		copy(code.Bytes[end-len(c.frame.epilogue):], c.frame.epilogue)
-	}
-	return err
+	return nil
 }
 
 // joinMarks is how many marks are joined before what isn't a jump is written there: the
 // caches have it still, and what fetches memory ahead isn't led astray too often.
 const joinMarks = 2048
 
-// Passes are few and prologues are short. How long they are can't be foreseen, and copy
-// goes another way for each length, so usual ones are copied with what is behind.
-// There is never room for fewer passes: they fill a cache line, of which no other
-// processor's Code has a part.
-const (
-	usualPasses   = 8
-	usualPrologue = 32 // bytes
-)
-
-// keepPasses copies lengths of passes to where there is room for usualPasses.
-func keepPasses(to, from []int) {
-	t, f := (*[usualPasses]int)(to[:usualPasses]), (*[usualPasses]int)(from[:usualPasses])
-	t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7] = f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7]
-	if len(from) > usualPasses {
-		copy(to, from)
+// joinParts joins what a call didn't. On the way it writes what isn't a jump, but for
+// the last of it.
+func (c *compiler) joinParts(code *Code, f *Func, joint *encoder.Joint) error {
+	for next := joinMarks; !joint.Extend(); {
+		if joint.Marks < next {
+			continue
+		}
+		next += joinMarks
+		c.finish(code, f, joint.Marks)
+		if err := c.writeOthers(code, f, joint.Marks); err != nil {
+			return err
+		}
 	}
+	c.finishOverlaid(code, f)
+	return nil
 }
+
+// Prologues are short. How long they are can't be foreseen, and copy goes another way
+// for each length, so usual ones are copied with what is behind.
+const usualPrologue = 32 // bytes
 
 // putPrologue copies a prologue to where there is room for usualPrologue.
 func putPrologue(to, from []byte) {
@@ -263,48 +259,27 @@ func putPrologue(to, from []byte) {
 	le.PutUint64(t[24:], le.Uint64(f[24:]))
 }
 
-// writeOthers writes the listed marks, which aren't jumps, from next up to a mark. It
-// returns the next one.
-func (c *compiler) writeOthers(code *Code, next, stop int) (int, error) {
-	for next < len(c.others) {
-		k := int(c.others[next] & markOfOther)
+// writeOthers writes the listed marks up to a mark, which aren't jumps and the first of
+// which is no plain call.
+func (c *compiler) writeOthers(code *Code, f *Func, stop int) error {
+	for c.done.others < len(c.others) {
+		other := c.others[c.done.others]
+		k := int(other & markOfOther)
 		if k >= stop {
 			break
 		}
-		if c.others[next]&isPlain != 0 {
-			next = c.writeCalls(code, next, stop)
+		if other&isPlain != 0 {
+			c.finish(code, f, stop)
 			continue
 		}
-		next++
+		c.done.others++
 		slot := int(c.draft.Marks[k].Slot)
-		end := code.Ends[c.start+slot]
-		if err := c.writeOther(code, k, slot, end); err != nil {
-			return 0, err
+		if err := c.writeOther(code, k, slot, code.Ends[c.start+slot]); err != nil {
+			return err
 		}
 	}
-	return next, nil
+	return nil
 }
-
-// writeCalls does so for plain calls, as long as there is nothing else.
-func (c *compiler) writeCalls(code *Code, next, stop int) int {
-	others, marks, ends, b, relocs := c.others, c.draft.Marks, code.Ends, code.Bytes, code.Relocs
-	for ; next < len(others); next++ {
-		other := others[next]
-		k := int(other & markOfOther)
-		if other&isPlain == 0 || k >= stop {
-			break
-		}
-		slot := c.start + int(marks[k].Slot)
-		end := ends[slot]
-		b[end-1] = 0 // the rest of E8 cd is written, with what is far away for cd
-		relocs = append(relocs, Reloc{Slot: slot, Offset: end - 4, Kind: callRelocs[other>>plainShift&3]})
-	}
-	code.Relocs = relocs
-	return next
-}
-
-// markOfOther is what of an element of others is the number of the mark.
-const markOfOther = 1<<plainShift - 1
 
 // writeOther writes mark k, which is no plain call, before end.
 func (c *compiler) writeOther(code *Code, k, slot int, end uint32) error {

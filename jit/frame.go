@@ -65,7 +65,7 @@ func (c *compiler) kernelFrame() *frame {
 	}
 	f.ibt, f.oldPrologue, f.returnThunk, f.straightLine = p.IBT, p.OldPrologue, p.ReturnThunk, p.StraightLine
 	f.percpu, f.fn = p.Percpu, *c.fn
-	f.prologue, f.epilogue = c.kernelPrologue(slices.Grow(f.prologue[:0], usualPrologue)), c.kernelEpilogue(f.epilogue[:0])
+	f.prologue, f.epilogue = c.kernelPrologue(slices.Grow(f.prologue[:0], usualPrologue)), c.kernelEpilogue(slices.Grow(f.epilogue[:0], usualEpilogue))
 	return &f.frame
 }
 

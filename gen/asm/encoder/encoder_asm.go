@@ -97,7 +97,7 @@ const page = 4096
 // sliceLen is the offset of a slice's length; slack is encoder.Slack.
 const (
 	sliceLen = 8
-	slack    = 72
+	slack    = 136
 )
 
 // Offsets into encoder.Mark and encoder.Gap.
@@ -106,6 +106,13 @@ const (
 	markRow  = 4
 	markSize = 8
 	gapLen   = 48 // where the length stands
+)
+
+// What joining copies of a piece at once, and the size of a vector in bytes.
+const (
+	pieceBytes = 128
+	pieceSlots = 24
+	vector     = 32
 )
 
 // Numbers of tables and abi.
@@ -342,7 +349,7 @@ func join() {
 	k, slot, end, shift := GP64(), GP64(), GP64(), GP64()
 	n, m, t := GP64(), GP64(), GP64()
 	limit := AllocLocal(8)
-	a, b, s := YMM(), YMM(), YMM()
+	s := YMM()
 
 	joint, draft := Mem{Base: t}, Mem{Base: m}
 	Load(Param("joint"), t)
@@ -378,28 +385,23 @@ func join() {
 	LEAQ(Mem{Base: to, Index: n, Scale: 1}, t)
 	CMPQ(t, limit)
 	JA(LabelRef("full"))
-	Comment("Copy 64 bytes at a time. The next piece overwrites what is too much.")
-	Label("copy")
-	VMOVDQU(Mem{Base: from}, a)
-	VMOVDQU(Mem{Base: from, Disp: 32}, b)
-	VMOVDQU(a, Mem{Base: to})
-	VMOVDQU(b, Mem{Base: to, Disp: 32})
-	CMPQ(n, U8(64))
-	JA(LabelRef("more"))
-	ADDQ(n, from)
-	ADDQ(n, to)
-
-	Comment("out[slot to m] = ends + shift, 16 at a time")
+	Comment("Copy what nearly all pieces have: how long one is can't be foreseen. The next",
+		"piece overwrites what is too much.")
+	copyBytes(from, to, nil, pieceBytes)
+	Comment("out[slot to m] = ends + shift, as many as nearly all pieces have")
 	VMOVD(shift.As32(), s.AsX())
 	VPBROADCASTD(s.AsX(), s)
-	Label("ends")
-	VPADDD(Mem{Base: ends, Index: slot, Scale: 4, Disp: 4}, s, a)
-	VPADDD(Mem{Base: ends, Index: slot, Scale: 4, Disp: 36}, s, b)
-	VMOVDQU(a, Mem{Base: out, Index: slot, Scale: 4})
-	VMOVDQU(b, Mem{Base: out, Index: slot, Scale: 4, Disp: 32})
-	ADDQ(U8(16), slot)
-	CMPQ(slot, m)
-	JLE(LabelRef("ends"))
+	moveEnds(ends, out, slot, s, pieceSlots)
+	Comment("t = slots of the piece, less one")
+	MOVQ(m, t)
+	SUBQ(slot, t)
+	CMPQ(n, U32(pieceBytes))
+	JA(LabelRef("long"))
+	CMPQ(t, U8(pieceSlots))
+	JAE(LabelRef("long"))
+	Label("joined")
+	ADDQ(n, from)
+	ADDQ(n, to)
 	LEAQ(Mem{Base: m, Disp: 1}, slot)
 
 	Comment("The gap")
@@ -429,9 +431,48 @@ func join() {
 	MOVB(U8(0), ok)
 	RET()
 
-	Label("more")
-	ADDQ(U8(64), from)
-	ADDQ(U8(64), to)
-	SUBQ(U8(64), n)
-	JMP(LabelRef("copy"))
+	Label("long")
+	Comment("The rest of a long piece")
+	MOVL(U32(pieceBytes), t.As32())
+	JMP(LabelRef("bytes"))
+	Label("morebytes")
+	copyBytes(from, to, t, vector)
+	ADDQ(U8(vector), t)
+	Label("bytes")
+	CMPQ(t, n)
+	JLT(LabelRef("morebytes"))
+	ADDQ(U8(pieceSlots), slot)
+	JMP(LabelRef("ends"))
+	Label("moreends")
+	moveEnds(ends, out, slot, s, vector/4)
+	ADDQ(U8(vector/4), slot)
+	Label("ends")
+	CMPQ(slot, m)
+	JLE(LabelRef("moreends"))
+	JMP(LabelRef("joined"))
+}
+
+// copyBytes copies n bytes at the index i, or at 0.
+func copyBytes(from, to, i reg.Register, n int) {
+	place := func(base reg.Register, at int) Mem {
+		m := Mem{Base: base, Disp: at}
+		if i != nil {
+			m.Index, m.Scale = i, 1
+		}
+		return m
+	}
+	for at := 0; at < n; at += vector {
+		v := YMM()
+		VMOVDQU(place(from, at), v)
+		VMOVDQU(v, place(to, at))
+	}
+}
+
+// moveEnds makes the ends of n slots those in the code.
+func moveEnds(ends, out, slot, shift reg.Register, n int) {
+	for at := 0; at < 4*n; at += vector {
+		v := YMM()
+		VPADDD(Mem{Base: ends, Index: slot, Scale: 4, Disp: 4 + at}, shift, v)
+		VMOVDQU(v, Mem{Base: out, Index: slot, Scale: 4, Disp: at})
+	}
 }

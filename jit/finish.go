@@ -1,0 +1,100 @@
+package jit
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/bpfjit/bpfjit/encoder"
+)
+
+// done is what of the lists of a compiler stands in the code.
+type done struct{ others, charges int }
+
+// markOfOther is what of an element of others is the number of the mark.
+const markOfOther = 1<<plainShift - 1
+
+// Passes are few, and there is never room for fewer than these: they fill a cache line,
+// of which no other processor's Code has a part. Epilogues are short. How many or how
+// long can't be foreseen, so they are copied with what is behind, which stays as it is in
+// the code.
+const (
+	usualPasses   = 8
+	usualEpilogue = 16 // bytes; kernelEpilogue has no longer ones that finish writes
+)
+
+// finish completes what is joined up to a mark: plain calls, as long as there is nothing
+// else among the others, charges and their cold code, and behind the last mark the
+// epilogue, if it is no jump that someone has to note. It notes the passes in f.
+func (c *compiler) finish(code *Code, f *Func, stop int) {
+	c.prepareFinish(code, f)
+	c.finishJoined(code, f, stop)
+}
+
+// prepareFinish makes room for the relocations of all others, and notes the passes in f
+// if there are more than usual.
+func (c *compiler) prepareFinish(code *Code, f *Func) {
+	code.Relocs = slices.Grow(code.Relocs, len(c.others)-c.done.others)
+	if len(c.passes) > usualPasses {
+		copy(f.Passes, c.passes)
+	}
+}
+
+// overlaid is how many charges have cold code where joining overwrites what is there.
+const overlaid = (encoder.Slack + coldSize - 1) / coldSize
+
+// finishOverlaid writes charges again whose cold code was written before the last part
+// of the function was joined.
+func (c *compiler) finishOverlaid(code *Code, f *Func) {
+	done := c.done.charges
+	if again := min(overlaid, done); again > 0 {
+		c.done.charges = 0
+		c.finish(code, f, int(c.charges[again-1].mark)+1)
+		c.done.charges = done
+	}
+}
+
+// finishGeneric is finishAVO in Go.
+func (c *compiler) finishGeneric(code *Code, f *Func, stop int) {
+	copy(f.Passes[:usualPasses], c.passes[:usualPasses])
+	c.writeCalls(code, f, stop)
+	c.writeCharges(code, f, stop)
+	if j := &c.job; stop >= j.count && j.exitOp == opCall && j.firstExit != noExit {
+		end := int(code.Ends[f.Start+int(j.firstExit)])
+		copy(code.Bytes[end-len(c.frame.epilogue):], c.frame.epilogue)
+	}
+}
+
+// writeCalls writes plain calls up to a mark, as long as there is nothing else.
+func (c *compiler) writeCalls(code *Code, f *Func, stop int) {
+	for ; c.done.others < len(c.others); c.done.others++ {
+		other := c.others[c.done.others]
+		k := int(other & markOfOther)
+		if other&isPlain == 0 || k >= stop {
+			break
+		}
+		slot := f.Start + int(c.draft.Marks[k].Slot)
+		end := code.Ends[slot]
+		code.Bytes[end-1] = 0 // the rest of E8 cd is written, with what is far away for cd
+		code.Relocs = append(code.Relocs, Reloc{Slot: slot, Offset: end - 4, Kind: callRelocs[other>>plainShift&3]})
+	}
+}
+
+// writeCharges writes the charges up to a mark: jumps to cold code, and that code.
+func (c *compiler) writeCharges(code *Code, f *Func, stop int) {
+	b := code.Bytes
+	for ; c.done.charges < len(c.charges); c.done.charges++ {
+		charge := c.charges[c.done.charges]
+		if int(charge.mark) >= stop {
+			break
+		}
+		at := int(f.Cold) + c.done.charges*coldSize
+		back := int(code.Ends[f.Start+int(c.draft.Marks[charge.mark].Slot)])
+		jump := b[back-encoder.LongJcc : back]
+		binary.LittleEndian.PutUint16(jump, opJbLong)
+		binary.LittleEndian.PutUint32(jump[2:], uint32(at-back))
+		code := b[at : at+coldSize]
+		copy(code, cold[:])
+		binary.LittleEndian.PutUint32(code[coldAsks:], uint32(charge.n))
+		binary.LittleEndian.PutUint32(code[coldBack:], uint32(back-at-coldSize))
+	}
+}

@@ -1,0 +1,15 @@
+//go:build amd64 && !purego
+
+package jit
+
+//go:generate go run -C=../gen ./asm/finish -out ../jit/finish_amd64.s
+
+// finishAVO notes the passes in f and writes calls, charges and the epilogue up to a
+// mark. gen/asm/finish writes it; a test compares it with finishGeneric.
+//
+//go:noescape
+func finishAVO(job *passJob, code *Code, f *Func, frame *frame, done *done, stop int)
+
+func (c *compiler) finishJoined(code *Code, f *Func, stop int) {
+	finishAVO(&c.job, code, f, c.frame, &c.done, stop)
+}
