@@ -47,6 +47,28 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestBoundsHostile checks slots of any kind that nothing stands in front of or behind.
+func TestBoundsHostile(t *testing.T) {
+	const most = 2 * chunk * blockSlots
+	r := testRand(t)
+	slots := slotsBetween(t, most)
+	var s Survey
+	for n := 1; n <= most; n += 1 + n/200*r.IntN(1000) {
+		p := &Program{Insns: someOf(r, slots, n)}
+		for range 4 {
+			for i := range p.Insns {
+				p.Insns[i] = testInsn(r)
+			}
+			for d := range Dialect(2) {
+				if got, want := s.Check(p, d), (&checker{p: p, dialect: d}).exact(); (got == nil) != (want == nil) {
+					t.Fatalf("%d slots, %v: %v, want %v", n, d, got, want)
+				}
+			}
+			s.Take(p)
+		}
+	}
+}
+
 // someOf returns n slots at one of the ends.
 func someOf(r *rand.Rand, s []Insn, n int) []Insn {
 	if r.IntN(2) == 0 {

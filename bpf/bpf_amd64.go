@@ -23,13 +23,7 @@ func supported() bool {
 // nothing is rare; a test compares them. gen/asm/bpf writes them.
 
 //go:noescape
-func surveyAVO(insns *Insn, blocks *block, n int, p *places)
-
-//go:noescape
-func checkAVO(insns *Insn, blocks *block, n int, p *places, r *refusal, half bool)
-
-//go:noescape
-func followAVO(insns *Insn, blocks *block, next, stop, n int) (wrong int)
+func surveyAVO(s *Survey, p *places, r *refusal)
 
 //go:noescape
 func chargeAVO(s *Survey, flows *flow)
@@ -43,49 +37,14 @@ func mendAVO(p *patcher, s *Survey, jumps *uint64)
 //go:noescape
 func mendSlotsAVO(insns, np *Insn, index, late *int32, reaches *reach, jumps *uint64, words, first, known, length int) (lates int, ok bool)
 
-// halfBlock is how many slots the assembly looks at at once.
-const halfBlock = blockSlots / 2
-
-// classify fills in blocks from next up to stop, at most a chunk of them. It also
-// finds suspects, if r says what is suspect.
-func (s *Survey) classify(next, stop int, r *refusal) {
-	insns, first := s.program.Insns, next*blockSlots
-	n := min(stop*blockSlots, len(insns)) - first
-	switch {
-	case !assembly:
-		s.classifyGeneric(next, stop, r)
-	case len(insns) < halfBlock:
-		s.classifyShort(r)
-	case r == nil:
-		surveyAVO(&insns[first], &s.blocks[next], n, &surveyed)
-	default:
-		checkAVO(&insns[first], &s.blocks[next], n, &surveyed, r, s.half(first))
-	}
-}
-
-// classifyShort does it for a program that is shorter than what the assembly looks at.
-// What is behind it is read from a copy. It looks like second halves.
-func (s *Survey) classifyShort(r *refusal) {
-	var padded [halfBlock]Insn
-	n := copy(padded[:], s.program.Insns)
-	b := &s.blocks[0]
-	if r == nil {
-		surveyAVO(&padded[0], b, halfBlock, &surveyed)
-	} else {
-		checkAVO(&padded[0], b, halfBlock, &surveyed, r, false)
-	}
-	b.seconds &= 1<<n - 1
-	b.suspects &= 1<<n - 1
-}
-
-func (s *Survey) follow(stop int) {
+// assembled does what part does, if there is assembly. There is room for the others of the
+// part.
+func (s *Survey) assembled(r *refusal) bool {
 	if !assembly {
-		s.followGeneric(stop)
-		return
+		return false
 	}
-	insns := s.program.Insns
-	wrong := followAVO(&insns[0], &s.blocks[0], s.landed, stop, len(insns))
-	s.landed, s.astray = stop, wrong&1 != 0
+	surveyAVO(s, &surveyed, r)
+	return true
 }
 
 // walk walks from slot at of the charger to stop, or leaves it to walkBlock. Where it

@@ -4,441 +4,417 @@
 
 #include "textflag.h"
 
-// func surveyAVO(insns *uint64, blocks *uint64, n int, p *uint64)
-// Requires: AVX, AVX2, BMI2, MMX+
-TEXT ·surveyAVO(SB), NOSPLIT, $0-32
-	MOVQ    insns+0(FP), BX
-	MOVQ    blocks+8(FP), SI
-	MOVQ    n+16(FP), AX
-	MOVQ    p+24(FP), DI
+// func surveyAVO(s *uint64, p *uint64, r *uint64)
+// Requires: AVX, AVX2, BMI, BMI2, CMOV, MMX+
+TEXT ·surveyAVO(SB), NOSPLIT, $264-24
+	MOVQ    s+0(FP), AX
+	MOVQ    (AX), CX
+	MOVQ    16(AX), DX
+	MOVQ    (CX), CX
+	MOVQ    64(AX), BX
+	MOVQ    24(AX), SI
+	MOVQ    8(AX), DI
+	SHLQ    $0x06, BX
+	SHLQ    $0x06, SI
+	LEAQ    4096(BX), R8
+	CMPQ    R8, SI
+	CMOVQLT R8, SI
+	CMPQ    BX, SI
+	JGE     follow
+	MOVQ    SI, (SP)
 	VPXOR   Y0, Y0, Y0
-	VMOVDQU 64(DI), Y1
-	LEAQ    -256(BX)(AX*8), AX
-	XORL    DX, DX
 
-	// It is 4 bytes to the second half of a block's words, and to the next block the rest.
-	MOVQ $0x00000004, CX
-	CMPQ BX, AX
-	JHI  rest
-
-half:
-	// What follows: a program that is looked at for the first time is in no cache.
-	PREFETCHT0 1024(BX)
-	PREFETCHT0 1088(BX)
-	PREFETCHT0 1152(BX)
-	PREFETCHT0 1216(BX)
-
-	// Slots 0 to 3, and those 16 further
-	VMOVDQU     (BX), X2
-	VINSERTI128 $0x01, 128(BX), Y2, Y2
-	VMOVDQU     16(BX), X3
-	VINSERTI128 $0x01, 144(BX), Y3, Y3
-	VSHUFPS     $0x88, Y3, Y2, Y4
-	VPSHUFB     planes<>+0(SB), Y4, Y4
-
-	// Slots 4 to 7, and those 16 further
-	VMOVDQU     32(BX), X2
-	VINSERTI128 $0x01, 160(BX), Y2, Y2
-	VMOVDQU     48(BX), X3
-	VINSERTI128 $0x01, 176(BX), Y3, Y3
-	VSHUFPS     $0x88, Y3, Y2, Y5
-	VPSHUFB     planes<>+0(SB), Y5, Y5
-
-	// Slots 8 to 11, and those 16 further
-	VMOVDQU     64(BX), X2
-	VINSERTI128 $0x01, 192(BX), Y2, Y2
-	VMOVDQU     80(BX), X3
-	VINSERTI128 $0x01, 208(BX), Y3, Y3
-	VSHUFPS     $0x88, Y3, Y2, Y6
-	VPSHUFB     planes<>+0(SB), Y6, Y6
-
-	// Slots 12 to 15, and those 16 further
-	VMOVDQU     96(BX), X2
-	VINSERTI128 $0x01, 224(BX), Y2, Y2
-	VMOVDQU     112(BX), X3
-	VINSERTI128 $0x01, 240(BX), Y3, Y3
-	VSHUFPS     $0x88, Y3, Y2, Y7
-	VPSHUFB     planes<>+0(SB), Y7, Y7
-
-	// Of all 32: opcodes, regs, offs
-	VPUNPCKLDQ  Y5, Y4, Y2
-	VPUNPCKLDQ  Y7, Y6, Y3
-	VPUNPCKLQDQ Y3, Y2, Y8
-	VPUNPCKHQDQ Y3, Y2, Y9
-	VPUNPCKHDQ  Y5, Y4, Y4
-	VPUNPCKHDQ  Y7, Y6, Y6
-	VPUNPCKLQDQ Y6, Y4, Y5
-	VPUNPCKHQDQ Y6, Y4, Y4
-
-	// Halves of opcodes and of regs
-	VPSRLW    $0x04, Y8, Y5
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPAND     nibble<>+0(SB), Y8, Y6
-	VPSRLW    $0x04, Y9, Y7
-	VPAND     nibble<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y9, Y9
-	VPCMPEQB  exit<>+0(SB), Y8, Y9
-	VPMOVMSKB Y9, R8
-	MOVL      R8, 16(SI)
-	VPCMPEQB  Y0, Y8, Y9
-	VPMOVMSKB Y9, R8
-	MOVL      R8, 24(SI)
-
-	// Jumps, and those whose off is negative; points are found later.
-	VMOVDQU   (DI), Y8
-	VPSHUFB   Y5, Y8, Y8
-	VMOVDQU   32(DI), Y5
-	VPSHUFB   Y6, Y5, Y5
-	VPAND     Y5, Y8, Y8
-	VPADDUSB  from64<>+0(SB), Y8, Y9
-	VPMOVMSKB Y9, R8
-	MOVL      R8, (SI)
-	VPAND     Y4, Y9, Y9
-	VPMOVMSKB Y9, R8
-	MOVL      R8, 8(SI)
-	MOVL      $0x00000000, 48(SI)
-
-	// Others
-	VPSHUFB   Y7, Y1, Y9
-	VPAND     Y9, Y8, Y8
-	VPADDUSB  from1<>+0(SB), Y8, Y8
-	VPMOVMSKB Y8, R8
-	MOVL      R8, 32(SI)
-	ADDQ      $0x00000100, BX
-	ADDQ      CX, SI
-	XORQ      $0x38, CX
-	CMPQ      BX, AX
-	JLS       half
-
-rest:
-	SUBQ AX, BX
-	SHRQ $0x03, BX
-	CMPL BX, $0x20
-	JEQ  end
-	MOVQ BX, DX
-	MOVQ AX, BX
-	JMP  half
-
-end:
-	VZEROUPPER
-	TESTL DX, DX
-	JEQ   remembered
-	SHRXL DX, -64(SI)(CX*1), BX
-	MOVL  BX, -64(SI)(CX*1)
-	SHRXL DX, -56(SI)(CX*1), BX
-	MOVL  BX, -56(SI)(CX*1)
-	SHRXL DX, -48(SI)(CX*1), BX
-	MOVL  BX, -48(SI)(CX*1)
-	SHRXL DX, -40(SI)(CX*1), BX
-	MOVL  BX, -40(SI)(CX*1)
-	SHRXL DX, -32(SI)(CX*1), BX
-	MOVL  BX, -32(SI)(CX*1)
-	SHRXL DX, -24(SI)(CX*1), BX
-	MOVL  BX, -24(SI)(CX*1)
-
-remembered:
-	// There may be no second half.
-	CMPQ CX, $0x04
-	JEQ  out
-	XORL BX, BX
-	MOVL BX, (SI)
-	MOVL BX, 8(SI)
-	MOVL BX, 16(SI)
-	MOVL BX, 24(SI)
-	MOVL BX, 32(SI)
-	MOVL BX, 40(SI)
-	MOVL BX, 48(SI)
-
-out:
-	RET
-
-DATA planes<>+0(SB)/1, $0x00
-DATA planes<>+1(SB)/1, $0x04
-DATA planes<>+2(SB)/1, $0x08
-DATA planes<>+3(SB)/1, $0x0c
-DATA planes<>+4(SB)/1, $0x01
-DATA planes<>+5(SB)/1, $0x05
-DATA planes<>+6(SB)/1, $0x09
-DATA planes<>+7(SB)/1, $0x0d
-DATA planes<>+8(SB)/1, $0x02
-DATA planes<>+9(SB)/1, $0x06
-DATA planes<>+10(SB)/1, $0x0a
-DATA planes<>+11(SB)/1, $0x0e
-DATA planes<>+12(SB)/1, $0x03
-DATA planes<>+13(SB)/1, $0x07
-DATA planes<>+14(SB)/1, $0x0b
-DATA planes<>+15(SB)/1, $0x0f
-DATA planes<>+16(SB)/1, $0x00
-DATA planes<>+17(SB)/1, $0x04
-DATA planes<>+18(SB)/1, $0x08
-DATA planes<>+19(SB)/1, $0x0c
-DATA planes<>+20(SB)/1, $0x01
-DATA planes<>+21(SB)/1, $0x05
-DATA planes<>+22(SB)/1, $0x09
-DATA planes<>+23(SB)/1, $0x0d
-DATA planes<>+24(SB)/1, $0x02
-DATA planes<>+25(SB)/1, $0x06
-DATA planes<>+26(SB)/1, $0x0a
-DATA planes<>+27(SB)/1, $0x0e
-DATA planes<>+28(SB)/1, $0x03
-DATA planes<>+29(SB)/1, $0x07
-DATA planes<>+30(SB)/1, $0x0b
-DATA planes<>+31(SB)/1, $0x0f
-GLOBL planes<>(SB), RODATA|NOPTR, $32
-
-DATA nibble<>+0(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA nibble<>+8(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA nibble<>+16(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA nibble<>+24(SB)/8, $0x0f0f0f0f0f0f0f0f
-GLOBL nibble<>(SB), RODATA|NOPTR, $32
-
-DATA exit<>+0(SB)/8, $0x9595959595959595
-DATA exit<>+8(SB)/8, $0x9595959595959595
-DATA exit<>+16(SB)/8, $0x9595959595959595
-DATA exit<>+24(SB)/8, $0x9595959595959595
-GLOBL exit<>(SB), RODATA|NOPTR, $32
-
-DATA from64<>+0(SB)/8, $0x4040404040404040
-DATA from64<>+8(SB)/8, $0x4040404040404040
-DATA from64<>+16(SB)/8, $0x4040404040404040
-DATA from64<>+24(SB)/8, $0x4040404040404040
-GLOBL from64<>(SB), RODATA|NOPTR, $32
-
-DATA from1<>+0(SB)/8, $0x7f7f7f7f7f7f7f7f
-DATA from1<>+8(SB)/8, $0x7f7f7f7f7f7f7f7f
-DATA from1<>+16(SB)/8, $0x7f7f7f7f7f7f7f7f
-DATA from1<>+24(SB)/8, $0x7f7f7f7f7f7f7f7f
-GLOBL from1<>(SB), RODATA|NOPTR, $32
-
-// func checkAVO(insns *uint64, blocks *uint64, n int, p *uint64, r *uint64, half bool)
-// Requires: AVX, AVX2, BMI2, MMX+
-TEXT ·checkAVO(SB), NOSPLIT, $0-41
-	MOVQ    r+32(FP), AX
-	MOVB    half+40(FP), CL
-	MOVBLZX CL, CX
-	VMOVDQU dst<>+0(SB), Y0
-	VMOVDQU src<>+0(SB), Y1
-	MOVQ    insns+0(FP), DI
-	MOVQ    blocks+8(FP), R8
-	MOVQ    n+16(FP), DX
-	MOVQ    p+24(FP), R9
-	VPXOR   Y2, Y2, Y2
-	VMOVDQU 64(R9), Y3
-	LEAQ    -256(DI)(DX*8), DX
+	// There may be no second half of the last block.
+	VMOVDQU Y0, -64(DX)(SI*1)
+	VMOVDQU Y0, -32(DX)(SI*1)
+	CMPQ    DI, SI
+	CMOVQGT SI, DI
+	LEAQ    (DX)(BX*1), AX
+	LEAQ    (CX)(BX*8), R8
+	LEAQ    -256(CX)(DI*8), CX
+	MOVQ    r+16(FP), R10
+	XORL    R11, R11
+	VMOVDQU dst<>+0(SB), Y2
+	VMOVDQU src<>+0(SB), Y3
+	VMOVDQU immLow<>+0(SB), Y4
+	VMOVDQU immHigh<>+0(SB), Y5
 	XORL    SI, SI
+	XORL    R9, R9
+	MOVQ    p+8(FP), R12
+	VMOVDQU 64(R12), Y1
 
 	// It is 4 bytes to the second half of a block's words, and to the next block the rest.
-	MOVQ $0x00000004, BX
-	CMPQ DI, DX
-	JHI  rest
+	MOVL  $0x00000004, DX
+	CMPQ  DI, $0x20
+	JLT   short
+	TESTQ BX, BX
+	JEQ   half
+	CMPB  -8(R8), $0x18
+	SETEQ R11
+	CMPQ  R8, CX
+	JHI   rest
 
 half:
 	// What follows: a program that is looked at for the first time is in no cache.
-	PREFETCHT0 1024(DI)
-	PREFETCHT0 1088(DI)
-	PREFETCHT0 1152(DI)
-	PREFETCHT0 1216(DI)
+	PREFETCHT0 1024(R8)
+	PREFETCHT0 1088(R8)
+	PREFETCHT0 1152(R8)
+	PREFETCHT0 1216(R8)
 
 	// Slots 0 to 3, and those 16 further
-	VMOVDQU     (DI), X4
-	VINSERTI128 $0x01, 128(DI), Y4, Y4
-	VMOVDQU     16(DI), X5
-	VINSERTI128 $0x01, 144(DI), Y5, Y5
-	VSHUFPS     $0x88, Y5, Y4, Y6
-	VPSHUFB     planes<>+0(SB), Y6, Y6
-	VSHUFPS     $0xdd, Y5, Y4, Y7
+	VBROADCASTI128 (R8), Y6
+	VINSERTI128    $0x01, 128(R8), Y6, Y6
+	VBROADCASTI128 16(R8), Y7
+	VINSERTI128    $0x01, 144(R8), Y7, Y7
+	VSHUFPS        $0x88, Y7, Y6, Y8
+	VPSHUFB        planes<>+0(SB), Y8, Y8
+	VSHUFPS        $0xdd, Y7, Y6, Y9
 
 	// Slots 4 to 7, and those 16 further
-	VMOVDQU     32(DI), X4
-	VINSERTI128 $0x01, 160(DI), Y4, Y4
-	VMOVDQU     48(DI), X5
-	VINSERTI128 $0x01, 176(DI), Y5, Y5
-	VSHUFPS     $0x88, Y5, Y4, Y8
-	VPSHUFB     planes<>+0(SB), Y8, Y8
-	VSHUFPS     $0xdd, Y5, Y4, Y9
-	VPACKSSDW   Y9, Y7, Y7
+	VBROADCASTI128 32(R8), Y6
+	VINSERTI128    $0x01, 160(R8), Y6, Y6
+	VBROADCASTI128 48(R8), Y7
+	VINSERTI128    $0x01, 176(R8), Y7, Y7
+	VSHUFPS        $0x88, Y7, Y6, Y10
+	VPSHUFB        planes<>+0(SB), Y10, Y10
+	VSHUFPS        $0xdd, Y7, Y6, Y6
+	VPACKSSDW      Y6, Y9, Y9
 
 	// Slots 8 to 11, and those 16 further
-	VMOVDQU     64(DI), X4
-	VINSERTI128 $0x01, 192(DI), Y4, Y4
-	VMOVDQU     80(DI), X5
-	VINSERTI128 $0x01, 208(DI), Y5, Y5
-	VSHUFPS     $0x88, Y5, Y4, Y9
-	VPSHUFB     planes<>+0(SB), Y9, Y9
-	VSHUFPS     $0xdd, Y5, Y4, Y10
+	VBROADCASTI128 64(R8), Y6
+	VINSERTI128    $0x01, 192(R8), Y6, Y6
+	VBROADCASTI128 80(R8), Y7
+	VINSERTI128    $0x01, 208(R8), Y7, Y7
+	VSHUFPS        $0x88, Y7, Y6, Y11
+	VPSHUFB        planes<>+0(SB), Y11, Y11
+	VSHUFPS        $0xdd, Y7, Y6, Y12
 
 	// Slots 12 to 15, and those 16 further
-	VMOVDQU     96(DI), X4
-	VINSERTI128 $0x01, 224(DI), Y4, Y4
-	VMOVDQU     112(DI), X5
-	VINSERTI128 $0x01, 240(DI), Y5, Y5
-	VSHUFPS     $0x88, Y5, Y4, Y11
-	VPSHUFB     planes<>+0(SB), Y11, Y11
-	VSHUFPS     $0xdd, Y5, Y4, Y4
-	VPACKSSDW   Y4, Y10, Y10
-	VPACKSSWB   Y10, Y7, Y7
+	VBROADCASTI128 96(R8), Y6
+	VINSERTI128    $0x01, 224(R8), Y6, Y6
+	VBROADCASTI128 112(R8), Y7
+	VINSERTI128    $0x01, 240(R8), Y7, Y7
+	VSHUFPS        $0x88, Y7, Y6, Y13
+	VPSHUFB        planes<>+0(SB), Y13, Y13
+	VSHUFPS        $0xdd, Y7, Y6, Y6
+	VPACKSSDW      Y6, Y12, Y12
+	VPACKSSWB      Y12, Y9, Y9
 
 	// Of all 32: opcodes, regs, offs
-	VPUNPCKLDQ  Y8, Y6, Y4
-	VPUNPCKLDQ  Y11, Y9, Y5
-	VPUNPCKLQDQ Y5, Y4, Y10
-	VPUNPCKHQDQ Y5, Y4, Y12
-	VPUNPCKHDQ  Y8, Y6, Y6
-	VPUNPCKHDQ  Y11, Y9, Y9
-	VPUNPCKLQDQ Y9, Y6, Y8
-	VPUNPCKHQDQ Y9, Y6, Y6
+	VPUNPCKLDQ  Y10, Y8, Y6
+	VPUNPCKLDQ  Y13, Y11, Y7
+	VPUNPCKLQDQ Y7, Y6, Y12
+	VPUNPCKHQDQ Y7, Y6, Y6
+	VPUNPCKHDQ  Y10, Y8, Y7
+	VPUNPCKHDQ  Y13, Y11, Y10
+	VPUNPCKLQDQ Y10, Y7, Y8
+	VPUNPCKHQDQ Y10, Y7, Y7
 
 	// Halves of opcodes and of regs
-	VPSRLW    $0x04, Y10, Y9
-	VPAND     nibble<>+0(SB), Y9, Y9
-	VPAND     nibble<>+0(SB), Y10, Y11
-	VPSRLW    $0x04, Y12, Y13
+	VPSRLW    $0x04, Y12, Y10
+	VPAND     nibble<>+0(SB), Y10, Y10
+	VPAND     nibble<>+0(SB), Y12, Y11
+	VPSRLW    $0x04, Y6, Y13
 	VPAND     nibble<>+0(SB), Y13, Y13
-	VPAND     nibble<>+0(SB), Y12, Y12
-	VPCMPEQB  exit<>+0(SB), Y10, Y14
-	VPMOVMSKB Y14, R10
-	MOVL      R10, 16(R8)
-	VPCMPEQB  Y2, Y10, Y14
-	VPMOVMSKB Y14, R10
-	MOVL      R10, 24(R8)
+	VPAND     nibble<>+0(SB), Y6, Y6
+	VPCMPEQB  exit<>+0(SB), Y12, Y14
+	VPMOVMSKB Y14, BX
+	MOVL      BX, 16(AX)
+	VPCMPEQB  Y0, Y12, Y14
+	VPMOVMSKB Y14, BX
+	MOVL      BX, 24(AX)
 
 	// Jumps, and those whose off is negative; points are found later.
-	VMOVDQU   (R9), Y15
-	VPSHUFB   Y9, Y15, Y15
-	VMOVDQU   32(R9), Y14
+	VMOVDQU   (R12), Y15
+	VPSHUFB   Y10, Y15, Y15
+	VMOVDQU   32(R12), Y14
 	VPSHUFB   Y11, Y14, Y14
 	VPAND     Y14, Y15, Y15
 	VPADDUSB  from64<>+0(SB), Y15, Y14
-	VPMOVMSKB Y14, R11
-	MOVL      R11, (R8)
-	VPAND     Y6, Y14, Y14
-	VPMOVMSKB Y14, R11
-	MOVL      R11, 8(R8)
-	MOVL      $0x00000000, 48(R8)
+	VPMOVMSKB Y14, R13
+	MOVL      R13, (AX)
+	VPAND     Y7, Y14, Y14
+	VPMOVMSKB Y14, R13
+	MOVL      R13, 8(AX)
+	MOVL      $0x00000000, 48(AX)
 
 	// Others
-	VPSHUFB   Y13, Y3, Y14
+	VPSHUFB   Y13, Y1, Y14
 	VPAND     Y14, Y15, Y15
 	VPADDUSB  from1<>+0(SB), Y15, Y15
-	VPMOVMSKB Y15, R11
-	MOVL      R11, 32(R8)
+	VPMOVMSKB Y15, R13
+	MOVL      R13, 32(AX)
+	XORL      R13, R13
+	TESTQ     R10, R10
+	JEQ       found
 
 	// Second halves behind anything but first halves, and the reverse
-	VPCMPEQB  ldimm64<>+0(SB), Y10, Y14
-	VPMOVMSKB Y14, R11
-	LEAL      (CX)(R11*2), CX
-	XORL      CX, R10
-	MOVL      R11, CX
-	SHRL      $0x1f, CX
+	VPCMPEQB  ldimm64<>+0(SB), Y12, Y14
+	VPMOVMSKB Y14, R13
+	LEAL      (R11)(R13*2), R11
+	XORL      R11, BX
+	MOVL      R13, R11
+	SHRL      $0x1f, R11
 
-	// What the constants of the slots have that the opcodes must not: where imm isn't 0, or
-	// not 16, 32 or 64, or off isn't 0
-	VPCMPEQB Y2, Y7, Y14
-	VPANDN   noImm<>+0(SB), Y14, Y10
-	VPCMPEQB width16<>+0(SB), Y7, Y15
-	VPCMPEQB width32<>+0(SB), Y7, Y14
-	VPOR     Y14, Y15, Y15
-	VPCMPEQB width64<>+0(SB), Y7, Y14
-	VPOR     Y14, Y15, Y15
-	VPANDN   widths<>+0(SB), Y15, Y14
-	VPOR     Y14, Y10, Y10
-	VPOR     Y8, Y6, Y14
-	VPCMPEQB Y2, Y14, Y14
-	VPANDN   noOff<>+0(SB), Y14, Y14
-	VPOR     Y14, Y10, Y10
-	VMOVDQU  (AX), Y14
-	VPSHUFB  Y9, Y14, Y14
-	VMOVDQU  32(AX), Y7
-	VPSHUFB  Y11, Y7, Y7
-	VPAND    Y7, Y14, Y14
-	VPAND    swapping<>+0(SB), Y14, Y7
-	VPAND    Y10, Y14, Y15
+	// What the constants of the slots don't have of what opcodes must not have: where imm is 0, or
+	// 16, 32 or 64, or off is 0. Numbers with the upper bit have all.
+	VPSHUFB  Y9, Y4, Y12
+	VPSRLW   $0x04, Y9, Y9
+	VPAND    nibble<>+0(SB), Y9, Y9
+	VPSHUFB  Y9, Y5, Y14
+	VPAND    Y14, Y12, Y12
+	VPOR     Y8, Y7, Y14
+	VPCMPEQB Y0, Y14, Y14
+	VPAND    noOff<>+0(SB), Y14, Y14
+	VPOR     Y14, Y12, Y12
+	VMOVDQU  (R10), Y9
+	VPSHUFB  Y10, Y9, Y9
+	VMOVDQU  32(R10), Y14
+	VPSHUFB  Y11, Y14, Y14
+	VPAND    Y14, Y9, Y9
+	VPANDN   Y9, Y12, Y9
 
 	// The same of registers: where dst or src isn't 0, or is R10, and off isn't in the frame.
 	// It is from -512 to -8. So offHigh is -2, which becomes 127, or it is -1, which becomes 126,
 	// and offLow is at most 248; else 1 is taken off.
-	VPSHUFB  Y12, Y0, Y10
-	VPSHUFB  Y13, Y1, Y14
-	VPOR     Y14, Y10, Y10
-	VPXOR    lastBytes<>+0(SB), Y6, Y6
+	VPSHUFB  Y6, Y2, Y12
+	VPSHUFB  Y13, Y3, Y14
+	VPOR     Y14, Y12, Y12
+	VPXOR    lastBytes<>+0(SB), Y7, Y7
 	VPSUBUSB frameSpan<>+0(SB), Y8, Y8
 	VPMINUB  one<>+0(SB), Y8, Y8
-	VPSUBSB  Y8, Y6, Y6
-	VPCMPGTB inFrame<>+0(SB), Y6, Y14
+	VPSUBSB  Y8, Y7, Y7
+	VPCMPGTB inFrame<>+0(SB), Y7, Y14
 	VPAND    frames<>+0(SB), Y14, Y14
-	VPANDN   Y10, Y14, Y10
-	VMOVDQU  64(AX), Y6
-	VPSHUFB  Y9, Y6, Y6
-	VMOVDQU  96(AX), Y8
+	VPANDN   Y12, Y14, Y12
+	VMOVDQU  64(R10), Y7
+	VPSHUFB  Y10, Y7, Y7
+	VMOVDQU  96(R10), Y8
 	VPSHUFB  Y11, Y8, Y8
-	VPAND    Y8, Y6, Y6
-	VPAND    Y10, Y6, Y6
-	VPOR     Y6, Y15, Y15
+	VPAND    Y8, Y7, Y7
+	VPAND    Y12, Y7, Y7
+	VPOR     Y7, Y9, Y9
 
 	// Registers that don't exist
-	VPMAXUB  Y12, Y13, Y14
-	VPSUBUSB 192(AX), Y14, Y14
-	VPOR     Y14, Y15, Y15
+	VPMAXUB  Y6, Y13, Y14
+	VPSUBUSB 192(R10), Y14, Y14
+	VPOR     Y14, Y9, Y9
 
 	// Opcodes that aren't known
-	VMOVDQU   128(AX), Y6
-	VPSHUFB   Y9, Y6, Y6
-	VMOVDQU   160(AX), Y8
-	VPSHUFB   Y11, Y8, Y8
-	VPAND     Y8, Y6, Y6
-	VPOR      Y7, Y6, Y6
-	VPCMPEQB  Y2, Y6, Y6
-	VPOR      Y6, Y15, Y15
-	VPADDUSB  from1<>+0(SB), Y15, Y15
-	VPMOVMSKB Y15, R11
-	ORL       R10, R11
-	MOVL      R11, 40(R8)
-	ADDQ      $0x00000100, DI
-	ADDQ      BX, R8
-	XORQ      $0x38, BX
-	CMPQ      DI, DX
-	JLS       half
+	VMOVDQU   128(R10), Y6
+	VPSHUFB   Y10, Y6, Y6
+	VMOVDQU   160(R10), Y7
+	VPSHUFB   Y11, Y7, Y7
+	VPAND     Y7, Y6, Y6
+	VPCMPEQB  Y0, Y6, Y6
+	VPOR      Y6, Y9, Y9
+	VPADDUSB  from1<>+0(SB), Y9, Y9
+	VPMOVMSKB Y9, R13
+	ORL       BX, R13
+
+found:
+	MOVL R13, 40(AX)
+	ORL  R13, SI
+	ADDQ $0x00000100, R8
+	ADDQ DX, AX
+	XORQ $0x38, DX
+	CMPQ R8, CX
+	JLS  half
 
 rest:
-	SUBQ DX, DI
-	SHRQ $0x03, DI
-	CMPL DI, $0x20
-	JEQ  end
-	MOVQ DI, SI
-	MOVQ DX, DI
-	JMP  half
+	SUBQ  CX, R8
+	SHRL  $0x03, R8
+	CMPL  R8, $0x20
+	JEQ   end
+	MOVL  R8, R9
+	MOVQ  CX, R8
+	CMPB  -8(R8), $0x18
+	SETEQ R11
+	JMP   half
 
 end:
 	VZEROUPPER
-	TESTL SI, SI
-	JEQ   remembered
-	SHRXL SI, -64(R8)(BX*1), DI
-	MOVL  DI, -64(R8)(BX*1)
-	SHRXL SI, -56(R8)(BX*1), DI
-	MOVL  DI, -56(R8)(BX*1)
-	SHRXL SI, -48(R8)(BX*1), DI
-	MOVL  DI, -48(R8)(BX*1)
-	SHRXL SI, -40(R8)(BX*1), DI
-	MOVL  DI, -40(R8)(BX*1)
-	SHRXL SI, -32(R8)(BX*1), DI
-	MOVL  DI, -32(R8)(BX*1)
-	SHRXL SI, -24(R8)(BX*1), DI
-	MOVL  DI, -24(R8)(BX*1)
+	TESTL R9, R9
+	JEQ   looked
+	JLT   padded
+	SHRXL R9, -64(AX)(DX*1), R8
+	MOVL  R8, -64(AX)(DX*1)
+	SHRXL R9, -56(AX)(DX*1), R8
+	MOVL  R8, -56(AX)(DX*1)
+	SHRXL R9, -48(AX)(DX*1), R8
+	MOVL  R8, -48(AX)(DX*1)
+	SHRXL R9, -40(AX)(DX*1), R8
+	MOVL  R8, -40(AX)(DX*1)
+	SHRXL R9, -32(AX)(DX*1), R8
+	MOVL  R8, -32(AX)(DX*1)
+	SHRXL R9, -24(AX)(DX*1), R8
+	MOVL  R8, -24(AX)(DX*1)
 
-remembered:
-	// There may be no second half.
-	CMPQ BX, $0x04
-	JEQ  out
+looked:
+	MOVQ    s+0(FP), AX
+	MOVQ    (AX), CX
+	MOVQ    16(AX), DX
+	MOVQ    (CX), CX
+	TESTL   SI, SI
+	SETNE   82(AX)
+	MOVQ    64(AX), BX
+	MOVQ    40(AX), R9
+	MOVQ    48(AX), R10
+	MOVBLZX 80(AX), R11
+	MOVQ    p+8(FP), R12
+	SHLQ    $0x06, BX
+	LEAQ    (R10)(R10*2), SI
+	LEAQ    (R9)(SI*4), R9
+
+list:
+	MOVQ  32(DX)(BX*1), SI
+	TESTQ SI, SI
+	JEQ   listed
+
+other:
+	TZCNTQ  SI, DI
+	ADDQ    BX, DI
+	MOVQ    (CX)(DI*8), R8
+	MOVL    DI, (R9)
+	MOVQ    R8, 4(R9)
+	MOVBLZX R8, R8
+	ORB     96(R12)(R8*1), R11
+	ADDQ    $0x0c, R9
+	INCQ    R10
+	BLSRQ   SI, SI
+	JNE     other
+
+listed:
+	ADDQ $0x40, BX
+	CMPQ BX, (SP)
+	JLT  list
+	SHRQ $0x06, BX
+	MOVQ BX, 64(AX)
+	MOVQ R10, 48(AX)
+	MOVB R11, 80(AX)
+
+follow:
+	// If not all is looked at, following stays behind.
+	MOVQ 64(AX), SI
+	MOVQ 72(AX), BX
+	CMPQ SI, 24(AX)
+	JEQ  all
+	SUBQ $0x00000240, SI
+
+all:
+	LEAQ    64(BX), R10
+	CMPQ    R10, SI
+	CMOVQLT R10, SI
+	CMPQ    BX, SI
+	JGE     out
+	MOVQ    SI, 72(AX)
+
+	// None is followed after one that is astray.
+	CMPB 81(AX), $0x00
+	JNE  out
+	SHLQ $0x06, BX
+	SHLQ $0x06, SI
 	XORL DI, DI
-	MOVL DI, (R8)
-	MOVL DI, 8(R8)
-	MOVL DI, 16(R8)
-	MOVL DI, 24(R8)
-	MOVL DI, 32(R8)
-	MOVL DI, 40(R8)
-	MOVL DI, 48(R8)
+	MOVL $0x0000003f, R13
+
+block:
+	MOVL  $0x7fffffff, R11
+	MOVQ  $-1, R12
+	MOVQ  (DX)(BX*1), R8
+	TESTQ R8, R8
+	JEQ   followed
+
+jump:
+	// Bit to%64 of the seconds of block to/64, among others
+	TZCNTQ  R8, R9
+	ADDQ    BX, R9
+	MOVWQSX 2(CX)(R9*8), R10
+	LEAQ    1(R9)(R10*1), R10
+	CMPQ    R10, 8(AX)
+	JAE     outside
+	CMPQ    R10, R12
+	CMOVQGT R10, R12
+	ANDNQ   R10, R13, R9
+	SHRXQ   R10, 24(DX)(R9*1), R9
+	ORL     R9, DI
+	BLSRQ   R8, R8
+	JNE     jump
+	MOVQ    8(DX)(BX*1), R8
+	TESTQ   R8, R8
+	JEQ     followed
+
+back:
+	// Bit to%64 of the points of block to/64. Nobody should change the program meanwhile; but
+	// this one is written.
+	TZCNTQ  R8, R9
+	ADDQ    BX, R9
+	MOVWQSX 2(CX)(R9*8), R10
+	LEAQ    1(R9)(R10*1), R10
+	CMPQ    R10, 8(AX)
+	JAE     outside
+	CMPQ    R10, R11
+	CMOVQLT R10, R11
+	ANDNQ   R10, R13, R9
+	MOVL    $0x00000001, R14
+	SHLXQ   R10, R14, R14
+	ORQ     R14, 48(DX)(R9*1)
+	BLSRQ   R8, R8
+	JNE     back
+
+followed:
+	MOVL R11, 56(DX)(BX*1)
+	MOVL R12, 60(DX)(BX*1)
+	ADDQ $0x40, BX
+	CMPQ BX, SI
+	JLT  block
+	ANDL $0x01, DI
+	MOVB DI, 81(AX)
 
 out:
+	RET
+
+short:
+	LEAQ 8(SP), BX
+	LEAQ -8(BX)(DI*8), CX
+	JMP  pair
+
+pairs:
+	VMOVDQU (R8), X6
+	VMOVDQU X6, (BX)
+	ADDQ    $0x10, R8
+	ADDQ    $0x10, BX
+
+pair:
+	CMPQ    BX, CX
+	JCS     pairs
+	JNE     copied
+	VMOVQ   (R8), X6
+	VMOVDQU X6, (BX)
+
+copied:
+	LEAQ 8(SP), R8
+	MOVQ R8, CX
+	MOVQ $-1, R9
+	JMP  half
+
+padded:
+	BZHIL DI, -64(AX)(DX*1), SI
+	MOVL  SI, -64(AX)(DX*1)
+	BZHIL DI, -56(AX)(DX*1), SI
+	MOVL  SI, -56(AX)(DX*1)
+	BZHIL DI, -48(AX)(DX*1), SI
+	MOVL  SI, -48(AX)(DX*1)
+	BZHIL DI, -40(AX)(DX*1), SI
+	MOVL  SI, -40(AX)(DX*1)
+	BZHIL DI, -32(AX)(DX*1), SI
+	MOVL  SI, -32(AX)(DX*1)
+	BZHIL DI, -24(AX)(DX*1), SI
+	MOVL  SI, -24(AX)(DX*1)
+	JMP   looked
+
+outside:
+	MOVL $0x00000001, SI
+	MOVB SI, 81(AX)
 	RET
 
 DATA dst<>+0(SB)/1, $0x00
@@ -509,53 +485,143 @@ DATA src<>+30(SB)/1, $0x0c
 DATA src<>+31(SB)/1, $0x0c
 GLOBL src<>(SB), RODATA|NOPTR, $32
 
+DATA immLow<>+0(SB)/1, $0x4f
+DATA immLow<>+1(SB)/1, $0x00
+DATA immLow<>+2(SB)/1, $0x00
+DATA immLow<>+3(SB)/1, $0x00
+DATA immLow<>+4(SB)/1, $0x00
+DATA immLow<>+5(SB)/1, $0x00
+DATA immLow<>+6(SB)/1, $0x00
+DATA immLow<>+7(SB)/1, $0x00
+DATA immLow<>+8(SB)/1, $0x00
+DATA immLow<>+9(SB)/1, $0x00
+DATA immLow<>+10(SB)/1, $0x00
+DATA immLow<>+11(SB)/1, $0x00
+DATA immLow<>+12(SB)/1, $0x00
+DATA immLow<>+13(SB)/1, $0x00
+DATA immLow<>+14(SB)/1, $0x00
+DATA immLow<>+15(SB)/1, $0x00
+DATA immLow<>+16(SB)/1, $0x4f
+DATA immLow<>+17(SB)/1, $0x00
+DATA immLow<>+18(SB)/1, $0x00
+DATA immLow<>+19(SB)/1, $0x00
+DATA immLow<>+20(SB)/1, $0x00
+DATA immLow<>+21(SB)/1, $0x00
+DATA immLow<>+22(SB)/1, $0x00
+DATA immLow<>+23(SB)/1, $0x00
+DATA immLow<>+24(SB)/1, $0x00
+DATA immLow<>+25(SB)/1, $0x00
+DATA immLow<>+26(SB)/1, $0x00
+DATA immLow<>+27(SB)/1, $0x00
+DATA immLow<>+28(SB)/1, $0x00
+DATA immLow<>+29(SB)/1, $0x00
+DATA immLow<>+30(SB)/1, $0x00
+DATA immLow<>+31(SB)/1, $0x00
+GLOBL immLow<>(SB), RODATA|NOPTR, $32
+
+DATA immHigh<>+0(SB)/1, $0x0f
+DATA immHigh<>+1(SB)/1, $0x40
+DATA immHigh<>+2(SB)/1, $0x40
+DATA immHigh<>+3(SB)/1, $0x00
+DATA immHigh<>+4(SB)/1, $0x40
+DATA immHigh<>+5(SB)/1, $0x00
+DATA immHigh<>+6(SB)/1, $0x00
+DATA immHigh<>+7(SB)/1, $0x00
+DATA immHigh<>+8(SB)/1, $0x00
+DATA immHigh<>+9(SB)/1, $0x00
+DATA immHigh<>+10(SB)/1, $0x00
+DATA immHigh<>+11(SB)/1, $0x00
+DATA immHigh<>+12(SB)/1, $0x00
+DATA immHigh<>+13(SB)/1, $0x00
+DATA immHigh<>+14(SB)/1, $0x00
+DATA immHigh<>+15(SB)/1, $0x00
+DATA immHigh<>+16(SB)/1, $0x0f
+DATA immHigh<>+17(SB)/1, $0x40
+DATA immHigh<>+18(SB)/1, $0x40
+DATA immHigh<>+19(SB)/1, $0x00
+DATA immHigh<>+20(SB)/1, $0x40
+DATA immHigh<>+21(SB)/1, $0x00
+DATA immHigh<>+22(SB)/1, $0x00
+DATA immHigh<>+23(SB)/1, $0x00
+DATA immHigh<>+24(SB)/1, $0x00
+DATA immHigh<>+25(SB)/1, $0x00
+DATA immHigh<>+26(SB)/1, $0x00
+DATA immHigh<>+27(SB)/1, $0x00
+DATA immHigh<>+28(SB)/1, $0x00
+DATA immHigh<>+29(SB)/1, $0x00
+DATA immHigh<>+30(SB)/1, $0x00
+DATA immHigh<>+31(SB)/1, $0x00
+GLOBL immHigh<>(SB), RODATA|NOPTR, $32
+
+DATA planes<>+0(SB)/1, $0x00
+DATA planes<>+1(SB)/1, $0x04
+DATA planes<>+2(SB)/1, $0x08
+DATA planes<>+3(SB)/1, $0x0c
+DATA planes<>+4(SB)/1, $0x01
+DATA planes<>+5(SB)/1, $0x05
+DATA planes<>+6(SB)/1, $0x09
+DATA planes<>+7(SB)/1, $0x0d
+DATA planes<>+8(SB)/1, $0x02
+DATA planes<>+9(SB)/1, $0x06
+DATA planes<>+10(SB)/1, $0x0a
+DATA planes<>+11(SB)/1, $0x0e
+DATA planes<>+12(SB)/1, $0x03
+DATA planes<>+13(SB)/1, $0x07
+DATA planes<>+14(SB)/1, $0x0b
+DATA planes<>+15(SB)/1, $0x0f
+DATA planes<>+16(SB)/1, $0x00
+DATA planes<>+17(SB)/1, $0x04
+DATA planes<>+18(SB)/1, $0x08
+DATA planes<>+19(SB)/1, $0x0c
+DATA planes<>+20(SB)/1, $0x01
+DATA planes<>+21(SB)/1, $0x05
+DATA planes<>+22(SB)/1, $0x09
+DATA planes<>+23(SB)/1, $0x0d
+DATA planes<>+24(SB)/1, $0x02
+DATA planes<>+25(SB)/1, $0x06
+DATA planes<>+26(SB)/1, $0x0a
+DATA planes<>+27(SB)/1, $0x0e
+DATA planes<>+28(SB)/1, $0x03
+DATA planes<>+29(SB)/1, $0x07
+DATA planes<>+30(SB)/1, $0x0b
+DATA planes<>+31(SB)/1, $0x0f
+GLOBL planes<>(SB), RODATA|NOPTR, $32
+
+DATA nibble<>+0(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA nibble<>+8(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA nibble<>+16(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA nibble<>+24(SB)/8, $0x0f0f0f0f0f0f0f0f
+GLOBL nibble<>(SB), RODATA|NOPTR, $32
+
+DATA exit<>+0(SB)/8, $0x9595959595959595
+DATA exit<>+8(SB)/8, $0x9595959595959595
+DATA exit<>+16(SB)/8, $0x9595959595959595
+DATA exit<>+24(SB)/8, $0x9595959595959595
+GLOBL exit<>(SB), RODATA|NOPTR, $32
+
+DATA from64<>+0(SB)/8, $0x4040404040404040
+DATA from64<>+8(SB)/8, $0x4040404040404040
+DATA from64<>+16(SB)/8, $0x4040404040404040
+DATA from64<>+24(SB)/8, $0x4040404040404040
+GLOBL from64<>(SB), RODATA|NOPTR, $32
+
+DATA from1<>+0(SB)/8, $0x7f7f7f7f7f7f7f7f
+DATA from1<>+8(SB)/8, $0x7f7f7f7f7f7f7f7f
+DATA from1<>+16(SB)/8, $0x7f7f7f7f7f7f7f7f
+DATA from1<>+24(SB)/8, $0x7f7f7f7f7f7f7f7f
+GLOBL from1<>(SB), RODATA|NOPTR, $32
+
 DATA ldimm64<>+0(SB)/8, $0x1818181818181818
 DATA ldimm64<>+8(SB)/8, $0x1818181818181818
 DATA ldimm64<>+16(SB)/8, $0x1818181818181818
 DATA ldimm64<>+24(SB)/8, $0x1818181818181818
 GLOBL ldimm64<>(SB), RODATA|NOPTR, $32
 
-DATA noImm<>+0(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA noImm<>+8(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA noImm<>+16(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA noImm<>+24(SB)/8, $0x0f0f0f0f0f0f0f0f
-GLOBL noImm<>(SB), RODATA|NOPTR, $32
-
-DATA width16<>+0(SB)/8, $0x1010101010101010
-DATA width16<>+8(SB)/8, $0x1010101010101010
-DATA width16<>+16(SB)/8, $0x1010101010101010
-DATA width16<>+24(SB)/8, $0x1010101010101010
-GLOBL width16<>(SB), RODATA|NOPTR, $32
-
-DATA width32<>+0(SB)/8, $0x2020202020202020
-DATA width32<>+8(SB)/8, $0x2020202020202020
-DATA width32<>+16(SB)/8, $0x2020202020202020
-DATA width32<>+24(SB)/8, $0x2020202020202020
-GLOBL width32<>(SB), RODATA|NOPTR, $32
-
-DATA width64<>+0(SB)/8, $0x4040404040404040
-DATA width64<>+8(SB)/8, $0x4040404040404040
-DATA width64<>+16(SB)/8, $0x4040404040404040
-DATA width64<>+24(SB)/8, $0x4040404040404040
-GLOBL width64<>(SB), RODATA|NOPTR, $32
-
-DATA widths<>+0(SB)/8, $0x4040404040404040
-DATA widths<>+8(SB)/8, $0x4040404040404040
-DATA widths<>+16(SB)/8, $0x4040404040404040
-DATA widths<>+24(SB)/8, $0x4040404040404040
-GLOBL widths<>(SB), RODATA|NOPTR, $32
-
 DATA noOff<>+0(SB)/8, $0x3030303030303030
 DATA noOff<>+8(SB)/8, $0x3030303030303030
 DATA noOff<>+16(SB)/8, $0x3030303030303030
 DATA noOff<>+24(SB)/8, $0x3030303030303030
 GLOBL noOff<>(SB), RODATA|NOPTR, $32
-
-DATA swapping<>+0(SB)/8, $0x8080808080808080
-DATA swapping<>+8(SB)/8, $0x8080808080808080
-DATA swapping<>+16(SB)/8, $0x8080808080808080
-DATA swapping<>+24(SB)/8, $0x8080808080808080
-GLOBL swapping<>(SB), RODATA|NOPTR, $32
 
 DATA lastBytes<>+0(SB)/8, $0x8181818181818181
 DATA lastBytes<>+8(SB)/8, $0x8181818181818181
@@ -1047,80 +1113,6 @@ end:
 
 out:
 	MOVQ DI, 144(AX)
-	RET
-
-// func followAVO(insns *uint64, blocks *uint64, next int, stop int, n int) (wrong int)
-// Requires: BMI, BMI2, CMOV
-TEXT ·followAVO(SB), NOSPLIT, $0-48
-	MOVQ insns+0(FP), AX
-	MOVQ blocks+8(FP), CX
-	MOVQ next+16(FP), DX
-	MOVQ stop+24(FP), BX
-	MOVQ n+32(FP), SI
-
-	// Blocks are as many bytes as slots.
-	SHLQ $0x06, DX
-	SHLQ $0x06, BX
-	XORL DI, DI
-	MOVQ $0x0000003f, R13
-
-block:
-	CMPQ  DX, BX
-	JGE   out
-	MOVQ  (CX)(DX*1), R8
-	MOVL  $0x7fffffff, R11
-	MOVQ  $-1, R12
-	TESTQ R8, R8
-	JEQ   end
-
-jump:
-	// Bit to%64 of the seconds of block to/64, among others
-	TZCNTQ  R8, R9
-	ADDQ    DX, R9
-	MOVWQSX 2(AX)(R9*8), R10
-	LEAQ    1(R9)(R10*1), R10
-	CMPQ    R10, SI
-	JAE     outside
-	CMPQ    R10, R12
-	CMOVQGT R10, R12
-	ANDNQ   R10, R13, R9
-	SHRXQ   R10, 24(CX)(R9*1), R9
-	ORQ     R9, DI
-	BLSRQ   R8, R8
-	JNE     jump
-	MOVQ    8(CX)(DX*1), R8
-	TESTQ   R8, R8
-	JEQ     end
-
-back:
-	// Bit to%64 of the points of block to/64. Nobody should change the program meanwhile; but
-	// this one is written.
-	TZCNTQ  R8, R9
-	ADDQ    DX, R9
-	MOVWQSX 2(AX)(R9*8), R10
-	LEAQ    1(R9)(R10*1), R10
-	CMPQ    R10, SI
-	JAE     outside
-	CMPQ    R10, R11
-	CMOVQLT R10, R11
-	ANDNQ   R10, R13, R9
-	MOVL    $0x00000001, R14
-	SHLXQ   R10, R14, R14
-	ORQ     R14, 48(CX)(R9*1)
-	BLSRQ   R8, R8
-	JNE     back
-
-end:
-	MOVL R11, 56(CX)(DX*1)
-	MOVL R12, 60(CX)(DX*1)
-	ADDQ $0x40, DX
-	JMP  block
-
-outside:
-	MOVQ $-1, DI
-
-out:
-	MOVQ DI, wrong+40(FP)
 	RET
 
 // func mendSlotsAVO(insns *uint64, np *uint64, index *int32, late *int32, reaches *uint8, jumps *uint64, words int, first int, known int, length int) (lates int, ok bool)

@@ -55,9 +55,6 @@ func (s *Survey) charge() []Charge {
 	if len(s.blocks) == 0 {
 		return noCharges
 	}
-	if s.landed < len(s.blocks) {
-		s.land(len(s.blocks))
-	}
 	c, first := &s.charger, &s.blocks[0]
 	c.entered = first.points&1 != 0
 	first.points |= 1

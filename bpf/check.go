@@ -53,12 +53,6 @@ func Check(p *Program, d Dialect) error {
 // Check does it as the function Check does, and makes s the survey of p by the
 // way, if there is no error.
 func (s *Survey) Check(p *Program, d Dialect) error {
-	if n := len(p.Insns); uint(n-1) >= MaxSlots {
-		return lengthError(n)
-	}
-	if err := p.CheckSizes(); err != nil {
-		return err
-	}
 	if s.quick(p, d) {
 		return nil
 	}
@@ -75,8 +69,14 @@ func lengthError(n int) error {
 
 // slow does what Check does with a program that quick says no of.
 func (s *Survey) slow(p *Program, d Dialect) error {
-	// The quick check gives up where it is, and leaves half a survey.
+	// The quick check gives up where it is, and leaves half a survey, if any.
 	s.program = nil
+	if n := len(p.Insns); n == 0 || n > MaxSlots {
+		return lengthError(n)
+	}
+	if err := p.CheckSizes(); err != nil {
+		return err
+	}
 	c := checker{p: p, dialect: d}
 	if err := c.exact(); err != nil {
 		return err

@@ -2,13 +2,14 @@ package bpf
 
 import "github.com/bpfjit/bpfjit/abi"
 
-// places says which slots a survey is about.
+// places says which slots a survey is about. It is what the assembly looks up.
 type places struct {
 	// ops has the jumps, and the others but for their source.
 	ops nibbles
 	// source belongs to others: a slot is one of them if its opcode and its
 	// source field have a bit in common. It stands there twice, as nibbles do.
 	source [32]uint8
+	kinds  [256]Kinds // of the opcodes of others
 }
 
 // Bits of places.ops. Those of source are others.
@@ -35,6 +36,7 @@ var surveyed = func() (p places) {
 			p.source[i] |= function
 		}
 	}
+	p.kinds = kinds
 	return p
 }()
 
@@ -46,15 +48,14 @@ func IsDivision(op uint8) bool {
 	return (class == abi.ClassALU || class == abi.ClassALU64) && (what == 0x30 || what == 0x90)
 }
 
-// classifyGeneric fills in blocks from next up to stop. r says which slots are
-// suspect; without it none is.
-func (s *Survey) classifyGeneric(next, stop int, r *refusal) {
-	second := uint64(0) // 1 if the next slot should be a second half
-	if s.half(next * blockSlots) {
+// look fills in the next blocks up to stop.
+func (s *Survey) look(stop int, r *refusal) {
+	suspects, second := uint64(0), uint64(0) // second is 1 if the next slot should be a second half
+	if s.half(s.looked * blockSlots) {
 		second = 1
 	}
 	insns := s.program.Insns
-	for k := next; k < stop; k++ {
+	for k := s.looked; k < stop; k++ {
 		b := block{}
 		for i, in := range insns[k*blockSlots : min((k+1)*blockSlots, len(insns))] {
 			place := surveyed.ops.of(in.Op)
@@ -70,7 +71,9 @@ func (s *Survey) classifyGeneric(next, stop int, r *refusal) {
 			second = is(in.Op, abi.OpLdImm64)
 		}
 		s.blocks[k] = b
+		suspects |= b.suspects
 	}
+	s.looked, s.suspects = stop, suspects != 0
 }
 
 // bit returns 1 if any of the bits is set.

@@ -129,7 +129,7 @@ func sparsePatches(r *rand.Rand, p *bpf.Program) (list []bpf.Patch) {
 func TestLong(t *testing.T) {
 	r := testprog.Rand(testprog.Seed(t), 0)
 	var np bpf.Patched // used again, for short programs, too
-	for i, n := range []int{4095, 4097, 16_385, 24_577, 32_767, 32_833, 37_000, 65_535, 65_536, 65_537, 98_305, 140_000, 200_001, 100} {
+	for i, n := range []int{4095, 4097, 16_385, 24_577, 32_767, 32_833, 36_864, 36_865, 37_000, 40_961, 65_535, 65_536, 65_537, 98_305, 140_000, 200_001, 100} {
 		for _, gotol := range []bool{false, true} {
 			t.Run(fmt.Sprintf("slots=%d/gotol=%v", n, gotol), func(t *testing.T) {
 				p := longProgram(r, n, gotol)

@@ -7,8 +7,8 @@ import (
 	"github.com/bpfjit/bpfjit/tables"
 )
 
-// quick reports whether Check accepts a program of the right size, which it
-// surveys. It may say no of a program that is well-formed: exact decides then.
+// quick reports whether Check accepts a program, which it surveys. It may say no of
+// a program that is well-formed: exact decides then.
 //
 // A program is in order if each slot is, but for what the order of slots says:
 // halves of constants stand in pairs, and distances lead to instructions. What
@@ -17,20 +17,24 @@ import (
 // tell by looking at the bits of one slot it lists, or marks as suspect. All
 // that is asked about those has nearly always the same answer.
 func (s *Survey) quick(p *Program, d Dialect) bool {
-	s.begin(p)
-	s.dialect = d
-	for next := 0; next < len(s.blocks); next += chunk {
-		stop := min(next+chunk, len(s.blocks))
-		s.classify(next, stop, &refusals[d])
-		if !s.sift(next, stop) {
-			return false
-		}
-		// While what was looked at is in the cache.
-		if stop > blocksAhead && !s.land(stop-blocksAhead) {
-			return false
-		}
+	if uint(len(p.Insns)-1) >= MaxSlots || (p.Flags != nil || p.Moved()) && p.checkSizes() != nil {
+		return false
 	}
-	if !s.land(len(s.blocks)) || p.Flags != nil && !s.probes() {
+	n := blocksOf(p)
+	if n > cap(s.blocks) {
+		s.makeRoom(n)
+	}
+	s.begin(p, n)
+	s.dialect = d
+	if r := &refusals[d]; !s.assembled(r) {
+		s.part(r)
+	}
+	switch {
+	case s.astray || s.suspects && !s.acquits(0):
+		return false
+	case s.landed < len(s.blocks) && !s.rest():
+		return false
+	case p.Flags != nil && !s.probes():
 		return false
 	}
 	switch p.Insns[len(p.Insns)-1].Op {
@@ -44,22 +48,29 @@ func (s *Survey) quick(p *Program, d Dialect) bool {
 	return s.linked()
 }
 
-// sift lists what is to be found in some blocks, and checks their suspects.
-func (s *Survey) sift(next, stop int) bool {
-	for k := next; k < stop; k++ {
-		s.list(k)
-		if s.blocks[k].suspects != 0 && !s.acquits(k) {
+// rest goes over what is behind the first part, which is all of most programs.
+func (s *Survey) rest() bool {
+	for s.landed < len(s.blocks) {
+		s.makeRoom(0)
+		next, r := s.looked, &refusals[s.dialect]
+		if !s.assembled(r) {
+			s.part(r)
+		}
+		if s.astray || s.suspects && !s.acquits(next) {
 			return false
 		}
 	}
 	return true
 }
 
-// acquits checks the slots of a block that a survey couldn't tell about.
-func (s *Survey) acquits(k int) bool {
-	for set := s.blocks[k].suspects; set != 0; set &= set - 1 {
-		if !s.suspect(k*blockSlots + bits.TrailingZeros64(set)) {
-			return false
+// acquits checks the slots that a survey couldn't tell about, of the blocks from next on
+// that were looked at.
+func (s *Survey) acquits(next int) bool {
+	for k := next; k < s.looked; k++ {
+		for set := s.blocks[k].suspects; set != 0; set &= set - 1 {
+			if !s.suspect(k*blockSlots + bits.TrailingZeros64(set)) {
+				return false
+			}
 		}
 	}
 	return true
@@ -157,16 +168,15 @@ func (s *Survey) within(funcs []Func) bool {
 type refusal struct {
 	constants nibbles
 	registers nibbles
-	known     nibbles   // some bit: opcodes of which a form is known, but for swaps
+	known     nibbles   // some bit: opcodes of which a form is known
 	last      [32]uint8 // the largest number of a register
 }
 
 // Bits of refusal.constants. A rule has as many rectangles as it needs.
 const (
-	noImm    = 0x0f
-	noOff    = 0x30
-	widths   = 0x40 // of imm
-	swapping = 0x80 // no rule: opcodes that are known, too
+	noImm  = 0x0f
+	noOff  = 0x30
+	widths = 0x40 // of imm
 )
 
 // Bits of refusal.registers.
@@ -207,9 +217,7 @@ func (r *refusal) suspect(in Insn) uint8 {
 }
 
 // knows reports whether a form of an opcode is known.
-func (r *refusal) knows(op uint8) bool {
-	return r.known.of(op)|r.constants.of(op)&swapping != 0
-}
+func (r *refusal) knows(op uint8) bool { return r.known.of(op) != 0 }
 
 // refusals are those of both dialects.
 var refusals = [2]refusal{Source: refusalOf(Source), Translated: refusalOf(Translated)}
@@ -258,9 +266,7 @@ func refusalOf(d Dialect) (r refusal) {
 	add(&r.registers, dstWritten, func(f *tables.FormInfo) bool { return f.Dst.Writes() })
 	add(&r.registers, frame, func(f *tables.FormInfo) bool { return f.Dst.Use == tables.UseAddress && d == Source })
 	add(&r.registers, frameSrc, func(f *tables.FormInfo) bool { return f.Src.Use == tables.UseAddress && d == Source })
-	swaps := func(op int) bool { return forms[op] != nil && swap(forms[op]) }
-	r.constants.add(swapping, swaps, never)
-	r.known.add(0xff, func(op int) bool { return forms[op] != nil && !swaps(op) }, never)
+	r.known.add(0xff, func(op int) bool { return forms[op] != nil }, never)
 	for i := range r.last {
 		r.last[i] = abi.R10
 		if d == Translated {

@@ -3,6 +3,7 @@ package bpf
 import (
 	"math"
 	"math/bits"
+	"slices"
 	"sync"
 
 	"github.com/bpfjit/bpfjit/abi"
@@ -16,11 +17,12 @@ type Survey struct {
 	slots   int // of the program
 	blocks  []block
 	others  []Other
-	kinds   Kinds // of others
-	// landed is how many blocks' jumps were followed, see land. One of them is
-	// astray if it leads to no instruction.
-	landed int
-	astray bool
+	// looked is how many blocks were looked at, landed how many blocks' jumps were
+	// followed.
+	looked, landed int
+	kinds          Kinds // of others
+	astray         bool  // some jump leads to no instruction
+	suspects       bool  // some slot is suspect of the blocks that were looked at last
 
 	dialect   Dialect   // that quick goes by
 	functions functions // what Functions found
@@ -51,34 +53,48 @@ const (
 	// chunk is how many blocks are gone over at once. Assembly can't be preempted,
 	// and the collector should not have to wait for more than some microseconds.
 	chunk = 64
-	// blocksAhead is how many blocks ahead of one its jumps lead at most, and one
-	// more: distances have 16 bits.
-	blocksAhead = 1<<15/blockSlots + 1
+	// lag is how many blocks following jumps stays behind looking at slots: more than
+	// jumps lead ahead, whose distances have 16 bits, and whole chunks.
+	lag = 1<<15/blockSlots + chunk
 )
 
 // Take makes s the survey of a program, whatever its slots are. s describes p
 // until p changes. It uses the memory that s has again.
 func (s *Survey) Take(p *Program) {
-	s.begin(p)
-	for next := 0; next < len(s.blocks); {
-		stop := min(next+chunk, len(s.blocks))
-		s.classify(next, stop, nil)
-		for ; next < stop; next++ {
-			s.list(next)
+	n := blocksOf(p)
+	if n > cap(s.blocks) {
+		s.makeRoom(n)
+	}
+	s.begin(p, n)
+	for s.landed < len(s.blocks) {
+		s.makeRoom(0)
+		if !s.assembled(nil) {
+			s.part(nil)
 		}
 	}
 }
 
-// begin makes room for the survey of a program.
-func (s *Survey) begin(p *Program) {
-	n := len(p.Insns)
-	s.program, s.slots, s.functions.known = p, n, false
-	k := (n + blockSlots - 1) / blockSlots
-	if k > cap(s.blocks) {
-		s.blocks = make([]block, k+k/4)
+// begin makes s the survey of a program, of whose n blocks none was looked at.
+func (s *Survey) begin(p *Program, n int) {
+	s.program, s.slots, s.functions.known = p, len(p.Insns), false
+	s.blocks = s.blocks[:n]
+	s.others = s.others[:0]
+	s.looked, s.landed, s.kinds, s.astray, s.suspects = 0, 0, 0, false, false
+}
+
+// blocksOf returns how many blocks a program has.
+func blocksOf(p *Program) int { return (len(p.Insns) + blockSlots - 1) / blockSlots }
+
+// makeRoom makes room for n blocks, some more if there wasn't, and for the others of
+// the next part.
+func (s *Survey) makeRoom(n int) {
+	if n > cap(s.blocks) {
+		s.blocks, s.others = make([]block, n+n/4), s.others[:0]
 	}
-	s.blocks = s.blocks[:k]
-	s.others, s.kinds, s.landed, s.astray = s.others[:0], 0, 0, false
+	others := blockSlots * min(chunk, cap(s.blocks)) // whatever part it is
+	if others > cap(s.others)-len(s.others) {
+		s.others = slices.Grow(s.others, others)
+	}
 }
 
 // half reports whether a first half of a constant stands in front of a slot.
@@ -89,22 +105,34 @@ func (s *Survey) exits(slot int) bool {
 	return s.blocks[slot/blockSlots].exits>>(slot%blockSlots)&1 != 0
 }
 
-// land follows the jumps of the blocks in front of stop: it sets points, least
-// and most. A jump leads no further than blocksAhead, which must have
-// been classified. It reports whether no jump so far is astray.
-func (s *Survey) land(stop int) bool {
-	for s.landed < stop && !s.astray {
-		s.follow(min(s.landed+chunk, stop))
+// part goes on with a survey. It looks at the next blocks, at most a chunk of
+// them, and lists their others; r says which slots are suspect, without it none is.
+// Then it follows the jumps of the next blocks, at most a chunk, too, while what they
+// lead to may be in the cache. After a jump that is astray none is followed.
+func (s *Survey) part(r *refusal) {
+	next, stop := s.looked, min(s.looked+chunk, len(s.blocks))
+	if next < stop {
+		s.look(stop, r)
 	}
-	return !s.astray
+	for ; next < stop; next++ {
+		s.list(next)
+	}
+	if stop < len(s.blocks) {
+		stop -= lag
+	}
+	next, s.landed = s.landed, max(s.landed, min(s.landed+chunk, stop))
+	if !s.astray {
+		s.follow(next, s.landed)
+	}
 }
 
-// followGeneric does it up to stop, but may give up at a jump that is astray: it
-// leads out of the program, or to the second half of a constant.
-func (s *Survey) followGeneric(stop int) {
+// follow follows jumps of blocks from next up to stop: it sets points, least and most.
+// But it may give up at a jump that is astray: it leads out of the program, or to the
+// second half of a constant.
+func (s *Survey) follow(next, stop int) {
 	insns, blocks := s.program.Insns, s.blocks
 	var seconds uint64
-	for k := s.landed; k < stop; k++ {
+	for k := next; k < stop; k++ {
 		b := &blocks[k]
 		b.least, b.most = math.MaxInt32, -1
 		for set := b.jumps; set != 0; set &= set - 1 {
@@ -124,7 +152,7 @@ func (s *Survey) followGeneric(stop int) {
 			blocks[to/blockSlots].points |= 1 << (to % blockSlots)
 		}
 	}
-	s.landed, s.astray = stop, seconds&1 != 0
+	s.astray = seconds&1 != 0
 }
 
 // Program returns the program that was surveyed. It panics if the program has

@@ -26,6 +26,7 @@ const (
 
 	placesOps    = 0
 	placesSource = 64
+	placesKinds  = 96
 
 	refusalConstants = 0
 	refusalRegisters = 64
@@ -39,10 +40,21 @@ const (
 // Offsets into bpf.Survey, bpf.Program, bpf.charger, bpf.flow, bpf.patcher, bpf.Charge
 // and bpf.Patch.
 const (
-	surveyProgram = 0
-	surveySlots   = 8
-	surveyBlocks  = 16
-	surveyCharger = 240
+	surveyProgram  = 0
+	surveySlots    = 8
+	surveyBlocks   = 16
+	surveyLength   = 24 // of blocks
+	surveyOthers   = 40
+	surveyListed   = 48 // the length of others
+	surveyLooked   = 64
+	surveyLanded   = 72
+	surveyKinds    = 80
+	surveyAstray   = 81
+	surveySuspects = 82
+	surveyCharger  = 240
+
+	anOtherInsn = 4
+	anOtherSize = 12
 
 	programInsns = 0
 
@@ -96,7 +108,6 @@ const (
 	noImm      = 0x0f
 	noOff      = 0x30
 	widths     = 0x40
-	swapping   = 0x80
 	noDst      = 0x03
 	noSrc      = 0x0c
 	dstWritten = 0x30
@@ -116,17 +127,17 @@ const (
 	inserted  = 1
 	anyway    = 2
 	reachOff  = 1
+	chunk     = 64
+	lag       = 576
 )
 
 func main() {
 	ConstraintExpr("amd64")
 	ConstraintExpr("!purego")
 	survey()
-	check()
 	charge()
 	place()
 	mend()
-	follow()
 	mendSlots()
 	Generate()
 }
@@ -181,8 +192,8 @@ type half struct {
 // behind the end of memory does nothing.
 const ahead = 1024
 
-// load takes 32 slots apart, with their imms or without.
-func (h *half) load(withImms bool) {
+// load takes 32 slots apart.
+func (h *half) load() {
 	var longs, imms [4]vector
 	a, b := YMM(), YMM()
 	Comment("What follows: a program that is looked at for the first time is in no cache.")
@@ -191,28 +202,26 @@ func (h *half) load(withImms bool) {
 	}
 	// Four slots: their opcodes, regs, and lower and upper bytes of off.
 	planes := table("planes", func(i int) uint8 { return uint8(i%4*4 + i/4) })
+	// Broadcasting, which costs nothing, sets the whole register: else the allocator would
+	// keep its upper half.
 	for k := range 4 {
 		Comment(fmt.Sprintf("Slots %d to %d, and those 16 further", 4*k, 4*k+3))
 		at := func(slot int) Mem { return Mem{Base: h.insns, Disp: 8 * (4*k + slot)} }
-		VMOVDQU(at(0), a.AsX())
+		VBROADCASTI128(at(0), a)
 		VINSERTI128(U8(1), at(16), a, a)
-		VMOVDQU(at(2), b.AsX())
+		VBROADCASTI128(at(2), b)
 		VINSERTI128(U8(1), at(18), b, b)
 		longs[k] = YMM()
 		VSHUFPS(U8(0x88), b, a, longs[k])
 		VPSHUFB(planes, longs[k], longs[k])
-		if withImms {
-			imms[k] = YMM()
-			VSHUFPS(U8(0xdd), b, a, imms[k])
-			if k%2 == 1 {
-				VPACKSSDW(imms[k], imms[k-1], imms[k-1])
-			}
+		imms[k] = YMM()
+		VSHUFPS(U8(0xdd), b, a, imms[k])
+		if k%2 == 1 {
+			VPACKSSDW(imms[k], imms[k-1], imms[k-1])
 		}
 	}
-	if withImms {
-		VPACKSSWB(imms[2], imms[0], imms[0])
-		h.imms = imms[0]
-	}
+	VPACKSSWB(imms[2], imms[0], imms[0])
+	h.imms = imms[0]
 	Comment("Of all 32: opcodes, regs, offs")
 	h.ops, h.dst, h.offLow, h.offHigh = YMM(), YMM(), YMM(), YMM()
 	h.high, h.low, h.src = YMM(), YMM(), YMM()
@@ -287,13 +296,13 @@ type suspicion struct {
 	// second is 1 if a second half of a constant should come next.
 	second   reg.GPVirtual
 	dst, src vector // what a register has that opcodes must not, as dst and as src
+	// What an imm doesn't have of what opcodes must not have, as far as the lower and the
+	// upper half of the byte tell.
+	immLow, immHigh vector
 }
 
-func newSuspicion() *suspicion {
-	s := &suspicion{GP64(), GP64(), YMM(), YMM()}
-	Load(Param("r"), s.refusal)
-	Load(Param("half"), s.second.As8())
-	MOVBLZX(s.second.As8(), s.second.As32())
+func newSuspicion() suspicion {
+	s := suspicion{Load(Param("r"), GP64()).(reg.GPVirtual), GP64(), YMM(), YMM(), YMM(), YMM()}
 	register := func(not0, isR10 uint8) func(r int) uint8 {
 		return func(r int) uint8 {
 			switch r {
@@ -305,16 +314,43 @@ func newSuspicion() *suspicion {
 			return not0
 		}
 	}
+	XORL(s.second.As32(), s.second.As32())
 	VMOVDQU(table("dst", register(noDst, dstWritten|frame)), s.dst)
 	VMOVDQU(table("src", register(noSrc, frameSrc)), s.src)
+	VMOVDQU(table("immLow", func(i int) uint8 {
+		if i == 0 {
+			return noImm | widths
+		}
+		return 0
+	}), s.immLow)
+	VMOVDQU(table("immHigh", func(i int) uint8 {
+		switch i {
+		case 0:
+			return noImm
+		case 1, 2, 4:
+			return widths
+		}
+		return 0
+	}), s.immHigh)
 	return s
 }
 
-// find writes suspects. second is set for the slots behind.
-func (s *suspicion) find(h *half) {
+// expect sets second by the slot in front.
+func (s *suspicion) expect(h *half) {
+	CMPB(Mem{Base: h.insns, Disp: -8}, U8(opLdImm64))
+	SETEQ(s.second.As8())
+}
+
+// find writes suspects, unless there is no refusal, and returns them. second is set for
+// the slots behind.
+func (s *suspicion) find(h *half) (firsts reg.GPVirtual) {
 	facts, t := YMM(), YMM()
+	firsts = GP32()
+	halves := h.seconds
+	XORL(firsts, firsts)
+	TESTQ(s.refusal, s.refusal)
+	JEQ(LabelRef("found"))
 	Comment("Second halves behind anything but first halves, and the reverse")
-	firsts, halves := GP32(), h.seconds
 	VPCMPEQB(eachByte("ldimm64", opLdImm64), h.ops, t)
 	VPMOVMSKB(t, firsts)
 	LEAL(Mem{Base: s.second, Index: firsts.As64(), Scale: 2}, s.second.As32())
@@ -322,26 +358,21 @@ func (s *suspicion) find(h *half) {
 	MOVL(firsts, s.second.As32())
 	SHRL(U8(31), s.second.As32())
 
-	Comment("What the constants of the slots have that the opcodes must not: where imm isn't 0, or",
-		"not 16, 32 or 64, or off isn't 0")
+	Comment("What the constants of the slots don't have of what opcodes must not have: where imm is 0, or",
+		"16, 32 or 64, or off is 0. Numbers with the upper bit have all.")
 	rule := eachByte
-	VPCMPEQB(h.zero, h.imms, t)
-	VPANDN(rule("noImm", noImm), t, facts)
 	bad := YMM()
-	VPCMPEQB(eachByte("width16", 16), h.imms, bad)
-	for _, n := range []uint8{32, 64} {
-		VPCMPEQB(eachByte(fmt.Sprint("width", n), n), h.imms, t)
-		VPOR(t, bad, bad)
-	}
-	VPANDN(rule("widths", widths), bad, t)
-	VPOR(t, facts, facts)
+	VPSHUFB(h.imms, s.immLow, facts)
+	VPSRLW(U8(4), h.imms, h.imms)
+	VPAND(eachByte("nibble", 0x0f), h.imms, h.imms)
+	VPSHUFB(h.imms, s.immHigh, t)
+	VPAND(t, facts, facts)
 	VPOR(h.offLow, h.offHigh, t)
 	VPCMPEQB(h.zero, t, t)
-	VPANDN(rule("noOff", noOff), t, t)
+	VPAND(rule("noOff", noOff), t, t)
 	VPOR(t, facts, facts)
-	found, swaps := h.lookUp(s.refusal, refusalConstants), YMM()
-	VPAND(rule("swapping", swapping), found, swaps)
-	VPAND(facts, found, bad)
+	found := h.lookUp(s.refusal, refusalConstants)
+	VPANDN(found, facts, bad)
 
 	Comment("The same of registers: where dst or src isn't 0, or is R10, and off isn't in the frame.",
 		"It is from -512 to -8. So offHigh is -2, which becomes 127, or it is -1, which becomes 126,",
@@ -366,101 +397,12 @@ func (s *suspicion) find(h *half) {
 	VPOR(t, bad, bad)
 	Comment("Opcodes that aren't known")
 	known := h.lookUp(s.refusal, refusalKnown)
-	VPOR(swaps, known, known)
 	VPCMPEQB(h.zero, known, known)
 	VPOR(known, bad, bad)
 	upper(1, bad, bad)
 	VPMOVMSKB(bad, firsts)
 	ORL(halves, firsts)
+	Label("found")
 	MOVL(firsts, Mem{Base: h.block, Disp: blockSuspects})
-}
-
-// loop makes the body for n slots, 32 at a time: half a block, whose words it writes
-// by halves, too. What is left at the end are the last slots of 32, of which the first
-// are forgotten.
-//
-//	slots   |<- 32 ->|<- 32 ->|<- n ->|
-//	                      |<-- 32  -->|
-//	                      last
-//	bits                  |   >> 32-n |
-func loop(h *half, body func()) {
-	last, step, forgotten, t := GP64(), GP64(), GP64(), GP64()
-	h.insns, h.block, h.places = GP64(), GP64(), GP64()
-	Load(Param("insns"), h.insns)
-	Load(Param("blocks"), h.block)
-	Load(Param("n"), last)
-	Load(Param("p"), h.places)
-	h.zero, h.source = YMM(), YMM()
-	VPXOR(h.zero, h.zero, h.zero)
-	VMOVDQU(Mem{Base: h.places, Disp: placesSource}, h.source)
-	LEAQ(Mem{Base: h.insns, Index: last, Scale: 8, Disp: -32 * 8}, last)
-	XORL(forgotten.As32(), forgotten.As32())
-	Comment("It is 4 bytes to the second half of a block's words, and to the next block the rest.")
-	MOVQ(U32(4), step)
-	CMPQ(h.insns, last)
-	JHI(LabelRef("rest"))
-
-	Label("half")
-	body()
-	ADDQ(U32(32*8), h.insns)
-	ADDQ(step, h.block)
-	XORQ(U8(4^(blockSize-4)), step)
-	CMPQ(h.insns, last)
-	JLS(LabelRef("half"))
-	Label("rest")
-	MOVQ(h.insns, t)
-	SUBQ(last, t)
-	SHRQ(U8(3), t)
-	CMPL(t.As32(), U8(32))
-	JEQ(LabelRef("end"))
-	MOVQ(t, forgotten)
-	MOVQ(last, h.insns)
-	JMP(LabelRef("half"))
-
-	Label("end")
-	VZEROUPPER()
-	words := []int{blockJumps, blockBack, blockExits, blockSeconds, blockOthers, blockSuspects}
-	TESTL(forgotten.As32(), forgotten.As32())
-	JEQ(LabelRef("remembered"))
-	for _, at := range words {
-		done := Mem{Base: h.block, Index: step, Scale: 1, Disp: at - blockSize}
-		SHRXL(forgotten.As32(), done, t.As32())
-		MOVL(t.As32(), done)
-	}
-	Label("remembered")
-	Comment("There may be no second half.")
-	CMPQ(step, U8(4))
-	JEQ(LabelRef("out"))
-	XORL(t.As32(), t.As32())
-	for _, at := range append(words, blockPoints) {
-		MOVL(t.As32(), Mem{Base: h.block, Disp: at})
-	}
-	Label("out")
-	RET()
-}
-
-func survey() {
-	TEXT("surveyAVO", NOSPLIT, "func(insns, blocks *uint64, n int, p *uint64)")
-	Pragma("noescape")
-	Doc("surveyAVO fills in blocks of n slots, but for suspects. There are at least 32, some of which",
-		"may be in front of insns.")
-	h := new(half)
-	loop(h, func() {
-		h.load(false)
-		h.findPlaces()
-	})
-}
-
-func check() {
-	TEXT("checkAVO", NOSPLIT, "func(insns, blocks *uint64, n int, p, r *uint64, half bool)")
-	Pragma("noescape")
-	Doc("checkAVO does the same, with suspects. half says whether a first half of a constant stands",
-		"in front.")
-	h := new(half)
-	s := newSuspicion()
-	loop(h, func() {
-		h.load(true)
-		h.findPlaces()
-		s.find(h)
-	})
+	return firsts
 }

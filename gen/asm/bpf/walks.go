@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"math"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -36,12 +35,17 @@ func row(name string, first, step int) Mem {
 }
 
 // lanes makes a constant of four 64-bit words, from first on, each by 1 more than the one
-// before.
+// before, or finds the one that it has made before.
 func lanes(first int) Mem {
-	m := GLOBL(fmt.Sprint("lanes", first), RODATA|NOPTR)
+	name := fmt.Sprint("lanes", first)
+	if m, ok := made[name]; ok {
+		return m
+	}
+	m := GLOBL(name, RODATA|NOPTR)
 	for i := range 4 {
 		DATA(8*i, U64(uint64(first+i)))
 	}
+	made[name] = m
 	return m
 }
 
@@ -468,76 +472,5 @@ func mend() {
 	JMP(LabelRef("block"))
 	Label("out")
 	MOVQ(next, Mem{Base: job, Disp: patchBlock})
-	RET()
-}
-
-func follow() {
-	TEXT("followAVO", NOSPLIT, "func(insns, blocks *uint64, next, stop, n int) (wrong int)")
-	Pragma("noescape")
-	Doc("followAVO follows the jumps in the blocks from next up to stop: it sets least and most, and",
-		"the points that jumps back lead to. The lowest bit of what it returns says whether one",
-		"leads to a second half of a constant, or out of the n slots; it stops there.")
-	insns, blocks, base, end, n, wrong := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
-	Load(Param("insns"), insns)
-	Load(Param("blocks"), blocks)
-	Load(Param("next"), base)
-	Load(Param("stop"), end)
-	Load(Param("n"), n)
-	Comment("Blocks are as many bytes as slots.")
-	SHLQ(U8(6), base)
-	SHLQ(U8(6), end)
-	XORL(wrong.As32(), wrong.As32())
-	set, slot, to, word, point, least, most := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
-	within := GP64()
-	MOVQ(U32(63), within)
-	Label("block")
-	CMPQ(base, end)
-	JGE(LabelRef("out"))
-	MOVQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockJumps}, set)
-	MOVL(U32(math.MaxInt32), least.As32())
-	MOVQ(I32(-1), most)
-	TESTQ(set, set)
-	JEQ(LabelRef("end"))
-
-	Label("jump")
-	Comment("Bit to%64 of the seconds of block to/64, among others")
-	jump(insns, base, set, slot, to)
-	CMPQ(to, n)
-	JAE(LabelRef("outside"))
-	CMPQ(to, most)
-	CMOVQGT(to, most)
-	ANDNQ(to, within, word)
-	SHRXQ(to, Mem{Base: blocks, Index: word, Scale: 1, Disp: blockSeconds}, word)
-	ORQ(word, wrong)
-	BLSRQ(set, set)
-	JNE(LabelRef("jump"))
-	MOVQ(Mem{Base: blocks, Index: base, Scale: 1, Disp: blockBack}, set)
-	TESTQ(set, set)
-	JEQ(LabelRef("end"))
-
-	Label("back")
-	Comment("Bit to%64 of the points of block to/64. Nobody should change the program meanwhile; but",
-		"this one is written.")
-	jump(insns, base, set, slot, to)
-	CMPQ(to, n)
-	JAE(LabelRef("outside"))
-	CMPQ(to, least)
-	CMOVQLT(to, least)
-	ANDNQ(to, within, word)
-	MOVL(U32(1), point.As32())
-	SHLXQ(to, point, point)
-	ORQ(point, Mem{Base: blocks, Index: word, Scale: 1, Disp: blockPoints})
-	BLSRQ(set, set)
-	JNE(LabelRef("back"))
-
-	Label("end")
-	MOVL(least.As32(), Mem{Base: blocks, Index: base, Scale: 1, Disp: blockLeast})
-	MOVL(most.As32(), Mem{Base: blocks, Index: base, Scale: 1, Disp: blockMost})
-	ADDQ(U8(64), base)
-	JMP(LabelRef("block"))
-	Label("outside")
-	MOVQ(I32(-1), wrong)
-	Label("out")
-	Store(wrong, ReturnIndex(0))
 	RET()
 }
