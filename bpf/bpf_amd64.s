@@ -314,61 +314,75 @@ all:
 	JNE  out
 	SHLQ $0x06, BX
 	SHLQ $0x06, SI
+	MOVQ 8(AX), R14
 	XORL DI, DI
-	MOVL $0x0000003f, R13
 
+	// A block, of which there may be none or whose jumps may be none.
 block:
-	MOVL  $0x7fffffff, R11
-	MOVQ  $-1, R12
+	CMPQ  BX, SI
+	JGE   followed
+	MOVL  noLeast<>+0(SB), R12
+	MOVL  noMost<>+0(SB), R13
+	MOVL  R12, 56(DX)(BX*1)
+	MOVL  R13, 60(DX)(BX*1)
 	MOVQ  (DX)(BX*1), R8
 	TESTQ R8, R8
-	JEQ   followed
+	JEQ   empty
 
 jump:
-	// Bit to%64 of the seconds of block to/64, among others
 	TZCNTQ  R8, R9
 	ADDQ    BX, R9
 	MOVWQSX 2(CX)(R9*8), R10
 	LEAQ    1(R9)(R10*1), R10
-	CMPQ    R10, 8(AX)
+	CMPQ    R10, R14
 	JAE     outside
-	CMPQ    R10, R12
-	CMOVQGT R10, R12
-	ANDNQ   R10, R13, R9
-	SHRXQ   R10, 24(DX)(R9*1), R9
-	ORL     R9, DI
-	BLSRQ   R8, R8
-	JNE     jump
-	MOVQ    8(DX)(BX*1), R8
-	TESTQ   R8, R8
-	JEQ     followed
 
-back:
-	// Bit to%64 of the points of block to/64. Nobody should change the program meanwhile; but
-	// this one is written.
-	TZCNTQ  R8, R9
-	ADDQ    BX, R9
-	MOVWQSX 2(CX)(R9*8), R10
-	LEAQ    1(R9)(R10*1), R10
-	CMPQ    R10, 8(AX)
-	JAE     outside
-	CMPQ    R10, R11
-	CMOVQLT R10, R11
-	ANDNQ   R10, R13, R9
-	MOVL    $0x00000001, R14
-	SHLXQ   R10, R14, R14
-	ORQ     R14, 48(DX)(R9*1)
+	// most = max(most, to); least = min(least, to) if it leads back
+	CMPL    R10, R13
+	CMOVLGT R10, R13
+	CMPQ    R9, R10
+	SBBQ    R9, R9
+
+	// slot = -1 if it leads ahead, or 0
+	MOVQ    R9, R11
+	SHRQ    $0x21, R11
+	ORL     R10, R11
+	CMPL    R11, R12
+	CMOVLLT R11, R12
+	MOVL    R12, 56(DX)(BX*1)
+	MOVL    R13, 60(DX)(BX*1)
+
+	// Bit to%64 of the points of block to/64 if it leads back, and of its seconds, among others.
+	// Nobody should change the program meanwhile; but points are written.
+	INCQ    R9
+	SHLXQ   R10, R9, R9
+	MOVQ    R10, R11
+	ANDQ    $-64, R11
+	ORQ     R9, 48(DX)(R11*1)
+	SHRXQ   R10, 24(DX)(R11*1), R10
+	ORL     R10, DI
+	LEAQ    64(BX), R10
+	MOVQ    (DX)(R10*1), R9
 	BLSRQ   R8, R8
-	JNE     back
+	CMOVQEQ R10, BX
+	CMOVQEQ R9, R8
+
+	// Which of them is the last one of its block can't be foreseen.
+	CMOVLEQ noLeast<>+0(SB), R12
+	CMOVLEQ noMost<>+0(SB), R13
+	TESTQ   R8, R8
+	JEQ     block
+	CMPQ    BX, SI
+	JLT     jump
 
 followed:
-	MOVL R11, 56(DX)(BX*1)
-	MOVL R12, 60(DX)(BX*1)
-	ADDQ $0x40, BX
-	CMPQ BX, SI
-	JLT  block
 	ANDL $0x01, DI
 	MOVB DI, 81(AX)
+	JMP  out
+
+empty:
+	ADDQ $0x40, BX
+	JMP  block
 
 out:
 	RET
@@ -652,6 +666,26 @@ DATA frames<>+8(SB)/8, $0xc0c0c0c0c0c0c0c0
 DATA frames<>+16(SB)/8, $0xc0c0c0c0c0c0c0c0
 DATA frames<>+24(SB)/8, $0xc0c0c0c0c0c0c0c0
 GLOBL frames<>(SB), RODATA|NOPTR, $32
+
+DATA noLeast<>+0(SB)/4, $0x7fffffff
+DATA noLeast<>+4(SB)/4, $0x7fffffff
+DATA noLeast<>+8(SB)/4, $0x7fffffff
+DATA noLeast<>+12(SB)/4, $0x7fffffff
+DATA noLeast<>+16(SB)/4, $0x7fffffff
+DATA noLeast<>+20(SB)/4, $0x7fffffff
+DATA noLeast<>+24(SB)/4, $0x7fffffff
+DATA noLeast<>+28(SB)/4, $0x7fffffff
+GLOBL noLeast<>(SB), RODATA|NOPTR, $32
+
+DATA noMost<>+0(SB)/4, $0xffffffff
+DATA noMost<>+4(SB)/4, $0xffffffff
+DATA noMost<>+8(SB)/4, $0xffffffff
+DATA noMost<>+12(SB)/4, $0xffffffff
+DATA noMost<>+16(SB)/4, $0xffffffff
+DATA noMost<>+20(SB)/4, $0xffffffff
+DATA noMost<>+24(SB)/4, $0xffffffff
+DATA noMost<>+28(SB)/4, $0xffffffff
+GLOBL noMost<>(SB), RODATA|NOPTR, $32
 
 // func chargeAVO(s *uint64, flows *uint64)
 // Requires: BMI, BMI2, CMOV, LZCNT
@@ -1066,53 +1100,64 @@ DATA lanes12<>+24(SB)/8, $0x000000000000000f
 GLOBL lanes12<>(SB), RODATA|NOPTR, $32
 
 // func mendAVO(p *uint64, s *uint64, jumps *uint64)
-// Requires: BMI
-TEXT ·mendAVO(SB), NOSPLIT, $0-24
+// Requires: BMI, CMOV
+TEXT ·mendAVO(SB), NOSPLIT, $8-24
 	MOVQ p+0(FP), AX
-	MOVQ s+8(FP), R9
-	MOVQ (R9), CX
+	MOVQ s+8(FP), R8
+	MOVQ (R8), CX
 	MOVQ jumps+16(FP), DX
 	MOVQ (CX), CX
 	MOVQ (AX), BX
 	MOVQ 56(AX), SI
-	MOVQ 144(AX), DI
-	MOVQ 184(AX), R8
-	MOVQ DI, R10
-	SHLQ $0x06, R10
+	MOVQ 144(AX), R9
+	MOVQ 184(AX), DI
 
 	// Blocks are as many bytes as slots.
+	SHLQ $0x06, R9
+	MOVQ 176(AX), R8
+	SHLQ $0x06, R8
+	MOVQ R8, (SP)
+
 block:
-	CMPQ  DI, 176(AX)
+	CMPQ  R9, (SP)
 	JGE   out
-	MOVQ  (DX)(R10*1), R9
-	TESTQ R9, R9
-	JEQ   end
+	MOVQ  (DX)(R9*1), R8
+	TESTQ R8, R8
+	JEQ   empty
 
 jump:
 	// moved[index[slot+1]-1].off = index[slot+1+off] - index[slot+1]
-	TZCNTQ  R9, R11
-	ADDQ    R10, R11
-	MOVWQSX 2(CX)(R11*8), R12
-	LEAQ    1(R11)(R12*1), R12
-	CMPQ    R12, R8
+	TZCNTQ  R8, R10
+	ADDQ    R9, R10
+	MOVWQSX 2(CX)(R10*8), R11
+	LEAQ    1(R10)(R11*1), R11
+	CMPQ    R11, DI
 	JAE     out
-	MOVL    4(BX)(R11*4), R11
-	MOVL    (BX)(R12*4), R12
-	SUBL    R11, R12
-	MOVWLSX R12, R13
-	CMPL    R13, R12
+	MOVL    4(BX)(R10*4), R10
+	MOVL    (BX)(R11*4), R11
+	SUBL    R10, R11
+	MOVWLSX R11, R12
+	CMPL    R12, R11
 	JNE     out
-	MOVW    R12, -6(SI)(R11*8)
-	BLSRQ   R9, R9
-	JNE     jump
+	MOVW    R11, -6(SI)(R10*8)
+	LEAQ    64(R9), R11
+	MOVQ    (DX)(R11*1), R10
+	BLSRQ   R8, R8
+	CMOVQEQ R11, R9
+	CMOVQEQ R10, R8
+	TESTQ   R8, R8
+	JEQ     block
+	CMPQ    R9, (SP)
+	JLT     jump
+	JMP     out
 
-end:
-	ADDQ $0x40, R10
-	INCQ DI
+empty:
+	ADDQ $0x40, R9
 	JMP  block
 
 out:
-	MOVQ DI, 144(AX)
+	SHRQ $0x06, R9
+	MOVQ R9, 144(AX)
 	RET
 
 // func mendSlotsAVO(insns *uint64, np *uint64, index *int32, late *int32, reaches *uint8, jumps *uint64, words int, first int, known int, length int) (lates int, ok bool)

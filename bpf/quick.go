@@ -21,7 +21,7 @@ func (s *Survey) quick(p *Program, d Dialect) bool {
 		return false
 	}
 	n := blocksOf(p)
-	if n > cap(s.blocks) {
+	if n >= cap(s.blocks) {
 		s.makeRoom(n)
 	}
 	s.begin(p, n)

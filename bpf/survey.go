@@ -62,7 +62,7 @@ const (
 // until p changes. It uses the memory that s has again.
 func (s *Survey) Take(p *Program) {
 	n := blocksOf(p)
-	if n > cap(s.blocks) {
+	if n >= cap(s.blocks) {
 		s.makeRoom(n)
 	}
 	s.begin(p, n)
@@ -86,10 +86,10 @@ func (s *Survey) begin(p *Program, n int) {
 func blocksOf(p *Program) int { return (len(p.Insns) + blockSlots - 1) / blockSlots }
 
 // makeRoom makes room for n blocks, some more if there wasn't, and for the others of
-// the next part.
+// the next part. Assembly reads a block more than there are.
 func (s *Survey) makeRoom(n int) {
-	if n > cap(s.blocks) {
-		s.blocks, s.others = make([]block, n+n/4), s.others[:0]
+	if n >= cap(s.blocks) {
+		s.blocks, s.others = make([]block, n+n/4+1), s.others[:0]
 	}
 	others := blockSlots * min(chunk, cap(s.blocks)) // whatever part it is
 	if others > cap(s.others)-len(s.others) {
@@ -142,14 +142,13 @@ func (s *Survey) follow(next, stop int) {
 				s.astray = true
 				return
 			}
-			seconds |= blocks[to/blockSlots].seconds >> (to % blockSlots)
+			target, bit := &blocks[to/blockSlots], to%blockSlots
+			seconds |= target.seconds >> bit
 			b.most = max(b.most, int32(to))
-		}
-		for set := b.back; set != 0; set &= set - 1 {
-			slot := k*blockSlots + bits.TrailingZeros64(set)
-			to := slot + 1 + int(insns[slot].Off)
-			b.least = min(b.least, int32(to))
-			blocks[to/blockSlots].points |= 1 << (to % blockSlots)
+			if to <= slot {
+				b.least = min(b.least, int32(to))
+				target.points |= 1 << bit
+			}
 		}
 	}
 	s.astray = seconds&1 != 0
