@@ -185,7 +185,12 @@ func (s *Survey) addFar() {
 	}
 }
 
-func (s *Survey) addPoint(slot int32) { s.blocks[slot/blockSlots].points |= 1 << (slot % blockSlots) }
+// addPoint adds a point, unless it is outside of the program: nobody need have checked it.
+func (s *Survey) addPoint(slot int32) {
+	if uint(slot) < uint(s.slots) {
+		s.blocks[slot/blockSlots].points |= 1 << (slot % blockSlots)
+	}
+}
 
 func (c *charger) addMark(slot int) { c.marks[slot/blockSlots] |= 1 << (slot % blockSlots) }
 

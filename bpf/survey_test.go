@@ -229,3 +229,29 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 }
+
+// TestChargesUnchecked: a program that nobody has checked has charges, too, wherever its
+// calls, jumps and address constants lead.
+func TestChargesUnchecked(t *testing.T) {
+	r := testRand(t)
+	var s Survey
+	for range 20_000 {
+		p := &Program{Insns: make([]Insn, 1+r.IntN(300))}
+		for i := range p.Insns {
+			far := int32(r.Uint32()) >> r.IntN(32)
+			p.Insns[i] = []Insn{
+				{Op: abi.OpGotol, Imm: far},
+				{Op: abi.OpCall, Regs: abi.Registers(0, abi.CallLocal), Imm: far},
+				{Op: abi.OpLdImm64, Regs: abi.Registers(0, abi.Imm64Func), Imm: far},
+				{Op: abi.OpJa, Off: int16(far)},
+				testInsn(r), {Op: abi.OpExit},
+			}[r.IntN(6)]
+		}
+		s.Take(p)
+		for _, c := range s.Charges() {
+			if uint(c.Slot) >= uint(len(p.Insns)) {
+				t.Fatalf("a charge of slot %d of %d", c.Slot, len(p.Insns))
+			}
+		}
+	}
+}
