@@ -220,11 +220,18 @@ TEXT ·passAVO(SB), NOSPLIT, $0-9
 	CMPQ    BX, SI
 	JGE     none
 
-	// k and n count twice
-	ADDQ SI, SI
-	ADDQ BX, BX
+	// k and n count twice. Two jumps at a time; of an odd number the first is the second
+	// of two.
+	ADDQ  SI, SI
+	ADDQ  BX, BX
+	MOVQ  SI, R8
+	SUBQ  BX, R8
+	TESTB $0x02, R8
+	JZ    first
+	SUBQ  $0x02, BX
+	JMP   second
 
-jump:
+first:
 	// before = sums[k+1]; sums[k] = sum; d = dist + sums[rank] - before
 	MOVL    4(DX)(BX*8), R8
 	MOVL    (DX)(BX*8), R9
@@ -239,9 +246,25 @@ jump:
 	CMPL    R9, 8(DX)(BX*8)
 	CMOVLEQ zero<>+0(SB), R10
 	ADDL    R10, DI
-	ADDQ    $0x02, BX
+
+second:
+	// before = sums[k+1]; sums[k] = sum; d = dist + sums[rank] - before
+	MOVL    20(DX)(BX*8), R8
+	MOVL    16(DX)(BX*8), R9
+	MOVL    8(CX)(BX*2), R10
+	MOVL    DI, 4(CX)(BX*2)
+	ADDL    (CX)(R8*4), R9
+	SUBL    R10, R9
+	MOVBLZX 28(DX)(BX*8), R10
+	LEAL    128(R9), R8
+	CMPL    R8, 156(AX)
+	CMOVLLS two<>+0(SB), R10
+	CMPL    R9, 24(DX)(BX*8)
+	CMOVLEQ zero<>+0(SB), R10
+	ADDL    R10, DI
+	ADDQ    $0x04, BX
 	CMPQ    BX, SI
-	JLT     jump
+	JLT     first
 	MOVL    DI, (CX)(BX*2)
 	MOVL    DI, 164(AX)
 	RET

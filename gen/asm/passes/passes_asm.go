@@ -352,10 +352,24 @@ func pass() {
 	SETLT(more)
 	CMPQ(k, n)
 	JGE(LabelRef("none"))
-	Comment("k and n count twice")
+	Comment("k and n count twice. Two jumps at a time; of an odd number the first is the second",
+		"of two.")
 	ADDQ(n, n)
 	ADDQ(k, k)
-	sizeJumps(job, jumps, sums, k, n, sum)
+	odd := GP64()
+	MOVQ(n, odd)
+	SUBQ(k, odd)
+	TESTB(U8(2), odd.As8())
+	JZ(LabelRef("first"))
+	SUBQ(U8(2), k)
+	JMP(LabelRef("second"))
+	Label("first")
+	sizeJump(job, jumps, sums, k, sum, 0)
+	Label("second")
+	sizeJump(job, jumps, sums, k, sum, 1)
+	ADDQ(U8(4), k)
+	CMPQ(k, n)
+	JLT(LabelRef("first"))
 	MOVL(sum.As32(), Mem{Base: sums, Index: k, Scale: 2})
 	MOVL(sum.As32(), Mem{Base: job, Disp: jobSum})
 	RET()
@@ -438,21 +452,26 @@ func passes() {
 // what they and those before have.
 func sizeJumps(job reg.Register, jumps, sums, k, n, sum reg.GPVirtual) {
 	Label("jump")
+	sizeJump(job, jumps, sums, k, sum, 0)
+	ADDQ(U8(2), k)
+	CMPQ(k, n)
+	JLT(LabelRef("jump"))
+}
+
+// sizeJump sizes the jump that comes so many behind k.
+func sizeJump(job reg.Register, jumps, sums, k, sum reg.GPVirtual, behind int) {
 	Comment("before = sums[k+1]; sums[k] = sum; d = dist + sums[rank] - before")
 	rank, d, before, size := GP64(), GP64(), GP64(), GP64()
-	j := func(at int) Mem { return Mem{Base: jumps, Index: k, Scale: 8, Disp: at} }
+	j := func(at int) Mem { return Mem{Base: jumps, Index: k, Scale: 8, Disp: behind<<jumpShift + at} }
 	MOVL(j(jumpRank), rank.As32())
 	MOVL(j(jumpDist), d.As32())
-	MOVL(Mem{Base: sums, Index: k, Scale: 2, Disp: 4}, before.As32())
-	MOVL(sum.As32(), Mem{Base: sums, Index: k, Scale: 2})
+	MOVL(Mem{Base: sums, Index: k, Scale: 2, Disp: 4 * (behind + 1)}, before.As32())
+	MOVL(sum.As32(), Mem{Base: sums, Index: k, Scale: 2, Disp: 4 * behind})
 	ADDL(Mem{Base: sums, Index: rank, Scale: 4}, d.As32())
 	SUBL(before.As32(), d.As32())
 	MOVBLZX(j(jumpSize), size.As32())
 	length(size, d, rank, j(jumpVanish), Mem{Base: job, Disp: jobReach})
 	ADDL(size.As32(), sum.As32())
-	ADDQ(U8(2), k)
-	CMPQ(k, n)
-	JLT(LabelRef("jump"))
 }
 
 func lastPass() {
