@@ -86,7 +86,18 @@ type surveyJob struct {
 	//lint:ignore U1000 of the assembly
 	base  [32]uint8 // the last base, everywhere
 	moves [32]uint8 // of the last 32 slots: dst, and noMove or twice that
+
+	// Of each word, and in lists of one more, for reading: what was seen of its slots,
+	// registers and properties; its jumps; its accesses that are to be marked.
+	//lint:ignore U1000 of the assembly
+	looked [surveyWords][4][32]uint8
+	//lint:ignore U1000 of the assembly
+	jumps, again [surveyWords + 1]uint64
 }
+
+// surveyWords is how many words are looked at together. Assembly can't be preempted,
+// and the collector should not have to wait for more than some microseconds.
+const surveyWords = 64
 
 // noMove is above dst where no move writes it.
 const noMove = 0x40
@@ -122,8 +133,8 @@ func (f *fusing) makeRoom(words int) {
 // to, and marks the targets of jumps and the accesses whose address r11 has
 // already.
 //
-// What is before a word of slots doesn't see jumps back into it: they lead to a
-// CHARGE, which forgets.
+// What is before surveyWords words doesn't see jumps back into it: they lead to a CHARGE,
+// which forgets.
 func (c *compiler) surveyGeneric() {
 	f := &c.fusing
 	clear(f.additions)
@@ -132,7 +143,9 @@ func (c *compiler) surveyGeneric() {
 	for word := range f.additions {
 		start := word * wordSlots
 		insns := c.insns[start:min(start+wordSlots, len(c.insns))]
-		c.markTargets(insns, start)
+		if word%surveyWords == 0 {
+			c.markTargets(c.insns[start:min(start+surveyWords*wordSlots, len(c.insns))], start)
+		}
 		for i, in := range insns {
 			what := &opcodes[in.Op]
 			bit := uint64(1) << i

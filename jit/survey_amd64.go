@@ -6,10 +6,6 @@ import "github.com/bpfjit/bpfjit/encoder"
 
 //go:generate go run -C=../gen ./asm/survey -out ../jit/survey_amd64.s
 
-// surveyWords is how many words a call looks at: assembly can't be preempted,
-// and the collector should not have to wait for more than some microseconds.
-const surveyWords = 64
-
 // These do what the functions of the same names without AVO do, some words a
 // call; a test compares them. gen/asm/survey writes them.
 

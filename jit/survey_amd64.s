@@ -212,138 +212,189 @@ GLOBL tens<>(SB), RODATA|NOPTR, $32
 // Requires: AVX, AVX2, BMI, BMI2, CMOV
 TEXT ·surveyAVO(SB), NOSPLIT, $0-8
 	MOVQ    job+0(FP), AX
-	MOVQ    32(AX), DX
-	SHLQ    $0x06, DX
 	MOVQ    (AX), CX
-	LEAQ    (CX)(DX*8), CX
 	VPXOR   Y0, Y0, Y0
 	VMOVDQU nibbles<>+0(SB), Y1
-	VMOVDQU 88(AX), Y2
-	VMOVDQU 56(AX), Y3
+	LEAQ    120(AX), BX
+	XORL    SI, SI
+	MOVQ    32(AX), DX
+	SHLQ    $0x06, DX
 
-word:
-	// opcodes and registers of slots 0 to 31
-	VMOVDQU     (CX), Y5
-	VSHUFPS     $0x88, 32(CX), Y5, Y5
+look:
+	// opcodes and registers of slots 0 to 31, and properties of opcodes
+	VMOVDQU     (CX)(DX*8), Y3
+	VSHUFPS     $0x88, 32(CX)(DX*8), Y3, Y3
+	VPSHUFB     planes<>+0(SB), Y3, Y3
+	VMOVDQU     64(CX)(DX*8), Y2
+	VSHUFPS     $0x88, 96(CX)(DX*8), Y2, Y2
+	VPSHUFB     planes<>+0(SB), Y2, Y2
+	VPUNPCKLDQ  Y2, Y3, Y3
+	VMOVDQU     128(CX)(DX*8), Y4
+	VSHUFPS     $0x88, 160(CX)(DX*8), Y4, Y4
+	VPSHUFB     planes<>+0(SB), Y4, Y4
+	VMOVDQU     192(CX)(DX*8), Y2
+	VSHUFPS     $0x88, 224(CX)(DX*8), Y2, Y2
+	VPSHUFB     planes<>+0(SB), Y2, Y2
+	VPUNPCKLDQ  Y2, Y4, Y4
+	VPUNPCKLQDQ Y4, Y3, Y2
+	VPUNPCKHQDQ Y4, Y3, Y3
+	VPERMQ      $0xd8, Y2, Y2
+	VPSHUFB     inOrder<>+0(SB), Y2, Y2
+	VPERMQ      $0xd8, Y3, Y3
+	VPSHUFB     inOrder<>+0(SB), Y3, Y3
+	VMOVDQU     Y3, (BX)
+	VPSRLW      $0x04, Y2, Y3
+	VPAND       Y1, Y3, Y3
+	VPAND       Y1, Y2, Y2
+	VMOVDQU     highTable<>+0(SB), Y4
+	VPSHUFB     Y3, Y4, Y3
+	VMOVDQU     lowTable<>+0(SB), Y4
+	VPSHUFB     Y2, Y4, Y2
+	VPAND       Y3, Y2, Y2
+	VMOVDQU     Y2, 64(BX)
+
+	// opcodes and registers of slots 32 to 63, and properties of opcodes
+	VMOVDQU     256(CX)(DX*8), Y4
+	VSHUFPS     $0x88, 288(CX)(DX*8), Y4, Y4
+	VPSHUFB     planes<>+0(SB), Y4, Y4
+	VMOVDQU     320(CX)(DX*8), Y3
+	VSHUFPS     $0x88, 352(CX)(DX*8), Y3, Y3
+	VPSHUFB     planes<>+0(SB), Y3, Y3
+	VPUNPCKLDQ  Y3, Y4, Y4
+	VMOVDQU     384(CX)(DX*8), Y5
+	VSHUFPS     $0x88, 416(CX)(DX*8), Y5, Y5
 	VPSHUFB     planes<>+0(SB), Y5, Y5
-	VMOVDQU     64(CX), Y4
-	VSHUFPS     $0x88, 96(CX), Y4, Y4
-	VPSHUFB     planes<>+0(SB), Y4, Y4
-	VPUNPCKLDQ  Y4, Y5, Y5
-	VMOVDQU     128(CX), Y6
-	VSHUFPS     $0x88, 160(CX), Y6, Y6
-	VPSHUFB     planes<>+0(SB), Y6, Y6
-	VMOVDQU     192(CX), Y4
-	VSHUFPS     $0x88, 224(CX), Y4, Y4
-	VPSHUFB     planes<>+0(SB), Y4, Y4
-	VPUNPCKLDQ  Y4, Y6, Y6
-	VPUNPCKLQDQ Y6, Y5, Y4
-	VPUNPCKHQDQ Y6, Y5, Y5
+	VMOVDQU     448(CX)(DX*8), Y3
+	VSHUFPS     $0x88, 480(CX)(DX*8), Y3, Y3
+	VPSHUFB     planes<>+0(SB), Y3, Y3
+	VPUNPCKLDQ  Y3, Y5, Y5
+	VPUNPCKLQDQ Y5, Y4, Y3
+	VPUNPCKHQDQ Y5, Y4, Y4
+	VPERMQ      $0xd8, Y3, Y3
+	VPSHUFB     inOrder<>+0(SB), Y3, Y3
 	VPERMQ      $0xd8, Y4, Y4
 	VPSHUFB     inOrder<>+0(SB), Y4, Y4
-	VPERMQ      $0xd8, Y5, Y5
-	VPSHUFB     inOrder<>+0(SB), Y5, Y5
-
-	// bits = properties of opcodes
-	VPSRLW  $0x04, Y4, Y6
-	VPAND   Y1, Y6, Y6
-	VPAND   Y1, Y4, Y4
-	VMOVDQU highTable<>+0(SB), Y7
-	VPSHUFB Y6, Y7, Y6
-	VMOVDQU lowTable<>+0(SB), Y7
-	VPSHUFB Y4, Y7, Y4
-	VPAND   Y6, Y4, Y4
-
-	// opcodes and registers of slots 32 to 63
-	VMOVDQU     256(CX), Y7
-	VSHUFPS     $0x88, 288(CX), Y7, Y7
-	VPSHUFB     planes<>+0(SB), Y7, Y7
-	VMOVDQU     320(CX), Y6
-	VSHUFPS     $0x88, 352(CX), Y6, Y6
-	VPSHUFB     planes<>+0(SB), Y6, Y6
-	VPUNPCKLDQ  Y6, Y7, Y7
-	VMOVDQU     384(CX), Y8
-	VSHUFPS     $0x88, 416(CX), Y8, Y8
-	VPSHUFB     planes<>+0(SB), Y8, Y8
-	VMOVDQU     448(CX), Y6
-	VSHUFPS     $0x88, 480(CX), Y6, Y6
-	VPSHUFB     planes<>+0(SB), Y6, Y6
-	VPUNPCKLDQ  Y6, Y8, Y8
-	VPUNPCKLQDQ Y8, Y7, Y6
-	VPUNPCKHQDQ Y8, Y7, Y7
-	VPERMQ      $0xd8, Y6, Y6
-	VPSHUFB     inOrder<>+0(SB), Y6, Y6
-	VPERMQ      $0xd8, Y7, Y7
-	VPSHUFB     inOrder<>+0(SB), Y7, Y7
-
-	// bits = properties of opcodes
-	VPSRLW  $0x04, Y6, Y8
-	VPAND   Y1, Y8, Y8
-	VPAND   Y1, Y6, Y6
-	VMOVDQU highTable<>+0(SB), Y9
-	VPSHUFB Y8, Y9, Y8
-	VMOVDQU lowTable<>+0(SB), Y9
-	VPSHUFB Y6, Y9, Y6
-	VPAND   Y8, Y6, Y6
-
-	// left = slots of the function from here on, or 64
-	MOVQ      24(AX), BX
-	SUBQ      DX, BX
-	MOVL      $0x00000040, SI
-	CMPQ      BX, SI
-	CMOVQGT   SI, BX
-	VPSLLW    $0x03, Y4, Y8
-	VPMOVMSKB Y8, SI
-	VPSLLW    $0x03, Y6, Y8
-	VPMOVMSKB Y8, DI
-	SHLQ      $0x20, DI
-	ORQ       DI, SI
+	VMOVDQU     Y4, 32(BX)
+	VPSRLW      $0x04, Y3, Y4
+	VPAND       Y1, Y4, Y4
+	VPAND       Y1, Y3, Y3
+	VMOVDQU     highTable<>+0(SB), Y5
+	VPSHUFB     Y4, Y5, Y4
+	VMOVDQU     lowTable<>+0(SB), Y5
+	VPSHUFB     Y3, Y5, Y3
+	VPAND       Y4, Y3, Y3
+	VMOVDQU     Y3, 96(BX)
+	VPSLLW      $0x03, Y2, Y2
+	VPMOVMSKB   Y2, DI
+	VPSLLW      $0x03, Y3, Y2
+	VPMOVMSKB   Y2, R8
+	SHLQ        $0x20, R8
+	ORQ         R8, DI
+	MOVQ        24(AX), R8
+	SUBQ        DX, R8
+	MOVL        $0x00000040, R9
+	CMPQ        R8, R9
+	CMOVQGT     R9, R8
+	BZHIQ       R8, DI, DI
+	MOVQ        DI, 8312(AX)(SI*1)
+	SUBQ        $-128, BX
+	ADDQ        $0x08, SI
+	ADDQ        $0x40, DX
+	MOVQ        DX, DI
+	SHRQ        $0x06, DI
+	CMPQ        DI, 40(AX)
+	JLT         look
+	MOVQ        8(AX), BX
+	MOVQ        24(AX), SI
 
 	// targets[slot+1+off] of each jump
-	BZHIQ BX, SI, SI
-	JEQ   marked
-	MOVQ  8(AX), DI
-	MOVQ  24(AX), R8
+	LEAQ 8312(AX), R8
+	MOVQ 32(AX), DX
+	MOVQ 40(AX), R9
+	SUBQ DX, R9
+	LEAQ (R8)(R9*8), R9
+	SHLQ $0x06, DX
+
+jumpWord:
+	CMPQ  R8, R9
+	JGE   jumpDone
+	MOVQ  (R8), R10
+	TESTQ R10, R10
+	JEQ   jumpNone
 
 jump:
-	TZCNTQ  SI, R9
-	MOVWLSX 2(CX)(R9*8), R10
-	CMPB    (CX)(R9*8), $0x06
+	TZCNTQ  R10, R11
+	ADDQ    DX, R11
+	MOVWLSX 2(CX)(R11*8), DI
+	CMPB    (CX)(R11*8), $0x06
 	JEQ     gotol
 
 mark:
-	ADDL    DX, R9
-	LEAL    1(R9)(R10*1), R10
-	CMPL    R10, R8
-	CMOVLCC R8, R10
-	MOVB    $0xff, (DI)(R10*1)
-	BLSRQ   SI, SI
-	JNE     jump
-	JMP     marked
+	LEAL    1(R11)(DI*1), DI
+	CMPL    DI, SI
+	CMOVLCC SI, DI
+	MOVB    $0xff, (BX)(DI*1)
+	LEAQ    8(R8), DI
+	LEAQ    64(DX), R11
+	MOVQ    (DI), R12
+	BLSRQ   R10, R10
+	CMOVQEQ DI, R8
+	CMOVQEQ R11, DX
+	CMOVQEQ R12, R10
+	TESTQ   R10, R10
+	JEQ     jumpWord
+	CMPQ    R8, R9
+	JLT     jump
+	JMP     jumpDone
+
+jumpNone:
+	ADDQ $0x08, R8
+	ADDQ $0x40, DX
+	JMP  jumpWord
+
+jumpDone:
+	JMP marked
 
 gotol:
-	MOVL 4(CX)(R9*8), R10
+	MOVL 4(CX)(R11*8), DI
 	JMP  mark
 
 marked:
-	VPAND Y1, Y5, Y8
-	VPAND Y1, Y7, Y9
+	VMOVDQU 88(AX), Y2
+	VMOVDQU 56(AX), Y3
+	LEAQ    120(AX), BX
+	XORL    SI, SI
+	MOVQ    32(AX), DX
+	SHLQ    $0x06, DX
+
+find:
+	VMOVDQU (BX), Y4
+	VMOVDQU 64(BX), Y5
+	VPAND   Y1, Y4, Y6
+	VMOVDQU 32(BX), Y7
+	VMOVDQU 96(BX), Y8
+	VPAND   Y1, Y7, Y9
+	MOVQ    24(AX), DI
+	SUBQ    DX, DI
+	MOVL    $0x00000040, R8
+	CMPQ    DI, R8
+	CMOVQGT R8, DI
 
 	// moved = dst, with 0x80 if it is a move and 0x40 if not; added = dst, with 0x80
 	// if it is an addition. Is that of a slot moved of the one before?
-	VPAND  move<>+0(SB), Y4, Y11
-	VPADDB Y8, Y11, Y11
+	VPAND  move<>+0(SB), Y5, Y11
+	VPADDB Y6, Y11, Y11
 	VPADDB other<>+0(SB), Y11, Y11
 
 	// to = moved, one slot on
 	VPERM2I128 $0x21, Y11, Y2, Y12
 	VPALIGNR   $0x0f, Y12, Y11, Y10
 	VMOVDQA    Y11, Y2
-	VPAND      add<>+0(SB), Y4, Y12
-	VPOR       Y8, Y12, Y12
+	VPAND      add<>+0(SB), Y5, Y12
+	VPOR       Y6, Y12, Y12
 	VPCMPEQB   Y12, Y10, Y10
-	VPMOVMSKB  Y10, SI
-	VPAND      move<>+0(SB), Y6, Y11
+	VPMOVMSKB  Y10, R8
+	VPAND      move<>+0(SB), Y8, Y11
 	VPADDB     Y9, Y11, Y11
 	VPADDB     other<>+0(SB), Y11, Y11
 
@@ -351,55 +402,55 @@ marked:
 	VPERM2I128 $0x21, Y11, Y2, Y12
 	VPALIGNR   $0x0f, Y12, Y11, Y10
 	VMOVDQA    Y11, Y2
-	VPAND      add<>+0(SB), Y6, Y12
+	VPAND      add<>+0(SB), Y8, Y12
 	VPOR       Y9, Y12, Y12
 	VPCMPEQB   Y12, Y10, Y10
-	VPMOVMSKB  Y10, DI
-	SHLQ       $0x20, DI
-	ORQ        DI, SI
-	BZHIQ      BX, SI, SI
-	MOVQ       DX, BX
-	SHRQ       $0x03, BX
-	MOVQ       16(AX), DI
-	MOVQ       SI, (DI)(BX*1)
+	VPMOVMSKB  Y10, R9
+	SHLQ       $0x20, R9
+	ORQ        R9, R8
+	BZHIQ      DI, R8, R8
+	MOVQ       DX, DI
+	SHRQ       $0x03, DI
+	MOVQ       16(AX), R9
+	MOVQ       R8, (R9)(DI*1)
 
 	// base = dst of stores, src of loads; start = loads that overwrite their base
-	VPSLLW    $0x06, Y4, Y10
-	VPSRLW    $0x04, Y5, Y11
+	VPSLLW    $0x06, Y5, Y10
+	VPSRLW    $0x04, Y4, Y11
 	VPAND     Y1, Y11, Y11
-	VPBLENDVB Y10, Y11, Y8, Y5
-	VPCMPEQB  Y11, Y8, Y11
+	VPBLENDVB Y10, Y11, Y6, Y4
+	VPCMPEQB  Y11, Y6, Y11
 	VPAND     Y10, Y11, Y11
-	VPMOVMSKB Y11, BX
-	VPSLLW    $0x06, Y6, Y10
+	VPMOVMSKB Y11, DI
+	VPSLLW    $0x06, Y8, Y10
 	VPSRLW    $0x04, Y7, Y11
 	VPAND     Y1, Y11, Y11
 	VPBLENDVB Y10, Y11, Y9, Y7
 	VPCMPEQB  Y11, Y9, Y11
 	VPAND     Y10, Y11, Y11
-	VPMOVMSKB Y11, SI
-	SHLQ      $0x20, SI
-	ORQ       SI, BX
+	VPMOVMSKB Y11, R8
+	SHLQ      $0x20, R8
+	ORQ       R8, DI
 
 	// other = no access, or one of the frame; held = base where not
-	VPAND     accesses<>+0(SB), Y4, Y11
+	VPAND     accesses<>+0(SB), Y5, Y11
 	VPCMPEQB  Y0, Y11, Y11
-	VPCMPEQB  tens<>+0(SB), Y5, Y10
+	VPCMPEQB  tens<>+0(SB), Y4, Y10
 	VPOR      Y10, Y11, Y11
-	VPOR      Y5, Y11, Y10
-	VPMOVMSKB Y11, SI
-	VPAND     accesses<>+0(SB), Y6, Y12
+	VPOR      Y4, Y11, Y10
+	VPMOVMSKB Y11, R8
+	VPAND     accesses<>+0(SB), Y8, Y12
 	VPCMPEQB  Y0, Y12, Y12
 	VPCMPEQB  tens<>+0(SB), Y7, Y11
 	VPOR      Y11, Y12, Y12
 	VPOR      Y7, Y12, Y11
-	VPMOVMSKB Y12, DI
-	SHLQ      $0x20, DI
-	ORQ       DI, SI
+	VPMOVMSKB Y12, R9
+	SHLQ      $0x20, R9
+	ORQ       R9, R8
 
 	// start = accesses that leave their base in r11
-	ORQ      SI, BX
-	NOTQ     BX
+	ORQ      R8, DI
+	NOTQ     DI
 	VPCMPEQB Y13, Y13, Y13
 
 	// held = that of the last slot up to each
@@ -455,84 +506,114 @@ marked:
 
 	// quiet = slots that are no accesses, leave held and r11 as they are, and that no jump leads to;
 	// same = accesses of what is held
-	MOVQ      8(AX), DI
-	ADDQ      DX, DI
-	VPAND     writers<>+0(SB), Y4, Y12
+	MOVQ      8(AX), R9
+	ADDQ      DX, R9
+	VPAND     writers<>+0(SB), Y5, Y12
 	VPCMPEQB  Y0, Y12, Y12
-	VPCMPEQB  Y10, Y8, Y8
-	VPANDN    Y8, Y12, Y8
-	VPAND     harmless<>+0(SB), Y4, Y12
+	VPCMPEQB  Y10, Y6, Y6
+	VPANDN    Y6, Y12, Y6
+	VPAND     harmless<>+0(SB), Y5, Y12
 	VPCMPEQB  Y0, Y12, Y12
-	VPOR      Y12, Y8, Y8
-	VMOVDQU   (DI), Y4
-	VPOR      Y4, Y8, Y8
-	VPCMPEQB  Y10, Y5, Y5
-	VPANDN    Y5, Y4, Y5
-	VPMOVMSKB Y8, R8
-	VPAND     writers<>+0(SB), Y6, Y4
-	VPCMPEQB  Y0, Y4, Y4
-	VPCMPEQB  Y11, Y9, Y8
-	VPANDN    Y8, Y4, Y8
-	VPAND     harmless<>+0(SB), Y6, Y4
-	VPCMPEQB  Y0, Y4, Y4
-	VPOR      Y4, Y8, Y8
-	VMOVDQU   32(DI), Y4
-	VPOR      Y4, Y8, Y8
-	VPCMPEQB  Y11, Y7, Y6
-	VPANDN    Y6, Y4, Y6
-	VPMOVMSKB Y8, DI
-	SHLQ      $0x20, DI
-	ORQ       DI, R8
-	ANDNQ     SI, R8, R8
+	VPOR      Y12, Y6, Y6
+	VMOVDQU   (R9), Y5
+	VPOR      Y5, Y6, Y6
+	VPCMPEQB  Y10, Y4, Y4
+	VPANDN    Y4, Y5, Y4
+	VPMOVMSKB Y6, R10
+	VPAND     writers<>+0(SB), Y8, Y5
+	VPCMPEQB  Y0, Y5, Y5
+	VPCMPEQB  Y11, Y9, Y6
+	VPANDN    Y6, Y5, Y6
+	VPAND     harmless<>+0(SB), Y8, Y5
+	VPCMPEQB  Y0, Y5, Y5
+	VPOR      Y5, Y6, Y6
+	VMOVDQU   32(R9), Y5
+	VPOR      Y5, Y6, Y6
+	VPCMPEQB  Y11, Y7, Y7
+	VPANDN    Y7, Y5, Y7
+	VPMOVMSKB Y6, R9
+	SHLQ      $0x20, R9
+	ORQ       R9, R10
+	ANDNQ     R8, R10, R10
 
 	// behind = start, one slot on; run = where runs begin
-	MOVQ  48(AX), DI
-	LEAQ  (DI)(BX*2), DI
-	SHRQ  $0x3f, BX
-	MOVQ  DI, R9
-	ANDQ  R8, R9
-	ANDNQ DI, R8, DI
+	MOVQ  48(AX), R9
+	LEAQ  (R9)(DI*2), R9
+	SHRQ  $0x3f, DI
+	MOVQ  R9, R11
+	ANDQ  R10, R11
+	ANDNQ R9, R10, R9
 
 	// The carries are what changes in through.
-	ADDQ R8, R9
-	ADCQ $0x00, BX
-	MOVQ BX, 48(AX)
-	XORQ R8, R9
-	ORQ  R9, DI
+	ADDQ R10, R11
+	ADCQ $0x00, DI
+	MOVQ DI, 48(AX)
+	XORQ R10, R11
+	ORQ  R11, R9
 
 	// again = accesses behind those, of the same base, that no jump leads to
-	ANDNQ     DI, SI, DI
-	VPMOVMSKB Y5, BX
-	VPMOVMSKB Y6, SI
-	SHLQ      $0x20, SI
-	ORQ       SI, BX
-	ANDQ      BX, DI
+	ANDNQ     R9, R8, R9
+	VPMOVMSKB Y4, DI
+	VPMOVMSKB Y7, R8
+	SHLQ      $0x20, R8
+	ORQ       R8, DI
+	ANDQ      DI, R9
+	MOVQ      R9, 8832(AX)(SI*1)
+	SUBQ      $-128, BX
+	ADDQ      $0x08, SI
+	ADDQ      $0x40, DX
+	MOVQ      DX, DI
+	SHRQ      $0x06, DI
+	CMPQ      DI, 40(AX)
+	JLT       find
+	VMOVDQU   Y2, 88(AX)
+	VMOVDQU   Y3, 56(AX)
+	VZEROUPPER
 
 	// The mark is in src of stores of a constant, in imm of others.
-	TESTQ DI, DI
-	JEQ   next
-	LEAQ  marks<>+0(SB), R8
+	LEAQ marks<>+0(SB), SI
+	LEAQ 8832(AX), DI
+	MOVQ 32(AX), DX
+	MOVQ 40(AX), R8
+	SUBQ DX, R8
+	LEAQ (DI)(R8*8), R8
+	SHLQ $0x06, DX
+
+againWord:
+	CMPQ  DI, R8
+	JGE   againDone
+	MOVQ  (DI), R9
+	TESTQ R9, R9
+	JEQ   againNone
 
 again:
-	TZCNTQ DI, BX
-	MOVL   (CX)(BX*8), SI
-	ANDL   $0x07, SI
-	MOVQ   (R8)(SI*8), SI
-	ORQ    SI, (CX)(BX*8)
-	BLSRQ  DI, DI
-	JNE    again
+	TZCNTQ  R9, R10
+	ADDQ    DX, R10
+	MOVL    (CX)(R10*8), BX
+	ANDL    $0x07, BX
+	MOVQ    (SI)(BX*8), BX
+	ORQ     BX, (CX)(R10*8)
+	LEAQ    8(DI), BX
+	LEAQ    64(DX), R10
+	MOVQ    (BX), R11
+	BLSRQ   R9, R9
+	CMOVQEQ BX, DI
+	CMOVQEQ R10, DX
+	CMOVQEQ R11, R9
+	TESTQ   R9, R9
+	JEQ     againWord
+	CMPQ    DI, R8
+	JLT     again
+	JMP     againDone
 
-next:
-	ADDQ    $0x40, DX
-	ADDQ    $+512, CX
-	MOVQ    32(AX), BX
-	INCQ    BX
-	MOVQ    BX, 32(AX)
-	CMPQ    BX, 40(AX)
-	JLT     word
-	VMOVDQU Y2, 88(AX)
-	VMOVDQU Y3, 56(AX)
-	VZEROUPPER
+againNone:
+	ADDQ $0x08, DI
+	ADDQ $0x40, DX
+	JMP  againWord
+
+againDone:
+	MOVQ 40(AX), DX
+	MOVQ DX, 32(AX)
 	RET
 
 DATA move<>+0(SB)/1, $0x40

@@ -24,6 +24,9 @@ const (
 	jobHeld      = 48
 	jobBase      = 56
 	jobMoves     = 88
+	jobLooked    = 120
+	jobJumps     = 8312
+	jobAgain     = 8832
 )
 
 // Offsets into abi.Insn.
@@ -50,6 +53,7 @@ const (
 	numClasses = 8
 	numBits    = 4 // of a register's number
 	wordShift  = 6 // of wordSlots
+	lookedSize = 128
 	slotShift  = 3 // of abi.InsnSize
 )
 
@@ -136,56 +140,133 @@ func main() {
 func survey() {
 	TEXT("surveyAVO", NOSPLIT, "func(job *uint64)")
 	Pragma("noescape")
-	Doc("surveyAVO surveys the slots of the words from job.next up to job.stop.")
+	Doc("surveyAVO surveys the slots of the words from job.next up to job.stop: it looks at all of",
+		"them, marks where their jumps lead, then finds additions and accesses, and marks those.")
 	job, insns, slot = GP64(), GP64(), GP64()
 	zero, nibble, before, last = YMM(), YMM(), YMM(), YMM()
+	w := walk{GP64(), GP64()}
 	Load(Param("job"), job)
-	MOVQ(field(jobNext), slot)
-	SHLQ(U8(wordShift), slot)
 	MOVQ(field(jobInsns), insns)
-	LEAQ(Mem{Base: insns, Index: slot, Scale: 1 << slotShift}, insns)
 	VPXOR(zero, zero, zero)
 	VMOVDQU(nibbles, nibble)
+
+	w.begin()
+	Label("look")
+	var bits pair
+	for h := range bits {
+		Comment(fmt.Sprintf("opcodes and registers of slots %d to %d, and properties of opcodes", 32*h, 32*h+31))
+		op, regs := YMM(), YMM()
+		gather(32*h, op, regs)
+		VMOVDQU(regs, w.regs(h))
+		bits[h] = properties(op)
+		VMOVDQU(bits[h], w.bits(h))
+	}
+	jumps := bit(4, bits)
+	BZHIQ(left(), jumps, jumps)
+	MOVQ(jumps, w.word(jobJumps))
+	w.next("look")
+	markTargets()
+
 	VMOVDQU(field(jobMoves), before)
 	VMOVDQU(field(jobBase), last)
-
-	Label("word")
-	var regs, bits pair
+	w.begin()
+	Label("find")
+	var regs, dst pair
 	for h := range regs {
-		Comment(fmt.Sprintf("opcodes and registers of slots %d to %d", 32*h, 32*h+31))
-		op := YMM()
-		regs[h] = YMM()
-		gather(32*h, op, regs[h])
-		Comment("bits = properties of opcodes")
-		bits[h] = properties(op)
-	}
-	Comment("left = slots of the function from here on, or 64")
-	left, most := GP64(), GP64()
-	MOVQ(field(jobSlots), left)
-	SUBQ(slot, left)
-	MOVL(U32(64), most.As32())
-	CMPQ(left, most)
-	CMOVQGT(most, left)
-	markTargets(bit(4, bits), left)
-	dst := pair{YMM(), YMM()}
-	for h := range dst {
+		regs[h], bits[h], dst[h] = YMM(), YMM(), YMM()
+		VMOVDQU(w.regs(h), regs[h])
+		VMOVDQU(w.bits(h), bits[h])
 		VPAND(nibble, regs[h], dst[h])
 	}
-	additions(dst, bits, left)
-	again(regs, dst, bits)
-
-	ADDQ(U8(64), slot)
-	ADDQ(I32(64<<slotShift), insns)
-	next := GP64()
-	MOVQ(field(jobNext), next)
-	INCQ(next)
-	MOVQ(next, field(jobNext))
-	CMPQ(next, field(jobStop))
-	JLT(LabelRef("word"))
+	additions(dst, bits, left())
+	MOVQ(again(regs, dst, bits), w.word(jobAgain))
+	w.next("find")
 	VMOVDQU(before, field(jobMoves))
 	VMOVDQU(last, field(jobBase))
 	VZEROUPPER()
+	markAccesses()
+	MOVQ(field(jobStop), slot)
+	MOVQ(slot, field(jobNext))
 	RET()
+}
+
+// A walk goes over the words, of each of which the job has what was seen.
+type walk struct{ looked, at reg.GPVirtual }
+
+func (w walk) begin() {
+	LEAQ(field(jobLooked), w.looked)
+	XORL(w.at.As32(), w.at.As32())
+	MOVQ(field(jobNext), slot)
+	SHLQ(U8(wordShift), slot)
+}
+
+// next goes to the next word, if there is one, and to a label.
+func (w walk) next(label string) {
+	SUBQ(I8(-lookedSize), w.looked)
+	ADDQ(U8(8), w.at)
+	ADDQ(U8(64), slot)
+	t := GP64()
+	MOVQ(slot, t)
+	SHRQ(U8(wordShift), t)
+	CMPQ(t, field(jobStop))
+	JLT(LabelRef(label))
+}
+
+func (w walk) regs(half int) Mem { return Mem{Base: w.looked, Disp: 32 * half} }
+func (w walk) bits(half int) Mem { return Mem{Base: w.looked, Disp: 64 + 32*half} }
+
+// word is the one in a list of the job.
+func (w walk) word(list int) Mem { return Mem{Base: job, Index: w.at, Scale: 1, Disp: list} }
+
+// left returns how many slots of the function there are from the word on, or 64.
+func left() reg.GPVirtual {
+	n, most := GP64(), GP64()
+	MOVQ(field(jobSlots), n)
+	SUBQ(slot, n)
+	MOVL(U32(64), most.As32())
+	CMPQ(n, most)
+	CMOVQGT(most, n)
+	return n
+}
+
+// each makes the body for each slot of the words in a list of the job, behind which there
+// is one more. How many a word has can't be foreseen, so there is no branch where it ends.
+func each(list int, name string, body func(k reg.GPVirtual)) {
+	at, end, set, k := GP64(), GP64(), GP64(), GP64()
+	behind, base, next := GP64(), GP64(), GP64()
+	LEAQ(field(list), at)
+	MOVQ(field(jobNext), slot)
+	MOVQ(field(jobStop), end)
+	SUBQ(slot, end)
+	LEAQ(Mem{Base: at, Index: end, Scale: 8}, end)
+	SHLQ(U8(wordShift), slot)
+	Label(name + "Word")
+	CMPQ(at, end)
+	JGE(LabelRef(name + "Done"))
+	MOVQ(Mem{Base: at}, set)
+	TESTQ(set, set)
+	JEQ(LabelRef(name + "None"))
+	Label(name)
+	TZCNTQ(set, k)
+	ADDQ(slot, k)
+	body(k)
+	LEAQ(Mem{Base: at, Disp: 8}, behind)
+	LEAQ(Mem{Base: slot, Disp: 64}, base)
+	MOVQ(Mem{Base: behind}, next)
+	BLSRQ(set, set)
+	CMOVQEQ(behind, at)
+	CMOVQEQ(base, slot)
+	CMOVQEQ(next, set)
+	TESTQ(set, set)
+	JEQ(LabelRef(name + "Word"))
+	CMPQ(at, end)
+	JLT(LabelRef(name))
+	JMP(LabelRef(name + "Done"))
+	Label(name + "None")
+	ADDQ(U8(8), at)
+	ADDQ(U8(64), slot)
+	JMP(LabelRef(name + "Word"))
+	Label(name + "Done")
 }
 
 func field(at int) Mem { return Mem{Base: job, Disp: at} }
@@ -194,7 +275,9 @@ func field(at int) Mem { return Mem{Base: job, Disp: at} }
 func gather(first int, op, regs reg.VecVirtual) {
 	var four [4]reg.VecVirtual
 	for k := range four {
-		at := func(slot int) Mem { return Mem{Base: insns, Disp: (first + 8*k + slot) << slotShift} }
+		at := func(n int) Mem {
+			return Mem{Base: insns, Index: slot, Scale: 1 << slotShift, Disp: (first + 8*k + n) << slotShift}
+		}
 		four[k] = YMM()
 		VMOVDQU(at(0), four[k])
 		VSHUFPS(U8(0x88), at(4), four[k], four[k])
@@ -228,30 +311,27 @@ func properties(op reg.VecVirtual) reg.VecVirtual {
 
 // markTargets marks where the jumps lead to. Those to nowhere, which nobody
 // compiles, lead behind the last slot.
-func markTargets(jumps, left reg.GPVirtual) {
-	targets, n, k, to := GP64(), GP64(), GP64(), GP64()
-	at := func(disp int) Mem { return Mem{Base: insns, Index: k, Scale: 1 << slotShift, Disp: disp} }
-	Comment("targets[slot+1+off] of each jump")
-	BZHIQ(left, jumps, jumps)
-	JEQ(LabelRef("marked"))
+func markTargets() {
+	targets, n, to := GP64(), GP64(), GP64()
 	MOVQ(field(jobTargets), targets)
 	MOVQ(field(jobSlots), n)
-	Label("jump")
-	TZCNTQ(jumps, k)
-	MOVWLSX(at(insnOff), to.As32())
-	CMPB(at(0), U8(opGotol))
-	JEQ(LabelRef("gotol"))
-	Label("mark")
-	ADDL(slot.As32(), k.As32())
-	LEAL(Mem{Base: k, Index: to, Scale: 1, Disp: 1}, to.As32())
-	CMPL(to.As32(), n.As32())
-	CMOVLCC(n.As32(), to.As32())
-	MOVB(U8(isTarget), Mem{Base: targets, Index: to, Scale: 1})
-	BLSRQ(jumps, jumps)
-	JNE(LabelRef("jump"))
+	Comment("targets[slot+1+off] of each jump")
+	var gotol func()
+	each(jobJumps, "jump", func(k reg.GPVirtual) {
+		at := func(disp int) Mem { return Mem{Base: insns, Index: k, Scale: 1 << slotShift, Disp: disp} }
+		MOVWLSX(at(insnOff), to.As32())
+		CMPB(at(0), U8(opGotol))
+		JEQ(LabelRef("gotol"))
+		Label("mark")
+		LEAL(Mem{Base: k, Index: to, Scale: 1, Disp: 1}, to.As32())
+		CMPL(to.As32(), n.As32())
+		CMOVLCC(n.As32(), to.As32())
+		MOVB(U8(isTarget), Mem{Base: targets, Index: to, Scale: 1})
+		gotol = func() { MOVL(at(insnImm), to.As32()) }
+	})
 	JMP(LabelRef("marked"))
 	Label("gotol")
-	MOVL(at(insnImm), to.As32())
+	gotol()
 	JMP(LabelRef("mark"))
 	Label("marked")
 }
@@ -282,9 +362,9 @@ func additions(dst, bits pair, left reg.GPVirtual) {
 	MOVQ(m, Mem{Base: to, Index: at, Scale: 1})
 }
 
-// again marks the accesses whose base r11 has already: it is that of the access
+// again returns the accesses whose base r11 has already: it is that of the access
 // before, and nothing between changes it or r11, or is where a jump leads to.
-func again(regs, dst, bits pair) {
+func again(regs, dst, bits pair) reg.GPVirtual {
 	Comment("base = dst of stores, src of loads; start = loads that overwrite their base")
 	base := pair{YMM(), YMM()}
 	start := mask(func(h int, to reg.VecVirtual) {
@@ -333,7 +413,7 @@ func again(regs, dst, bits pair) {
 	Comment("again = accesses behind those, of the same base, that no jump leads to")
 	ANDNQ(behind, other, behind)
 	ANDQ(uppermost(func(h int) reg.VecVirtual { return same[h] }), behind)
-	mark(behind)
+	return behind
 }
 
 // hold makes of bytes, which are negative or not, the byte of the last slot in front
@@ -376,8 +456,8 @@ func ahead(v, before, to reg.VecVirtual, distance int) {
 	}
 }
 
-// mark marks accesses.
-func mark(accesses reg.GPVirtual) {
+// markAccesses marks the accesses that again returned.
+func markAccesses() {
 	Comment("The mark is in src of stores of a constant, in imm of others.")
 	marks := GLOBL("marks", RODATA|NOPTR)
 	for class := range numClasses {
@@ -387,20 +467,15 @@ func mark(accesses reg.GPVirtual) {
 		}
 		DATA(8*class, U64(1<<mark))
 	}
-	k, class, table := GP64(), GP64(), GP64()
-	slot := Mem{Base: insns, Index: k, Scale: 1 << slotShift}
-	TESTQ(accesses, accesses)
-	JEQ(LabelRef("next"))
+	class, table := GP64(), GP64()
 	LEAQ(marks, table)
-	Label("again")
-	TZCNTQ(accesses, k)
-	MOVL(slot, class.As32())
-	ANDL(U8(numClasses-1), class.As32())
-	MOVQ(Mem{Base: table, Index: class, Scale: 8}, class)
-	ORQ(class, slot)
-	BLSRQ(accesses, accesses)
-	JNE(LabelRef("again"))
-	Label("next")
+	each(jobAgain, "again", func(k reg.GPVirtual) {
+		slot := Mem{Base: insns, Index: k, Scale: 1 << slotShift}
+		MOVL(slot, class.As32())
+		ANDL(U8(numClasses-1), class.As32())
+		MOVQ(Mem{Base: table, Index: class, Scale: 8}, class)
+		ORQ(class, slot)
+	})
 }
 
 // spread returns the slots behind those of start, each with the run of slots in
