@@ -19,8 +19,9 @@ func supported() bool {
 	return cpu.X86.HasAVX2 && cpu.X86.HasBMI1 && cpu.X86.HasBMI2 && cpu.X86.HasLZCNT
 }
 
-// These do what their Go twins do, whose names end in Generic, as long as
-// nothing is rare; a test compares them. gen/asm/bpf writes them.
+// These do what Go does where there is no assembly: part of a survey, walkBlock, place
+// and mendJumps of a patcher, addGeneric of a mender. All but the first do so as long as
+// nothing is rare; tests compare them. gen/asm/bpf writes them.
 
 //go:noescape
 func surveyAVO(s *Survey, p *places, r *refusal)

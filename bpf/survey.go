@@ -30,7 +30,7 @@ type Survey struct {
 }
 
 // block is what is known of 64 slots. Each word has a bit for each of them,
-// and zeros behind the end of the program, but for suspects.
+// and zeros behind the end of the program.
 type block struct {
 	jumps   uint64 // opcodes whose instructions all have a distance in off
 	back    uint64 // of those, the slots whose off is negative

@@ -54,9 +54,17 @@ func TestJoinLong(t *testing.T) {
 				all(&j)
 				return code[:j.Len()], ends[:slots]
 			}
-			wantCode, wantEnds := join(func(j *Joint) { j.extendGeneric(len(j.gaps)) })
+			wantCode, wantEnds := join(func(j *Joint) {
+				j.Marks, j.at, j.slot = 0, 0, 0 // what Begin joined, too
+				clear(j.code)
+				clear(j.ends)
+				j.extendGeneric(len(j.gaps))
+			})
 			marks, was := slices.Clone(d.Marks), slices.Clone(gaps)
 			code, ends := join(func(j *Joint) {
+				if j.slot > joinSlots || j.Marks > JoinPart || j.slot == 0 {
+					t.Fatalf("began up to slot %d and mark %d", j.slot, j.Marks)
+				}
 				for over := false; !over; {
 					slot, mark := j.slot, j.Marks
 					over = j.Extend()

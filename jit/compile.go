@@ -184,7 +184,7 @@ func (c *compiler) write(code *Code, f *Func) error {
 	base, passes := len(code.Bytes), len(c.passes)
 	end := base + c.passes[passes-1]
 	limit := end + len(c.charges)*coldSize
-	if room := max(limit, end+encoder.Slack); room > cap(code.Bytes) || passes > cap(f.Passes) {
+	if room := max(limit, end+encoder.Slack); room > cap(code.Bytes) || max(passes, usualPasses) > cap(f.Passes) {
 		code.grow(f, room, passes)
 	}
 	// One by one: that stores no more than the lengths.

@@ -93,3 +93,17 @@ func TestOwnCompiler(t *testing.T) {
 		}
 	}
 }
+
+// TestFewPasses: passes get a room of their own where a Func has less of it than is
+// written at once.
+func TestFewPasses(t *testing.T) {
+	list := [16]int{3: 7, 15: 7}
+	// There is room enough for the bytes.
+	code := Code{Bytes: make([]byte, 0, 1000), Funcs: []Func{{Passes: list[:0:3]}}}
+	if err := code.Compile(&bpf.Program{Insns: []bpf.Insn{{Op: abi.OpExit}}}, &Linux618, new(Function)); err != nil {
+		t.Fatal(err)
+	}
+	if want := [16]int{3: 7, 15: 7}; list != want || len(code.Funcs[0].Passes) == 0 {
+		t.Errorf("passes %v, and behind the room for them %v", code.Funcs[0].Passes, list)
+	}
+}

@@ -87,11 +87,13 @@ type jump struct {
 const far = 1 << 30
 
 // partMarks is how many marks a call of assembly looks at: it can't be preempted, and
-// the collector should not have to wait for more than some microseconds. A call runs
-// all passes over fewer than shortMarks.
+// the collector should not have to wait for more than some microseconds. Pass 0, which
+// lays them out, takes three times as long as another. A call runs all passes over fewer
+// than shortMarks.
 const (
-	partMarks  = 4096
-	shortMarks = partMarks / maxPasses
+	partMarks   = 4096
+	layOutMarks = 2048
+	shortMarks  = partMarks / maxPasses
 )
 
 // group is how many jumps assembly writes at once. Lists by mark have room for so many

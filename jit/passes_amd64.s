@@ -27,8 +27,8 @@ TEXT ·layOutAVO(SB), NOSPLIT, $8-9
 	SHLQ $0x04, R10
 	ADDQ R10, DI
 
-	// stop = min(k+partMarks, count)
-	LEAQ    4096(R8), R10
+	// stop = min(k+2048, count)
+	LEAQ    2048(R8), R10
 	CMPQ    R10, 72(AX)
 	CMOVQGT 72(AX), R10
 	MOVQ    R10, 88(AX)
@@ -210,7 +210,7 @@ TEXT ·passAVO(SB), NOSPLIT, $0-9
 	MOVQ 64(AX), BX
 	MOVL 164(AX), DI
 
-	// stop = min(k+partMarks, count)
+	// stop = min(k+4096, count)
 	LEAQ    4096(BX), SI
 	CMPQ    SI, 72(AX)
 	CMOVQGT 72(AX), SI
@@ -566,7 +566,7 @@ TEXT ·lastPassAVO(SB), NOSPLIT, $0-9
 	MOVQ 48(AX), CX
 	MOVQ 64(AX), BX
 
-	// stop = min(k+partMarks, count)
+	// stop = min(k+4096, count)
 	LEAQ         4096(BX), SI
 	CMPQ         SI, 72(AX)
 	CMOVQGT      72(AX), SI

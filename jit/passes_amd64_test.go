@@ -59,7 +59,7 @@ func TestOffsets(t *testing.T) {
 
 		"kindJcc": uintptr(tables.Jcc), "kindCharge": uintptr(tables.Charge),
 		"shapeSize": 0, "shapeVanish": 4, "shapeJumps": 8, "shapeAway": 12, "shapeNoted": 16, "shapeShift": 5,
-		"opExit": abi.OpExit, "partMarks": partMarks, "group": group,
+		"opExit": abi.OpExit, "partMarks": partMarks, "layOutMarks": layOutMarks, "group": group,
 		"callSize": callSize, "callOp": opCall, "farAway": far, "isPlain": isPlain, "plainShift": plainShift, "markShift": 3, "estimateShift": 6,
 		"shortJump": encoder.ShortJump, "longJa": encoder.LongJa, "longJcc": encoder.LongJcc, "shortBack": -shortBack,
 	}
@@ -92,5 +92,23 @@ func TestParts(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(jump{}, charge{})); diff != "" {
 		t.Errorf("-go +asm:\n%s", diff)
+	}
+}
+
+// TestLayOutParts: a call lays out no more marks than it has a few microseconds for.
+func TestLayOutParts(t *testing.T) {
+	calls := make([]abi.Insn, 3*layOutMarks)
+	for i := range calls {
+		calls[i] = abi.Insn{Op: abi.OpCall, Imm: 5}
+	}
+	c := &compiler{profile: &Linux618, prog: &bpf.Program{Insns: calls}, fn: new(Function), insns: calls}
+	if err := c.draftAll(ahead); err != nil {
+		t.Fatal(err)
+	}
+	c.begin()
+	for want := layOutMarks; want < len(calls); want += layOutMarks {
+		if more := layOutAVO(&c.job); !more || c.job.next != want {
+			t.Fatalf("laid out up to mark %d, want %d; there are more: %v", c.job.next, want, more)
+		}
 	}
 }

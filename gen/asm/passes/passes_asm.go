@@ -3,6 +3,8 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -97,6 +99,7 @@ const (
 	longJcc       = 6
 	shortBack     = 128 // how far back short jumps go
 	partMarks     = 4096
+	layOutMarks   = 2048
 	group         = 8 // jumps that are written at once
 )
 
@@ -119,10 +122,10 @@ func result() Mem {
 	return r.Addr
 }
 
-// part makes stop the end of the part from mark k on, at most count.
-func part(stop, k reg.GPVirtual, count Mem) {
-	Comment("stop = min(k+partMarks, count)")
-	LEAQ(Mem{Base: k, Disp: partMarks}, stop)
+// part makes stop the end of the part of so many marks from mark k on, at most count.
+func part(stop, k reg.GPVirtual, marks int, count Mem) {
+	Comment(fmt.Sprintf("stop = min(k+%d, count)", marks))
+	LEAQ(Mem{Base: k, Disp: marks}, stop)
 	CMPQ(stop, count)
 	CMOVQGT(count, stop)
 }
@@ -200,7 +203,7 @@ func layOut() {
 	MOVQ(k, t)
 	SHLQ(U8(jumpShift), t)
 	ADDQ(t, j)
-	part(t, k, field(jobCount))
+	part(t, k, layOutMarks, field(jobCount))
 	MOVQ(t, field(jobStop))
 	CMPQ(k, t)
 	JGE(LabelRef("end"))
@@ -346,7 +349,7 @@ func pass() {
 	Load(Param("job"), job)
 	sums, jumps, k, n, sum := GP64(), GP64(), GP64(), GP64(), GP64()
 	load(job, map[int]reg.GPVirtual{jobJumps: jumps, jobSums: sums, jobNext: k, jobSum: sum})
-	part(n, k, Mem{Base: job, Disp: jobCount})
+	part(n, k, partMarks, Mem{Base: job, Disp: jobCount})
 	MOVQ(n, Mem{Base: job, Disp: jobNext})
 	CMPQ(n, Mem{Base: job, Disp: jobCount})
 	SETLT(more)
@@ -484,7 +487,7 @@ func lastPass() {
 	Load(Param("job"), job)
 	sums, jumps, k, n := GP64(), GP64(), GP64(), GP64()
 	load(job, map[int]reg.GPVirtual{jobJumps: jumps, jobSums: sums, jobNext: k})
-	part(n, k, Mem{Base: job, Disp: jobCount})
+	part(n, k, partMarks, Mem{Base: job, Disp: jobCount})
 	CMPQ(k, n)
 	JGE(LabelRef("finished"))
 	w := newWriter(job, jumps, sums, n)
