@@ -95,6 +95,9 @@ func (r *Patched) apply(s *Survey, patches []Patch) error {
 	if p == &r.Program {
 		panic("BUG: a program is patched in its own memory")
 	}
+	if err := p.CheckSizes(); err != nil {
+		return err
+	}
 	if p.Index != nil {
 		p = p.Flat()
 	}

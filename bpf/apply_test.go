@@ -419,3 +419,19 @@ func TestApplyCharged(t *testing.T) {
 		}
 	}
 }
+
+// TestApplySizes: a program whose lists don't fit its slots is refused.
+func TestApplySizes(t *testing.T) {
+	insns := []bpf.Insn{{Op: 0xb7}, {Op: abi.OpExit}}
+	for _, p := range []*bpf.Program{
+		{Insns: insns, Flags: make([]bpf.Flag, 1)},
+		{Insns: insns, Origin: make([]int32, 3)},
+		{Insns: insns, Index: []int32{0}},
+		{Insns: insns, Index: []int32{0, 1, 3}},
+	} {
+		_, _, err := bpf.Apply(p, []bpf.Patch{{Slot: 1, Own: bpf.Before, Insns: insns[:1]}})
+		if e := new(bpf.Error); !errors.As(err, &e) || e.Slot != -1 {
+			t.Errorf("%+v: error %v", p, err)
+		}
+	}
+}
