@@ -88,8 +88,8 @@ const far = 1 << 30
 
 // partMarks is how many marks a call of assembly looks at: it can't be preempted, and
 // the collector should not have to wait for more than some microseconds. Pass 0, which
-// lays them out, takes three times as long as another. A call runs all passes over fewer
-// than shortMarks.
+// lays them out, takes several times as long as another. A call runs all passes over
+// fewer than shortMarks.
 const (
 	partMarks   = 4096
 	layOutMarks = 2048

@@ -9,14 +9,19 @@ import (
 )
 
 // Requires returns the features of a processor that generated assembly says it
-// requires, in the generator's names and sorted.
-func Requires(file string) (features []string, err error) {
+// requires, in the generator's names and sorted: all functions of the file, or some.
+func Requires(file string, functions ...string) (features []string, err error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
+	counts := len(functions) == 0
 	for line := range strings.Lines(string(text)) {
-		if list, ok := strings.CutPrefix(line, "// Requires: "); ok {
+		if function, ok := strings.CutPrefix(line, "// func "); ok && len(functions) > 0 {
+			name, _, _ := strings.Cut(function, "(")
+			counts = slices.Contains(functions, name)
+		}
+		if list, ok := strings.CutPrefix(line, "// Requires: "); ok && counts {
 			features = append(features, strings.Split(strings.TrimSpace(list), ", ")...)
 		}
 	}
@@ -26,9 +31,9 @@ func Requires(file string) (features []string, err error) {
 
 // NotAskedFor returns the features that generated assembly requires and without which
 // supported says yes all the same. AVX comes with AVX2, and what isn't looked at here is in
-// every amd64.
-func NotAskedFor(file string, supported func() bool) (features []string, err error) {
-	required, err := Requires(file)
+// every amd64. It looks at all functions of the file, or at some.
+func NotAskedFor(file string, supported func() bool, functions ...string) (features []string, err error) {
+	required, err := Requires(file, functions...)
 	for _, name := range required {
 		var has *bool
 		switch name {
