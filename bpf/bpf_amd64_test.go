@@ -162,8 +162,7 @@ func assembled(s *Survey, r *refusal) { s.assembled(r) }
 // partsOf takes a survey by parts, in memory with something else in it.
 func partsOf(p *Program, part func(s *Survey, r *refusal), r *refusal) (states []surveyState) {
 	var s Survey
-	s.makeRoom(blocksOf(p))
-	s.begin(p, blocksOf(p))
+	s.begin(p)
 	for k := range s.blocks {
 		s.blocks[k] = block{^uint64(0), 1, 2, 3, 4, 5, 6, 7, 8}
 	}

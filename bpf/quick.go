@@ -20,11 +20,7 @@ func (s *Survey) quick(p *Program, d Dialect) bool {
 	if uint(len(p.Insns)-1) >= MaxSlots || (p.Flags != nil || p.Moved()) && p.checkSizes() != nil {
 		return false
 	}
-	n := blocksOf(p)
-	if n >= cap(s.blocks) {
-		s.makeRoom(n)
-	}
-	s.begin(p, n)
+	s.begin(p)
 	s.dialect = d
 	if r := &refusals[d]; !s.assembled(r) {
 		s.part(r)

@@ -61,11 +61,7 @@ const (
 // Take makes s the survey of a program, whatever its slots are. s describes p
 // until p changes. It uses the memory that s has again.
 func (s *Survey) Take(p *Program) {
-	n := blocksOf(p)
-	if n >= cap(s.blocks) {
-		s.makeRoom(n)
-	}
-	s.begin(p, n)
+	s.begin(p)
 	for s.landed < len(s.blocks) {
 		s.makeRoom(0)
 		if !s.assembled(nil) {
@@ -74,16 +70,17 @@ func (s *Survey) Take(p *Program) {
 	}
 }
 
-// begin makes s the survey of a program, of whose n blocks none was looked at.
-func (s *Survey) begin(p *Program, n int) {
+// begin makes s the survey of a program, of whose blocks none was looked at.
+func (s *Survey) begin(p *Program) {
+	n := (len(p.Insns) + blockSlots - 1) / blockSlots
+	if n >= cap(s.blocks) {
+		s.makeRoom(n)
+	}
 	s.program, s.slots, s.functions.known = p, len(p.Insns), false
 	s.blocks = s.blocks[:n]
 	s.others = s.others[:0]
 	s.looked, s.landed, s.kinds, s.astray, s.suspects = 0, 0, 0, false, false
 }
-
-// blocksOf returns how many blocks a program has.
-func blocksOf(p *Program) int { return (len(p.Insns) + blockSlots - 1) / blockSlots }
 
 // makeRoom makes room for n blocks, some more if there wasn't, and for the others of
 // the next part. Assembly reads a block more than there are.

@@ -181,7 +181,8 @@ type Joint struct {
 	slot  int // the next slot whose end is missing
 }
 
-// Begin begins what Join does, and does what Extend does.
+// Begin begins what Join does, with the same arguments, and joins the first part, as
+// Extend does. It reports whether nothing is left.
 func (j *Joint) Begin(d *Draft, code []byte, at int, gaps []Gap, ends []uint32) (over bool) {
 	n, k := len(d.Ends)-1, len(d.Marks)
 	if at < 0 || at+Slack > len(code) || n+EndsSlack > len(ends) {
