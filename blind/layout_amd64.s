@@ -7,8 +7,9 @@
 // func fetchAVO(insns *uint64, count int)
 // Requires: MMX+
 TEXT ·fetchAVO(SB), NOSPLIT, $0-16
-	MOVQ insns+0(FP), AX
-	MOVQ count+8(FP), CX
+	PCALIGN $0x40
+	MOVQ    insns+0(FP), AX
+	MOVQ    count+8(FP), CX
 
 unit:
 	PREFETCHT0 (AX)
@@ -27,6 +28,7 @@ unit:
 // func rewriteAVO(w *uint64, insns *uint64, flags *uint64, index *uint64, out *uint64, newFlags *uint64, jumps *uint64, numbers *uint64, count int)
 // Requires: AVX, AVX2, BMI, BMI2, CMOV, MMX+, POPCNT
 TEXT ·rewriteAVO(SB), NOSPLIT, $0-72
+	PCALIGN        $0x40
 	MOVQ           w+0(FP), AX
 	MOVQ           insns+8(FP), CX
 	MOVQ           flags+16(FP), DX
@@ -721,17 +723,18 @@ GLOBL next<>(SB), RODATA|NOPTR, $16
 // func hideAVO(w *uint64, insns *uint64, index *uint64, out *uint64, newFlags *uint64, numbers *uint64)
 // Requires: AVX, AVX2
 TEXT ·hideAVO(SB), NOSPLIT, $0-48
-	MOVQ  numbers+40(FP), AX
-	TESTQ AX, AX
-	JEQ   done
-	MOVQ  w+0(FP), CX
-	MOVQ  insns+8(FP), DX
-	MOVQ  index+16(FP), BX
-	MOVQ  out+24(FP), SI
-	MOVQ  newFlags+32(FP), DI
-	LEAQ  ·rules+0(SB), R8
-	MOVQ  $0x0000002000000b67, R9
-	VMOVQ R9, X0
+	PCALIGN $0x40
+	MOVQ    numbers+40(FP), AX
+	TESTQ   AX, AX
+	JEQ     done
+	MOVQ    w+0(FP), CX
+	MOVQ    insns+8(FP), DX
+	MOVQ    index+16(FP), BX
+	MOVQ    out+24(FP), SI
+	MOVQ    newFlags+32(FP), DI
+	LEAQ    ·rules+0(SB), R8
+	MOVQ    $0x0000002000000b67, R9
+	VMOVQ   R9, X0
 
 	// k counts up to 0, from the ends of hidden and numbers.
 	MOVQ  5536(CX), R9
@@ -785,6 +788,7 @@ done:
 // func composeAVO(list *int32, first *int32, second *int32, count int, limit int) (ok bool)
 // Requires: AVX, AVX2
 TEXT ·composeAVO(SB), NOSPLIT, $0-41
+	PCALIGN      $0x40
 	MOVQ         list+0(FP), AX
 	MOVQ         first+8(FP), CX
 	MOVQ         second+16(FP), DX

@@ -7,6 +7,7 @@
 // func surveyAVO(s *uint64, p *uint64, r *uint64)
 // Requires: AVX, AVX2, BMI, BMI2, CMOV, MMX+
 TEXT ·surveyAVO(SB), NOSPLIT, $264-24
+	PCALIGN $0x40
 	MOVQ    s+0(FP), AX
 	MOVQ    (AX), CX
 	MOVQ    16(AX), DX
@@ -690,23 +691,24 @@ GLOBL noMost<>(SB), RODATA|NOPTR, $32
 // func chargeAVO(s *uint64, flows *uint64)
 // Requires: BMI, BMI2, CMOV, LZCNT
 TEXT ·chargeAVO(SB), NOSPLIT, $16-16
-	MOVQ s+0(FP), AX
-	MOVQ flows+8(FP), R8
-	MOVQ (AX), CX
-	MOVQ 16(AX), DX
-	MOVQ 8(AX), R9
-	MOVQ (CX), CX
-	MOVQ R9, 8(SP)
-	ADDQ $0x000000f0, AX
-	MOVQ 64(AX), R9
-	MOVQ R9, (SP)
-	MOVQ (AX), BX
-	MOVQ 24(AX), SI
-	MOVQ 80(AX), DI
-	MOVQ 56(AX), R11
-	MOVQ 72(AX), R12
-	MOVQ 48(AX), R10
-	MOVQ 104(AX), R9
+	PCALIGN $0x40
+	MOVQ    s+0(FP), AX
+	MOVQ    flows+8(FP), R8
+	MOVQ    (AX), CX
+	MOVQ    16(AX), DX
+	MOVQ    8(AX), R9
+	MOVQ    (CX), CX
+	MOVQ    R9, 8(SP)
+	ADDQ    $0x000000f0, AX
+	MOVQ    64(AX), R9
+	MOVQ    R9, (SP)
+	MOVQ    (AX), BX
+	MOVQ    24(AX), SI
+	MOVQ    80(AX), DI
+	MOVQ    56(AX), R11
+	MOVQ    72(AX), R12
+	MOVQ    48(AX), R10
+	MOVQ    104(AX), R9
 
 	// lengths = where that of slot 0 would be; next = behind the next charge
 	SHLQ $0x02, R10
@@ -849,27 +851,28 @@ out:
 // func placeAVO(p *uint64, s *uint64, unusual *uint8)
 // Requires: AVX, AVX2, CMOV
 TEXT ·placeAVO(SB), NOSPLIT, $32-24
-	MOVQ   p+0(FP), AX
-	MOVQ   s+8(FP), R11
-	MOVQ   (R11), CX
-	MOVQ   8(R11), R10
-	MOVQ   (CX), CX
-	MOVQ   R10, 16(SP)
-	MOVQ   56(AX), DX
-	MOVQ   (AX), BX
-	MOVQ   88(AX), SI
-	MOVQ   112(AX), DI
-	MOVQ   120(AX), R8
-	IMUL3Q $0x28, 128(AX), R9
-	IMUL3Q $0x28, 200(AX), R10
-	MOVQ   192(AX), R11
-	ADDQ   R11, R9
-	ADDQ   R11, R10
-	MOVQ   R10, (SP)
-	MOVQ   216(AX), R11
-	MOVQ   136(AX), R10
-	LEAQ   (R11)(R10*8), R11
-	MOVQ   R11, 8(SP)
+	PCALIGN $0x40
+	MOVQ    p+0(FP), AX
+	MOVQ    s+8(FP), R11
+	MOVQ    (R11), CX
+	MOVQ    8(R11), R10
+	MOVQ    (CX), CX
+	MOVQ    R10, 16(SP)
+	MOVQ    56(AX), DX
+	MOVQ    (AX), BX
+	MOVQ    88(AX), SI
+	MOVQ    112(AX), DI
+	MOVQ    120(AX), R8
+	IMUL3Q  $0x28, 128(AX), R9
+	IMUL3Q  $0x28, 200(AX), R10
+	MOVQ    192(AX), R11
+	ADDQ    R11, R9
+	ADDQ    R11, R10
+	MOVQ    R10, (SP)
+	MOVQ    216(AX), R11
+	MOVQ    136(AX), R10
+	LEAQ    (R11)(R10*8), R11
+	MOVQ    R11, 8(SP)
 
 next:
 	// to = the slot of the next charge or patch, or p.next
@@ -1102,15 +1105,16 @@ GLOBL lanes12<>(SB), RODATA|NOPTR, $32
 // func mendAVO(p *uint64, s *uint64, jumps *uint64)
 // Requires: BMI, CMOV
 TEXT ·mendAVO(SB), NOSPLIT, $8-24
-	MOVQ p+0(FP), AX
-	MOVQ s+8(FP), R8
-	MOVQ (R8), CX
-	MOVQ jumps+16(FP), DX
-	MOVQ (CX), CX
-	MOVQ (AX), BX
-	MOVQ 56(AX), SI
-	MOVQ 144(AX), R9
-	MOVQ 184(AX), DI
+	PCALIGN $0x40
+	MOVQ    p+0(FP), AX
+	MOVQ    s+8(FP), R8
+	MOVQ    (R8), CX
+	MOVQ    jumps+16(FP), DX
+	MOVQ    (CX), CX
+	MOVQ    (AX), BX
+	MOVQ    56(AX), SI
+	MOVQ    144(AX), R9
+	MOVQ    184(AX), DI
 
 	// Blocks are as many bytes as slots.
 	SHLQ $0x06, R9
@@ -1163,13 +1167,14 @@ out:
 // func mendSlotsAVO(insns *uint64, np *uint64, index *int32, late *int32, reaches *uint8, jumps *uint64, words int, first int, known int, length int) (lates int, ok bool)
 // Requires: BMI, LZCNT
 TEXT ·mendSlotsAVO(SB), NOSPLIT, $0-89
-	MOVQ insns+0(FP), AX
-	MOVQ np+8(FP), CX
-	MOVQ index+16(FP), DX
-	MOVQ reaches+32(FP), BX
-	MOVQ late+24(FP), SI
-	MOVQ jumps+40(FP), R12
-	MOVQ first+56(FP), R13
+	PCALIGN $0x40
+	MOVQ    insns+0(FP), AX
+	MOVQ    np+8(FP), CX
+	MOVQ    index+16(FP), DX
+	MOVQ    reaches+32(FP), BX
+	MOVQ    late+24(FP), SI
+	MOVQ    jumps+40(FP), R12
+	MOVQ    first+56(FP), R13
 
 word:
 	MOVQ  (R12), DI

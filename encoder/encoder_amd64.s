@@ -7,7 +7,8 @@
 // func writeAVO(job *[15]uint64) (ok bool)
 // Requires: AVX, AVX2, BMI2, CMOV, MMX+
 TEXT ·writeAVO(SB), NOSPLIT, $64-9
-	MOVQ job+0(FP), AX
+	PCALIGN $0x40
+	MOVQ    job+0(FP), AX
 
 	// insns += 8*next; slots = stop - next; behind = all - next
 	MOVQ 88(AX), BX
@@ -553,15 +554,16 @@ GLOBL jumps<>(SB), RODATA|NOPTR, $32
 // func joinAVO(joint *[13]uint64, stop int) (ok bool)
 // Requires: AVX, AVX2
 TEXT ·joinAVO(SB), NOSPLIT, $8-17
-	MOVQ joint+0(FP), R14
-	MOVQ 8(R14), R13
-	MOVQ (R13), CX
-	MOVQ 48(R13), DX
-	MOVQ 120(R13), AX
-	MOVQ 40(R14), BX
-	MOVQ 64(R14), DI
-	MOVQ (R14), R8
-	MOVQ 96(R14), R9
+	PCALIGN $0x40
+	MOVQ    joint+0(FP), R14
+	MOVQ    8(R14), R13
+	MOVQ    (R13), CX
+	MOVQ    48(R13), DX
+	MOVQ    120(R13), AX
+	MOVQ    40(R14), BX
+	MOVQ    64(R14), DI
+	MOVQ    (R14), R8
+	MOVQ    96(R14), R9
 
 	// limit = the last place where code may end; to = where it goes on
 	MOVQ 16(R14), SI

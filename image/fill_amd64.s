@@ -7,6 +7,7 @@
 // func fillAVO(b []byte)
 // Requires: SSE2
 TEXT ·fillAVO(SB), NOSPLIT, $0-24
+	PCALIGN    $0x40
 	MOVQ       b_base+0(FP), DI
 	MOVQ       b_len+8(FP), CX
 	MOVQ       $0xcccccccccccccccc, AX

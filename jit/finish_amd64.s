@@ -7,23 +7,24 @@
 // func finishAVO(job *uint64, code *uint64, f *uint64, frame *uint64, done *uint64, stop int)
 // Requires: SSE2
 TEXT ·finishAVO(SB), NOSPLIT, $0-48
-	MOVQ  job+0(FP), AX
-	MOVQ  code+8(FP), CX
-	MOVQ  f+16(FP), BX
-	MOVQ  stop+40(FP), R8
-	MOVQ  128(AX), DX
-	MOVQ  32(BX), SI
-	MOVOU (DX), X0
-	MOVOU X0, (SI)
-	MOVOU 16(DX), X0
-	MOVOU X0, 16(SI)
-	MOVOU 32(DX), X0
-	MOVOU X0, 32(SI)
-	MOVOU 48(DX), X0
-	MOVOU X0, 48(SI)
-	MOVQ  (AX), DX
-	MOVQ  (CX), SI
-	MOVQ  (BX), DI
+	PCALIGN $0x40
+	MOVQ    job+0(FP), AX
+	MOVQ    code+8(FP), CX
+	MOVQ    f+16(FP), BX
+	MOVQ    stop+40(FP), R8
+	MOVQ    128(AX), DX
+	MOVQ    32(BX), SI
+	MOVOU   (DX), X0
+	MOVOU   X0, (SI)
+	MOVOU   16(DX), X0
+	MOVOU   X0, 16(SI)
+	MOVOU   32(DX), X0
+	MOVOU   X0, 32(SI)
+	MOVOU   48(DX), X0
+	MOVOU   X0, 48(SI)
+	MOVQ    (AX), DX
+	MOVQ    (CX), SI
+	MOVQ    (BX), DI
 
 	// ends of the function
 	MOVQ 24(CX), BX

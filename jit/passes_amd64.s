@@ -13,14 +13,15 @@ GLOBL zero<>(SB), RODATA|NOPTR, $4
 // func layOutAVO(job *uint64) (more bool)
 // Requires: CMOV, MMX+
 TEXT ·layOutAVO(SB), NOSPLIT, $8-9
-	MOVQ job+0(FP), AX
-	MOVQ (AX), CX
-	MOVQ 16(AX), DX
-	MOVQ 24(AX), BX
-	MOVQ 40(AX), DI
-	MOVQ 48(AX), SI
-	MOVQ 64(AX), R8
-	MOVL 164(AX), R9
+	PCALIGN $0x40
+	MOVQ    job+0(FP), AX
+	MOVQ    (AX), CX
+	MOVQ    16(AX), DX
+	MOVQ    24(AX), BX
+	MOVQ    40(AX), DI
+	MOVQ    48(AX), SI
+	MOVQ    64(AX), R8
+	MOVL    164(AX), R9
 
 	// j = jumps[k]
 	MOVQ R8, R10
@@ -204,11 +205,12 @@ GLOBL shapes<>(SB), RODATA|NOPTR, $96
 // func passAVO(job *uint64) (more bool)
 // Requires: CMOV
 TEXT ·passAVO(SB), NOSPLIT, $0-9
-	MOVQ job+0(FP), AX
-	MOVQ 40(AX), DX
-	MOVQ 48(AX), CX
-	MOVQ 64(AX), BX
-	MOVL 164(AX), DI
+	PCALIGN $0x40
+	MOVQ    job+0(FP), AX
+	MOVQ    40(AX), DX
+	MOVQ    48(AX), CX
+	MOVQ    64(AX), BX
+	MOVL    164(AX), DI
 
 	// stop = min(k+4096, count)
 	LEAQ    4096(BX), SI
@@ -276,6 +278,7 @@ none:
 // func passesAVO(job *uint64) (ok bool)
 // Requires: AVX, AVX2, CMOV
 TEXT ·passesAVO(SB), NOSPLIT, $0-9
+	PCALIGN      $0x40
 	MOVQ         job+0(FP), AX
 	MOVQ         40(AX), DX
 	MOVQ         48(AX), CX
@@ -561,10 +564,11 @@ GLOBL group<>(SB), RODATA|NOPTR, $32
 // func lastPassAVO(job *uint64) (more bool)
 // Requires: AVX, AVX2, BMI, CMOV
 TEXT ·lastPassAVO(SB), NOSPLIT, $0-9
-	MOVQ job+0(FP), AX
-	MOVQ 40(AX), DX
-	MOVQ 48(AX), CX
-	MOVQ 64(AX), BX
+	PCALIGN $0x40
+	MOVQ    job+0(FP), AX
+	MOVQ    40(AX), DX
+	MOVQ    48(AX), CX
+	MOVQ    64(AX), BX
 
 	// stop = min(k+4096, count)
 	LEAQ         4096(BX), SI

@@ -211,6 +211,7 @@ GLOBL tens<>(SB), RODATA|NOPTR, $32
 // func surveyAVO(job *uint64)
 // Requires: AVX, AVX2, BMI, BMI2, CMOV
 TEXT ·surveyAVO(SB), NOSPLIT, $0-8
+	PCALIGN $0x40
 	MOVQ    job+0(FP), AX
 	MOVQ    (AX), CX
 	VPXOR   Y0, Y0, Y0
@@ -867,9 +868,10 @@ GLOBL marks<>(SB), RODATA|NOPTR, $64
 // func fuseConstantsAVO(job *uint64)
 // Requires: BMI
 TEXT ·fuseConstantsAVO(SB), NOSPLIT, $0-8
-	MOVQ job+0(FP), AX
-	MOVQ 32(AX), DX
-	MOVQ 16(AX), BX
+	PCALIGN $0x40
+	MOVQ    job+0(FP), AX
+	MOVQ    32(AX), DX
+	MOVQ    16(AX), BX
 
 	// insns and targets of the word
 	MOVQ DX, R14

@@ -6,20 +6,21 @@
 
 // func take(turn *uint64) (way uint8)
 TEXT ·take(SB), NOSPLIT|NOFRAME, $0-9
-	MOVQ  turn+0(FP), AX
-	MOVQ  (TLS), CX
-	MOVQ  (AX), DX
-	TESTQ DX, DX
-	JZ    foreign
-	CMPQ  CX, (DX)
-	JNE   foreign
-	CMPL  8(DX), $0x00
-	JNE   refused
-	MOVL  $0x00000001, 8(DX)
-	CMPQ  CX, (DX)
-	JNE   evicted
-	MOVL  $0x00000002, 8(DX)
-	MOVB  $0x03, way+8(FP)
+	PCALIGN $0x40
+	MOVQ    turn+0(FP), AX
+	MOVQ    (TLS), CX
+	MOVQ    (AX), DX
+	TESTQ   DX, DX
+	JZ      foreign
+	CMPQ    CX, (DX)
+	JNE     foreign
+	CMPL    8(DX), $0x00
+	JNE     refused
+	MOVL    $0x00000001, 8(DX)
+	CMPQ    CX, (DX)
+	JNE     evicted
+	MOVL    $0x00000002, 8(DX)
+	MOVB    $0x03, way+8(FP)
 	RET
 
 evicted:
@@ -46,13 +47,14 @@ refused:
 
 // func end(turn *uint64)
 TEXT ·end(SB), NOSPLIT|NOFRAME, $0-8
-	MOVQ  turn+0(FP), AX
-	MOVQ  (AX), DX
-	TESTQ DX, DX
-	JZ    lock
-	CMPL  8(DX), $0x02
-	JNE   lock
-	MOVL  $0x00000000, 8(DX)
+	PCALIGN $0x40
+	MOVQ    turn+0(FP), AX
+	MOVQ    (AX), DX
+	TESTQ   DX, DX
+	JZ      lock
+	CMPL    8(DX), $0x02
+	JNE     lock
+	MOVL    $0x00000000, 8(DX)
 	RET
 
 lock:
@@ -61,57 +63,58 @@ lock:
 
 // func dash(frame *uint64, key uintptr) (r0 uint64, way uint8)
 TEXT ·dash(SB), NOSPLIT|NOFRAME, $0-25
-	MOVQ  frame+0(FP), AX
-	MOVQ  (TLS), CX
-	MOVQ  (AX), DX
-	TESTQ DX, DX
-	JZ    foreign
-	CMPQ  CX, (DX)
-	JNE   foreign
-	CMPL  8(DX), $0x00
-	JNE   refused
-	MOVL  $0x00000001, 8(DX)
-	CMPQ  CX, (DX)
-	JNE   evicted
-	MOVL  $0x00000002, 8(DX)
-	MOVQ  key+8(FP), DX
-	CMPQ  DX, 64(AX)
-	JNE   taken
-	MOVB  $0x04, way+24(FP)
-	XORL  DI, DI
-	XORL  SI, SI
-	MOVQ  32(AX), R12
-	MOVQ  $0x00000000, -131072(R12)
-	MOVQ  40(AX), R11
-	MOVQ  48(AX), R9
-	MOVQ  SP, -131064(R12)
-	MOVQ  BP, -131056(R12)
-	LEAQ  -131136(R12), SP
-	XORL  AX, AX
-	XORL  CX, CX
-	XORL  DX, DX
-	XORL  BX, BX
-	XORL  R8, R8
-	XORL  R10, R10
-	XORL  R13, R13
-	XORL  R14, R14
-	XORL  R15, R15
-	MOVL  $0x00012000, BP
-	CALL  R11
-	CMPQ  -131072(R12), $0x00
-	JNE   resumed
-	MOVQ  -131064(R12), SP
-	MOVQ  -131056(R12), BP
-	MOVQ  AX, r0+16(FP)
-	MOVQ  frame+0(FP), BX
-	MOVQ  48(BX), CX
-	SUBQ  R9, CX
-	MOVQ  CX, 56(BX)
-	CMPL  72(BX), $0x00
-	JNE   ended
-	MOVQ  (BX), DX
-	MOVL  $0x00000000, 8(DX)
-	MOVB  $0x06, way+24(FP)
+	PCALIGN $0x40
+	MOVQ    frame+0(FP), AX
+	MOVQ    (TLS), CX
+	MOVQ    (AX), DX
+	TESTQ   DX, DX
+	JZ      foreign
+	CMPQ    CX, (DX)
+	JNE     foreign
+	CMPL    8(DX), $0x00
+	JNE     refused
+	MOVL    $0x00000001, 8(DX)
+	CMPQ    CX, (DX)
+	JNE     evicted
+	MOVL    $0x00000002, 8(DX)
+	MOVQ    key+8(FP), DX
+	CMPQ    DX, 64(AX)
+	JNE     taken
+	MOVB    $0x04, way+24(FP)
+	XORL    DI, DI
+	XORL    SI, SI
+	MOVQ    32(AX), R12
+	MOVQ    $0x00000000, -131072(R12)
+	MOVQ    40(AX), R11
+	MOVQ    48(AX), R9
+	MOVQ    SP, -131064(R12)
+	MOVQ    BP, -131056(R12)
+	LEAQ    -131136(R12), SP
+	XORL    AX, AX
+	XORL    CX, CX
+	XORL    DX, DX
+	XORL    BX, BX
+	XORL    R8, R8
+	XORL    R10, R10
+	XORL    R13, R13
+	XORL    R14, R14
+	XORL    R15, R15
+	MOVL    $0x00012000, BP
+	CALL    R11
+	CMPQ    -131072(R12), $0x00
+	JNE     resumed
+	MOVQ    -131064(R12), SP
+	MOVQ    -131056(R12), BP
+	MOVQ    AX, r0+16(FP)
+	MOVQ    frame+0(FP), BX
+	MOVQ    48(BX), CX
+	SUBQ    R9, CX
+	MOVQ    CX, 56(BX)
+	CMPL    72(BX), $0x00
+	JNE     ended
+	MOVQ    (BX), DX
+	MOVL    $0x00000000, 8(DX)
+	MOVB    $0x06, way+24(FP)
 	RET
 
 ended:
@@ -154,80 +157,84 @@ refused:
 
 // func enter(frame *uint64, r1 uint64, r2 uint64)
 TEXT ·enter(SB), NOSPLIT|NOFRAME, $0-24
-	MOVQ frame+0(FP), AX
-	MOVQ r1+8(FP), DI
-	MOVQ r2+16(FP), SI
-	MOVQ 32(AX), R12
-	MOVQ 40(AX), R11
-	MOVQ 48(AX), R9
-	MOVQ SP, -131064(R12)
-	MOVQ BP, -131056(R12)
-	LEAQ -131136(R12), SP
-	XORL AX, AX
-	XORL CX, CX
-	XORL DX, DX
-	XORL BX, BX
-	XORL R8, R8
-	XORL R10, R10
-	XORL R13, R13
-	XORL R14, R14
-	XORL R15, R15
-	MOVL $0x00012000, BP
-	CALL R11
-	MOVQ AX, -131048(R12)
-	MOVQ R9, -130976(R12)
-	MOVQ $0x00000000, -131072(R12)
-	MOVQ -131064(R12), SP
-	MOVQ -131056(R12), BP
+	PCALIGN $0x40
+	MOVQ    frame+0(FP), AX
+	MOVQ    r1+8(FP), DI
+	MOVQ    r2+16(FP), SI
+	MOVQ    32(AX), R12
+	MOVQ    40(AX), R11
+	MOVQ    48(AX), R9
+	MOVQ    SP, -131064(R12)
+	MOVQ    BP, -131056(R12)
+	LEAQ    -131136(R12), SP
+	XORL    AX, AX
+	XORL    CX, CX
+	XORL    DX, DX
+	XORL    BX, BX
+	XORL    R8, R8
+	XORL    R10, R10
+	XORL    R13, R13
+	XORL    R14, R14
+	XORL    R15, R15
+	MOVL    $0x00012000, BP
+	CALL    R11
+	MOVQ    AX, -131048(R12)
+	MOVQ    R9, -130976(R12)
+	MOVQ    $0x00000000, -131072(R12)
+	MOVQ    -131064(R12), SP
+	MOVQ    -131056(R12), BP
 	RET
 
 // func resume(base uintptr, r0 uint64)
 TEXT ·resume(SB), NOSPLIT|NOFRAME, $0-16
-	MOVQ base+0(FP), R12
-	MOVQ r0+8(FP), AX
-	MOVQ SP, -131064(R12)
-	MOVQ BP, -131056(R12)
-	MOVQ -131024(R12), BX
-	MOVQ -131008(R12), BP
-	MOVQ -130976(R12), R9
-	MOVQ -130944(R12), R13
-	MOVQ -130936(R12), R14
-	MOVQ -130928(R12), R15
-	XORL CX, CX
-	XORL DX, DX
-	XORL SI, SI
-	XORL DI, DI
-	XORL R8, R8
-	MOVQ -131016(R12), SP
-	JMP  -130920(R12)
+	PCALIGN $0x40
+	MOVQ    base+0(FP), R12
+	MOVQ    r0+8(FP), AX
+	MOVQ    SP, -131064(R12)
+	MOVQ    BP, -131056(R12)
+	MOVQ    -131024(R12), BX
+	MOVQ    -131008(R12), BP
+	MOVQ    -130976(R12), R9
+	MOVQ    -130944(R12), R13
+	MOVQ    -130936(R12), R14
+	MOVQ    -130928(R12), R15
+	XORL    CX, CX
+	XORL    DX, DX
+	XORL    SI, SI
+	XORL    DI, DI
+	XORL    R8, R8
+	MOVQ    -131016(R12), SP
+	JMP     -130920(R12)
 
 // func resumeAll(base uintptr)
 TEXT ·resumeAll(SB), NOSPLIT|NOFRAME, $0-8
-	MOVQ  base+0(FP), R12
-	MOVQ  SP, -131064(R12)
-	MOVQ  BP, -131056(R12)
-	MOVQ  -131016(R12), SP
-	PUSHQ -130912(R12)
+	PCALIGN $0x40
+	MOVQ    base+0(FP), R12
+	MOVQ    SP, -131064(R12)
+	MOVQ    BP, -131056(R12)
+	MOVQ    -131016(R12), SP
+	PUSHQ   -130912(R12)
 	POPFQ
-	MOVQ  -131048(R12), AX
-	MOVQ  -131040(R12), CX
-	MOVQ  -131032(R12), DX
-	MOVQ  -131024(R12), BX
-	MOVQ  -131008(R12), BP
-	MOVQ  -131000(R12), SI
-	MOVQ  -130992(R12), DI
-	MOVQ  -130984(R12), R8
-	MOVQ  -130976(R12), R9
-	MOVQ  -130968(R12), R10
-	MOVQ  -130960(R12), R11
-	MOVQ  -130944(R12), R13
-	MOVQ  -130936(R12), R14
-	MOVQ  -130928(R12), R15
-	JMP   -130920(R12)
+	MOVQ    -131048(R12), AX
+	MOVQ    -131040(R12), CX
+	MOVQ    -131032(R12), DX
+	MOVQ    -131024(R12), BX
+	MOVQ    -131008(R12), BP
+	MOVQ    -131000(R12), SI
+	MOVQ    -130992(R12), DI
+	MOVQ    -130984(R12), R8
+	MOVQ    -130976(R12), R9
+	MOVQ    -130968(R12), R10
+	MOVQ    -130960(R12), R11
+	MOVQ    -130944(R12), R13
+	MOVQ    -130936(R12), R14
+	MOVQ    -130928(R12), R15
+	JMP     -130920(R12)
 
 // func helperStub()
 // Requires: CMOV
 TEXT ·helperStub(SB), NOSPLIT|NOFRAME, $0
+	PCALIGN $0x40
 	MOVL    $0x0000000f, R10
 	CMPL    AX, R10
 	CMOVLCS AX, R10
@@ -235,51 +242,53 @@ TEXT ·helperStub(SB), NOSPLIT|NOFRAME, $0
 
 // func helperExit()
 TEXT ·helperExit(SB), NOSPLIT|NOFRAME, $0
-	MOVQ AX, -130904(R12)
-	MOVQ (SP), R10
-	MOVQ R10, -130920(R12)
-	LEAQ 8(SP), R10
-	MOVQ R10, -131016(R12)
-	MOVQ DI, -130992(R12)
-	MOVQ SI, -131000(R12)
-	MOVQ DX, -131032(R12)
-	MOVQ CX, -131040(R12)
-	MOVQ R8, -130984(R12)
-	MOVQ BX, -131024(R12)
-	MOVQ BP, -131008(R12)
-	MOVQ R9, -130976(R12)
-	MOVQ R13, -130944(R12)
-	MOVQ R14, -130936(R12)
-	MOVQ R15, -130928(R12)
-	MOVQ $0x00000001, -131072(R12)
-	MOVQ -131064(R12), SP
-	MOVQ -131056(R12), BP
-	MOVQ (SP), R11
-	ADDQ $0x08, SP
-	JMP  R11
+	PCALIGN $0x40
+	MOVQ    AX, -130904(R12)
+	MOVQ    (SP), R10
+	MOVQ    R10, -130920(R12)
+	LEAQ    8(SP), R10
+	MOVQ    R10, -131016(R12)
+	MOVQ    DI, -130992(R12)
+	MOVQ    SI, -131000(R12)
+	MOVQ    DX, -131032(R12)
+	MOVQ    CX, -131040(R12)
+	MOVQ    R8, -130984(R12)
+	MOVQ    BX, -131024(R12)
+	MOVQ    BP, -131008(R12)
+	MOVQ    R9, -130976(R12)
+	MOVQ    R13, -130944(R12)
+	MOVQ    R14, -130936(R12)
+	MOVQ    R15, -130928(R12)
+	MOVQ    $0x00000001, -131072(R12)
+	MOVQ    -131064(R12), SP
+	MOVQ    -131056(R12), BP
+	MOVQ    (SP), R11
+	ADDQ    $0x08, SP
+	JMP     R11
 
 // func nativeLookup()
 TEXT ·nativeLookup(SB), NOSPLIT|NOFRAME, $0
-	LEAQ  -1879048192(DI), R11
-	RORQ  $0x0c, R11
-	CMPQ  R11, -130720(R12)
-	JAE   exit
-	ANDL  $0x0000007f, R11
-	LEAL  -65536(SI), R10
-	CMPL  R10, $0x00001ffc
-	JA    exit
-	MOVL  65536(R12)(R10*1), R10
-	SHLQ  $0x04, R11
-	CMPL  R10, -130712(R12)(R11*1)
-	JAE   absent
-	IMULL -130704(R12)(R11*1), R10
-	ADDL  -130708(R12)(R11*1), R10
-	MOVL  R10, AX
-	XORL  CX, CX
-	XORL  DX, DX
-	XORL  SI, SI
-	XORL  DI, DI
-	XORL  R8, R8
+	PCALIGN $0x40
+	LEAQ    -1879048192(DI), R11
+	RORQ    $0x0c, R11
+	CMPQ    R11, -130720(R12)
+	JAE     exit
+	ANDL    $0x0000007f, R11
+	LEAL    -65536(SI), R10
+	CMPL    R10, $0x00001ffc
+	JA      exit
+	MOVL    65536(R12)(R10*1), R10
+	SHLQ    $0x04, R11
+	CMPL    R10, -130712(R12)(R11*1)
+	JAE     absent
+	IMULL   -130704(R12)(R11*1), R10
+	ADDL    -130708(R12)(R11*1), R10
+	MOVL    R10, AX
+	XORL    CX, CX
+	XORL    DX, DX
+	XORL    SI, SI
+	XORL    DI, DI
+	XORL    R8, R8
 	RET
 
 absent:
@@ -298,108 +307,112 @@ exit:
 
 // func nativeCPU()
 TEXT ·nativeCPU(SB), NOSPLIT|NOFRAME, $0
-	MOVQ -130728(R12), AX
-	XORL CX, CX
-	XORL DX, DX
-	XORL SI, SI
-	XORL DI, DI
-	XORL R8, R8
+	PCALIGN $0x40
+	MOVQ    -130728(R12), AX
+	XORL    CX, CX
+	XORL    DX, DX
+	XORL    SI, SI
+	XORL    DI, DI
+	XORL    R8, R8
 	RET
 
 // func sliceStub()
 TEXT ·sliceStub(SB), NOSPLIT|NOFRAME, $0
-	MOVQ AX, -131048(R12)
-	MOVQ CX, -131040(R12)
-	MOVQ DX, -131032(R12)
-	MOVQ BX, -131024(R12)
-	MOVQ BP, -131008(R12)
-	MOVQ SI, -131000(R12)
-	MOVQ DI, -130992(R12)
-	MOVQ R8, -130984(R12)
-	MOVQ R9, -130976(R12)
-	MOVQ R10, -130968(R12)
-	MOVQ R11, -130960(R12)
-	MOVQ R13, -130944(R12)
-	MOVQ R14, -130936(R12)
-	MOVQ R15, -130928(R12)
-	MOVQ (SP), AX
-	MOVQ AX, -130920(R12)
-	LEAQ 8(SP), AX
-	MOVQ AX, -131016(R12)
-	MOVQ $0x00000202, -130912(R12)
-	MOVQ $0x00000002, -131072(R12)
-	MOVQ -131064(R12), SP
-	MOVQ -131056(R12), BP
-	MOVQ (SP), R11
-	ADDQ $0x08, SP
-	JMP  R11
+	PCALIGN $0x40
+	MOVQ    AX, -131048(R12)
+	MOVQ    CX, -131040(R12)
+	MOVQ    DX, -131032(R12)
+	MOVQ    BX, -131024(R12)
+	MOVQ    BP, -131008(R12)
+	MOVQ    SI, -131000(R12)
+	MOVQ    DI, -130992(R12)
+	MOVQ    R8, -130984(R12)
+	MOVQ    R9, -130976(R12)
+	MOVQ    R10, -130968(R12)
+	MOVQ    R11, -130960(R12)
+	MOVQ    R13, -130944(R12)
+	MOVQ    R14, -130936(R12)
+	MOVQ    R15, -130928(R12)
+	MOVQ    (SP), AX
+	MOVQ    AX, -130920(R12)
+	LEAQ    8(SP), AX
+	MOVQ    AX, -131016(R12)
+	MOVQ    $0x00000202, -130912(R12)
+	MOVQ    $0x00000002, -131072(R12)
+	MOVQ    -131064(R12), SP
+	MOVQ    -131056(R12), BP
+	MOVQ    (SP), R11
+	ADDQ    $0x08, SP
+	JMP     R11
 
 // func faultExit()
 TEXT ·faultExit(SB), NOSPLIT|NOFRAME, $0
-	CMPQ BP, $0x00
-	MOVQ -131064(R12), SP
-	MOVQ -131056(R12), BP
+	PCALIGN $0x40
+	CMPQ    BP, $0x00
+	MOVQ    -131064(R12), SP
+	MOVQ    -131056(R12), BP
 	RET
 
 // func onFault()
 TEXT ·onFault(SB), NOSPLIT|NOFRAME, $0
-	MOVL  8(SI), CX
-	TESTL CX, CX
-	JLE   sent
-	MOVQ  72(DX), R9
-	TESTL R9, R9
-	JNZ   chain
-	LEAQ  -131072(R9), AX
-	SUBQ  160(DX), AX
-	CMPQ  AX, $0x00020000
-	JAE   chain
-	LEAQ  ·helperStub+0(SB), AX
-	CMPQ  AX, -130872(R9)
-	JNE   chain
-	MOVQ  $0x00000003, -131072(R9)
-	MOVQ  DI, -130896(R9)
-	MOVQ  CX, -130888(R9)
-	MOVQ  16(SI), AX
-	MOVQ  AX, -130880(R9)
-	MOVQ  168(DX), AX
-	MOVQ  AX, -130920(R9)
-	MOVQ  176(DX), AX
-	MOVQ  AX, -130912(R9)
-	MOVQ  144(DX), AX
-	MOVQ  AX, -131048(R9)
-	MOVQ  152(DX), AX
-	MOVQ  AX, -131040(R9)
-	MOVQ  136(DX), AX
-	MOVQ  AX, -131032(R9)
-	MOVQ  128(DX), AX
-	MOVQ  AX, -131024(R9)
-	MOVQ  160(DX), AX
-	MOVQ  AX, -131016(R9)
-	MOVQ  120(DX), AX
-	MOVQ  AX, -131008(R9)
-	MOVQ  112(DX), AX
-	MOVQ  AX, -131000(R9)
-	MOVQ  104(DX), AX
-	MOVQ  AX, -130992(R9)
-	MOVQ  40(DX), AX
-	MOVQ  AX, -130984(R9)
-	MOVQ  48(DX), AX
-	MOVQ  AX, -130976(R9)
-	MOVQ  56(DX), AX
-	MOVQ  AX, -130968(R9)
-	MOVQ  64(DX), AX
-	MOVQ  AX, -130960(R9)
-	MOVQ  72(DX), AX
-	MOVQ  AX, -130952(R9)
-	MOVQ  80(DX), AX
-	MOVQ  AX, -130944(R9)
-	MOVQ  88(DX), AX
-	MOVQ  AX, -130936(R9)
-	MOVQ  96(DX), AX
-	MOVQ  AX, -130928(R9)
-	LEAQ  ·faultExit+0(SB), AX
-	MOVQ  AX, 168(DX)
-	MOVQ  $0x00000202, 176(DX)
+	PCALIGN $0x40
+	MOVL    8(SI), CX
+	TESTL   CX, CX
+	JLE     sent
+	MOVQ    72(DX), R9
+	TESTL   R9, R9
+	JNZ     chain
+	LEAQ    -131072(R9), AX
+	SUBQ    160(DX), AX
+	CMPQ    AX, $0x00020000
+	JAE     chain
+	LEAQ    ·helperStub+0(SB), AX
+	CMPQ    AX, -130872(R9)
+	JNE     chain
+	MOVQ    $0x00000003, -131072(R9)
+	MOVQ    DI, -130896(R9)
+	MOVQ    CX, -130888(R9)
+	MOVQ    16(SI), AX
+	MOVQ    AX, -130880(R9)
+	MOVQ    168(DX), AX
+	MOVQ    AX, -130920(R9)
+	MOVQ    176(DX), AX
+	MOVQ    AX, -130912(R9)
+	MOVQ    144(DX), AX
+	MOVQ    AX, -131048(R9)
+	MOVQ    152(DX), AX
+	MOVQ    AX, -131040(R9)
+	MOVQ    136(DX), AX
+	MOVQ    AX, -131032(R9)
+	MOVQ    128(DX), AX
+	MOVQ    AX, -131024(R9)
+	MOVQ    160(DX), AX
+	MOVQ    AX, -131016(R9)
+	MOVQ    120(DX), AX
+	MOVQ    AX, -131008(R9)
+	MOVQ    112(DX), AX
+	MOVQ    AX, -131000(R9)
+	MOVQ    104(DX), AX
+	MOVQ    AX, -130992(R9)
+	MOVQ    40(DX), AX
+	MOVQ    AX, -130984(R9)
+	MOVQ    48(DX), AX
+	MOVQ    AX, -130976(R9)
+	MOVQ    56(DX), AX
+	MOVQ    AX, -130968(R9)
+	MOVQ    64(DX), AX
+	MOVQ    AX, -130960(R9)
+	MOVQ    72(DX), AX
+	MOVQ    AX, -130952(R9)
+	MOVQ    80(DX), AX
+	MOVQ    AX, -130944(R9)
+	MOVQ    88(DX), AX
+	MOVQ    AX, -130936(R9)
+	MOVQ    96(DX), AX
+	MOVQ    AX, -130928(R9)
+	LEAQ    ·faultExit+0(SB), AX
+	MOVQ    AX, 168(DX)
+	MOVQ    $0x00000202, 176(DX)
 	RET
 
 sent:
@@ -412,37 +425,38 @@ chain:
 
 // func onSample()
 TEXT ·onSample(SB), NOSPLIT|NOFRAME, $0
-	MOVQ  72(DX), R9
-	TESTL R9, R9
-	JNZ   chain
-	LEAQ  -131072(R9), AX
-	SUBQ  160(DX), AX
-	CMPQ  AX, $0x00020000
-	JAE   chain
-	LEAQ  ·helperStub+0(SB), AX
-	CMPQ  AX, -130872(R9)
-	JNE   chain
-	PUSHQ BX
-	MOVQ  DX, BX
-	PUSHQ 168(BX)
-	PUSHQ 160(BX)
-	PUSHQ 120(BX)
-	PUSHQ BX
-	MOVQ  -131064(R9), CX
-	MOVQ  (CX), AX
-	MOVQ  AX, 168(BX)
-	ADDQ  $0x08, CX
-	MOVQ  CX, 160(BX)
-	MOVQ  -131056(R9), AX
-	MOVQ  AX, 120(BX)
-	LEAQ  ·previous+0(SB), AX
-	MOVQ  (AX)(DI*8), AX
-	CALL  AX
-	POPQ  BX
-	POPQ  120(BX)
-	POPQ  160(BX)
-	POPQ  168(BX)
-	POPQ  BX
+	PCALIGN $0x40
+	MOVQ    72(DX), R9
+	TESTL   R9, R9
+	JNZ     chain
+	LEAQ    -131072(R9), AX
+	SUBQ    160(DX), AX
+	CMPQ    AX, $0x00020000
+	JAE     chain
+	LEAQ    ·helperStub+0(SB), AX
+	CMPQ    AX, -130872(R9)
+	JNE     chain
+	PUSHQ   BX
+	MOVQ    DX, BX
+	PUSHQ   168(BX)
+	PUSHQ   160(BX)
+	PUSHQ   120(BX)
+	PUSHQ   BX
+	MOVQ    -131064(R9), CX
+	MOVQ    (CX), AX
+	MOVQ    AX, 168(BX)
+	ADDQ    $0x08, CX
+	MOVQ    CX, 160(BX)
+	MOVQ    -131056(R9), AX
+	MOVQ    AX, 120(BX)
+	LEAQ    ·previous+0(SB), AX
+	MOVQ    (AX)(DI*8), AX
+	CALL    AX
+	POPQ    BX
+	POPQ    120(BX)
+	POPQ    160(BX)
+	POPQ    168(BX)
+	POPQ    BX
 	RET
 
 chain:
@@ -452,18 +466,19 @@ chain:
 
 // func addresses() (helper uintptr, slice uintptr, fault uintptr, sample uintptr, exit uintptr, lookup uintptr, cpu uintptr)
 TEXT ·addresses(SB), NOSPLIT|NOFRAME, $0-56
-	LEAQ ·helperStub+0(SB), AX
-	MOVQ AX, helper+0(FP)
-	LEAQ ·sliceStub+0(SB), AX
-	MOVQ AX, slice+8(FP)
-	LEAQ ·onFault+0(SB), AX
-	MOVQ AX, fault+16(FP)
-	LEAQ ·onSample+0(SB), AX
-	MOVQ AX, sample+24(FP)
-	LEAQ ·helperExit+0(SB), AX
-	MOVQ AX, exit+32(FP)
-	LEAQ ·nativeLookup+0(SB), AX
-	MOVQ AX, lookup+40(FP)
-	LEAQ ·nativeCPU+0(SB), AX
-	MOVQ AX, cpu+48(FP)
+	PCALIGN $0x40
+	LEAQ    ·helperStub+0(SB), AX
+	MOVQ    AX, helper+0(FP)
+	LEAQ    ·sliceStub+0(SB), AX
+	MOVQ    AX, slice+8(FP)
+	LEAQ    ·onFault+0(SB), AX
+	MOVQ    AX, fault+16(FP)
+	LEAQ    ·onSample+0(SB), AX
+	MOVQ    AX, sample+24(FP)
+	LEAQ    ·helperExit+0(SB), AX
+	MOVQ    AX, exit+32(FP)
+	LEAQ    ·nativeLookup+0(SB), AX
+	MOVQ    AX, lookup+40(FP)
+	LEAQ    ·nativeCPU+0(SB), AX
+	MOVQ    AX, cpu+48(FP)
 	RET

@@ -8,6 +8,8 @@ import (
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/bpfjit/bpfjit/gen/asm/align"
 )
 
 // Offsets into blind.walk. A test pins them, and those below, to the structs.
@@ -88,6 +90,7 @@ func symbol(name string) Mem { return NewDataAddr(Symbol{Name: "·" + name}, 0) 
 
 func fetch() {
 	TEXT("fetchAVO", NOSPLIT, "func(insns *uint64, count int)")
+	align.Line()
 	Pragma("noescape")
 	Doc("fetchAVO has so many slots fetched into the caches, and less than a unit behind them, and",
 		"as many a page further. It waits for none.")
@@ -105,6 +108,7 @@ func fetch() {
 
 func rewrite() {
 	TEXT("rewriteAVO", NOSPLIT, "func(w, insns, flags, index, out, newFlags, jumps, numbers *uint64, count int)")
+	align.Line()
 	Pragma("noescape")
 	Doc("rewriteAVO does what layOutGeneric does: first it finds the classes of 32 slots",
 		"at a time, and makes bitmaps of them; then it moves slots, eight at a time. If there",
@@ -119,6 +123,7 @@ func rewrite() {
 
 func hideAlone() {
 	TEXT("hideAVO", NOSPLIT, "func(w, insns, index, out, newFlags, numbers *uint64)")
+	align.Line()
 	Pragma("noescape")
 	Doc("hideAVO does what hideGeneric does for the slots that rewriteAVO has listed.")
 	hide()
@@ -506,6 +511,7 @@ func hide() {
 
 func compose() {
 	TEXT("composeAVO", NOSPLIT, "func(list, first, second *int32, count, limit int) (ok bool)")
+	align.Line()
 	Pragma("noescape")
 	Doc("composeAVO does what composeGeneric does, with a group of numbers at least.")
 	list := Load(Param("list"), GP64()).(reg.GPVirtual)

@@ -4,6 +4,8 @@ import (
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/bpfjit/bpfjit/gen/asm/align"
 )
 
 // follower is what mendSlotsAVO works with.
@@ -15,6 +17,7 @@ type follower struct {
 
 func mendSlots() {
 	TEXT("mendSlotsAVO", NOSPLIT, "func(insns, np *uint64, index *int32, late *int32, reaches *uint8, jumps *uint64, words, first, known, length int) (lates int, ok bool)")
+	align.Line()
 	Pragma("noescape")
 	Doc("mendSlotsAVO does what Mender.addGeneric does with some words of jumps, and lists what is",
 		"late, for which there is room. If something is wrong, it stops and isn't ok.")

@@ -6,6 +6,8 @@ import (
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/bpfjit/bpfjit/gen/asm/align"
 )
 
 // surveyor is what surveyAVO works with. Blocks are as many bytes as slots.
@@ -28,6 +30,7 @@ type looker struct {
 
 func survey() {
 	TEXT("surveyAVO", NOSPLIT, "func(s, p, r *uint64)")
+	align.Line()
 	Pragma("noescape")
 	Doc("surveyAVO does what Survey.part does. There is room for all others that there may be.")
 	s := &surveyor{GP64(), GP64(), GP64(), GP64(), GP64(), AllocLocal(8)}

@@ -6,6 +6,8 @@ import (
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/bpfjit/bpfjit/gen/asm/align"
 )
 
 // load reads fields of a job.
@@ -62,6 +64,7 @@ type placer struct {
 
 func place() {
 	TEXT("placeAVO", NOSPLIT, "func(p, s *uint64, unusual *uint8)")
+	align.Line()
 	Pragma("noescape")
 	Doc("placeAVO moves the slots from p.slot up to p.next, which is behind, and places their patches",
 		"and charges. It stops in front of one that may be wrong, has no room, or changes an unusual",
@@ -268,6 +271,7 @@ func (p *placer) move() {
 
 func charge() {
 	TEXT("chargeAVO", NOSPLIT, "func(s, flows *uint64)")
+	align.Line()
 	Pragma("noescape")
 	Doc("chargeAVO walks backward from slot at of the charger of s to stop, which is in front. It",
 		"begins the end of the program, and finds the marks of blocks that it comes to. Where a charge",
@@ -426,6 +430,7 @@ func jump(insns, base, set, slot, to reg.Register) {
 
 func mend() {
 	TEXT("mendAVO", NOSPLIT, "func(p, s, jumps *uint64)")
+	align.Line()
 	Pragma("noescape")
 	Doc("mendAVO sets the distances of the jumps in the blocks from p.block up to p.stop. Jumps is",
 		"the word of the first block that says which. It stops at a block with one that leads further",

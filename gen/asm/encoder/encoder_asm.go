@@ -9,6 +9,8 @@ import (
 	"github.com/mmcloughlin/avo/gotypes"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/bpfjit/bpfjit/gen/asm/align"
 )
 
 // Offsets into encoder.writeJob, encoder.Draft and encoder.Joint. A test pins them,
@@ -148,6 +150,7 @@ func resolve(c gotypes.Component) Mem {
 
 func write() {
 	TEXT("writeAVO", NOSPLIT, "func(job *[15]uint64) (ok bool)")
+	align.Line()
 	Pragma("noescape")
 	Doc("writeAVO finds the classes of the slots from job.next up to job.stop and writes",
 		"their steps. It moves next, at, marks and class of the job on, and returns false at a slot",
@@ -341,6 +344,7 @@ func write() {
 
 func join() {
 	TEXT("joinAVO", NOSPLIT, "func(joint *[13]uint64, stop int) (ok bool)")
+	align.Line()
 	Pragma("noescape")
 	Doc("joinAVO copies the draft of a Joint up to each of the marks from joint.Marks up",
 		"to stop, and its gap behind it. It returns false if there is no room for it.")

@@ -7,6 +7,8 @@ import (
 	"github.com/mmcloughlin/avo/ir"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/bpfjit/bpfjit/gen/asm/align"
 )
 
 // traps is INT3 eight times.
@@ -23,6 +25,7 @@ func main() {
 	ConstraintExpr("!purego")
 
 	TEXT("fillAVO", NOSPLIT, "func(b []byte)")
+	align.Line()
 	Pragma("noescape")
 	Doc("fillAVO sets every byte of b to INT3 (0xcc).")
 	// REP STOSQ wants these registers.

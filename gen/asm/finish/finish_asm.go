@@ -6,6 +6,8 @@ import (
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/bpfjit/bpfjit/gen/asm/align"
 )
 
 // Offsets into jit.passJob, jit.Code, jit.Func, jit.frame and jit.done. A test pins
@@ -83,6 +85,7 @@ func variable(name string) Mem {
 
 func finish() {
 	TEXT("finishAVO", NOSPLIT, "func(job, code, f, frame, done *uint64, stop int)")
+	align.Line()
 	Pragma("noescape")
 	Doc("finishAVO notes the passes in f, and writes plain calls up to the mark stop, as long",
 		"as there is nothing else among the others, and charges. Behind the last mark it",

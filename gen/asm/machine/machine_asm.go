@@ -11,6 +11,8 @@ import (
 	"github.com/mmcloughlin/avo/ir"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/bpfjit/bpfjit/gen/asm/align"
 )
 
 // Every function leaves the stack as it is and never calls Go: a goroutine in
@@ -174,6 +176,7 @@ func done() {
 
 func enter() {
 	TEXT("enter", flags, "func(frame *uint64, r1, r2 uint64)")
+	align.Line()
 	Pragma("noescape")
 	Doc(
 		"enter calls generated code with empty registers on the native stack of a",
@@ -196,6 +199,7 @@ func enter() {
 
 func dash() {
 	TEXT("dash", flags, "func(frame *uint64, key uintptr) (r0 uint64, way uint8)")
+	align.Line()
 	Pragma("noescape")
 	Doc(
 		"dash takes the Turn of a Frame, enters code with R1 and R2 zero, and gives the",
@@ -242,6 +246,7 @@ func clearReg(n int) {
 
 func resume() {
 	TEXT("resume", flags, "func(base uintptr, r0 uint64)")
+	align.Line()
 	Doc(
 		"resume goes on behind the call of a helper, whose result is r0. R1 to R5 are",
 		"zero; what a function must keep is as the helper's stub found it.",
@@ -261,6 +266,7 @@ func resume() {
 
 func resumeAll() {
 	TEXT("resumeAll", flags, "func(base uintptr)")
+	align.Line()
 	Doc("resumeAll goes on at Context.RIP with all registers and flags from the Context.")
 	Load(Param("base"), reg.R12)
 	leaveGo()
@@ -290,6 +296,7 @@ func saveCaller(scratch reg.Register) {
 
 func helperStub() {
 	TEXT("helperStub", flags, "func()")
+	align.Line()
 	Doc(
 		"helperStub is where generated code calls for a helper, its number in EAX. It",
 		"goes on by the table Context.Native: to native code, or to helperExit. A number",
@@ -306,6 +313,7 @@ func helperStub() {
 
 func helperExit() {
 	TEXT("helperExit", flags, "func()")
+	align.Line()
 	Doc(
 		"helperExit leaves for a helper in Go, its number in EAX. It saves the arguments",
 		"and what a function must keep.",
@@ -334,6 +342,7 @@ func endNative() {
 
 func nativeLookup() {
 	TEXT("nativeLookup", flags, "func()")
+	align.Line()
 	Doc(
 		"nativeLookup is map_lookup_elem for arrays, the map's handle in RDI and the",
 		"address of the key in RSI. What is no array, and a key outside of the BPF",
@@ -380,6 +389,7 @@ func nativeLookup() {
 
 func nativeCPU() {
 	TEXT("nativeCPU", flags, "func()")
+	align.Line()
 	Doc("nativeCPU is get_smp_processor_id.")
 	MOVQ(context(reg.R12, "OffCPU"), reg.RAX)
 	endNative()
@@ -387,6 +397,7 @@ func nativeCPU() {
 
 func sliceStub() {
 	TEXT("sliceStub", flags, "func()")
+	align.Line()
 	Doc(
 		"sliceStub is where generated code calls when its slice is spent. It saves all",
 		"registers. The flags are free there.",
@@ -403,6 +414,7 @@ func sliceStub() {
 
 func faultExit() {
 	TEXT("faultExit", flags, "func()")
+	align.Line()
 	Doc(
 		"faultExit is where onFault leads a thread, on the native stack and with R12",
 		"as it was. The Context is filled already.",
@@ -447,6 +459,7 @@ func chain() {
 
 func onFault() {
 	TEXT("onFault", flags, "func()")
+	align.Line()
 	Doc(
 		"onFault handles the signals that faults raise. If the thread was in generated",
 		"code it fills the Context and leads the thread to faultExit. Everything else,",
@@ -483,6 +496,7 @@ func onFault() {
 
 func onSample() {
 	TEXT("onSample", flags, "func()")
+	align.Line()
 	Doc(
 		"onSample handles signals whose handler in Go walks the stack of the thread. If",
 		"that was in generated code, the handler is shown the driver instead: the",
@@ -519,6 +533,7 @@ func onSample() {
 
 func addresses() {
 	TEXT("addresses", flags, "func() (helper, slice, fault, sample, exit, lookup, cpu uintptr)")
+	align.Line()
 	Doc("addresses returns where the stubs, the signal handlers and the native helpers are.")
 	for i, f := range []string{"helperStub", "sliceStub", "onFault", "onSample", "helperExit", "nativeLookup", "nativeCPU"} {
 		LEAQ(symbol(f), reg.RAX)

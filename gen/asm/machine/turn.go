@@ -6,6 +6,8 @@ import (
 	. "github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/bpfjit/bpfjit/gen/asm/align"
 )
 
 // takeTurn takes the Turn at AX by plain stores if this goroutine owns it, and
@@ -64,6 +66,7 @@ func answer(way uint8) {
 
 func take() {
 	TEXT("take", flags, "func(turn *uint64) (way uint8)")
+	align.Line()
 	Pragma("noescape")
 	Doc("take tries to take a Turn. The answer is Taken, Refused, locked, or unsettled.")
 	Load(Param("turn"), reg.RAX)
@@ -74,6 +77,7 @@ func take() {
 
 func end() {
 	TEXT("end", flags, "func(turn *uint64)")
+	align.Line()
 	Pragma("noescape")
 	Doc("end gives a Turn back that the caller has: by a plain store.")
 	Load(Param("turn"), reg.RAX)

@@ -8,6 +8,8 @@ import (
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/bpfjit/bpfjit/gen/asm/align"
 )
 
 // Offsets into jit.passJob. A test pins them, and those below, to the structs.
@@ -185,6 +187,7 @@ const page = 4096
 func layOut() {
 	two, zero = constants()
 	TEXT("layOutAVO", NOSPLIT, "func(job *uint64) (more bool)")
+	align.Line()
 	Pragma("noescape")
 	Doc("layOutAVO lays out the marks from job.next on, and runs pass 0 on them. It stops",
 		"at the first that isn't a jump by off, nor of a fixed length that the job has, or",
@@ -342,6 +345,7 @@ func layOut() {
 
 func pass() {
 	TEXT("passAVO", NOSPLIT, "func(job *uint64) (more bool)")
+	align.Line()
 	Pragma("noescape")
 	Doc("passAVO sizes the jumps from job.next up to the end of a part once. job.sum is the",
 		"sum of those before. It returns whether there are more behind.")
@@ -383,6 +387,7 @@ func pass() {
 
 func passes() {
 	TEXT("passesAVO", NOSPLIT, "func(job *uint64) (ok bool)")
+	align.Line()
 	Pragma("noescape")
 	Doc("passesAVO runs passes over all jumps, of which there is one at least, until the",
 		"length of the code is what the pass before left, and then the last one, which writes",
@@ -479,6 +484,7 @@ func sizeJump(job reg.Register, jumps, sums, k, sum reg.GPVirtual, behind int) {
 
 func lastPass() {
 	TEXT("lastPassAVO", NOSPLIT, "func(job *uint64) (more bool)")
+	align.Line()
 	Pragma("noescape")
 	Doc("lastPassAVO writes the jumps from job.next on into the gaps. It stops at the first",
 		"whose length isn't what the pass before left. It returns whether it stopped at the",

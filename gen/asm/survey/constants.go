@@ -3,12 +3,15 @@ package main
 import (
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
+
+	"github.com/bpfjit/bpfjit/gen/asm/align"
 )
 
 // fuseConstants generates the loop over additions. Nearly all are what it is
 // for, so all conditions but three come together before it branches.
 func fuseConstants() {
 	TEXT("fuseConstantsAVO", NOSPLIT, "func(job *uint64)")
+	align.Line()
 	Pragma("noescape")
 	Doc("fuseConstantsAVO fuses the additions of the words from job.next up to job.stop.")
 	job, insns = GP64(), GP64()

@@ -11,6 +11,8 @@ import (
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/bpfjit/bpfjit/gen/asm/align"
 )
 
 // Offsets into jit.surveyJob. A test pins them, and those below, to the structs.
@@ -139,6 +141,7 @@ func main() {
 
 func survey() {
 	TEXT("surveyAVO", NOSPLIT, "func(job *uint64)")
+	align.Line()
 	Pragma("noescape")
 	Doc("surveyAVO surveys the slots of the words from job.next up to job.stop: it looks at all of",
 		"them, marks where their jumps lead, then finds additions and accesses, and marks those.")
