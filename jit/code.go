@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sort"
 
+	"github.com/bpfjit/bpfjit/abi"
 	"github.com/bpfjit/bpfjit/bpf"
 	"github.com/bpfjit/bpfjit/encoder"
 )
@@ -97,19 +98,19 @@ type Reloc struct {
 	Kind   RelocKind
 }
 
-// RelocKind says what a field holds.
+// RelocKind says what a field holds. Those of calls are the calls' source registers.
 type RelocKind uint8
 
 const (
 	// RelHelper: 32 bits, distance from behind the field to the base of
 	// helper calls plus the instruction's Imm.
-	RelHelper RelocKind = iota
-	// RelKfunc: the same for a kernel function.
-	RelKfunc
+	RelHelper RelocKind = abi.CallHelper
 	// RelLocal: 32 bits, distance to a function of this program: Imm.
-	RelLocal
+	RelLocal RelocKind = abi.CallLocal
+	// RelKfunc: what RelHelper is, for a kernel function.
+	RelKfunc RelocKind = abi.CallKfunc
 	// RelReturnThunk: 32 bits, distance to the return thunk.
-	RelReturnThunk
+	RelReturnThunk RelocKind = iota
 	// RelIndirectThunk: 32 bits, distance to the thunk for jumps through rcx.
 	RelIndirectThunk
 	// RelFunc: 32 bits sign-extended, address of a function of this program.

@@ -27,7 +27,7 @@ type compiler struct {
 	gaps    []encoder.Gap // by mark
 	jumps   []jump        // by mark
 	sums    []uint32      // by mark
-	others  []uint32      // the marks that aren't jumps
+	others  []uint32      // the marks that aren't jumps; see isPlain
 	room    int           // marks that all of these, and charges, have memory for
 	dense   dense
 	passes  []int
@@ -211,7 +211,7 @@ func (c *compiler) write(code *Code, f *Func) error {
 	if joint.Len() != int(f.Cold) {
 		return &bpf.Error{Slot: c.start, Reason: "BUG: the code has another length than the last pass"}
 	}
-	if len(c.others) > cap(code.Relocs)-len(code.Relocs) || passes > usualPasses {
+	if n := len(c.others); n > 0 && n+group > cap(code.Relocs)-len(code.Relocs) || passes > usualPasses {
 		c.prepareFinish(code, f)
 	}
 	c.finishJoined(code, f, len(c.gaps))
@@ -259,18 +259,21 @@ func putPrologue(to, from []byte) {
 	le.PutUint64(t[24:], le.Uint64(f[24:]))
 }
 
-// writeOthers writes the listed marks up to a mark, which aren't jumps and the first of
-// which is no plain call.
+// writeOthers writes the listed marks up to a mark, which aren't jumps.
 func (c *compiler) writeOthers(code *Code, f *Func, stop int) error {
+	behind := c.behind(stop)
 	for c.done.others < len(c.others) {
 		other := c.others[c.done.others]
-		k := int(other & markOfOther)
+		if other&isPlain != 0 {
+			if !c.writeCall(code, f, other, behind) {
+				break
+			}
+			c.done.others++
+			continue
+		}
+		k := int(other)
 		if k >= stop {
 			break
-		}
-		if other&isPlain != 0 {
-			c.finish(code, f, stop)
-			continue
 		}
 		c.done.others++
 		slot := int(c.draft.Marks[k].Slot)

@@ -10,9 +10,6 @@ import (
 // done is what of the lists of a compiler stands in the code.
 type done struct{ others, charges int }
 
-// markOfOther is what of an element of others is the number of the mark.
-const markOfOther = 1<<plainShift - 1
-
 // Passes are few, and there is never room for fewer than these: they fill a cache line,
 // of which no other processor's Code has a part. Epilogues are short. How many or how
 // long can't be foreseen, so they are copied with what is behind, which stays as it is in
@@ -30,10 +27,10 @@ func (c *compiler) finish(code *Code, f *Func, stop int) {
 	c.finishJoined(code, f, stop)
 }
 
-// prepareFinish makes room for the relocations of all others, and notes the passes in f
-// if there are more than usual.
+// prepareFinish makes room for the relocations of all others, and for a group of calls,
+// which assembly writes at once. It notes the passes in f if there are more than usual.
 func (c *compiler) prepareFinish(code *Code, f *Func) {
-	code.Relocs = slices.Grow(code.Relocs, len(c.others)-c.done.others)
+	code.Relocs = slices.Grow(code.Relocs, len(c.others)-c.done.others+group)
 	if len(c.passes) > usualPasses {
 		copy(f.Passes, c.passes)
 	}
@@ -64,19 +61,35 @@ func (c *compiler) finishGeneric(code *Code, f *Func, stop int) {
 	}
 }
 
+// behind returns the slot behind the marks up to one.
+func (c *compiler) behind(stop int) int {
+	if stop == 0 {
+		return 0
+	}
+	return int(c.draft.Marks[stop-1].Slot) + 1
+}
+
 // writeCalls writes plain calls up to a mark, as long as there is nothing else.
 func (c *compiler) writeCalls(code *Code, f *Func, stop int) {
+	behind := c.behind(stop)
 	for ; c.done.others < len(c.others); c.done.others++ {
-		other := c.others[c.done.others]
-		k := int(other & markOfOther)
-		if other&isPlain == 0 || k >= stop {
+		if other := c.others[c.done.others]; other&isPlain == 0 || !c.writeCall(code, f, other, behind) {
 			break
 		}
-		slot := f.Start + int(c.draft.Marks[k].Slot)
-		end := code.Ends[slot]
-		code.Bytes[end-1] = 0 // the rest of E8 cd is written, with what is far away for cd
-		code.Relocs = append(code.Relocs, Reloc{Slot: slot, Offset: end - 4, Kind: callRelocs[other>>plainShift&3]})
 	}
+}
+
+// writeCall writes a plain call in front of the slot behind, of which only the relocation
+// is left: the gap was E8 and 0. Otherwise it returns false.
+func (c *compiler) writeCall(code *Code, f *Func, call uint32, behind int) bool {
+	slot := int(call & plainSlot)
+	if slot >= behind {
+		return false
+	}
+	slot += f.Start
+	kind := RelocKind(call >> plainShift & 3)
+	code.Relocs = append(code.Relocs, Reloc{Slot: slot, Offset: code.Ends[slot] - 4, Kind: kind})
+	return true
 }
 
 // writeCharges writes the charges up to a mark: jumps to cold code, and that code.

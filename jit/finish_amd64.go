@@ -2,6 +2,8 @@
 
 package jit
 
+import "github.com/bpfjit/bpfjit/encoder"
+
 //go:generate go run -C=../gen ./asm/finish -out ../jit/finish_amd64.s
 
 // finishAVO notes the passes in f and writes calls, charges and the epilogue up to a
@@ -11,5 +13,9 @@ package jit
 func finishAVO(job *passJob, code *Code, f *Func, frame *frame, done *done, stop int)
 
 func (c *compiler) finishJoined(code *Code, f *Func, stop int) {
+	if !encoder.Vectors() {
+		c.finishGeneric(code, f, stop)
+		return
+	}
 	finishAVO(&c.job, code, f, c.frame, &c.done, stop)
 }

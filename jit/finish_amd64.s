@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func finishAVO(job *uint64, code *uint64, f *uint64, frame *uint64, done *uint64, stop int)
-// Requires: SSE2
+// Requires: AVX, AVX2, SSE2
 TEXT ·finishAVO(SB), NOSPLIT, $0-48
 	PCALIGN $0x40
 	MOVQ    job+0(FP), AX
@@ -29,50 +29,135 @@ TEXT ·finishAVO(SB), NOSPLIT, $0-48
 	// ends of the function
 	MOVQ 24(CX), BX
 	LEAQ (BX)(DI*4), BX
-	MOVQ done+32(FP), R9
-	MOVQ (R9), R10
-	CMPQ R10, 104(AX)
+	MOVQ done+32(FP), R13
+	MOVQ (R13), R9
+	CMPQ R9, 104(AX)
 	JGE  called
-	MOVQ 96(AX), R9
-	LEAQ ·callRelocs+0(SB), R13
+	MOVQ 96(AX), R10
 
+	// behind = slot behind the mark in front of stop
+	XORL  R12, R12
+	TESTQ R8, R8
+	JZ    begin
+	MOVL  -8(DX)(R8*8), R12
+	INCL  R12
+
+begin:
 	// relocs = behind those that there are
-	MOVQ 104(CX), R12
-	SHLQ $0x04, R12
-	ADDQ 96(CX), R12
+	MOVQ         104(CX), R11
+	SHLQ         $0x04, R11
+	ADDQ         96(CX), R11
+	VMOVD        DI, X0
+	VPBROADCASTD X0, X0
+	VPXOR        X1, X1, X1
+
+group:
+	// Are all of a group plain calls, which have the uppermost bit set, and the last one in
+	// front of behind?
+	VMOVDQU     (R10)(R9*4), X2
+	VMOVDQU     16(R10)(R9*4), X3
+	VPAND       X2, X3, X4
+	VMOVMSKPS   X4, R13
+	CMPL        R13, $0x0f
+	JNE         call
+	MOVL        28(R10)(R9*4), R13
+	ANDL        $0x0fffffff, R13
+	CMPL        R13, R12
+	JAE         call
+	VPAND       plainSlot<>+0(SB), X2, X4
+	MOVL        (R10)(R9*4), R13
+	ANDL        $0x0fffffff, R13
+	VMOVD       (BX)(R13*4), X5
+	MOVL        4(R10)(R9*4), R13
+	ANDL        $0x0fffffff, R13
+	VPINSRD     $0x01, (BX)(R13*4), X5, X5
+	MOVL        8(R10)(R9*4), R13
+	ANDL        $0x0fffffff, R13
+	VPINSRD     $0x02, (BX)(R13*4), X5, X5
+	MOVL        12(R10)(R9*4), R13
+	ANDL        $0x0fffffff, R13
+	VPINSRD     $0x03, (BX)(R13*4), X5, X5
+	VPADDD      less4<>+0(SB), X5, X5
+	VPADDD      X0, X4, X4
+	VPSRLD      $0x1c, X2, X2
+	VPAND       src<>+0(SB), X2, X2
+	VPUNPCKLDQ  X1, X4, X7
+	VPUNPCKLDQ  X2, X5, X6
+	VPUNPCKLQDQ X6, X7, X8
+	VMOVDQU     X8, (R11)
+	VPUNPCKHQDQ X6, X7, X8
+	VMOVDQU     X8, 16(R11)
+	VPUNPCKHDQ  X1, X4, X4
+	VPUNPCKHDQ  X2, X5, X2
+	VPUNPCKLQDQ X2, X4, X5
+	VMOVDQU     X5, 32(R11)
+	VPUNPCKHQDQ X2, X4, X5
+	VMOVDQU     X5, 48(R11)
+	VPAND       plainSlot<>+0(SB), X3, X2
+	MOVL        16(R10)(R9*4), R13
+	ANDL        $0x0fffffff, R13
+	VMOVD       (BX)(R13*4), X4
+	MOVL        20(R10)(R9*4), R13
+	ANDL        $0x0fffffff, R13
+	VPINSRD     $0x01, (BX)(R13*4), X4, X4
+	MOVL        24(R10)(R9*4), R13
+	ANDL        $0x0fffffff, R13
+	VPINSRD     $0x02, (BX)(R13*4), X4, X4
+	MOVL        28(R10)(R9*4), R13
+	ANDL        $0x0fffffff, R13
+	VPINSRD     $0x03, (BX)(R13*4), X4, X4
+	VPADDD      less4<>+0(SB), X4, X4
+	VPADDD      X0, X2, X2
+	VPSRLD      $0x1c, X3, X3
+	VPAND       src<>+0(SB), X3, X3
+	VPUNPCKLDQ  X1, X2, X6
+	VPUNPCKLDQ  X3, X4, X5
+	VPUNPCKLQDQ X5, X6, X7
+	VMOVDQU     X7, 64(R11)
+	VPUNPCKHQDQ X5, X6, X7
+	VMOVDQU     X7, 80(R11)
+	VPUNPCKHDQ  X1, X2, X2
+	VPUNPCKHDQ  X3, X4, X3
+	VPUNPCKLQDQ X3, X2, X4
+	VMOVDQU     X4, 96(R11)
+	VPUNPCKHQDQ X3, X2, X4
+	VMOVDQU     X4, 112(R11)
+	ADDQ        $0x00000080, R11
+	ADDQ        $0x08, R9
+	CMPQ        R9, 104(AX)
+	JLT         group
+	MOVQ        104(AX), R9
+	JMP         other
 
 call:
-	// k = number of the mark; plain calls have the uppermost bit set
-	MOVL    (R9)(R10*4), R11
-	MOVL    R11, R14
-	TESTL   R11, R11
-	JNS     other
-	ANDL    $0x0fffffff, R11
-	CMPQ    R11, R8
-	JGE     other
-	SHRL    $0x1c, R14
-	ANDL    $0x03, R14
-	MOVBLZX (R13)(R14*1), R14
-	MOVL    (DX)(R11*8), R11
-	MOVL    (BX)(R11*4), R15
-	MOVB    $0x00, -1(SI)(R15*1)
-	ADDQ    DI, R11
-	SUBL    $0x04, R15
-	MOVQ    R11, (R12)
-	MOVL    R15, 8(R12)
-	MOVL    R14, 12(R12)
-	ADDQ    $0x10, R12
-	INCQ    R10
-	CMPQ    R10, 104(AX)
-	JLT     call
+	// One after the other, up to what is none
+	MOVL  (R10)(R9*4), R13
+	MOVL  R13, R15
+	TESTL R13, R13
+	JNS   other
+	ANDL  $0x0fffffff, R13
+	CMPL  R13, R12
+	JAE   other
+	SHRL  $0x1c, R15
+	ANDL  $0x03, R15
+	MOVL  (BX)(R13*4), R14
+	ADDQ  DI, R13
+	SUBL  $0x04, R14
+	MOVQ  R13, (R11)
+	MOVL  R14, 8(R11)
+	MOVL  R15, 12(R11)
+	ADDQ  $0x10, R11
+	INCQ  R9
+	CMPQ  R9, 104(AX)
+	JLT   call
 
 other:
 	// There are as many relocations more as others are done more.
-	MOVQ done+32(FP), R9
-	MOVQ (R9), R11
-	MOVQ R10, (R9)
-	SUBQ R11, R10
-	ADDQ R10, 104(CX)
+	MOVQ done+32(FP), R13
+	MOVQ (R13), R14
+	MOVQ R9, (R13)
+	SUBQ R14, R9
+	ADDQ R9, 104(CX)
 
 called:
 	MOVQ  done+32(FP), CX
@@ -143,6 +228,24 @@ charged:
 
 end:
 	RET
+
+DATA plainSlot<>+0(SB)/4, $0x0fffffff
+DATA plainSlot<>+4(SB)/4, $0x0fffffff
+DATA plainSlot<>+8(SB)/4, $0x0fffffff
+DATA plainSlot<>+12(SB)/4, $0x0fffffff
+GLOBL plainSlot<>(SB), RODATA|NOPTR, $16
+
+DATA less4<>+0(SB)/4, $0xfffffffc
+DATA less4<>+4(SB)/4, $0xfffffffc
+DATA less4<>+8(SB)/4, $0xfffffffc
+DATA less4<>+12(SB)/4, $0xfffffffc
+GLOBL less4<>(SB), RODATA|NOPTR, $16
+
+DATA src<>+0(SB)/4, $0x00000003
+DATA src<>+4(SB)/4, $0x00000003
+DATA src<>+8(SB)/4, $0x00000003
+DATA src<>+12(SB)/4, $0x00000003
+GLOBL src<>(SB), RODATA|NOPTR, $16
 
 DATA masks<>+0(SB)/8, $0xffffffffffffffff
 DATA masks<>+8(SB)/8, $0xffffffffffffffff

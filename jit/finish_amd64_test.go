@@ -42,7 +42,7 @@ func TestFinishOffsets(t *testing.T) {
 		"relocShift": 4, "chargeMark": unsafe.Offsetof(ch.mark), "chargeN": unsafe.Offsetof(ch.n),
 		"chargeSize": unsafe.Sizeof(ch), "markSlot": unsafe.Offsetof(m.Slot), "markSize": unsafe.Sizeof(m),
 
-		"usualPasses": usualPasses, "usualEpilogue": usualEpilogue, "markOfOther": markOfOther, "plainShift": plainShift,
+		"usualPasses": usualPasses, "usualEpilogue": usualEpilogue, "plainSlot": plainSlot, "group": group, "plainShift": plainShift,
 		"callOp": opCall, "opJbLong": opJbLong, "longJcc": encoder.LongJcc, "coldSize": coldSize, "coldAsks": coldAsks,
 		"coldBack": coldBack, "vector": 16,
 	}
@@ -71,8 +71,8 @@ func TestFinish(t *testing.T) {
 		c, f := code.own, &code.Funcs[0]
 		again := *code
 		n, others := len(code.Bytes), len(c.others)
-		bytes, relocs := make([]byte, n+encoder.Slack), make([]Reloc, others+3)
-		again.Bytes, again.Relocs = bytes[:n], relocs[:1:others+1]
+		bytes, relocs := make([]byte, n+encoder.Slack), make([]Reloc, others+group+3)
+		again.Bytes, again.Relocs = bytes[:n], relocs[:1:others+group+1]
 		for i, b := range code.Bytes {
 			again.Bytes[i] = b ^ 0x5a
 		}
@@ -85,7 +85,7 @@ func TestFinish(t *testing.T) {
 		if bytes = bytes[n:]; !slices.Equal(bytes, make([]byte, len(bytes))) {
 			t.Errorf("behind the code it left % x", bytes)
 		}
-		if relocs = relocs[others+1:]; relocs[0] != (Reloc{}) || relocs[1] != (Reloc{}) {
+		if relocs = relocs[others+group+1:]; relocs[0] != (Reloc{}) || relocs[1] != (Reloc{}) {
 			t.Errorf("behind the relocations it left %+v", relocs)
 		}
 		r.Bytes, r.Relocs, r.Passes = again.Bytes, again.Relocs, slices.Clone(f.Passes)

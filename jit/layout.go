@@ -27,7 +27,7 @@ type passJob struct {
 	//lint:ignore U1000 of the assembly
 	stop int // the mark where a part ends
 
-	others  *uint32 // the marks that aren't jumps, but for charges
+	others  *uint32 // what isn't a jump, but for charges: see compiler
 	noted   int     // how many of them there are yet
 	charges *charge
 	charged int // how many of them there are yet
@@ -56,11 +56,15 @@ func (j *passJob) plainCalls() bool { return j.shaped > jumpKinds }
 // noExit is no slot.
 const noExit = ^uint32(0)
 
-// The numbers of those others that are plain calls have more above them: isPlain,
-// and src of the call, so that nobody needs to look for that again.
+// Of the others those that are plain calls are not the number of the mark but all that
+// finishing needs to know of one, so that nobody needs to look for that again.
+//
+//	31  30 29 28 27      0
+//	| 1 | src   |  slot  |
 const (
 	isPlain    = 1 << 31
 	plainShift = 28 // of src
+	plainSlot  = 1<<plainShift - 1
 )
 
 // ahead is how many slots are drafted before their marks are laid out: so many
@@ -187,11 +191,20 @@ func grown[E any](s []E, n int) []E { return slices.Grow(s, n-len(s))[:n] }
 func (c *compiler) laidOut() error {
 	j := &c.job
 	c.sums[j.count] = j.sum
+	if j.noted > 0 {
+		c.padOthers(j.noted)
+	}
 	c.others, c.charges = c.others[:j.noted], c.charges[:j.charged]
 	if !c.ends() {
 		return c.refuse()
 	}
 	return nil
+}
+
+// padOthers repeats the last of n others behind it: assembly looks at a group at once.
+func (c *compiler) padOthers(n int) {
+	last := c.others[:n][n-1]
+	*(*[group]uint32)(c.others[n : n+group]) = [group]uint32{last, last, last, last, last, last, last, last}
 }
 
 // layOutGeneric lays out the marks from c.job.next on, and runs pass 0 on them.
@@ -238,7 +251,7 @@ func (c *compiler) noteFixed(k int, slot uint32, kind tables.Kind) (size uint32)
 		j.charged++
 		return encoder.LongJcc
 	case kind == tables.Call && j.plainCalls():
-		c.notePlain(k, in)
+		c.notePlain(slot, in)
 		return callSize
 	case in.Op == abi.OpExit && j.exit != 0:
 		if j.exitOp == 0 {
@@ -250,15 +263,15 @@ func (c *compiler) noteFixed(k int, slot uint32, kind tables.Kind) (size uint32)
 	return 0
 }
 
-// noteOther notes a mark that isn't a jump. There is room for it.
-func (c *compiler) noteOther(k uint32) {
-	c.others = append(c.others[:c.job.noted], k)
+// noteOther notes what isn't a jump. There is room for it.
+func (c *compiler) noteOther(other uint32) {
+	c.others = append(c.others[:c.job.noted], other)
 	c.job.noted++
 }
 
-// notePlain notes a plain call.
-func (c *compiler) notePlain(k int, in *abi.Insn) {
-	c.noteOther(uint32(k) | uint32(in.Src())<<plainShift | isPlain)
+// notePlain notes a plain call of a slot.
+func (c *compiler) notePlain(slot uint32, in *abi.Insn) {
+	c.noteOther(slot | uint32(in.Src())<<plainShift | isPlain)
 }
 
 // notJump describes mark k where it isn't a jump, by its length.
@@ -369,7 +382,7 @@ func (c *compiler) ends() bool {
 func (c *compiler) other(k int, m encoder.Mark) (size uint32, err error) {
 	in, row := &c.insns[m.Slot], m.Row()
 	if row.Kind == tables.Call && c.job.plainCalls() {
-		c.notePlain(k, in)
+		c.notePlain(m.Slot, in)
 		return callSize, nil
 	}
 	c.noteOther(uint32(k))

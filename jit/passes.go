@@ -82,8 +82,7 @@ type jump struct {
 	op     uint8  // of the short form
 }
 
-// far is the dist of what isn't a jump: no code is so long.
-// Its lower 24 bits are 0, which are what a call has of it.
+// far is the dist of what isn't a jump: no code is so long. The last pass writes 0 for it.
 const far = 1 << 30
 
 // partMarks is how many marks a call of assembly looks at: it can't be preempted, and
@@ -291,6 +290,9 @@ func (c *compiler) lastPassGeneric() {
 		d, room := c.distance(k)
 		if j.length(d, c.job.reach) != room {
 			return
+		}
+		if d == far {
+			d = 0
 		}
 		c.gaps[k] = encoder.MakeGap(encoder.Jump(j.op, room, 0, int32(d)), room)
 	}

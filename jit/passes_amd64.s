@@ -61,13 +61,13 @@ loop:
 	CMPL    R12, R10
 	JEQ     out
 
-	// The number goes to the others, with src above it, and stays if this is a call.
+	// The slot goes to the others, with src above it, and stays if this is a call.
 	MOVBLZX 43(R11), R14
 	MOVBLZX 1(DX)(R10*8), R11
 	SHRL    $0x04, R11
 	ORL     $0x08, R11
 	SHLL    $0x1c, R11
-	ORL     R8, R11
+	ORL     R10, R11
 	MOVQ    104(AX), R13
 	SHLQ    $0x02, R13
 	ADDQ    96(AX), R13
@@ -406,6 +406,10 @@ write:
 	VPXOR    Y11, Y4, Y4
 	VPAND    Y4, Y2, Y2
 
+	// What isn't a jump has 0 for a distance.
+	VPCMPEQD far<>+0(SB), Y3, Y9
+	VPANDN   Y3, Y9, Y3
+
 	// The lower half of the code is op | d<<8, and what encoder.Jump makes of it for each
 	// length; the upper half is the rest of d, and above it size.
 	VPSRLD       $0x08, Y12, Y12
@@ -510,6 +514,16 @@ DATA short<>+20(SB)/4, $0x00000002
 DATA short<>+24(SB)/4, $0x00000002
 DATA short<>+28(SB)/4, $0x00000002
 GLOBL short<>(SB), RODATA|NOPTR, $32
+
+DATA far<>+0(SB)/4, $0x40000000
+DATA far<>+4(SB)/4, $0x40000000
+DATA far<>+8(SB)/4, $0x40000000
+DATA far<>+12(SB)/4, $0x40000000
+DATA far<>+16(SB)/4, $0x40000000
+DATA far<>+20(SB)/4, $0x40000000
+DATA far<>+24(SB)/4, $0x40000000
+DATA far<>+28(SB)/4, $0x40000000
+GLOBL far<>(SB), RODATA|NOPTR, $32
 
 DATA longJa<>+0(SB)/4, $0x00000005
 DATA longJa<>+4(SB)/4, $0x00000005
@@ -658,6 +672,10 @@ write:
 	VPCMPGTD Y9, Y0, Y2
 	VPXOR    Y11, Y4, Y4
 	VPAND    Y4, Y2, Y2
+
+	// What isn't a jump has 0 for a distance.
+	VPCMPEQD far<>+0(SB), Y3, Y9
+	VPANDN   Y3, Y9, Y3
 
 	// The lower half of the code is op | d<<8, and what encoder.Jump makes of it for each
 	// length; the upper half is the rest of d, and above it size.

@@ -53,9 +53,6 @@ func (c *compiler) appendSpecial(b []byte, slot int, row *tables.Row, code *Code
 	return b, errorAt(c.prog, c.start+slot, "", "has no code in this profile", bpf.ErrUnsupported)
 }
 
-// callRelocs are the relocations of calls, by their source register.
-var callRelocs = [4]RelocKind{abi.CallHelper: RelHelper, abi.CallLocal: RelLocal, abi.CallKfunc: RelKfunc}
-
 func (c *compiler) appendCall(b []byte, in abi.Insn, slot int, reloc func([]byte, RelocKind)) ([]byte, error) {
 	local := in.Src() == abi.CallLocal
 	if c.cage {
@@ -79,7 +76,7 @@ func (c *compiler) appendCall(b []byte, in abi.Insn, slot int, reloc func([]byte
 		b = append(b, 0x41, 0x51) // push r9
 	}
 	b = append(b, 0xe8, 0, 0, 0, 0)
-	reloc(b, callRelocs[in.Src()&3])
+	reloc(b, RelocKind(in.Src()))
 	if c.fn.PrivateStack != 0 {
 		b = append(b, 0x41, 0x59) // pop r9
 	}

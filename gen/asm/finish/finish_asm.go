@@ -56,8 +56,9 @@ const (
 const (
 	usualPasses   = 8
 	usualEpilogue = 16
-	markOfOther   = 0x0fffffff
+	plainSlot     = 0x0fffffff
 	plainShift    = 28
+	group         = 8
 	callOp        = 0xea
 	opJbLong      = 0x820f
 	longJcc       = 6
@@ -128,38 +129,74 @@ func endOf(k, end reg.GPVirtual) {
 	MOVL(Mem{Base: ends, Index: k, Scale: 4}, end.As32())
 }
 
-// writeCalls writes plain calls, of which the last byte and the relocation are left.
+// writeCalls writes plain calls, of which the relocations are left. How many there are
+// can't be foreseen, so it writes as many as most functions have at once.
 func writeCalls() {
-	done := GP64()
-	i, others, relocs, kinds := GP64(), GP64(), GP64(), GP64()
-	k, kind, end := GP64(), GP64(), GP64()
-	Load(Param("done"), done)
-	MOVQ(Mem{Base: done, Disp: doneOthers}, i)
+	i, others, relocs, behind, t := GP64(), GP64(), GP64(), GP64(), GP64()
+	Load(Param("done"), t)
+	MOVQ(Mem{Base: t, Disp: doneOthers}, i)
 	CMPQ(i, Mem{Base: job, Disp: jobNoted})
 	JGE(LabelRef("called"))
 	MOVQ(Mem{Base: job, Disp: jobOthers}, others)
-	LEAQ(variable("callRelocs"), kinds)
+	Comment("behind = slot behind the mark in front of stop")
+	XORL(behind.As32(), behind.As32())
+	TESTQ(stop, stop)
+	JZ(LabelRef("begin"))
+	MOVL(Mem{Base: marks, Index: stop, Scale: markSize, Disp: markSlot - markSize}, behind.As32())
+	INCL(behind.As32())
+	Label("begin")
 	Comment("relocs = behind those that there are")
 	MOVQ(Mem{Base: code, Disp: codeRelocs + sliceLen}, relocs)
 	SHLQ(U8(relocShift), relocs)
 	ADDQ(Mem{Base: code, Disp: codeRelocs}, relocs)
+	starts, zeros := XMM(), XMM()
+	VMOVD(start.As32(), starts)
+	VPBROADCASTD(starts, starts)
+	VPXOR(zeros, zeros, zeros)
+
+	Label("group")
+	Comment("Are all of a group plain calls, which have the uppermost bit set, and the last one in",
+		"front of behind?")
+	halves := [2]reg.VecVirtual{XMM(), XMM()}
+	both := XMM()
+	for h, half := range halves {
+		VMOVDQU(Mem{Base: others, Index: i, Scale: 4, Disp: h * vector}, half)
+	}
+	VPAND(halves[0], halves[1], both)
+	VMOVMSKPS(both, t.As32())
+	CMPL(t.As32(), U8(1<<(vector/4)-1))
+	JNE(LabelRef("call"))
+	MOVL(Mem{Base: others, Index: i, Scale: 4, Disp: 4 * (group - 1)}, t.As32())
+	ANDL(U32(plainSlot), t.As32())
+	CMPL(t.As32(), behind.As32())
+	JAE(LabelRef("call"))
+	for h, half := range halves {
+		writeHalf(half, starts, zeros, Mem{Base: others, Index: i, Scale: 4, Disp: h * vector},
+			Mem{Base: relocs, Disp: h * group / 2 << relocShift})
+	}
+	ADDQ(U32(group<<relocShift), relocs)
+	ADDQ(U8(group), i)
+	CMPQ(i, Mem{Base: job, Disp: jobNoted})
+	JLT(LabelRef("group"))
+	MOVQ(Mem{Base: job, Disp: jobNoted}, i)
+	JMP(LabelRef("other"))
+
 	Label("call")
-	Comment("k = number of the mark; plain calls have the uppermost bit set")
-	MOVL(Mem{Base: others, Index: i, Scale: 4}, k.As32())
-	MOVL(k.As32(), kind.As32())
-	TESTL(k.As32(), k.As32())
+	Comment("One after the other, up to what is none")
+	slot, kind, end := GP64(), GP64(), GP64()
+	MOVL(Mem{Base: others, Index: i, Scale: 4}, slot.As32())
+	MOVL(slot.As32(), kind.As32())
+	TESTL(slot.As32(), slot.As32())
 	JNS(LabelRef("other"))
-	ANDL(U32(markOfOther), k.As32())
-	CMPQ(k, stop)
-	JGE(LabelRef("other"))
+	ANDL(U32(plainSlot), slot.As32())
+	CMPL(slot.As32(), behind.As32())
+	JAE(LabelRef("other"))
 	SHRL(U8(plainShift), kind.As32())
 	ANDL(U8(3), kind.As32())
-	MOVBLZX(Mem{Base: kinds, Index: kind, Scale: 1}, kind.As32())
-	endOf(k, end)
-	MOVB(U8(0), Mem{Base: bytes, Index: end, Scale: 1, Disp: -1})
-	ADDQ(start, k)
+	MOVL(Mem{Base: ends, Index: slot, Scale: 4}, end.As32())
+	ADDQ(start, slot)
 	SUBL(U8(4), end.As32())
-	MOVQ(k, Mem{Base: relocs, Disp: relocSlot})
+	MOVQ(slot, Mem{Base: relocs, Disp: relocSlot})
 	MOVL(end.As32(), Mem{Base: relocs, Disp: relocOffset})
 	MOVL(kind.As32(), Mem{Base: relocs, Disp: relocKind})
 	ADDQ(U8(1<<relocShift), relocs)
@@ -168,13 +205,63 @@ func writeCalls() {
 	JLT(LabelRef("call"))
 	Label("other")
 	Comment("There are as many relocations more as others are done more.")
-	Load(Param("done"), done)
-	MOVQ(Mem{Base: done, Disp: doneOthers}, k)
-	MOVQ(i, Mem{Base: done, Disp: doneOthers})
-	SUBQ(k, i)
+	Load(Param("done"), t)
+	MOVQ(Mem{Base: t, Disp: doneOthers}, end)
+	MOVQ(i, Mem{Base: t, Disp: doneOthers})
+	SUBQ(end, i)
 	ADDQ(i, Mem{Base: code, Disp: codeRelocs + sliceLen})
 	Label("called")
 }
+
+// writeHalf writes the relocations of half a group of calls.
+//
+//	low     kind|offset  kind|offset      of calls 0 and 1, high of 2 and 3
+//	slots     0 |slot      0 |slot
+func writeHalf(calls, starts, zeros reg.VecVirtual, list, relocs Mem) {
+	slots, offsets, kinds := XMM(), XMM(), XMM()
+	VPAND(words("plainSlot", plainSlot), calls, slots)
+	for k := range group / 2 {
+		slot := GP64()
+		MOVL(list.Offset(4*k), slot.As32())
+		ANDL(U32(plainSlot), slot.As32())
+		end := Mem{Base: ends, Index: slot, Scale: 4}
+		if k == 0 {
+			VMOVD(end, offsets)
+		} else {
+			VPINSRD(U8(k), end, offsets, offsets)
+		}
+	}
+	VPADDD(words("less4", ^uint32(3)), offsets, offsets)
+	VPADDD(starts, slots, slots)
+	VPSRLD(U8(plainShift), calls, kinds)
+	VPAND(words("src", 3), kinds, kinds)
+	for _, unpack := range []func(...Op){VPUNPCKLDQ, VPUNPCKHDQ} {
+		fields, both, reloc := XMM(), XMM(), XMM()
+		unpack(zeros, slots, both)
+		unpack(kinds, offsets, fields)
+		VPUNPCKLQDQ(fields, both, reloc)
+		VMOVDQU(reloc, relocs)
+		VPUNPCKHQDQ(fields, both, reloc)
+		VMOVDQU(reloc, relocs.Offset(1<<relocShift))
+		relocs = relocs.Offset(2 << relocShift)
+	}
+}
+
+// words makes a constant of the same word four times, or finds the one that it has made
+// before.
+func words(name string, word uint32) Mem {
+	if m, ok := made[name]; ok {
+		return m
+	}
+	m := GLOBL(name, RODATA|NOPTR)
+	for at := 0; at < vector; at += 4 {
+		DATA(at, U32(word))
+	}
+	made[name] = m
+	return m
+}
+
+var made = map[string]Mem{}
 
 // writeCharges writes jumps to cold code, and that code.
 func writeCharges() {

@@ -237,20 +237,20 @@ func layOut() {
 	JEQ(LabelRef("out"))
 	CMPL(to.As32(), slot.As32())
 	JEQ(LabelRef("out"))
-	Comment("The number goes to the others, with src above it, and stays if this is a call.")
-	number, list := row, target
+	Comment("The slot goes to the others, with src above it, and stays if this is a call.")
+	call, list := row, target
 	MOVBLZX(Mem{Base: row, Disp: rowShort}, size.As32())
-	MOVBLZX(inSlot(insnRegs), number.As32())
-	SHRL(U8(4), number.As32())
-	ORL(U8(isPlain>>plainShift), number.As32())
-	SHLL(U8(plainShift), number.As32())
-	ORL(k.As32(), number.As32())
+	MOVBLZX(inSlot(insnRegs), call.As32())
+	SHRL(U8(4), call.As32())
+	ORL(U8(isPlain>>plainShift), call.As32())
+	SHLL(U8(plainShift), call.As32())
+	ORL(slot.As32(), call.As32())
 	MOVQ(field(jobNoted), list)
 	SHLQ(U8(2), list)
 	ADDQ(field(jobOthers), list)
-	MOVL(number.As32(), Mem{Base: list})
-	MOVL(shape(shapeNoted), number.As32())
-	ADDQ(number, field(jobNoted))
+	MOVL(call.As32(), Mem{Base: list})
+	MOVL(shape(shapeNoted), call.As32())
+	ADDQ(call, field(jobNoted))
 	Comment("*j = {dist, rank, vanish, size, op}")
 	SHLL(U8(8), size.As32())
 	ORL(shape(shapeSize), size.As32())
@@ -296,7 +296,7 @@ func layOut() {
 
 	Label("fixed")
 	Comment("A charge, or an EXIT whose length is known")
-	number, list = to, row
+	number, list := to, row
 	n := slot
 	CMPL(kind.As32(), U8(kindCharge-kindJcc))
 	JEQ(LabelRef("charge"))

@@ -127,6 +127,9 @@ func (w *writer) write() {
 	VPXOR(size, room, room)
 	VPAND(room, w.differ, w.differ)
 
+	Comment("What isn't a jump has 0 for a distance.")
+	VPCMPEQD(each("far", farAway), d, a)
+	VPANDN(d, a, d)
 	Comment("The lower half of the code is op | d<<8, and what encoder.Jump makes of it for each",
 		"length; the upper half is the rest of d, and above it size.")
 	VPSRLD(U8(8), op, op)
