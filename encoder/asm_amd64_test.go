@@ -37,8 +37,8 @@ func TestOffsets(t *testing.T) {
 
 		"draftEnds": unsafe.Offsetof(d.Ends), "draftMarks": unsafe.Offsetof(d.Marks), "draftCode": unsafe.Offsetof(d.code),
 
-		"joinMarks": unsafe.Offsetof(j.Marks), "joinDraft": unsafe.Offsetof(j.draft), "joinCode": unsafe.Offsetof(j.code),
-		"joinGaps": unsafe.Offsetof(j.gaps), "joinEnds": unsafe.Offsetof(j.ends), "joinAt": unsafe.Offsetof(j.at),
+		"joinMarks": unsafe.Offsetof(j.Marks), "joinDraft": unsafe.Offsetof(j.Draft), "joinCode": unsafe.Offsetof(j.Code),
+		"joinGaps": unsafe.Offsetof(j.Gaps), "joinEnds": unsafe.Offsetof(j.Ends), "joinAt": unsafe.Offsetof(j.At),
 		"joinSlot": unsafe.Offsetof(j.slot), "sliceLen": 8, "slack": Slack,
 		"pieceBytes": pieceBytes, "pieceSlots": pieceSlots, "vector": 32,
 

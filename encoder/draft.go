@@ -159,55 +159,56 @@ func (d *Draft) Len() int { return int(d.Ends[d.Slots] - d.Ends[0]) }
 // there are slots; Join panics if they are shorter. gaps must have an element
 // for each mark, and room for one more.
 func (d *Draft) Join(code []byte, at int, gaps []Gap, ends []uint32) int {
-	var j Joint
-	for over := j.Begin(d, code, at, gaps, ends); !over; {
+	j := Joint{Draft: d, Code: code, At: at, Gaps: gaps, Ends: ends}
+	for over := j.Begin(); !over; {
 		over = j.Extend()
 	}
-	return j.Len()
+	return j.At
 }
 
 // A Joint joins a draft part by part. Between the parts one can go over what there
 // is while the processor's caches have it.
 type Joint struct {
+	// What Join has for arguments. Begin and Extend move At on, to where the code ends
+	// that is joined yet. Behind the Gaps there may be one more then.
+	Draft *Draft
+	Code  []byte
+	Gaps  []Gap
+	Ends  []uint32
+	At    int
 	// Marks is how many marks are joined: up to behind their gaps the code is
 	// there. Slots behind the last mark count as one more.
 	Marks int
 
-	draft *Draft
-	code  []byte
-	gaps  []Gap // of all Marks that there will be
-	ends  []uint32
-	at    int // where the code goes on
-	slot  int // the next slot whose end is missing
+	slot int // the next slot whose end is missing
 }
 
-// Begin begins what Join does, with the same arguments, and joins the first part, as
-// Extend does. It reports whether nothing is left.
-func (j *Joint) Begin(d *Draft, code []byte, at int, gaps []Gap, ends []uint32) (over bool) {
+// Begin joins the first part, as Extend does. It reports whether nothing is left. j
+// must not have begun before.
+func (j *Joint) Begin() (over bool) {
+	d := j.Draft
 	n, k := len(d.Ends)-1, len(d.Marks)
-	if at < 0 || at+Slack > len(code) || n+EndsSlack > len(ends) {
+	if j.At < 0 || j.At+Slack > len(j.Code) || n+EndsSlack > len(j.Ends) || len(j.Gaps) != k {
 		panicRoom()
 	}
-	j.draft, j.code, j.gaps, j.ends = d, code, gaps[:k], ends
-	j.Marks, j.at, j.slot = 0, at, 0
 	if k == 0 || int(d.Marks[k-1].Slot) != n-1 {
 		j.addLast(n)
 	}
-	if stop := min(JoinPart, len(j.gaps)); !j.extendFew(stop) {
+	if stop := min(JoinPart, len(j.Gaps)); !j.extendFew(stop) {
 		j.extend(stop)
 	}
-	return j.Marks == len(j.gaps)
+	return j.Marks == len(j.Gaps)
 }
 
 // addLast has what stands behind the last mark joined as if there were one more.
 func (j *Joint) addLast(n int) {
-	if k := len(j.gaps); n > 0 {
-		j.draft.Marks[:k+1][k].Slot = uint32(n - 1)
-		j.gaps = append(j.gaps, 0)
+	if k := len(j.Gaps); n > 0 {
+		j.Draft.Marks[:k+1][k].Slot = uint32(n - 1)
+		j.Gaps = append(j.Gaps, 0)
 	}
 }
 
-func panicRoom() { panic("BUG: encoder: too little room for the code") }
+func panicRoom() { panic("BUG: encoder: too little room for the code, or other gaps than marks") }
 
 // JoinPart is how many marks Extend joins at once, at most. Assembly can't be preempted,
 // and the collector should not have to wait for more than some microseconds.
@@ -216,12 +217,9 @@ const JoinPart = 512
 // Extend joins the next JoinPart marks, or what is left if that is less; fewer or none
 // where there are few in many slots. It reports whether nothing is left.
 func (j *Joint) Extend() bool {
-	j.extend(min(j.Marks+JoinPart, len(j.gaps)))
-	return j.Marks == len(j.gaps)
+	j.extend(min(j.Marks+JoinPart, len(j.Gaps)))
+	return j.Marks == len(j.Gaps)
 }
-
-// Len returns where the code ends that is joined yet.
-func (j *Joint) Len() int { return j.at }
 
 // word returns a slot as the little-endian word that tables describe.
 func word(in abi.Insn) uint64 {
@@ -318,23 +316,23 @@ func (d *Draft) extendGeneric(stop int) bool {
 
 // extendGeneric is Extend in Go, up to the mark stop.
 func (j *Joint) extendGeneric(stop int) {
-	d := j.draft
+	d := j.Draft
 	for k := j.Marks; k < stop; k++ {
-		behind, gap := int(d.Marks[:stop][k].Slot)+1, j.gaps[k]
+		behind, gap := int(d.Marks[:stop][k].Slot)+1, j.Gaps[k]
 		from, to := d.Ends[j.slot]-d.Ends[0], d.Ends[behind]-d.Ends[0]
-		shift := uint32(j.at) - from
-		if end := j.at + int(to-from); end+Slack > len(j.code) {
+		shift := uint32(j.At) - from
+		if end := j.At + int(to-from); end+Slack > len(j.Code) {
 			panicRoom()
 		}
-		j.at += copy(j.code[j.at:], d.code[from:to])
-		binary.LittleEndian.PutUint64(j.code[j.at:], uint64(gap))
-		j.at += int(gap.Len())
+		j.At += copy(j.Code[j.At:], d.code[from:to])
+		binary.LittleEndian.PutUint64(j.Code[j.At:], uint64(gap))
+		j.At += int(gap.Len())
 		for ; j.slot < behind; j.slot++ {
-			j.ends[j.slot] = d.Ends[j.slot+1] - d.Ends[0] + shift
+			j.Ends[j.slot] = d.Ends[j.slot+1] - d.Ends[0] + shift
 		}
-		j.ends[behind-1] += gap.Len()
+		j.Ends[behind-1] += gap.Len()
 	}
-	if j.at+Slack > len(j.code) {
+	if j.At+Slack > len(j.Code) {
 		panicRoom()
 	}
 	j.Marks = stop

@@ -256,14 +256,14 @@ const joinSlots = 4096
 
 // extendFew does what extend does, where it can without more ado. It is to be inlined.
 func (j *Joint) extendFew(stop int) bool {
-	return assembly && stop > 0 && len(j.draft.Ends) <= joinSlots && joinAVO((*[13]uint64)(unsafe.Pointer(j)), stop)
+	return assembly && stop > 0 && len(j.Draft.Ends) <= joinSlots && joinAVO((*[13]uint64)(unsafe.Pointer(j)), stop)
 }
 
 func (j *Joint) extend(stop int) {
 	switch {
 	case !assembly:
 		j.extendGeneric(stop)
-	case len(j.draft.Ends) > joinSlots:
+	case len(j.Draft.Ends) > joinSlots:
 		j.extendLong(stop)
 	default:
 		j.extendASM(stop)
@@ -274,7 +274,7 @@ func (j *Joint) extend(stop int) {
 // the next one doesn't, it joins these slots, as if the mark were of the last of them
 // and had no gap.
 func (j *Joint) extendLong(stop int) {
-	marks, last := j.draft.Marks[:stop], uint32(j.slot+joinSlots-1)
+	marks, last := j.Draft.Marks[:stop], uint32(j.slot+joinSlots-1)
 	for stop > j.Marks+1 && marks[stop-1].Slot > last {
 		stop = j.Marks + (stop-j.Marks)/2
 	}
@@ -283,10 +283,10 @@ func (j *Joint) extendLong(stop int) {
 		j.extendASM(stop)
 		return
 	}
-	slot, gap := marks[k].Slot, j.gaps[k]
-	marks[k].Slot, j.gaps[k] = last, 0
+	slot, gap := marks[k].Slot, j.Gaps[k]
+	marks[k].Slot, j.Gaps[k] = last, 0
 	j.extendASM(stop)
-	marks[k].Slot, j.gaps[k], j.Marks = slot, gap, k
+	marks[k].Slot, j.Gaps[k], j.Marks = slot, gap, k
 }
 
 func (j *Joint) extendASM(stop int) {

@@ -556,21 +556,21 @@ GLOBL jumps<>(SB), RODATA|NOPTR, $32
 TEXT ·joinAVO(SB), NOSPLIT, $8-17
 	PCALIGN $0x40
 	MOVQ    joint+0(FP), R14
-	MOVQ    8(R14), R13
+	MOVQ    (R14), R13
 	MOVQ    (R13), CX
 	MOVQ    48(R13), DX
 	MOVQ    120(R13), AX
-	MOVQ    40(R14), BX
-	MOVQ    64(R14), DI
-	MOVQ    (R14), R8
+	MOVQ    32(R14), BX
+	MOVQ    56(R14), DI
+	MOVQ    88(R14), R8
 	MOVQ    96(R14), R9
 
 	// limit = the last place where code may end; to = where it goes on
-	MOVQ 16(R14), SI
-	MOVQ 24(R14), R12
+	MOVQ 8(R14), SI
+	MOVQ 16(R14), R12
 	LEAQ -136(SI)(R12*1), R12
 	MOVQ R12, (SP)
-	MOVQ 88(R14), R11
+	MOVQ 80(R14), R11
 	ADDQ R11, SI
 
 	// end = end of the draft before the slot; from = that place in it; shift = from ends
@@ -639,9 +639,9 @@ joined:
 	JA   full
 	VZEROUPPER
 	MOVQ joint+0(FP), R14
-	SUBQ 16(R14), SI
-	MOVQ R8, (R14)
-	MOVQ SI, 88(R14)
+	SUBQ 8(R14), SI
+	MOVQ R8, 88(R14)
+	MOVQ SI, 80(R14)
 	MOVQ R9, 96(R14)
 	MOVB $0x01, ok+16(FP)
 	RET

@@ -18,13 +18,13 @@ type impl struct {
 // join does what Join does, with the implementation, in two parts if there are
 // marks for that.
 func (im impl) join(d *Draft, code []byte, at int, gaps []Gap, ends []uint32) {
-	var j Joint
-	j.Begin(d, code, at, gaps, ends)
-	j.Marks, j.at, j.slot = 0, at, 0 // all again
+	j := Joint{Draft: d, Code: code, At: at, Gaps: gaps, Ends: ends}
+	j.Begin()
+	j.Marks, j.At, j.slot = 0, at, 0 // all again
 	clear(code)
 	clear(ends)
-	im.extendJoin(&j, len(j.gaps)/2)
-	im.extendJoin(&j, len(j.gaps))
+	im.extendJoin(&j, len(j.Gaps)/2)
+	im.extendJoin(&j, len(j.Gaps))
 }
 
 // write does what Write does, with the implementation, in two parts if there are

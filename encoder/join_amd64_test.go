@@ -48,17 +48,17 @@ func TestJoinLong(t *testing.T) {
 				size += k % 6
 			}
 			join := func(all func(*Joint)) (code []byte, ends []uint32) {
-				var j Joint
 				code, ends = make([]byte, size+Slack), make([]uint32, slots+EndsSlack)
-				j.Begin(&d, code, 0, gaps, ends)
+				j := Joint{Draft: &d, Code: code, Gaps: gaps, Ends: ends}
+				j.Begin()
 				all(&j)
-				return code[:j.Len()], ends[:slots]
+				return code[:j.At], ends[:slots]
 			}
 			wantCode, wantEnds := join(func(j *Joint) {
-				j.Marks, j.at, j.slot = 0, 0, 0 // what Begin joined, too
-				clear(j.code)
-				clear(j.ends)
-				j.extendGeneric(len(j.gaps))
+				j.Marks, j.At, j.slot = 0, 0, 0 // what Begin joined, too
+				clear(j.Code)
+				clear(j.Ends)
+				j.extendGeneric(len(j.Gaps))
 			})
 			marks, was := slices.Clone(d.Marks), slices.Clone(gaps)
 			code, ends := join(func(j *Joint) {

@@ -1,7 +1,6 @@
 package jit
 
 import (
-	"encoding/binary"
 	"fmt"
 	"sync"
 
@@ -36,12 +35,10 @@ type compiler struct {
 
 	private []abi.Insn // the instructions with R10 replaced
 	fusing  fusing
-	frame   *frame
 	frames  [16]kernelFrame // by saved
 	special []byte
 
 	charges []charge
-	done    done
 }
 
 var compilers = sync.Pool{New: func() any { return new(compiler) }}
@@ -181,41 +178,44 @@ func (c *compiler) replaceFramePointer() {
 // write joins the code at the end of code.Bytes, fills in what the marks left out,
 // and notes in f where the function is.
 func (c *compiler) write(code *Code, f *Func) error {
-	base, passes := len(code.Bytes), len(c.passes)
+	base, passes, frame := len(code.Bytes), len(c.passes), c.job.frame
 	end := base + c.passes[passes-1]
 	limit := end + len(c.charges)*coldSize
-	if room := max(limit, end+encoder.Slack); room > cap(code.Bytes) || max(passes, usualPasses) > cap(f.Passes) {
+	if room := limit + encoder.Slack; room > cap(code.Bytes) || max(passes, usualPasses) > cap(f.Passes) {
 		code.grow(f, room, passes)
 	}
 	// One by one: that stores no more than the lengths.
 	code.Bytes = code.Bytes[:limit]
 	f.Passes = f.Passes[:passes]
-	body := base + len(c.frame.prologue)
+	body := base + len(frame.prologue)
 	f.Entry, f.Body, f.Cold, f.Limit = uint32(base), uint32(body), uint32(end), uint32(limit)
 	f.Padding = c.padding
-	if body > base {
-		putPrologue(code.Bytes[base:end+encoder.Slack], c.frame.prologue)
+	all := code.Bytes[:cap(code.Bytes)]
+	*(*[usualPrologue]byte)(all[base:]) = frame.head
+	if len(frame.prologue) > usualPrologue {
+		copy(all[base:], frame.prologue)
 	}
 
-	var joint encoder.Joint
-	c.done.others, c.done.charges = 0, 0
-	ends := code.Ends[:cap(code.Ends)]
+	var joint encoder.Joint // one by one, again: a literal is made elsewhere, and copied
+	joint.Draft, joint.Code, joint.At, joint.Gaps = &c.draft, all, body, c.gaps
+	joint.Ends = code.Ends[:cap(code.Ends)]
 	if f.Start > 0 {
-		ends = ends[f.Start:]
+		joint.Ends = joint.Ends[f.Start:]
 	}
-	if !joint.Begin(&c.draft, code.Bytes[:cap(code.Bytes)], body, c.gaps, ends) {
+	c.job.done = done{}
+	if !joint.Begin() {
 		if err := c.joinParts(code, f, &joint); err != nil {
 			return err
 		}
 	}
-	if joint.Len() != int(f.Cold) {
+	if joint.At != end {
 		return &bpf.Error{Slot: c.start, Reason: "BUG: the code has another length than the last pass"}
 	}
 	if n := len(c.others); n > 0 && n+group > cap(code.Relocs)-len(code.Relocs) || passes > usualPasses {
 		c.prepareFinish(code, f)
 	}
 	c.finishJoined(code, f, len(c.gaps))
-	if c.done.others < len(c.others) {
+	if c.job.done.others < len(c.others) {
 		return c.writeOthers(code, f, len(c.gaps))
 	}
 	return nil
@@ -242,40 +242,23 @@ func (c *compiler) joinParts(code *Code, f *Func, joint *encoder.Joint) error {
 	return nil
 }
 
-// Prologues are short. How long they are can't be foreseen, and copy goes another way
-// for each length, so usual ones are copied with what is behind.
-const usualPrologue = 32 // bytes
-
-// putPrologue copies a prologue to where there is room for usualPrologue.
-func putPrologue(to, from []byte) {
-	if len(from) > usualPrologue {
-		copy(to, from)
-		return
-	}
-	t, f, le := (*[usualPrologue]byte)(to), (*[usualPrologue]byte)(from[:usualPrologue]), binary.LittleEndian
-	le.PutUint64(t[:], le.Uint64(f[:]))
-	le.PutUint64(t[8:], le.Uint64(f[8:]))
-	le.PutUint64(t[16:], le.Uint64(f[16:]))
-	le.PutUint64(t[24:], le.Uint64(f[24:]))
-}
-
 // writeOthers writes the listed marks up to a mark, which aren't jumps.
 func (c *compiler) writeOthers(code *Code, f *Func, stop int) error {
 	behind := c.behind(stop)
-	for c.done.others < len(c.others) {
-		other := c.others[c.done.others]
+	for c.job.done.others < len(c.others) {
+		other := c.others[c.job.done.others]
 		if other&isPlain != 0 {
 			if !c.writeCall(code, f, other, behind) {
 				break
 			}
-			c.done.others++
+			c.job.done.others++
 			continue
 		}
 		k := int(other)
 		if k >= stop {
 			break
 		}
-		c.done.others++
+		c.job.done.others++
 		slot := int(c.draft.Marks[k].Slot)
 		if err := c.writeOther(code, k, slot, code.Ends[c.start+slot]); err != nil {
 			return err

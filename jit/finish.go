@@ -30,7 +30,7 @@ func (c *compiler) finish(code *Code, f *Func, stop int) {
 // prepareFinish makes room for the relocations of all others, and for a group of calls,
 // which assembly writes at once. It notes the passes in f if there are more than usual.
 func (c *compiler) prepareFinish(code *Code, f *Func) {
-	code.Relocs = slices.Grow(code.Relocs, len(c.others)-c.done.others+group)
+	code.Relocs = slices.Grow(code.Relocs, len(c.others)-c.job.done.others+group)
 	if len(c.passes) > usualPasses {
 		copy(f.Passes, c.passes)
 	}
@@ -42,11 +42,11 @@ const overlaid = (encoder.Slack + coldSize - 1) / coldSize
 // finishOverlaid writes charges again whose cold code was written before the last part
 // of the function was joined.
 func (c *compiler) finishOverlaid(code *Code, f *Func) {
-	done := c.done.charges
+	done := c.job.done.charges
 	if again := min(overlaid, done); again > 0 {
-		c.done.charges = 0
+		c.job.done.charges = 0
 		c.finish(code, f, int(c.charges[again-1].mark)+1)
-		c.done.charges = done
+		c.job.done.charges = done
 	}
 }
 
@@ -57,7 +57,7 @@ func (c *compiler) finishGeneric(code *Code, f *Func, stop int) {
 	c.writeCharges(code, f, stop)
 	if j := &c.job; stop >= j.count && j.exitOp == opCall && j.firstExit != noExit {
 		end := int(code.Ends[f.Start+int(j.firstExit)])
-		copy(code.Bytes[end-len(c.frame.epilogue):], c.frame.epilogue)
+		copy(code.Bytes[end-len(c.job.frame.epilogue):], c.job.frame.epilogue)
 	}
 }
 
@@ -72,8 +72,8 @@ func (c *compiler) behind(stop int) int {
 // writeCalls writes plain calls up to a mark, as long as there is nothing else.
 func (c *compiler) writeCalls(code *Code, f *Func, stop int) {
 	behind := c.behind(stop)
-	for ; c.done.others < len(c.others); c.done.others++ {
-		if other := c.others[c.done.others]; other&isPlain == 0 || !c.writeCall(code, f, other, behind) {
+	for ; c.job.done.others < len(c.others); c.job.done.others++ {
+		if other := c.others[c.job.done.others]; other&isPlain == 0 || !c.writeCall(code, f, other, behind) {
 			break
 		}
 	}
@@ -95,12 +95,12 @@ func (c *compiler) writeCall(code *Code, f *Func, call uint32, behind int) bool 
 // writeCharges writes the charges up to a mark: jumps to cold code, and that code.
 func (c *compiler) writeCharges(code *Code, f *Func, stop int) {
 	b := code.Bytes
-	for ; c.done.charges < len(c.charges); c.done.charges++ {
-		charge := c.charges[c.done.charges]
+	for ; c.job.done.charges < len(c.charges); c.job.done.charges++ {
+		charge := c.charges[c.job.done.charges]
 		if int(charge.mark) >= stop {
 			break
 		}
-		at := int(f.Cold) + c.done.charges*coldSize
+		at := int(f.Cold) + c.job.done.charges*coldSize
 		back := int(code.Ends[f.Start+int(c.draft.Marks[charge.mark].Slot)])
 		jump := b[back-encoder.LongJcc : back]
 		binary.LittleEndian.PutUint16(jump, opJbLong)

@@ -10,12 +10,12 @@ import "github.com/bpfjit/bpfjit/encoder"
 // mark. gen/asm/finish writes it; a test compares it with finishGeneric.
 //
 //go:noescape
-func finishAVO(job *passJob, code *Code, f *Func, frame *frame, done *done, stop int)
+func finishAVO(job *passJob, code *Code, f *Func, stop int)
 
 func (c *compiler) finishJoined(code *Code, f *Func, stop int) {
 	if !encoder.Vectors() {
 		c.finishGeneric(code, f, stop)
 		return
 	}
-	finishAVO(&c.job, code, f, c.frame, &c.done, stop)
+	finishAVO(&c.job, code, f, stop)
 }

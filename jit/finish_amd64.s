@@ -4,14 +4,14 @@
 
 #include "textflag.h"
 
-// func finishAVO(job *uint64, code *uint64, f *uint64, frame *uint64, done *uint64, stop int)
+// func finishAVO(job *uint64, code *uint64, f *uint64, stop int)
 // Requires: AVX, AVX2, SSE2
-TEXT ·finishAVO(SB), NOSPLIT, $0-48
+TEXT ·finishAVO(SB), NOSPLIT, $0-32
 	PCALIGN $0x40
 	MOVQ    job+0(FP), AX
 	MOVQ    code+8(FP), CX
 	MOVQ    f+16(FP), BX
-	MOVQ    stop+40(FP), R8
+	MOVQ    stop+24(FP), R8
 	MOVQ    128(AX), DX
 	MOVQ    32(BX), SI
 	MOVOU   (DX), X0
@@ -29,8 +29,7 @@ TEXT ·finishAVO(SB), NOSPLIT, $0-48
 	// ends of the function
 	MOVQ 24(CX), BX
 	LEAQ (BX)(DI*4), BX
-	MOVQ done+32(FP), R13
-	MOVQ (R13), R9
+	MOVQ 200(AX), R9
 	CMPQ R9, 104(AX)
 	JGE  called
 	MOVQ 96(AX), R10
@@ -132,20 +131,20 @@ group:
 call:
 	// One after the other, up to what is none
 	MOVL  (R10)(R9*4), R13
-	MOVL  R13, R15
+	MOVL  R13, R14
 	TESTL R13, R13
 	JNS   other
 	ANDL  $0x0fffffff, R13
 	CMPL  R13, R12
 	JAE   other
-	SHRL  $0x1c, R15
-	ANDL  $0x03, R15
-	MOVL  (BX)(R13*4), R14
+	SHRL  $0x1c, R14
+	ANDL  $0x03, R14
+	MOVL  (BX)(R13*4), R15
 	ADDQ  DI, R13
-	SUBL  $0x04, R14
+	SUBL  $0x04, R15
 	MOVQ  R13, (R11)
-	MOVL  R14, 8(R11)
-	MOVL  R15, 12(R11)
+	MOVL  R15, 8(R11)
+	MOVL  R14, 12(R11)
 	ADDQ  $0x10, R11
 	INCQ  R9
 	CMPQ  R9, 104(AX)
@@ -153,78 +152,76 @@ call:
 
 other:
 	// There are as many relocations more as others are done more.
-	MOVQ done+32(FP), R13
-	MOVQ (R13), R14
-	MOVQ R9, (R13)
-	SUBQ R14, R9
+	MOVQ 200(AX), R15
+	MOVQ R9, 200(AX)
+	SUBQ R15, R9
 	ADDQ R9, 104(CX)
 
 called:
-	MOVQ  done+32(FP), CX
-	MOVQ  8(CX), DI
-	CMPQ  DI, 120(AX)
+	MOVQ  208(AX), CX
+	CMPQ  CX, 120(AX)
 	JGE   charged
-	MOVQ  112(AX), R9
+	MOVQ  112(AX), DI
 	MOVOU ·cold+0(SB), X0
 
 	// at = where the cold code of charge i is to be
-	IMUL3Q $0x13, DI, R12
-	MOVQ   f+16(FP), R10
-	MOVL   24(R10), R10
-	ADDQ   R12, R10
+	IMUL3Q $0x13, CX, R11
+	MOVQ   f+16(FP), R9
+	MOVL   24(R9), R9
+	ADDQ   R11, R9
 
 charge:
-	MOVL (R9)(DI*8), R11
-	CMPQ R11, R8
+	MOVL (DI)(CX*8), R10
+	CMPQ R10, R8
 	JGE  behind
-	MOVL (DX)(R11*8), R11
-	MOVL (BX)(R11*4), R11
+	MOVL (DX)(R10*8), R10
+	MOVL (BX)(R10*4), R10
 
 	// jb at
-	MOVL R10, R12
-	SUBL R11, R12
-	MOVW $0x820f, -6(SI)(R11*1)
-	MOVL R12, -4(SI)(R11*1)
+	MOVL R9, R11
+	SUBL R10, R11
+	MOVW $0x820f, -6(SI)(R10*1)
+	MOVL R11, -4(SI)(R10*1)
 
 	// The vector has all but the distance back, from the cold code's end.
-	MOVL  4(R9)(DI*8), R11
-	MOVOU X0, (SI)(R10*1)
-	MOVL  R11, 2(SI)(R10*1)
-	ADDL  $0x13, R12
-	NEGL  R12
-	MOVL  R12, 15(SI)(R10*1)
-	ADDQ  $0x13, R10
-	INCQ  DI
-	CMPQ  DI, 120(AX)
+	MOVL  4(DI)(CX*8), R10
+	MOVOU X0, (SI)(R9*1)
+	MOVL  R10, 2(SI)(R9*1)
+	ADDL  $0x13, R11
+	NEGL  R11
+	MOVL  R11, 15(SI)(R9*1)
+	ADDQ  $0x13, R9
+	INCQ  CX
+	CMPQ  CX, 120(AX)
 	JLT   charge
 
 behind:
-	MOVQ DI, 8(CX)
+	MOVQ CX, 208(AX)
 
 charged:
 	CMPQ R8, 72(AX)
 	JLT  end
 	CMPL 184(AX), $0x000000ea
 	JNE  end
-	MOVL 180(AX), AX
-	CMPL AX, $-1
+	MOVL 180(AX), CX
+	CMPL CX, $-1
 	JEQ  end
 
 	// keep = the bytes behind the epilogue's n, of a vector from its first on
-	MOVQ  frame+24(FP), CX
-	MOVQ  32(CX), DX
-	MOVQ  24(CX), CX
-	MOVL  (BX)(AX*4), AX
-	SUBQ  DX, AX
+	MOVQ  192(AX), AX
+	MOVQ  32(AX), DX
+	MOVQ  24(AX), AX
+	MOVL  (BX)(CX*4), CX
+	SUBQ  DX, CX
 	LEAQ  masks<>+0(SB), BX
 	SUBQ  DX, BX
 	MOVOU 16(BX), X2
-	MOVOU (CX), X0
-	MOVOU (SI)(AX*1), X1
+	MOVOU (AX), X0
+	MOVOU (SI)(CX*1), X1
 	PAND  X2, X0
 	PANDN X1, X2
 	POR   X0, X2
-	MOVOU X2, (SI)(AX*1)
+	MOVOU X2, (SI)(CX*1)
 
 end:
 	RET

@@ -22,7 +22,6 @@ func TestFinishOffsets(t *testing.T) {
 		c  Code
 		f  Func
 		fr frame
-		d  done
 		r  Reloc
 		ch charge
 		m  encoder.Mark
@@ -35,7 +34,8 @@ func TestFinishOffsets(t *testing.T) {
 
 		"codeBytes": unsafe.Offsetof(c.Bytes), "codeEnds": unsafe.Offsetof(c.Ends), "codeRelocs": unsafe.Offsetof(c.Relocs),
 		"funcStart": unsafe.Offsetof(f.Start), "funcCold": unsafe.Offsetof(f.Cold), "funcPasses": unsafe.Offsetof(f.Passes),
-		"frameEpilogue": unsafe.Offsetof(fr.epilogue), "doneOthers": unsafe.Offsetof(d.others), "doneCharges": unsafe.Offsetof(d.charges),
+		"frameEpilogue": unsafe.Offsetof(fr.epilogue), "jobFrame": unsafe.Offsetof(p.frame),
+		"jobWritten": unsafe.Offsetof(p.done) + unsafe.Offsetof(p.done.others), "jobPaid": unsafe.Offsetof(p.done) + unsafe.Offsetof(p.done.charges),
 		"sliceLen": unsafe.Sizeof(s) / 3,
 
 		"relocSlot": unsafe.Offsetof(r.Slot), "relocOffset": unsafe.Offsetof(r.Offset), "relocKind": unsafe.Offsetof(r.Kind),
@@ -77,10 +77,10 @@ func TestFinish(t *testing.T) {
 			again.Bytes[i] = b ^ 0x5a
 		}
 		clear(f.Passes)
-		c.done = done{}
+		c.job.done = done{}
 		for _, stop := range []int{0, 1, c.job.count / 3, c.job.count} {
 			by(c, &again, f, stop)
-			r.Done = append(r.Done, c.done)
+			r.Done = append(r.Done, c.job.done)
 		}
 		if bytes = bytes[n:]; !slices.Equal(bytes, make([]byte, len(bytes))) {
 			t.Errorf("behind the code it left % x", bytes)

@@ -30,8 +30,15 @@ import (
 //	          | rbx r13 r14 r15              |  what the function uses
 //	          +------------------------------+
 
-// A frame is how a function begins and ends.
-type frame struct{ prologue, epilogue []byte }
+// A frame is how a function begins and ends. How long that is can't be foreseen, and
+// copying goes another way for each length, so the first bytes are copied in any case.
+type frame struct {
+	prologue, epilogue []byte
+	head               [usualPrologue]byte // the first bytes of the prologue
+}
+
+// usualPrologue is how many bytes of a prologue all but few have at most.
+const usualPrologue = 32
 
 // The frames of the cage depend on nothing but the registers that they save, by which
 // they stand here. A main function saves none.
@@ -40,7 +47,8 @@ var cageFrames, subprogramFrames = func() (main, sub [16]frame) {
 		main[saved].epilogue = []byte{0xc3}
 		b := []byte{0x55, // push rbp
 			0x8d, 0xad} // lea ebp, [rbp-FrameSize]
-		sub[saved].prologue = slices.Grow(appendPushes(le32(b, -abi.FrameSize), saved), usualPrologue)
+		sub[saved].prologue = appendPushes(le32(b, -abi.FrameSize), saved)
+		copy(sub[saved].head[:], sub[saved].prologue)
 		sub[saved].epilogue = append(appendPops(nil, saved), 0x5d, 0xc3) // pop rbp; ret
 	}
 	return main, sub
@@ -65,7 +73,8 @@ func (c *compiler) kernelFrame() *frame {
 	}
 	f.ibt, f.oldPrologue, f.returnThunk, f.straightLine = p.IBT, p.OldPrologue, p.ReturnThunk, p.StraightLine
 	f.percpu, f.fn = p.Percpu, *c.fn
-	f.prologue, f.epilogue = c.kernelPrologue(slices.Grow(f.prologue[:0], usualPrologue)), c.kernelEpilogue(slices.Grow(f.epilogue[:0], usualEpilogue))
+	f.prologue, f.epilogue = c.kernelPrologue(f.prologue[:0]), c.kernelEpilogue(slices.Grow(f.epilogue[:0], usualEpilogue))
+	copy(f.head[:], f.prologue)
 	return &f.frame
 }
 

@@ -45,6 +45,9 @@ type passJob struct {
 	exits     uint32 // the same of those behind it
 	firstExit uint32 // the slot of an EXIT that is no jump, or noExit
 	exitOp    uint32 // not 0: EXITs aren't among the others, and have this op
+
+	frame *frame
+	done  done
 }
 
 // jumpKinds are Jcc and Ja. Where a call is E8 cd and nothing else it is much the same.
@@ -156,7 +159,7 @@ func (c *compiler) begin() {
 	case !c.cage && !c.profile.ReturnThunk:
 		j.exitOp = opCall
 	}
-	c.frame, j.insns = f, &c.insns[0]
+	j.frame, j.insns = f, &c.insns[0]
 }
 
 // drafted takes over what is drafted.
@@ -169,7 +172,7 @@ func (c *compiler) drafted() {
 	c.gaps, c.jumps, c.sums = c.gaps[:n], c.jumps[:n], c.sums[:n+1]
 	end, rank := &d.Ends[0], &d.Ranks[0]
 	j.count, j.slots = n, d.Slots
-	j.start, j.firstRank = uint32(len(c.frame.prologue))-*end, *rank
+	j.start, j.firstRank = uint32(len(c.job.frame.prologue))-*end, *rank
 	j.marks, j.ends, j.ranks = &d.Marks[:1][0], end, rank
 }
 

@@ -60,7 +60,7 @@ func TestAhead(t *testing.T) {
 			if err := c.draftAll(ahead); err != nil {
 				return state{Error: err.Error()}
 			}
-			return state{"", c.jumps, c.sums, c.others, c.frame.prologue, c.frame.epilogue, c.saved}
+			return state{"", c.jumps, c.sums, c.others, c.job.frame.prologue, c.job.frame.epilogue, c.saved}
 		}
 		want := run(len(insns))
 		if want.Error != "" {

@@ -104,7 +104,7 @@ const group = 8
 // leaves out those that don't change; see dense.
 func (c *compiler) converge(condensed int) error {
 	j := &c.job
-	j.steps, j.rounds, c.padding = len(c.frame.prologue)+c.draft.Len(), 0, 0
+	j.steps, j.rounds, c.padding = len(c.job.frame.prologue)+c.draft.Len(), 0, 0
 	if n := j.count; 0 < n && n < min(condensed, shortMarks) {
 		j.rounds = c.profile.unpadded()
 		if j.rounds > 0 && c.shortPasses() {

@@ -35,7 +35,7 @@ func (c *compiler) appendSpecial(b []byte, slot int, row *tables.Row, code *Code
 	case abi.OpSum, abi.OpSum32:
 		return appendSum(b, in), nil
 	case abi.OpExit:
-		b = append(b, c.frame.epilogue...)
+		b = append(b, c.job.frame.epilogue...)
 		if !c.cage && c.profile.ReturnThunk {
 			reloc(b, RelReturnThunk)
 		}

@@ -36,12 +36,12 @@ const (
 	draftMarks = 48
 	draftCode  = 120
 
-	joinMarks = 0
-	joinDraft = 8
-	joinCode  = 16
-	joinGaps  = 40
-	joinEnds  = 64
-	joinAt    = 88
+	joinDraft = 0
+	joinCode  = 8
+	joinGaps  = 32
+	joinEnds  = 56
+	joinAt    = 80
+	joinMarks = 88
 	joinSlot  = 96
 )
 

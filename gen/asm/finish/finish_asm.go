@@ -10,7 +10,7 @@ import (
 	"github.com/bpfjit/bpfjit/gen/asm/align"
 )
 
-// Offsets into jit.passJob, jit.Code, jit.Func, jit.frame and jit.done. A test pins
+// Offsets into jit.passJob, jit.Code, jit.Func and jit.frame. A test pins
 // them, and those below, to the structs.
 const (
 	jobMarks     = 0
@@ -22,6 +22,9 @@ const (
 	jobLengths   = 128
 	jobFirstExit = 180
 	jobExitOp    = 184
+	jobFrame     = 192
+	jobWritten   = 200 // of others
+	jobPaid      = 208 // of charges
 
 	codeBytes  = 0
 	codeEnds   = 24
@@ -32,9 +35,6 @@ const (
 	funcPasses = 32
 
 	frameEpilogue = 24
-
-	doneOthers  = 0
-	doneCharges = 8
 
 	sliceLen = 8
 )
@@ -85,7 +85,7 @@ func variable(name string) Mem {
 }
 
 func finish() {
-	TEXT("finishAVO", NOSPLIT, "func(job, code, f, frame, done *uint64, stop int)")
+	TEXT("finishAVO", NOSPLIT, "func(job, code, f *uint64, stop int)")
 	align.Line()
 	Pragma("noescape")
 	Doc("finishAVO notes the passes in f, and writes plain calls up to the mark stop, as long",
@@ -133,8 +133,7 @@ func endOf(k, end reg.GPVirtual) {
 // can't be foreseen, so it writes as many as most functions have at once.
 func writeCalls() {
 	i, others, relocs, behind, t := GP64(), GP64(), GP64(), GP64(), GP64()
-	Load(Param("done"), t)
-	MOVQ(Mem{Base: t, Disp: doneOthers}, i)
+	MOVQ(Mem{Base: job, Disp: jobWritten}, i)
 	CMPQ(i, Mem{Base: job, Disp: jobNoted})
 	JGE(LabelRef("called"))
 	MOVQ(Mem{Base: job, Disp: jobOthers}, others)
@@ -205,9 +204,8 @@ func writeCalls() {
 	JLT(LabelRef("call"))
 	Label("other")
 	Comment("There are as many relocations more as others are done more.")
-	Load(Param("done"), t)
-	MOVQ(Mem{Base: t, Disp: doneOthers}, end)
-	MOVQ(i, Mem{Base: t, Disp: doneOthers})
+	MOVQ(Mem{Base: job, Disp: jobWritten}, end)
+	MOVQ(i, Mem{Base: job, Disp: jobWritten})
 	SUBQ(end, i)
 	ADDQ(i, Mem{Base: code, Disp: codeRelocs + sliceLen})
 	Label("called")
@@ -265,12 +263,10 @@ var made = map[string]Mem{}
 
 // writeCharges writes jumps to cold code, and that code.
 func writeCharges() {
-	done := GP64()
 	i, charges, at := GP64(), GP64(), GP64()
 	k, back, d := GP64(), GP64(), GP64()
 	cold := XMM()
-	Load(Param("done"), done)
-	MOVQ(Mem{Base: done, Disp: doneCharges}, i)
+	MOVQ(Mem{Base: job, Disp: jobPaid}, i)
 	CMPQ(i, Mem{Base: job, Disp: jobCharged})
 	JGE(LabelRef("charged"))
 	MOVQ(Mem{Base: job, Disp: jobCharges}, charges)
@@ -302,7 +298,7 @@ func writeCharges() {
 	CMPQ(i, Mem{Base: job, Disp: jobCharged})
 	JLT(LabelRef("charge"))
 	Label("behind")
-	MOVQ(i, Mem{Base: done, Disp: doneCharges})
+	MOVQ(i, Mem{Base: job, Disp: jobPaid})
 	Label("charged")
 }
 
@@ -322,7 +318,7 @@ func writeEpilogue() {
 	CMPL(at.As32(), I8(-1))
 	JEQ(LabelRef("end"))
 	Comment("keep = the bytes behind the epilogue's n, of a vector from its first on")
-	Load(Param("frame"), frame)
+	MOVQ(Mem{Base: job, Disp: jobFrame}, frame)
 	MOVQ(Mem{Base: frame, Disp: frameEpilogue + sliceLen}, n)
 	MOVQ(Mem{Base: frame, Disp: frameEpilogue}, frame)
 	MOVL(Mem{Base: ends, Index: at, Scale: 4}, at.As32())
