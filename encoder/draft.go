@@ -12,13 +12,13 @@ import (
 // Slack is how many bytes behind the code Join may overwrite, and EndsSlack how
 // many elements behind the ends: it copies pieces of a fixed width.
 const (
-	Slack     = pieceBytes + 8
-	EndsSlack = pieceSlots
+	Slack     = 2*pieceBytes + 8
+	EndsSlack = 2 * pieceSlots
 )
 
 // How long the piece between two marks is can't be foreseen, and a branch foreseen
 // wrongly takes longer than to copy what nearly all pieces have, at once. In the cage one
-// in twenty has more.
+// in twenty has more, and gets as much again.
 const (
 	pieceBytes = 128
 	pieceSlots = 24

@@ -568,7 +568,7 @@ TEXT ·joinAVO(SB), NOSPLIT, $8-17
 	// limit = the last place where code may end; to = where it goes on
 	MOVQ 8(R14), SI
 	MOVQ 16(R14), R12
-	LEAQ -136(SI)(R12*1), R12
+	LEAQ -264(SI)(R12*1), R12
 	MOVQ R12, (SP)
 	MOVQ 80(R14), R11
 	ADDQ R11, SI
@@ -652,8 +652,29 @@ full:
 	RET
 
 long:
-	// The rest of a long piece
-	MOVL $0x00000080, R14
+	// As much again, which is what nearly all long pieces have
+	VMOVDQU 128(AX), Y1
+	VMOVDQU Y1, 128(SI)
+	VMOVDQU 160(AX), Y1
+	VMOVDQU Y1, 160(SI)
+	VMOVDQU 192(AX), Y1
+	VMOVDQU Y1, 192(SI)
+	VMOVDQU 224(AX), Y1
+	VMOVDQU Y1, 224(SI)
+	VPADDD  100(CX)(R9*4), Y0, Y1
+	VMOVDQU Y1, 96(DI)(R9*4)
+	VPADDD  132(CX)(R9*4), Y0, Y1
+	VMOVDQU Y1, 128(DI)(R9*4)
+	VPADDD  164(CX)(R9*4), Y0, Y1
+	VMOVDQU Y1, 160(DI)(R9*4)
+	CMPQ    R12, $0x00000100
+	JA      longer
+	CMPQ    R14, $0x30
+	JB      joined
+
+longer:
+	// The rest
+	MOVL $0x00000100, R14
 	JMP  bytes
 
 morebytes:
@@ -664,7 +685,7 @@ morebytes:
 bytes:
 	CMPQ R14, R12
 	JLT  morebytes
-	ADDQ $0x18, R9
+	ADDQ $0x30, R9
 	JMP  ends
 
 moreends:

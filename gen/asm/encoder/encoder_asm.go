@@ -99,7 +99,7 @@ const page = 4096
 // sliceLen is the offset of a slice's length; slack is encoder.Slack.
 const (
 	sliceLen = 8
-	slack    = 136
+	slack    = 264
 )
 
 // Offsets into encoder.Mark and encoder.Gap.
@@ -391,11 +391,11 @@ func join() {
 	JA(LabelRef("full"))
 	Comment("Copy what nearly all pieces have: how long one is can't be foreseen. The next",
 		"piece overwrites what is too much.")
-	copyBytes(from, to, nil, pieceBytes)
+	copyBytes(from, to, nil, 0, pieceBytes)
 	Comment("out[slot to m] = ends + shift, as many as nearly all pieces have")
 	VMOVD(shift.As32(), s.AsX())
 	VPBROADCASTD(s.AsX(), s)
-	moveEnds(ends, out, slot, s, pieceSlots)
+	moveEnds(ends, out, slot, s, 0, pieceSlots)
 	Comment("t = slots of the piece, less one")
 	MOVQ(m, t)
 	SUBQ(slot, t)
@@ -436,19 +436,27 @@ func join() {
 	RET()
 
 	Label("long")
-	Comment("The rest of a long piece")
-	MOVL(U32(pieceBytes), t.As32())
+	Comment("As much again, which is what nearly all long pieces have")
+	copyBytes(from, to, nil, pieceBytes, pieceBytes)
+	moveEnds(ends, out, slot, s, pieceSlots, pieceSlots)
+	CMPQ(n, U32(2*pieceBytes))
+	JA(LabelRef("longer"))
+	CMPQ(t, U8(2*pieceSlots))
+	JB(LabelRef("joined"))
+	Label("longer")
+	Comment("The rest")
+	MOVL(U32(2*pieceBytes), t.As32())
 	JMP(LabelRef("bytes"))
 	Label("morebytes")
-	copyBytes(from, to, t, vector)
+	copyBytes(from, to, t, 0, vector)
 	ADDQ(U8(vector), t)
 	Label("bytes")
 	CMPQ(t, n)
 	JLT(LabelRef("morebytes"))
-	ADDQ(U8(pieceSlots), slot)
+	ADDQ(U8(2*pieceSlots), slot)
 	JMP(LabelRef("ends"))
 	Label("moreends")
-	moveEnds(ends, out, slot, s, vector/4)
+	moveEnds(ends, out, slot, s, 0, vector/4)
 	ADDQ(U8(vector/4), slot)
 	Label("ends")
 	CMPQ(slot, m)
@@ -456,8 +464,8 @@ func join() {
 	JMP(LabelRef("joined"))
 }
 
-// copyBytes copies n bytes at the index i, or at 0.
-func copyBytes(from, to, i reg.Register, n int) {
+// copyBytes copies n bytes from the first on, behind the index i if there is one.
+func copyBytes(from, to, i reg.Register, first, n int) {
 	place := func(base reg.Register, at int) Mem {
 		m := Mem{Base: base, Disp: at}
 		if i != nil {
@@ -465,16 +473,16 @@ func copyBytes(from, to, i reg.Register, n int) {
 		}
 		return m
 	}
-	for at := 0; at < n; at += vector {
+	for at := first; at < first+n; at += vector {
 		v := YMM()
 		VMOVDQU(place(from, at), v)
 		VMOVDQU(v, place(to, at))
 	}
 }
 
-// moveEnds makes the ends of n slots those in the code.
-func moveEnds(ends, out, slot, shift reg.Register, n int) {
-	for at := 0; at < 4*n; at += vector {
+// moveEnds makes the ends of n slots those in the code, from the first behind slot on.
+func moveEnds(ends, out, slot, shift reg.Register, first, n int) {
+	for at := 4 * first; at < 4*(first+n); at += vector {
 		v := YMM()
 		VPADDD(Mem{Base: ends, Index: slot, Scale: 4, Disp: 4 + at}, shift, v)
 		VMOVDQU(v, Mem{Base: out, Index: slot, Scale: 4, Disp: at})
