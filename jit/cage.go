@@ -84,39 +84,35 @@ func linkCalls(p *bpf.Program, code *Code) {
 
 // noteProbes adds the loads that read as zero where they fault.
 func noteProbes(p *bpf.Program, code *Code, profile *Profile) {
+	// They are rare, or there are none at all, so it looks at some flags at a time, the last
+	// of which may have been among those before.
+	const many, few = 64, 8
 	const probes = 0x0101010101010101 * uint64(bpf.Probe)
-	// They are rare, or there are none at all, so it looks at 32 flags at a time. One is
-	// always left, or advancing would take care not to point behind the end.
-	all := p.Flags
-	flags := all
-	for len(flags) > 32 {
-		f := (*[32]bpf.Flag)(flags)
-		if (eight(f[:8])|eight(f[8:16])|eight(f[16:24])|eight(f[24:]))&probes != 0 {
-			start := len(all) - len(flags)
-			noteProbesIn(p, code, profile, start, start+32)
+	n, seen := len(p.Flags), uint64(0)
+	switch {
+	case n >= many:
+		for i := 0; i < n; i += many {
+			f := (*[many]bpf.Flag)(p.Flags[min(i, n-many):])
+			seen |= eight(f[:8]) | eight(f[8:16]) | eight(f[16:24]) | eight(f[24:32]) |
+				eight(f[32:40]) | eight(f[40:48]) | eight(f[48:56]) | eight(f[56:])
 		}
-		flags = flags[32:]
+	case n >= few:
+		for i := 0; i < n; i += few {
+			seen |= eight(p.Flags[min(i, n-few):])
+		}
+	case n > 0:
+		seen = probes
 	}
-	for len(flags) > 8 && eight(flags)&probes == 0 {
-		flags = flags[8:]
-	}
-	if len(flags) > 8 || len(all) < 8 || eight(all[len(all)-8:])&probes != 0 {
-		noteProbesIn(p, code, profile, len(all)-len(flags), len(all))
+	if seen&probes != 0 {
+		noteProbesIn(p, code, profile)
 	}
 }
 
-// eight returns eight flags as a word; the Go compiler makes one load of it.
-func eight(f []bpf.Flag) uint64 {
-	_ = f[7]
-	return uint64(f[0]) | uint64(f[1])<<8 | uint64(f[2])<<16 | uint64(f[3])<<24 |
-		uint64(f[4])<<32 | uint64(f[5])<<40 | uint64(f[6])<<48 | uint64(f[7])<<56
-}
-
-// noteProbesIn does so for slots start to end. The access is the last x86
-// instruction of the slot.
-func noteProbesIn(p *bpf.Program, code *Code, profile *Profile, start, end int) {
-	for i := start; i < end; i++ {
-		if p.Flags[i]&bpf.Probe == 0 {
+// noteProbesIn does so where there may be some. The access is the last x86 instruction of
+// the slot.
+func noteProbesIn(p *bpf.Program, code *Code, profile *Profile) {
+	for i, f := range p.Flags {
+		if f&bpf.Probe == 0 {
 			continue
 		}
 		in := p.Insns[i]
@@ -125,6 +121,13 @@ func noteProbesIn(p *bpf.Program, code *Code, profile *Profile, start, end int) 
 			Slot: i, Offset: code.Ends[i] - uint32(n), Len: uint8(n), Clear: int8(in.Dst()), Arena: -1,
 		})
 	}
+}
+
+// eight returns eight flags as a word; the Go compiler makes one load of it.
+func eight(f []bpf.Flag) uint64 {
+	_ = f[7]
+	return uint64(f[0]) | uint64(f[1])<<8 | uint64(f[2])<<16 | uint64(f[3])<<24 |
+		uint64(f[4])<<32 | uint64(f[5])<<40 | uint64(f[6])<<48 | uint64(f[7])<<56
 }
 
 // coldSize is the length of what stands behind the function for each CHARGE.

@@ -161,39 +161,85 @@ called:
 	MOVQ  208(AX), CX
 	CMPQ  CX, 120(AX)
 	JGE   charged
-	MOVQ  112(AX), DI
+	MOVQ  112(AX), R10
 	MOVOU ·cold+0(SB), X0
 
 	// at = where the cold code of charge i is to be
-	IMUL3Q $0x13, CX, R11
-	MOVQ   f+16(FP), R9
-	MOVL   24(R9), R9
-	ADDQ   R11, R9
+	IMUL3Q $0x13, CX, R9
+	MOVQ   f+16(FP), DI
+	MOVL   24(DI), DI
+	ADDQ   R9, DI
 
-charge:
-	MOVL (DI)(CX*8), R10
-	CMPQ R10, R8
-	JGE  behind
-	MOVL (DX)(R10*8), R10
-	MOVL (BX)(R10*4), R10
+pair:
+	// Of two charges the second comes first. Behind the last one stands that again: it gets
+	// cold code of its own, behind the limit, until the first of the two takes its place.
+	MOVL 8(R10)(CX*8), R9
+	CMPQ R9, R8
+	JGE  charge
 
 	// jb at
-	MOVL R9, R11
-	SUBL R10, R11
-	MOVW $0x820f, -6(SI)(R10*1)
-	MOVL R11, -4(SI)(R10*1)
+	MOVL 8(R10)(CX*8), R9
+	MOVL (DX)(R9*8), R9
+	MOVL (BX)(R9*4), R9
+	LEAL 19(DI), R11
+	SUBL R9, R11
+	MOVW $0x820f, -6(SI)(R9*1)
+	MOVL R11, -4(SI)(R9*1)
 
 	// The vector has all but the distance back, from the cold code's end.
-	MOVL  4(DI)(CX*8), R10
-	MOVOU X0, (SI)(R9*1)
-	MOVL  R10, 2(SI)(R9*1)
+	MOVL  12(R10)(CX*8), R9
+	MOVOU X0, 19(SI)(DI*1)
+	MOVL  R9, 21(SI)(DI*1)
 	ADDL  $0x13, R11
 	NEGL  R11
-	MOVL  R11, 15(SI)(R9*1)
-	ADDQ  $0x13, R9
-	INCQ  CX
+	MOVL  R11, 34(SI)(DI*1)
+
+	// jb at
+	MOVL (R10)(CX*8), R9
+	MOVL (DX)(R9*8), R9
+	MOVL (BX)(R9*4), R9
+	LEAL (DI), R11
+	SUBL R9, R11
+	MOVW $0x820f, -6(SI)(R9*1)
+	MOVL R11, -4(SI)(R9*1)
+
+	// The vector has all but the distance back, from the cold code's end.
+	MOVL  4(R10)(CX*8), R9
+	MOVOU X0, (SI)(DI*1)
+	MOVL  R9, 2(SI)(DI*1)
+	ADDL  $0x13, R11
+	NEGL  R11
+	MOVL  R11, 15(SI)(DI*1)
+	ADDQ  $0x26, DI
+	ADDQ  $0x02, CX
 	CMPQ  CX, 120(AX)
-	JLT   charge
+	JLT   pair
+	MOVQ  120(AX), CX
+	JMP   behind
+
+charge:
+	// The last one in front of stop
+	MOVL (R10)(CX*8), R9
+	CMPQ R9, R8
+	JGE  behind
+
+	// jb at
+	MOVL (R10)(CX*8), R9
+	MOVL (DX)(R9*8), R9
+	MOVL (BX)(R9*4), R9
+	LEAL (DI), DX
+	SUBL R9, DX
+	MOVW $0x820f, -6(SI)(R9*1)
+	MOVL DX, -4(SI)(R9*1)
+
+	// The vector has all but the distance back, from the cold code's end.
+	MOVL  4(R10)(CX*8), R9
+	MOVOU X0, (SI)(DI*1)
+	MOVL  R9, 2(SI)(DI*1)
+	ADDL  $0x13, DX
+	NEGL  DX
+	MOVL  DX, 15(SI)(DI*1)
+	INCQ  CX
 
 behind:
 	MOVQ CX, 208(AX)

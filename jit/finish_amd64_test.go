@@ -82,7 +82,7 @@ func TestFinish(t *testing.T) {
 			by(c, &again, f, stop)
 			r.Done = append(r.Done, c.job.done)
 		}
-		if bytes = bytes[n:]; !slices.Equal(bytes, make([]byte, len(bytes))) {
+		if bytes = bytes[n+coldSize:]; !slices.Equal(bytes, make([]byte, len(bytes))) {
 			t.Errorf("behind the code it left % x", bytes)
 		}
 		if relocs = relocs[others+group+1:]; relocs[0] != (Reloc{}) || relocs[1] != (Reloc{}) {

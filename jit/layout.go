@@ -197,6 +197,9 @@ func (c *compiler) laidOut() error {
 	if j.noted > 0 {
 		c.padOthers(j.noted)
 	}
+	if n := j.charged; n > 0 {
+		c.charges[:n+1][n] = c.charges[:n][n-1] // for the same reason
+	}
 	c.others, c.charges = c.others[:j.noted], c.charges[:j.charged]
 	if !c.ends() {
 		return c.refuse()

@@ -263,43 +263,74 @@ var made = map[string]Mem{}
 
 // writeCharges writes jumps to cold code, and that code.
 func writeCharges() {
-	i, charges, at := GP64(), GP64(), GP64()
-	k, back, d := GP64(), GP64(), GP64()
-	cold := XMM()
+	i, at, k := GP64(), GP64(), GP64()
+	w := chargeWriter{i: i, at: at, charges: GP64(), cold: XMM()}
 	MOVQ(Mem{Base: job, Disp: jobPaid}, i)
 	CMPQ(i, Mem{Base: job, Disp: jobCharged})
 	JGE(LabelRef("charged"))
-	MOVQ(Mem{Base: job, Disp: jobCharges}, charges)
-	MOVOU(variable("cold"), cold)
+	MOVQ(Mem{Base: job, Disp: jobCharges}, w.charges)
+	MOVOU(variable("cold"), w.cold)
 	Comment("at = where the cold code of charge i is to be")
-	IMUL3Q(U8(coldSize), i, d)
+	IMUL3Q(U8(coldSize), i, k)
 	Load(Param("f"), at)
 	MOVL(Mem{Base: at, Disp: funcCold}, at.As32())
-	ADDQ(d, at)
+	ADDQ(k, at)
+	Label("pair")
+	Comment("Of two charges the second comes first. Behind the last one stands that again: it gets",
+		"cold code of its own, behind the limit, until the first of the two takes its place.")
+	MOVL(w.charge(1, chargeMark), k.As32())
+	CMPQ(k, stop)
+	JGE(LabelRef("charge"))
+	w.write(1)
+	w.write(0)
+	ADDQ(U8(2*coldSize), at)
+	ADDQ(U8(2), i)
+	CMPQ(i, Mem{Base: job, Disp: jobCharged})
+	JLT(LabelRef("pair"))
+	MOVQ(Mem{Base: job, Disp: jobCharged}, i)
+	JMP(LabelRef("behind"))
 	Label("charge")
-	MOVL(Mem{Base: charges, Index: i, Scale: chargeSize, Disp: chargeMark}, k.As32())
+	Comment("The last one in front of stop")
+	MOVL(w.charge(0, chargeMark), k.As32())
 	CMPQ(k, stop)
 	JGE(LabelRef("behind"))
-	endOf(k, back)
-	Comment("jb at")
-	MOVL(at.As32(), d.As32())
-	SUBL(back.As32(), d.As32())
-	MOVW(U16(opJbLong), Mem{Base: bytes, Index: back, Scale: 1, Disp: -longJcc})
-	MOVL(d.As32(), Mem{Base: bytes, Index: back, Scale: 1, Disp: -4})
-	Comment("The vector has all but the distance back, from the cold code's end.")
-	MOVL(Mem{Base: charges, Index: i, Scale: chargeSize, Disp: chargeN}, k.As32())
-	MOVOU(cold, Mem{Base: bytes, Index: at, Scale: 1})
-	MOVL(k.As32(), Mem{Base: bytes, Index: at, Scale: 1, Disp: coldAsks})
-	ADDL(U8(coldSize), d.As32())
-	NEGL(d.As32())
-	MOVL(d.As32(), Mem{Base: bytes, Index: at, Scale: 1, Disp: coldBack})
-	ADDQ(U8(coldSize), at)
+	w.write(0)
 	INCQ(i)
-	CMPQ(i, Mem{Base: job, Disp: jobCharged})
-	JLT(LabelRef("charge"))
 	Label("behind")
 	MOVQ(i, Mem{Base: job, Disp: jobPaid})
 	Label("charged")
+}
+
+// A chargeWriter writes charges, from the one with the number i on.
+type chargeWriter struct {
+	i, charges reg.GPVirtual
+	at         reg.GPVirtual // where the cold code of that is to be
+	cold       reg.VecVirtual
+}
+
+// charge is a field of charge i+n.
+func (w *chargeWriter) charge(n, field int) Mem {
+	return Mem{Base: w.charges, Index: w.i, Scale: chargeSize, Disp: n*chargeSize + field}
+}
+
+// write writes charge i+n.
+func (w *chargeWriter) write(n int) {
+	k, back, d := GP64(), GP64(), GP64()
+	behind := func(base reg.GPVirtual, disp int) Mem { return Mem{Base: bytes, Index: base, Scale: 1, Disp: disp} }
+	Comment("jb at")
+	MOVL(w.charge(n, chargeMark), k.As32())
+	endOf(k, back)
+	LEAL(Mem{Base: w.at, Disp: n * coldSize}, d.As32())
+	SUBL(back.As32(), d.As32())
+	MOVW(U16(opJbLong), behind(back, -longJcc))
+	MOVL(d.As32(), behind(back, -4))
+	Comment("The vector has all but the distance back, from the cold code's end.")
+	MOVL(w.charge(n, chargeN), k.As32())
+	MOVOU(w.cold, behind(w.at, n*coldSize))
+	MOVL(k.As32(), behind(w.at, n*coldSize+coldAsks))
+	ADDL(U8(coldSize), d.As32())
+	NEGL(d.As32())
+	MOVL(d.As32(), behind(w.at, n*coldSize+coldBack))
 }
 
 // writeEpilogue writes the epilogue, if that isn't among the others.
