@@ -41,6 +41,7 @@ func (code *Code) CompileFunctions(p *bpf.Program, funcs []bpf.Func, profile *Pr
 	c := code.compiler()
 	c.profile, c.prog, c.fn, c.cage = profile, p, &c.part, true
 	code.reset(len(p.Insns), len(funcs))
+	probes := hasProbes(p)
 	var err error
 	for i := 0; i < len(funcs) && err == nil; i++ {
 		if i > 0 {
@@ -56,7 +57,9 @@ func (code *Code) CompileFunctions(p *bpf.Program, funcs []bpf.Func, profile *Pr
 	if err != nil {
 		return err
 	}
-	noteProbes(p, code, profile)
+	if probes {
+		noteProbes(p, code, profile)
+	}
 	if len(code.Relocs) > 0 {
 		linkCalls(p, code)
 	}
@@ -82,10 +85,10 @@ func linkCalls(p *bpf.Program, code *Code) {
 	code.Relocs = code.Relocs[:0]
 }
 
-// noteProbes adds the loads that read as zero where they fault.
-func noteProbes(p *bpf.Program, code *Code, profile *Profile) {
-	// They are rare, or there are none at all, so it looks at some flags at a time, the last
-	// of which may have been among those before.
+// hasProbes tells whether any slot is marked as a Probe. They are rare, or there are none
+// at all, so it looks at some flags at a time, the last of which may have been among those
+// before.
+func hasProbes(p *bpf.Program) bool {
 	const many, few = 64, 8
 	const probes = 0x0101010101010101 * uint64(bpf.Probe)
 	n, seen := len(p.Flags), uint64(0)
@@ -100,17 +103,17 @@ func noteProbes(p *bpf.Program, code *Code, profile *Profile) {
 		for i := 0; i < n; i += few {
 			seen |= eight(p.Flags[min(i, n-few):])
 		}
-	case n > 0:
-		seen = probes
+	default:
+		for _, f := range p.Flags {
+			seen |= uint64(f)
+		}
 	}
-	if seen&probes != 0 {
-		noteProbesIn(p, code, profile)
-	}
+	return seen&probes != 0
 }
 
-// noteProbesIn does so where there may be some. The access is the last x86 instruction of
-// the slot.
-func noteProbesIn(p *bpf.Program, code *Code, profile *Profile) {
+// noteProbes adds the loads that read as zero where they fault. The access is the last
+// x86 instruction of the slot.
+func noteProbes(p *bpf.Program, code *Code, profile *Profile) {
 	for i, f := range p.Flags {
 		if f&bpf.Probe == 0 {
 			continue

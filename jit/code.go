@@ -31,7 +31,7 @@ type Code struct {
 // reset empties a Code for a program of n slots and a number of functions.
 func (c *Code) reset(n, funcs int) {
 	if n+encoder.EndsSlack > cap(c.Ends) || funcs > cap(c.Funcs) {
-		// Few functions are some whole cache lines, for the reason of usualPasses.
+		// Few functions are some whole cache lines, for the reason of passesRoom.
 		c.Ends, c.Funcs = slices.Grow(c.Ends[:0], n+encoder.EndsSlack), slices.Grow(c.Funcs[:0], max(funcs, 4))
 	}
 	// One by one: that stores no more than the lengths.
@@ -40,12 +40,6 @@ func (c *Code) reset(n, funcs int) {
 	c.Funcs = c.Funcs[:funcs]
 	c.Faults = c.Faults[:0]
 	c.Relocs = c.Relocs[:0]
-}
-
-// grow makes room for as many bytes, and passes of f.
-func (c *Code) grow(f *Func, bytes, passes int) {
-	c.Bytes = slices.Grow(c.Bytes, bytes-len(c.Bytes))
-	f.Passes = slices.Grow(f.Passes[:0], max(passes, usualPasses))
 }
 
 // Stage is a part of compiling a function.

@@ -2,6 +2,7 @@ package jit
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/bpfjit/bpfjit/abi"
@@ -29,7 +30,7 @@ type compiler struct {
 	others  []uint32      // the marks that aren't jumps; see isPlain
 	room    int           // marks that all of these, and charges, have memory for
 	dense   dense
-	passes  []int
+	passes  []int // in the memory of the Func
 	padding int
 	job     passJob
 
@@ -58,7 +59,7 @@ func (c *Code) compiler() *compiler {
 
 // release lets go of what is the caller's, and gives back what isn't the Code's own.
 func (c *compiler) release(code *Code) {
-	c.profile, c.prog, c.fn, c.insns, c.job.insns = nil, nil, nil, nil, nil
+	c.profile, c.prog, c.fn, c.insns, c.job.insns, c.passes, c.job.lengths = nil, nil, nil, nil, nil, nil, nil
 	if code.own == nil {
 		compilers.Put(c)
 	}
@@ -121,6 +122,7 @@ func (c *compiler) function(code *Code, f *Func) error {
 	if c.cage {
 		c.fuse()
 	}
+	c.notePasses(f)
 	if err := c.draftAll(ahead); err != nil {
 		return err
 	}
@@ -181,8 +183,8 @@ func (c *compiler) write(code *Code, f *Func) error {
 	base, passes, frame := len(code.Bytes), len(c.passes), c.job.frame
 	end := base + c.passes[passes-1]
 	limit := end + len(c.charges)*coldSize
-	if room := limit + encoder.Slack; room > cap(code.Bytes) || max(passes, usualPasses) > cap(f.Passes) {
-		code.grow(f, room, passes)
+	if room := limit + encoder.Slack; room > cap(code.Bytes) {
+		code.Bytes = slices.Grow(code.Bytes, room-base)
 	}
 	// One by one: that stores no more than the lengths.
 	code.Bytes = code.Bytes[:limit]
@@ -211,8 +213,8 @@ func (c *compiler) write(code *Code, f *Func) error {
 	if joint.At != end {
 		return &bpf.Error{Slot: c.start, Reason: "BUG: the code has another length than the last pass"}
 	}
-	if n := len(c.others); n > 0 && n+group > cap(code.Relocs)-len(code.Relocs) || passes > usualPasses {
-		c.prepareFinish(code, f)
+	if n := len(c.others); n > 0 && n+group > cap(code.Relocs)-len(code.Relocs) {
+		c.prepareFinish(code)
 	}
 	c.finishJoined(code, f, len(c.gaps))
 	if c.job.done.others < len(c.others) {

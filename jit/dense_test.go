@@ -22,6 +22,7 @@ func TestDense(t *testing.T) {
 	check := func(name string, p *bpf.Program, profile *Profile) {
 		t.Helper()
 		c := &compiler{profile: profile, prog: p, fn: new(Function), insns: p.Insns}
+		c.notePasses(new(Func))
 		if err := c.draftAll(ahead); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

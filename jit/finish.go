@@ -10,30 +10,22 @@ import (
 // done is what of the lists of a compiler stands in the code.
 type done struct{ others, charges int }
 
-// Passes are few, and there is never room for fewer than these: they fill a cache line,
-// of which no other processor's Code has a part. Epilogues are short. How many or how
-// long can't be foreseen, so they are copied with what is behind, which stays as it is in
-// the code.
-const (
-	usualPasses   = 8
-	usualEpilogue = 16 // bytes; kernelEpilogue has no longer ones that finish writes
-)
+// Epilogues are short. How long they are can't be foreseen, so they are copied with what
+// is behind, which stays as it is in the code.
+const usualEpilogue = 16 // bytes; kernelEpilogue has no longer ones that finish writes
 
 // finish completes what is joined up to a mark: plain calls, as long as there is nothing
 // else among the others, charges and their cold code, and behind the last mark the
-// epilogue, if it is no jump that someone has to note. It notes the passes in f.
+// epilogue, if it is no jump that someone has to note.
 func (c *compiler) finish(code *Code, f *Func, stop int) {
-	c.prepareFinish(code, f)
+	c.prepareFinish(code)
 	c.finishJoined(code, f, stop)
 }
 
 // prepareFinish makes room for the relocations of all others, and for a group of calls,
-// which assembly writes at once. It notes the passes in f if there are more than usual.
-func (c *compiler) prepareFinish(code *Code, f *Func) {
+// which assembly writes at once.
+func (c *compiler) prepareFinish(code *Code) {
 	code.Relocs = slices.Grow(code.Relocs, len(c.others)-c.job.done.others+group)
-	if len(c.passes) > usualPasses {
-		copy(f.Passes, c.passes)
-	}
 }
 
 // overlaid is how many charges have cold code where joining overwrites what is there.
@@ -52,7 +44,6 @@ func (c *compiler) finishOverlaid(code *Code, f *Func) {
 
 // finishGeneric is finishAVO in Go.
 func (c *compiler) finishGeneric(code *Code, f *Func, stop int) {
-	copy(f.Passes[:usualPasses], c.passes[:usualPasses])
 	c.writeCalls(code, f, stop)
 	c.writeCharges(code, f, stop)
 	if j := &c.job; stop >= j.count && j.exitOp == opCall && j.firstExit != noExit {

@@ -6,7 +6,7 @@ import "github.com/bpfjit/bpfjit/encoder"
 
 //go:generate go run -C=../gen ./asm/finish -out ../jit/finish_amd64.s
 
-// finishAVO notes the passes in f and writes calls, charges and the epilogue up to a
+// finishAVO writes calls, charges and the epilogue up to a
 // mark. gen/asm/finish writes it; a test compares it with finishGeneric.
 //
 //go:noescape

@@ -12,16 +12,6 @@ TEXT ·finishAVO(SB), NOSPLIT, $0-32
 	MOVQ    code+8(FP), CX
 	MOVQ    f+16(FP), BX
 	MOVQ    stop+24(FP), R8
-	MOVQ    128(AX), DX
-	MOVQ    32(BX), SI
-	MOVOU   (DX), X0
-	MOVOU   X0, (SI)
-	MOVOU   16(DX), X0
-	MOVOU   X0, 16(SI)
-	MOVOU   32(DX), X0
-	MOVOU   X0, 32(SI)
-	MOVOU   48(DX), X0
-	MOVOU   X0, 48(SI)
 	MOVQ    (AX), DX
 	MOVQ    (CX), SI
 	MOVQ    (BX), DI

@@ -30,10 +30,10 @@ func TestFinishOffsets(t *testing.T) {
 	want := map[string]uintptr{
 		"jobMarks": unsafe.Offsetof(p.marks), "jobCount": unsafe.Offsetof(p.count), "jobOthers": unsafe.Offsetof(p.others),
 		"jobNoted": unsafe.Offsetof(p.noted), "jobCharges": unsafe.Offsetof(p.charges), "jobCharged": unsafe.Offsetof(p.charged),
-		"jobLengths": unsafe.Offsetof(p.lengths), "jobFirstExit": unsafe.Offsetof(p.firstExit), "jobExitOp": unsafe.Offsetof(p.exitOp),
+		"jobFirstExit": unsafe.Offsetof(p.firstExit), "jobExitOp": unsafe.Offsetof(p.exitOp),
 
 		"codeBytes": unsafe.Offsetof(c.Bytes), "codeEnds": unsafe.Offsetof(c.Ends), "codeRelocs": unsafe.Offsetof(c.Relocs),
-		"funcStart": unsafe.Offsetof(f.Start), "funcCold": unsafe.Offsetof(f.Cold), "funcPasses": unsafe.Offsetof(f.Passes),
+		"funcStart": unsafe.Offsetof(f.Start), "funcCold": unsafe.Offsetof(f.Cold),
 		"frameEpilogue": unsafe.Offsetof(fr.epilogue), "jobFrame": unsafe.Offsetof(p.frame),
 		"jobWritten": unsafe.Offsetof(p.done) + unsafe.Offsetof(p.done.others), "jobPaid": unsafe.Offsetof(p.done) + unsafe.Offsetof(p.done.charges),
 		"sliceLen": unsafe.Sizeof(s) / 3,
@@ -42,7 +42,7 @@ func TestFinishOffsets(t *testing.T) {
 		"relocShift": 4, "chargeMark": unsafe.Offsetof(ch.mark), "chargeN": unsafe.Offsetof(ch.n),
 		"chargeSize": unsafe.Sizeof(ch), "markSlot": unsafe.Offsetof(m.Slot), "markSize": unsafe.Sizeof(m),
 
-		"usualPasses": usualPasses, "usualEpilogue": usualEpilogue, "plainSlot": plainSlot, "group": group, "plainShift": plainShift,
+		"usualEpilogue": usualEpilogue, "plainSlot": plainSlot, "group": group, "plainShift": plainShift,
 		"callOp": opCall, "opJbLong": opJbLong, "longJcc": encoder.LongJcc, "coldSize": coldSize, "coldAsks": coldAsks,
 		"coldBack": coldBack, "vector": 16,
 	}
@@ -64,7 +64,6 @@ func TestFinish(t *testing.T) {
 	type finished struct {
 		Bytes  []byte
 		Relocs []Reloc
-		Passes []int
 		Done   []done
 	}
 	finish := func(code *Code, by func(*compiler, *Code, *Func, int)) (r finished) {
@@ -76,7 +75,6 @@ func TestFinish(t *testing.T) {
 		for i, b := range code.Bytes {
 			again.Bytes[i] = b ^ 0x5a
 		}
-		clear(f.Passes)
 		c.job.done = done{}
 		for _, stop := range []int{0, 1, c.job.count / 3, c.job.count} {
 			by(c, &again, f, stop)
@@ -88,7 +86,7 @@ func TestFinish(t *testing.T) {
 		if relocs = relocs[others+group+1:]; relocs[0] != (Reloc{}) || relocs[1] != (Reloc{}) {
 			t.Errorf("behind the relocations it left %+v", relocs)
 		}
-		r.Bytes, r.Relocs, r.Passes = again.Bytes, again.Relocs, slices.Clone(f.Passes)
+		r.Bytes, r.Relocs = again.Bytes, again.Relocs
 		return r
 	}
 	thunk, plain := Linux618, Linux618

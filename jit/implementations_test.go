@@ -54,6 +54,7 @@ func (im implementation) run(t *testing.T, p *bpf.Program, profile *Profile, fn 
 	if !c.draft.Write(profile.Rows, p.Insns, false) {
 		t.Fatalf("%s: no draft", im.name)
 	}
+	c.notePasses(new(Func))
 	c.begin()
 	c.drafted()
 	for {

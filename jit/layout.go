@@ -181,10 +181,9 @@ func (c *compiler) grow(n int) {
 	j := &c.job
 	c.gaps, c.jumps, c.sums = grown(c.gaps, n), grown(c.jumps, n), grown(c.sums, n)
 	c.others, c.charges = grown(c.others[:j.noted], n), grown(c.charges[:j.charged], n)
-	c.passes = grown(c.passes, maxPasses+2) // assembly may write one more
 	c.room = min(cap(c.gaps), cap(c.jumps), cap(c.sums), cap(c.others), cap(c.charges))
 	j.rows, j.gaps, j.jumps, j.sums = &tables.Rows[0], &c.gaps[0], &c.jumps[0], &c.sums[0]
-	j.others, j.charges, j.lengths = &c.others[0], &c.charges[0], &c.passes[0]
+	j.others, j.charges = &c.others[0], &c.charges[0]
 }
 
 // grown returns s with room for n elements, and as many more as append gives.

@@ -99,6 +99,20 @@ const (
 // more.
 const group = 8
 
+// passesRoom is how many passes there is room for: all that there can be, and two more,
+// which assembly may write. They fill cache lines, of which no other processor's Code has
+// a part.
+const passesRoom = maxPasses + 4
+
+// notePasses has passes noted in f.
+func (c *compiler) notePasses(f *Func) {
+	if cap(f.Passes) < passesRoom {
+		f.Passes = make([]int, 0, passesRoom)
+	}
+	c.passes = f.Passes[:0]
+	c.job.lengths = &c.passes[:1][0]
+}
+
 // converge runs the passes over c.jumps, of which layOut has run the first. It
 // leaves the gaps of the jumps in their final shape. From condensed marks on it
 // leaves out those that don't change; see dense.

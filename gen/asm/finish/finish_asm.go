@@ -19,7 +19,6 @@ const (
 	jobNoted     = 104
 	jobCharges   = 112
 	jobCharged   = 120
-	jobLengths   = 128
 	jobFirstExit = 180
 	jobExitOp    = 184
 	jobFrame     = 192
@@ -30,9 +29,8 @@ const (
 	codeEnds   = 24
 	codeRelocs = 96
 
-	funcStart  = 0
-	funcCold   = 24
-	funcPasses = 32
+	funcStart = 0
+	funcCold  = 24
 
 	frameEpilogue = 24
 
@@ -54,7 +52,6 @@ const (
 
 // Numbers of jit and encoder.
 const (
-	usualPasses   = 8
 	usualEpilogue = 16
 	plainSlot     = 0x0fffffff
 	plainShift    = 28
@@ -88,16 +85,14 @@ func finish() {
 	TEXT("finishAVO", NOSPLIT, "func(job, code, f *uint64, stop int)")
 	align.Line()
 	Pragma("noescape")
-	Doc("finishAVO notes the passes in f, and writes plain calls up to the mark stop, as long",
-		"as there is nothing else among the others, and charges. Behind the last mark it",
-		"writes the epilogue.")
+	Doc("finishAVO writes plain calls up to the mark stop, as long as there is nothing else",
+		"among the others, and charges. Behind the last mark it writes the epilogue.")
 	job, code, marks, ends, bytes, start, stop = GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
 	f := GP64()
 	Load(Param("job"), job)
 	Load(Param("code"), code)
 	Load(Param("f"), f)
 	Load(Param("stop"), stop)
-	keepPasses(f)
 	MOVQ(Mem{Base: job, Disp: jobMarks}, marks)
 	MOVQ(Mem{Base: code, Disp: codeBytes}, bytes)
 	MOVQ(Mem{Base: f, Disp: funcStart}, start)
@@ -109,18 +104,6 @@ func finish() {
 	writeEpilogue()
 	Label("end")
 	RET()
-}
-
-// keepPasses copies the lengths of usual passes.
-func keepPasses(f reg.Register) {
-	from, to := GP64(), GP64()
-	MOVQ(Mem{Base: job, Disp: jobLengths}, from)
-	MOVQ(Mem{Base: f, Disp: funcPasses}, to)
-	for at := 0; at < 8*usualPasses; at += vector {
-		v := XMM()
-		MOVOU(Mem{Base: from, Disp: at}, v)
-		MOVOU(v, Mem{Base: to, Disp: at})
-	}
 }
 
 // endOf leaves the slot of a mark in k, and where its code ends in end.
