@@ -127,9 +127,16 @@ func (d *Draft) Begin(profile tables.Profile, insns []abi.Insn, frame bool) {
 	d.begin()
 }
 
+// aside is how many bytes lists that are read lie beside those that are written in step:
+// joining reads ends and code a little in front of where it writes others. Long lists
+// begin where a page does, and processors take loads for loads of what was just stored
+// a multiple of pages away.
+const aside = 512
+
 // grow makes room for n elements. What there was is lost.
 func (d *Draft) grow(n int) {
-	d.Ends = slices.Grow(d.Ends[:0], n+EndsSlack)
+	const first = aside / 4
+	d.Ends = make([]uint32, first, first+n+n/4+EndsSlack)[first:]
 	d.Ranks, d.Marks = slices.Grow(d.Ranks[:0], n), slices.Grow(d.Marks[:0], n)
 }
 

@@ -242,7 +242,7 @@ const typical = 6
 func (d *Draft) makeRoom(used, more int) {
 	job := &d.job
 	need := max(used+more, job.all*typical, used*3/2) + chunk*Longest
-	d.code = append(make([]byte, 0, need), d.code[:used]...)
+	d.code = append(make([]byte, aside, aside+need)[aside:], d.code[:used]...)
 	d.code = d.code[:cap(d.code)]
 	job.at = &d.code[used]
 	moved := uint32(uintptr(unsafe.Pointer(job.at))) - uint32(used) - d.Ends[0]
