@@ -849,7 +849,7 @@ out:
 	RET
 
 // func placeAVO(p *uint64, s *uint64, unusual *uint8)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·placeAVO(SB), NOSPLIT, $32-24
 	PCALIGN $0x40
 	MOVQ    p+0(FP), AX
@@ -897,13 +897,16 @@ move:
 	VPXOR        X6, X6, X6
 
 sixteen:
-	LEAQ    16(DI), R11
-	CMPQ    R11, 16(SP)
-	JGT     last
-	VMOVDQU (CX)(DI*8), Y0
-	VMOVDQU 32(CX)(DI*8), Y1
-	VMOVDQU 64(CX)(DI*8), Y2
-	VMOVDQU 96(CX)(DI*8), Y3
+	PREFETCHT0 1024(DX)(R8*8)
+	PREFETCHT0 1088(DX)(R8*8)
+	PREFETCHT0 1024(BX)(DI*4)
+	LEAQ       16(DI), R11
+	CMPQ       R11, 16(SP)
+	JGT        last
+	VMOVDQU    (CX)(DI*8), Y0
+	VMOVDQU    32(CX)(DI*8), Y1
+	VMOVDQU    64(CX)(DI*8), Y2
+	VMOVDQU    96(CX)(DI*8), Y3
 
 read:
 	VMOVDQU Y0, (DX)(R8*8)

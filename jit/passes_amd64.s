@@ -309,6 +309,8 @@ pass:
 	XORL BX, BX
 	XORL DI, DI
 
+	// Two jumps at a time. Of an odd number the last is followed by what isn't one: it makes
+	// nothing of sums[n] but what is behind it.
 jump:
 	// before = sums[k+1]; sums[k] = sum; d = dist + sums[rank] - before
 	MOVL    4(DX)(BX*8), R11
@@ -324,13 +326,29 @@ jump:
 	CMPL    R12, 8(DX)(BX*8)
 	CMOVLEQ zero<>+0(SB), R13
 	ADDL    R13, DI
-	ADDQ    $0x02, BX
+
+	// before = sums[k+1]; sums[k] = sum; d = dist + sums[rank] - before
+	MOVL    20(DX)(BX*8), R11
+	MOVL    16(DX)(BX*8), R12
+	MOVL    8(CX)(BX*2), R13
+	MOVL    DI, 4(CX)(BX*2)
+	ADDL    (CX)(R11*4), R12
+	SUBL    R13, R12
+	MOVBLZX 28(DX)(BX*8), R13
+	LEAL    128(R12), R11
+	CMPL    R11, 156(AX)
+	CMOVLLS two<>+0(SB), R13
+	CMPL    R12, 24(DX)(BX*8)
+	CMOVLEQ zero<>+0(SB), R13
+	ADDL    R13, DI
+	ADDQ    $0x04, BX
 	CMPQ    BX, SI
 	JLT     jump
 	MOVL    DI, (CX)(BX*2)
 	SHRQ    $0x01, SI
 
-	// lengths[round+1] = steps + sum
+	// lengths[round+1] = steps + sums[n]
+	MOVL (CX)(SI*4), DI
 	ADDQ 136(AX), DI
 	INCQ R8
 	MOVQ DI, (R9)(R8*8)

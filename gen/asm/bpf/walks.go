@@ -226,6 +226,10 @@ func (p *placer) move() {
 	VMOVDQU(row("eight", 8, 0), eight)
 	VPXOR(zero, zero, zero)
 	Label("sixteen")
+	for line := range 2 {
+		PREFETCHT0(Mem{Base: moved, Index: at, Scale: 8, Disp: ahead + 64*line})
+	}
+	PREFETCHT0(Mem{Base: index, Index: slot, Scale: 4, Disp: ahead})
 	LEAQ(Mem{Base: slot, Disp: 16}, t)
 	CMPQ(t, p.slots)
 	JGT(LabelRef("last"))

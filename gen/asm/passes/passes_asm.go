@@ -411,10 +411,18 @@ func passes() {
 	ADDQ(n, n)
 	XORL(k.As32(), k.As32())
 	XORL(sum.As32(), sum.As32())
-	sizeJumps(job, jumps, sums, k, n, sum)
+	Comment("Two jumps at a time. Of an odd number the last is followed by what isn't one: it makes",
+		"nothing of sums[n] but what is behind it.")
+	Label("jump")
+	sizeJump(job, jumps, sums, k, sum, 0)
+	sizeJump(job, jumps, sums, k, sum, 1)
+	ADDQ(U8(4), k)
+	CMPQ(k, n)
+	JLT(LabelRef("jump"))
 	MOVL(sum.As32(), Mem{Base: sums, Index: k, Scale: 2})
 	SHRQ(U8(1), n)
-	Comment("lengths[round+1] = steps + sum")
+	Comment("lengths[round+1] = steps + sums[n]")
+	MOVL(Mem{Base: sums, Index: n, Scale: 4}, sum.As32())
 	ADDQ(Mem{Base: job, Disp: jobSteps}, sum)
 	INCQ(round)
 	MOVQ(sum, Mem{Base: lengths, Index: round, Scale: 8})
@@ -454,16 +462,6 @@ func passes() {
 	Label("no")
 	MOVB(U8(0), ok)
 	RET()
-}
-
-// sizeJumps sizes the jumps from k up to n, both of which count twice, and sums up
-// what they and those before have.
-func sizeJumps(job reg.Register, jumps, sums, k, n, sum reg.GPVirtual) {
-	Label("jump")
-	sizeJump(job, jumps, sums, k, sum, 0)
-	ADDQ(U8(2), k)
-	CMPQ(k, n)
-	JLT(LabelRef("jump"))
 }
 
 // sizeJump sizes the jump that comes so many behind k.
