@@ -32,6 +32,7 @@ type compiler struct {
 	dense   dense
 	passes  []int // in the memory of the Func
 	padding int
+	steps   int // bytes of the code without the marks that passes visit
 	job     passJob
 
 	private []abi.Insn // the instructions with R10 replaced

@@ -73,7 +73,7 @@ func (im implementation) run(t *testing.T, p *bpf.Program, profile *Profile, fn 
 	s.Charges = append(s.Charges, c.charges...)
 	if len(c.jumps) < shortMarks {
 		sums := append([]uint32(nil), c.sums...)
-		c.job.steps, c.job.rounds = 1000, 4
+		c.job.most = 4
 		if s.Settled = im.passes(c); s.Settled {
 			s.EarlyJumps = c.writtenGaps()
 		}

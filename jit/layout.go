@@ -33,8 +33,8 @@ type passJob struct {
 	charged int // how many of them there are yet
 
 	lengths *int // of the code, by pass
-	steps   int  // bytes of the code without its marks
-	rounds  int  // how many passes are to run, or ran
+	most    int  // how many passes can run behind pass 0 before they pad, or end
+	rounds  int  // how many of them ran
 
 	start     uint32 // what makes an address of an element of ends
 	reach     uint32 // number of distances that short jumps have
@@ -137,6 +137,7 @@ func (c *compiler) waits() bool {
 func (c *compiler) begin() {
 	f, j := &cageFrames[c.saved&15], &c.job
 	j.next, j.noted, j.charged, j.sum, j.shaped, j.exits = 0, 0, 0, 0, jumpKinds, 0
+	j.most, c.padding = c.profile.unpadded(), 0
 	j.reach = uint32(c.profile.ShortJumpMax - shortBack)
 	switch {
 	case c.cage && c.fn.Subprogram:

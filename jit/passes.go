@@ -118,16 +118,16 @@ func (c *compiler) notePasses(f *Func) {
 // leaves out those that don't change; see dense.
 func (c *compiler) converge(condensed int) error {
 	j := &c.job
-	j.steps, j.rounds, c.padding = len(c.job.frame.prologue)+c.draft.Len(), 0, 0
-	if n := j.count; 0 < n && n < min(condensed, shortMarks) {
-		j.rounds = c.profile.unpadded()
-		if j.rounds > 0 && c.shortPasses() {
-			c.passes = c.passes[:j.rounds+2]
-			return nil
-		}
+	j.rounds = 0
+	if n := j.count; 0 < n && n < min(condensed, shortMarks) && j.most > 0 && c.shortPasses() {
+		c.passes = c.passes[:j.rounds+2]
+		return nil
 	}
 	return c.goOn(condensed)
 }
+
+// withoutMarks returns how long the code is without its marks.
+func (c *compiler) withoutMarks() int { return int(c.job.start + c.draft.Ends[c.draft.Slots]) }
 
 // unpadded returns how many passes can run behind pass 0 before they pad, or end.
 func (p *Profile) unpadded() int {
@@ -139,8 +139,9 @@ func (p *Profile) unpadded() int {
 
 // goOn runs the passes that are left when c.job.rounds of them ran behind pass 0.
 func (c *compiler) goOn(condensed int) error {
+	c.steps, c.padding = c.withoutMarks(), 0
 	if c.passes = c.passes[:1+c.job.rounds]; c.job.rounds == 0 {
-		c.passes[0] = c.job.steps + int(c.sums[len(c.jumps)])
+		c.passes[0] = c.length()
 	}
 	err := c.settle(condensed)
 	if c.dense.inUse {
@@ -171,36 +172,40 @@ func (c *compiler) settle(condensed int) error {
 			return fmt.Errorf("%w: %d passes, lengths %v", ErrConvergence, maxPasses, c.passes)
 		}
 		if pass == 2 && len(c.jumps) >= condensed {
-			c.job.steps += c.condense()
+			c.steps += c.condense()
 		}
 		if !c.pads(pass) {
 			c.pass()
 		} else if err := c.paddedPass(); err != nil {
 			return err
 		}
-		c.passes = append(c.passes, c.job.steps+int(c.sums[len(c.jumps)]))
+		c.passes = append(c.passes, c.length())
 	}
 	return nil
 }
 
+// length returns how long the code is as the last pass left it.
+func (c *compiler) length() int { return c.steps + int(c.sums[len(c.jumps)]) }
+
 // passesGeneric runs passes over all jumps until the length of the code is what the
 // pass before left, and the last one. It writes the lengths to c.passes, and leaves in
 // c.job.rounds how many passes ran before the last one. It returns false if there would
-// be more than c.job.rounds, or the last one finds other addresses.
+// be more than c.job.most, or the last one finds other addresses.
 func (c *compiler) passesGeneric() (ok bool) {
-	n := len(c.jumps)
-	c.passes = append(c.passes[:0], c.job.steps+int(c.sums[n]))
-	for !c.settled() {
-		if len(c.passes) > c.job.rounds {
+	j := &c.job
+	c.steps = c.withoutMarks()
+	c.passes, j.rounds = append(c.passes[:0], c.length()), 0
+	for ; !c.settled(); j.rounds++ {
+		if j.rounds == j.most {
 			return false
 		}
 		c.passGeneric()
-		c.passes = append(c.passes, c.job.steps+int(c.sums[n]))
+		c.passes = append(c.passes, c.length())
 	}
-	c.job.rounds, c.job.next = len(c.passes)-1, 0
-	c.passes = append(c.passes, c.passes[c.job.rounds])
+	j.next = 0
+	c.passes = append(c.passes, c.passes[j.rounds])
 	c.lastPassGeneric()
-	return c.job.next == n
+	return j.next == len(c.jumps)
 }
 
 // length returns how long a jump of a distance is without padding.

@@ -277,7 +277,7 @@ none:
 
 // func passesAVO(job *uint64) (ok bool)
 // Requires: AVX, AVX2, CMOV
-TEXT ·passesAVO(SB), NOSPLIT, $0-9
+TEXT ·passesAVO(SB), NOSPLIT, $8-9
 	PCALIGN      $0x40
 	MOVQ         job+0(FP), AX
 	MOVQ         40(AX), DX
@@ -297,10 +297,16 @@ TEXT ·passesAVO(SB), NOSPLIT, $0-9
 	VMOVDQU Y0, 64(BX)
 	VMOVDQU Y0, 96(BX)
 
-	// lengths[0] = steps + sums[n], which pass 0 left
+	// steps = start + ends[slots], the length without marks; lengths[0] = steps + sums[n], which
+	// pass 0 left
+	MOVQ 24(AX), R8
+	MOVQ 80(AX), BX
+	MOVL (R8)(BX*4), BX
+	ADDL 152(AX), BX
+	MOVQ BX, (SP)
 	XORL R8, R8
 	MOVL (CX)(SI*4), DI
-	ADDQ 136(AX), DI
+	ADDQ BX, DI
 	MOVQ DI, (R9)
 
 pass:
@@ -349,7 +355,7 @@ jump:
 
 	// lengths[round+1] = steps + sums[n]
 	MOVL (CX)(SI*4), DI
-	ADDQ 136(AX), DI
+	ADDQ (SP), DI
 	INCQ R8
 	MOVQ DI, (R9)(R8*8)
 
@@ -467,7 +473,7 @@ write:
 	MOVQ         DI, 16(R9)(R8*8)
 	CMPQ         DI, -8(R9)(R8*8)
 	JEQ          last
-	CMPQ         R8, 144(AX)
+	CMPQ         R8, 136(AX)
 	JGE          no
 	INCQ         R8
 
@@ -478,18 +484,15 @@ last:
 
 differs:
 	CMPQ DI, -8(R9)(R8*8)
-	JEQ  settled
-	CMPQ R8, 144(AX)
+	JEQ  out
+	CMPQ R8, 136(AX)
 	JLT  pass
-	JMP  out
-
-settled:
-	MOVQ R8, 144(AX)
 
 out:
 	VZEROUPPER
 
 no:
+	MOVQ R8, 144(AX)
 	MOVB $0x00, ok+8(FP)
 	RET
 

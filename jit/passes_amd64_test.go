@@ -43,7 +43,7 @@ func TestOffsets(t *testing.T) {
 		"jobReach": unsafe.Offsetof(p.reach), "jobFirstRank": unsafe.Offsetof(p.firstRank), "jobSum": unsafe.Offsetof(p.sum),
 		"jobShaped": unsafe.Offsetof(p.shaped), "jobExit": unsafe.Offsetof(p.exit), "jobExits": unsafe.Offsetof(p.exits),
 		"jobFirstExit": unsafe.Offsetof(p.firstExit), "jobExitOp": unsafe.Offsetof(p.exitOp), "jobStop": unsafe.Offsetof(p.stop), "jobCharges": unsafe.Offsetof(p.charges),
-		"jobCharged": unsafe.Offsetof(p.charged), "jobLengths": unsafe.Offsetof(p.lengths), "jobSteps": unsafe.Offsetof(p.steps),
+		"jobCharged": unsafe.Offsetof(p.charged), "jobLengths": unsafe.Offsetof(p.lengths), "jobMost": unsafe.Offsetof(p.most),
 		"jobRounds": unsafe.Offsetof(p.rounds),
 		"jobOthers": unsafe.Offsetof(p.others), "jobNoted": unsafe.Offsetof(p.noted),
 

@@ -31,7 +31,7 @@ const (
 	jobCharges   = 112
 	jobCharged   = 120
 	jobLengths   = 128
-	jobSteps     = 136
+	jobMost      = 136
 	jobRounds    = 144
 	jobStart     = 152 // from here on fields have 32 bits
 	jobReach     = 156
@@ -392,7 +392,7 @@ func passes() {
 	Doc("passesAVO runs passes over all jumps, of which there is one at least, until the",
 		"length of the code is what the pass before left, and then the last one, which writes",
 		"them into the gaps. It writes job.lengths, and leaves in job.rounds how many passes",
-		"ran before the last one. It returns false if there would be more than job.rounds, at",
+		"ran before the last one. It returns false if there would be more than job.most, at",
 		"least one, or the last one finds other addresses.")
 	ok, job := result(), GP64()
 	Load(Param("job"), job)
@@ -400,10 +400,17 @@ func passes() {
 	load(job, map[int]reg.GPVirtual{jobJumps: jumps, jobSums: sums, jobCount: n, jobLengths: lengths})
 	w := newWriter(job, jumps, sums, n)
 	w.pad()
-	Comment("lengths[0] = steps + sums[n], which pass 0 left")
+	Comment("steps = start + ends[slots], the length without marks; lengths[0] = steps + sums[n], which",
+		"pass 0 left")
+	steps, t := AllocLocal(8), GP64()
+	MOVQ(Mem{Base: job, Disp: jobEnds}, round)
+	MOVQ(Mem{Base: job, Disp: jobSlots}, t)
+	MOVL(Mem{Base: round, Index: t, Scale: 4}, t.As32())
+	ADDL(Mem{Base: job, Disp: jobStart}, t.As32())
+	MOVQ(t, steps)
 	XORL(round.As32(), round.As32())
 	MOVL(Mem{Base: sums, Index: n, Scale: 4}, sum.As32())
-	ADDQ(Mem{Base: job, Disp: jobSteps}, sum)
+	ADDQ(t, sum)
 	MOVQ(sum, Mem{Base: lengths})
 
 	Label("pass")
@@ -423,7 +430,7 @@ func passes() {
 	SHRQ(U8(1), n)
 	Comment("lengths[round+1] = steps + sums[n]")
 	MOVL(Mem{Base: sums, Index: n, Scale: 4}, sum.As32())
-	ADDQ(Mem{Base: job, Disp: jobSteps}, sum)
+	ADDQ(steps, sum)
 	INCQ(round)
 	MOVQ(sum, Mem{Base: lengths, Index: round, Scale: 8})
 
@@ -441,7 +448,7 @@ func passes() {
 	MOVQ(sum, Mem{Base: lengths, Index: round, Scale: 8, Disp: 16})
 	CMPQ(sum, Mem{Base: lengths, Index: round, Scale: 8, Disp: -8})
 	JEQ(LabelRef("last"))
-	CMPQ(round, Mem{Base: job, Disp: jobRounds})
+	CMPQ(round, Mem{Base: job, Disp: jobMost})
 	JGE(LabelRef("no"))
 	INCQ(round)
 	Label("last")
@@ -451,15 +458,13 @@ func passes() {
 
 	Label("differs")
 	CMPQ(sum, Mem{Base: lengths, Index: round, Scale: 8, Disp: -8})
-	JEQ(LabelRef("settled"))
-	CMPQ(round, Mem{Base: job, Disp: jobRounds})
+	JEQ(LabelRef("out"))
+	CMPQ(round, Mem{Base: job, Disp: jobMost})
 	JLT(LabelRef("pass"))
-	JMP(LabelRef("out"))
-	Label("settled")
-	MOVQ(round, Mem{Base: job, Disp: jobRounds})
 	Label("out")
 	VZEROUPPER()
 	Label("no")
+	MOVQ(round, Mem{Base: job, Disp: jobRounds})
 	MOVB(U8(0), ok)
 	RET()
 }
