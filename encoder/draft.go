@@ -51,6 +51,7 @@ type Draft struct {
 	insns   []abi.Insn
 	profile tables.Profile
 	frame   bool
+	short   bool // one call of assembly joins it, if there is room
 	code    []byte
 	//lint:ignore U1000 of the assembly
 	all *tablesOfAll
@@ -151,6 +152,7 @@ func (d *Draft) Extend(n int) bool {
 	ok := d.insns[0].Op != 0 && d.extend(stop)
 	if !ok || stop == len(d.insns) {
 		d.release()
+		d.short = d.isShort()
 	}
 	return ok
 }
@@ -194,25 +196,21 @@ type Joint struct {
 // must not have begun before.
 func (j *Joint) Begin() (over bool) {
 	d := j.Draft
-	n, k := len(d.Ends)-1, len(d.Marks)
-	if j.At < 0 || j.At+Slack > len(j.Code) || n+EndsSlack > len(j.Ends) || len(j.Gaps) != k {
+	if j.At < 0 || j.At+Slack > len(j.Code) || len(d.Ends)-1+EndsSlack > len(j.Ends) || len(j.Gaps) != len(d.Marks) {
 		panicRoom()
 	}
-	if k == 0 || int(d.Marks[k-1].Slot) != n-1 {
-		j.addLast(n)
-	}
-	if stop := min(JoinPart, len(j.Gaps)); !j.extendFew(stop) {
-		j.extend(stop)
-	}
-	return j.Marks == len(j.Gaps)
+	return d.short && j.joinShort() || j.begin()
 }
 
-// addLast has what stands behind the last mark joined as if there were one more.
-func (j *Joint) addLast(n int) {
-	if k := len(j.Gaps); n > 0 {
-		j.Draft.Marks[:k+1][k].Slot = uint32(n - 1)
+// begin begins where short drafts don't. What stands behind the last mark is joined as if
+// there were one more.
+func (j *Joint) begin() (over bool) {
+	d := j.Draft
+	if n, k := len(d.Ends)-1, len(d.Marks); n > 0 && (k == 0 || int(d.Marks[k-1].Slot) != n-1) {
+		d.Marks[:k+1][k].Slot = uint32(n - 1)
 		j.Gaps = append(j.Gaps, 0)
 	}
+	return j.Extend()
 }
 
 func panicRoom() { panic("BUG: encoder: too little room for the code, or other gaps than marks") }

@@ -254,10 +254,14 @@ func (d *Draft) makeRoom(used, more int) {
 // joinSlots is how many slots a call joins, at most.
 const joinSlots = 4096
 
-// extendFew does what extend does, where it can without more ado. It is to be inlined.
-func (j *Joint) extendFew(stop int) bool {
-	return assembly && stop > 0 && len(j.Draft.Ends) <= joinSlots && joinAVO((*[13]uint64)(unsafe.Pointer(j)), stop)
+// isShort tells whether one call of assembly joins the whole draft.
+func (d *Draft) isShort() bool {
+	k := len(d.Marks)
+	return assembly && len(d.Ends) <= joinSlots && 0 < k && k <= JoinPart && int(d.Marks[k-1].Slot) == d.Slots-1
 }
+
+// joinShort joins a short draft. It is to be inlined.
+func (j *Joint) joinShort() bool { return joinAVO((*[13]uint64)(unsafe.Pointer(j)), len(j.Gaps)) }
 
 func (j *Joint) extend(stop int) {
 	switch {

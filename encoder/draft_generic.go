@@ -8,7 +8,9 @@ func (d *Draft) release() { d.insns = nil }
 
 func (d *Draft) extend(stop int) bool { return d.extendGeneric(stop) }
 
-func (j *Joint) extendFew(stop int) bool { return false }
+func (d *Draft) isShort() bool { return false }
+
+func (j *Joint) joinShort() bool { return false }
 
 func (j *Joint) extend(stop int) { j.extendGeneric(stop) }
 

@@ -60,8 +60,9 @@ func (c *Code) compiler() *compiler {
 
 // release lets go of what is the caller's, and gives back what isn't the Code's own.
 func (c *compiler) release(code *Code) {
-	c.profile, c.prog, c.fn, c.insns, c.job.insns, c.passes, c.job.lengths = nil, nil, nil, nil, nil, nil, nil
+	c.profile, c.prog, c.fn, c.insns, c.job.insns = nil, nil, nil, nil, nil
 	if code.own == nil {
+		c.passes, c.job.lengths = nil, nil // the Code's
 		compilers.Put(c)
 	}
 }
