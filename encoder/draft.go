@@ -124,7 +124,7 @@ func (d *Draft) Begin(profile tables.Profile, insns []abi.Insn, frame bool) {
 	}
 	d.Ends, d.Ranks, d.Marks = d.Ends[:n], d.Ranks[:n], d.Marks[:0]
 	d.Slots, d.Class, d.Ends[0], d.Ranks[0] = 0, 0, 0, 0
-	d.insns, d.profile, d.frame = insns, profile, frame
+	d.insns, d.profile, d.frame, d.short = insns, profile, frame, false
 	d.begin()
 }
 
@@ -178,8 +178,8 @@ func (d *Draft) Join(code []byte, at int, gaps []Gap, ends []uint32) int {
 // A Joint joins a draft part by part. Between the parts one can go over what there
 // is while the processor's caches have it.
 type Joint struct {
-	// What Join has for arguments. Begin and Extend move At on, to where the code ends
-	// that is joined yet. Behind the Gaps there may be one more then.
+	// These are the arguments of Join. Begin and Extend move At on to where the code ends
+	// that is joined yet, and may add a gap of nothing behind the last mark.
 	Draft *Draft
 	Code  []byte
 	Gaps  []Gap
