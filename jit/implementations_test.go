@@ -34,13 +34,13 @@ type state struct {
 	EarlyJumps []encoder.Gap
 }
 
-// writtenGaps returns the gaps of jumps. Behind its length a gap has no meaning.
+// writtenGaps returns the gaps. Behind its length a gap has no meaning.
 func (c *compiler) writtenGaps() (gaps []encoder.Gap) {
-	for k, g := range c.gaps {
+	for _, g := range c.gaps {
 		if n := g.Len(); n < 6 {
 			g = encoder.MakeGap(uint64(g)&(1<<(8*n)-1), n)
 		}
-		if g.Len() > 0 && c.jumps[k].dist != far {
+		if g.Len() > 0 {
 			gaps = append(gaps, g)
 		}
 	}

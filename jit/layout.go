@@ -46,8 +46,8 @@ type passJob struct {
 	firstExit uint32 // the slot of an EXIT that is no jump, or noExit
 	exitOp    uint32 // not 0: EXITs aren't among the others, and have this op
 
-	frame *frame
-	done  done
+	frame *frame // how the function begins and ends
+	done  done   // what finishing has written yet
 }
 
 // jumpKinds are Jcc and Ja. Where a call is E8 cd and nothing else it is much the same.

@@ -82,7 +82,8 @@ type jump struct {
 	op     uint8  // of the short form
 }
 
-// far is the dist of what isn't a jump: no code is so long. The last pass writes 0 for it.
+// far is the dist of what isn't a jump: no code is so long. The last pass writes 0 in its
+// place.
 const far = 1 << 30
 
 // partMarks is how many marks a call of assembly looks at: it can't be preempted, and
@@ -139,7 +140,7 @@ func (p *Profile) unpadded() int {
 
 // goOn runs the passes that are left when c.job.rounds of them ran behind pass 0.
 func (c *compiler) goOn(condensed int) error {
-	c.steps, c.padding = c.withoutMarks(), 0
+	c.steps = c.withoutMarks()
 	if c.passes = c.passes[:1+c.job.rounds]; c.job.rounds == 0 {
 		c.passes[0] = c.length()
 	}
