@@ -217,7 +217,7 @@ func panicRoom() { panic("BUG: encoder: too little room for the code, or other g
 
 // JoinPart is how many marks Extend joins at once, at most. Assembly can't be preempted,
 // and the collector should not have to wait for more than some microseconds.
-const JoinPart = 512
+const JoinPart = 256
 
 // Extend joins the next JoinPart marks, or what is left if that is less; fewer or none
 // where there are few in many slots. It reports whether nothing is left.

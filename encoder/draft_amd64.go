@@ -254,6 +254,10 @@ func (d *Draft) makeRoom(used, more int) {
 // joinSlots is how many slots a call joins, at most.
 const joinSlots = 4096
 
+// farSlots is from how many slots on a draft and what is joined of it, some 20 bytes a
+// slot, have left the caches before that is.
+const farSlots = 1 << 19
+
 // isShort tells whether one call of assembly joins the whole draft.
 func (d *Draft) isShort() bool {
 	k := len(d.Marks)
@@ -294,7 +298,16 @@ func (j *Joint) extendLong(stop int) {
 }
 
 func (j *Joint) extendASM(stop int) {
-	if j.Marks < stop && !joinAVO((*[13]uint64)(unsafe.Pointer(j)), stop) {
+	if j.Marks >= stop {
+		return
+	}
+	job, ok := (*[13]uint64)(unsafe.Pointer(j)), false
+	if len(j.Draft.Ends) < farSlots {
+		ok = joinAVO(job, stop)
+	} else {
+		ok = joinFarAVO(job, stop)
+	}
+	if !ok {
 		panicRoom()
 	}
 }

@@ -700,3 +700,159 @@ ends:
 	CMPQ R9, R13
 	JLE  moreends
 	JMP  joined
+
+// func joinFarAVO(joint *[13]uint64, stop int) (ok bool)
+// Requires: AVX, AVX2, MMX+
+TEXT ·joinFarAVO(SB), NOSPLIT, $8-17
+	PCALIGN $0x40
+	MOVQ    joint+0(FP), R14
+	MOVQ    (R14), R13
+	MOVQ    (R13), CX
+	MOVQ    48(R13), DX
+	MOVQ    120(R13), AX
+	MOVQ    32(R14), BX
+	MOVQ    56(R14), DI
+	MOVQ    88(R14), R8
+	MOVQ    96(R14), R9
+
+	// limit = the last place where code may end; to = where it goes on
+	MOVQ 8(R14), SI
+	MOVQ 16(R14), R12
+	LEAQ -264(SI)(R12*1), R12
+	MOVQ R12, (SP)
+	MOVQ 80(R14), R11
+	ADDQ R11, SI
+
+	// end = end of the draft before the slot; from = that place in it; shift = from ends
+	// of the draft to those of the code
+	MOVL (CX)(R9*4), R10
+	MOVL R10, R12
+	SUBL (CX), R12
+	ADDQ R12, AX
+	SUBL R10, R11
+
+mark:
+	// m = slot of the mark; n = bytes up to the end of its steps
+	MOVL (DX)(R8*8), R13
+	MOVL 4(CX)(R13*4), R12
+	SUBL R10, R12
+	ADDL R12, R10
+	LEAQ (SI)(R12*1), R14
+	CMPQ R14, (SP)
+	JA   full
+
+	// Copy what nearly all pieces have: how long one is can't be foreseen. The next
+	// piece overwrites what is too much.
+	VMOVDQU (AX), Y0
+	VMOVDQU Y0, (SI)
+	VMOVDQU 32(AX), Y0
+	VMOVDQU Y0, 32(SI)
+	VMOVDQU 64(AX), Y0
+	VMOVDQU Y0, 64(SI)
+	VMOVDQU 96(AX), Y0
+	VMOVDQU Y0, 96(SI)
+
+	// out[slot to m] = ends + shift, as many as nearly all pieces have
+	VMOVD        R11, X0
+	VPBROADCASTD X0, Y0
+	VPADDD       4(CX)(R9*4), Y0, Y1
+	VMOVDQU      Y1, (DI)(R9*4)
+	VPADDD       36(CX)(R9*4), Y0, Y1
+	VMOVDQU      Y1, 32(DI)(R9*4)
+	VPADDD       68(CX)(R9*4), Y0, Y1
+	VMOVDQU      Y1, 64(DI)(R9*4)
+
+	// t = slots of the piece, less one
+	MOVQ R13, R14
+	SUBQ R9, R14
+	CMPQ R12, $0x00000080
+	JA   long
+	CMPQ R14, $0x18
+	JAE  long
+
+joined:
+	ADDQ R12, AX
+	ADDQ R12, SI
+	LEAQ 1(R13), R9
+
+	// The processor's own prefetching ends where a page does, of which there are six at
+	// once. What is read isn't needed again.
+	PREFETCHNTA 2048(DX)(R8*8)
+	PREFETCHNTA 2048(BX)(R8*8)
+	PREFETCHNTA 2048(CX)(R13*4)
+	PREFETCHNTA 2048(AX)
+	PREFETCHT0  2048(DI)(R13*4)
+	PREFETCHT0  2048(SI)
+
+	// The gap
+	MOVQ (BX)(R8*8), R14
+	MOVQ R14, (SI)
+	SHRQ $0x30, R14
+	ADDQ R14, SI
+	ADDL R14, R11
+	ADDL R14, (DI)(R13*4)
+	INCQ R8
+	CMPQ R8, stop+8(FP)
+	JLT  mark
+	CMPQ SI, (SP)
+	JA   full
+	VZEROUPPER
+	MOVQ joint+0(FP), R14
+	SUBQ 8(R14), SI
+	MOVQ R8, 88(R14)
+	MOVQ SI, 80(R14)
+	MOVQ R9, 96(R14)
+	MOVB $0x01, ok+16(FP)
+	RET
+
+full:
+	VZEROUPPER
+	MOVB $0x00, ok+16(FP)
+	RET
+
+long:
+	// As much again, which is what nearly all long pieces have
+	VMOVDQU 128(AX), Y1
+	VMOVDQU Y1, 128(SI)
+	VMOVDQU 160(AX), Y1
+	VMOVDQU Y1, 160(SI)
+	VMOVDQU 192(AX), Y1
+	VMOVDQU Y1, 192(SI)
+	VMOVDQU 224(AX), Y1
+	VMOVDQU Y1, 224(SI)
+	VPADDD  100(CX)(R9*4), Y0, Y1
+	VMOVDQU Y1, 96(DI)(R9*4)
+	VPADDD  132(CX)(R9*4), Y0, Y1
+	VMOVDQU Y1, 128(DI)(R9*4)
+	VPADDD  164(CX)(R9*4), Y0, Y1
+	VMOVDQU Y1, 160(DI)(R9*4)
+	CMPQ    R12, $0x00000100
+	JA      longer
+	CMPQ    R14, $0x30
+	JB      joined
+
+longer:
+	// The rest
+	MOVL $0x00000100, R14
+	JMP  bytes
+
+morebytes:
+	VMOVDQU (AX)(R14*1), Y1
+	VMOVDQU Y1, (SI)(R14*1)
+	ADDQ    $0x20, R14
+
+bytes:
+	CMPQ R14, R12
+	JLT  morebytes
+	ADDQ $0x30, R9
+	JMP  ends
+
+moreends:
+	VPADDD  4(CX)(R9*4), Y0, Y1
+	VMOVDQU Y1, (DI)(R9*4)
+	ADDQ    $0x08, R9
+
+ends:
+	CMPQ R9, R13
+	JLE  moreends
+	JMP  joined

@@ -17,20 +17,25 @@ func TestJoinLong(t *testing.T) {
 	if !assembly {
 		t.Skip("the processor has no AVX2")
 	}
-	const slots = 4*joinSlots + 77
+	const long, far = 4*joinSlots + 77, farSlots + 77
 	for _, test := range []struct {
-		name string
-		mark func(slot int) bool
+		name  string
+		slots int
+		mark  func(slot int) bool
 	}{
-		{"none", func(int) bool { return false }},
-		{"last", func(slot int) bool { return slot == slots-1 }},
-		{"few", func(slot int) bool { return slot%1000 == 7 }},
-		{"border", func(slot int) bool { return slot%joinSlots == 0 }},
-		{"border before", func(slot int) bool { return slot%joinSlots == joinSlots-1 }},
-		{"together", func(slot int) bool { return slot/1500 == 6 }},
-		{"all", func(int) bool { return true }},
+		{"none", long, func(int) bool { return false }},
+		{"last", long, func(slot int) bool { return slot == long-1 }},
+		{"few", long, func(slot int) bool { return slot%1000 == 7 }},
+		{"border", long, func(slot int) bool { return slot%joinSlots == 0 }},
+		{"border before", long, func(slot int) bool { return slot%joinSlots == joinSlots-1 }},
+		{"together", long, func(slot int) bool { return slot/1500 == 6 }},
+		{"all", long, func(int) bool { return true }},
+		{"far few", far, func(slot int) bool { return slot%1000 == 7 }},
+		{"far many", far, func(slot int) bool { return slot*slot%7 == 2 }},
+		{"far together", far, func(slot int) bool { return slot/15000 == 6 }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			slots := test.slots
 			prog := make([]abi.Insn, slots)
 			for i := range prog {
 				prog[i] = abi.Insn{Op: 0x07, Regs: uint8(i % 10), Imm: int32(i)}

@@ -16,3 +16,8 @@ func writeAVO(job *[15]uint64) (ok bool)
 //
 //go:noescape
 func joinAVO(joint *[13]uint64, stop int) (ok bool)
+
+// joinFarAVO does the same for lists that no cache has.
+//
+//go:noescape
+func joinFarAVO(joint *[13]uint64, stop int) (ok bool)

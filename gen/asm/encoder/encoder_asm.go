@@ -117,6 +117,7 @@ const (
 	pieceSlots = 24
 	vector     = 32
 	ahead      = 1024
+	farAhead   = 2048
 )
 
 // Numbers of tables and abi.
@@ -132,7 +133,8 @@ func main() {
 	ConstraintExpr("amd64")
 	ConstraintExpr("!purego")
 	write()
-	join()
+	join("joinAVO", false)
+	join("joinFarAVO", true)
 	Generate()
 }
 
@@ -344,12 +346,17 @@ func write() {
 	RET()
 }
 
-func join() {
-	TEXT("joinAVO", NOSPLIT, "func(joint *[13]uint64, stop int) (ok bool)")
+// join makes a function that joins. It may be for lists that no cache has.
+func join(name string, far bool) {
+	TEXT(name, NOSPLIT, "func(joint *[13]uint64, stop int) (ok bool)")
 	align.Line()
 	Pragma("noescape")
-	Doc("joinAVO copies the draft of a Joint up to each of the marks from joint.Marks up",
-		"to stop, and its gap behind it. It returns false if there is no room for it.")
+	if far {
+		Doc(name + " does the same for lists that no cache has.")
+	} else {
+		Doc(name+" copies the draft of a Joint up to each of the marks from joint.Marks up",
+			"to stop, and its gap behind it. It returns false if there is no room for it.")
+	}
 	ok, stop := result(), parameter("stop")
 	from, ends, marks, gaps, to, out := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
 	k, slot, end, shift := GP64(), GP64(), GP64(), GP64()
@@ -410,8 +417,20 @@ func join() {
 	ADDQ(n, to)
 	LEAQ(Mem{Base: m, Disp: 1}, slot)
 
-	Comment("Code that is written is memory that is read first, and the least regular of it all.")
-	PREFETCHT0(Mem{Base: to, Disp: ahead})
+	if far {
+		Comment("The processor's own prefetching ends where a page does, of which there are six at",
+			"once. What is read isn't needed again.")
+		for _, read := range []Mem{
+			{Base: marks, Index: k, Scale: 8}, {Base: gaps, Index: k, Scale: 8}, {Base: ends, Index: m, Scale: 4}, {Base: from},
+		} {
+			PREFETCHNTA(read.Offset(farAhead))
+		}
+		PREFETCHT0(Mem{Base: out, Index: m, Scale: 4, Disp: farAhead})
+		PREFETCHT0(Mem{Base: to, Disp: farAhead})
+	} else {
+		Comment("Code that is written is memory that is read first, and the least regular of it all.")
+		PREFETCHT0(Mem{Base: to, Disp: ahead})
+	}
 	Comment("The gap")
 	MOVQ(Mem{Base: gaps, Index: k, Scale: 8}, t)
 	MOVQ(t, Mem{Base: to})
