@@ -45,7 +45,7 @@ func TestNoteProbes(t *testing.T) {
 // over cold code: that of every CHARGE must be whole, and lead back.
 func TestWriteParts(t *testing.T) {
 	const part = encoder.JoinPart
-	for _, n := range []int{1, part - 1, part, part + 1, part + overlaid - 1, 3 * part} {
+	for _, n := range []int{1, part - 1, part, part + 1, part + overlaid - 1, 3 * part, joinMarks + finishMarks + 1, 2*joinMarks + overlaid} {
 		p := &bpf.Program{}
 		for i := range n {
 			p.Insns = append(p.Insns, abi.Insn{Op: abi.OpCharge, Imm: int32(i)})

@@ -226,23 +226,35 @@ func (c *compiler) write(code *Code, f *Func) error {
 }
 
 // joinMarks is how many marks are joined before what isn't a jump is written there: the
-// caches have it still, and what fetches memory ahead isn't led astray too often.
-const joinMarks = 2048
+// caches have it still, and what fetches memory ahead isn't led astray too often. A call
+// of assembly finishes finishMarks of them.
+const (
+	joinMarks   = 4096
+	finishMarks = 2048
+)
 
 // joinParts joins what a call didn't. On the way it writes what isn't a jump, but for
-// the last of it.
+// the last finishMarks.
 func (c *compiler) joinParts(code *Code, f *Func, joint *encoder.Joint) error {
-	for next := joinMarks; !joint.Extend(); {
-		if joint.Marks < next {
+	finished := 0
+	for over := false; !over; {
+		over = joint.Extend()
+		stop := joint.Marks
+		switch {
+		case over:
+			c.finishOverlaid(code, f)
+			stop -= finishMarks
+		case stop < finished+joinMarks:
 			continue
 		}
-		next += joinMarks
-		c.finish(code, f, joint.Marks)
-		if err := c.writeOthers(code, f, joint.Marks); err != nil {
-			return err
+		for finished < stop {
+			finished = min(finished+finishMarks, stop)
+			c.finish(code, f, finished)
+			if err := c.writeOthers(code, f, finished); err != nil {
+				return err
+			}
 		}
 	}
-	c.finishOverlaid(code, f)
 	return nil
 }
 
