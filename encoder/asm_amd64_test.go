@@ -40,7 +40,7 @@ func TestOffsets(t *testing.T) {
 		"joinMarks": unsafe.Offsetof(j.Marks), "joinDraft": unsafe.Offsetof(j.Draft), "joinCode": unsafe.Offsetof(j.Code),
 		"joinGaps": unsafe.Offsetof(j.Gaps), "joinEnds": unsafe.Offsetof(j.Ends), "joinAt": unsafe.Offsetof(j.At),
 		"joinSlot": unsafe.Offsetof(j.slot), "sliceLen": 8, "slack": Slack,
-		"pieceBytes": pieceBytes, "pieceSlots": pieceSlots, "vector": 32, "ahead": 1024, "farAhead": 2048,
+		"pieceBytes": pieceBytes, "pieceSlots": pieceSlots, "vector": 32, "ahead": 2048,
 
 		"scratchFields": unsafe.Offsetof(s.fields), "scratchClass": unsafe.Offsetof(s.class), "scratchLast": unsafe.Offsetof(s.last),
 		"quickHead": unsafe.Offsetof(q.head), "quickPlace": unsafe.Offsetof(q.place), "quickMask": unsafe.Offsetof(q.mask),

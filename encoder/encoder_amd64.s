@@ -552,7 +552,7 @@ DATA jumps<>+24(SB)/8, $0x0000000000000005
 GLOBL jumps<>(SB), RODATA|NOPTR, $32
 
 // func joinAVO(joint *[13]uint64, stop int) (ok bool)
-// Requires: AVX, AVX2, MMX+
+// Requires: AVX, AVX2
 TEXT ·joinAVO(SB), NOSPLIT, $8-17
 	PCALIGN $0x40
 	MOVQ    joint+0(FP), R14
@@ -624,9 +624,6 @@ joined:
 	ADDQ R12, AX
 	ADDQ R12, SI
 	LEAQ 1(R13), R9
-
-	// Code that is written is memory that is read first, and the least regular of it all.
-	PREFETCHT0 1024(SI)
 
 	// The gap
 	MOVQ (BX)(R8*8), R14

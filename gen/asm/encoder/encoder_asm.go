@@ -111,13 +111,12 @@ const (
 )
 
 // What joining copies of a piece at once, the size of a vector in bytes, and how many
-// bytes ahead joining fetches memory.
+// bytes ahead joining fetches memory that no cache has.
 const (
 	pieceBytes = 128
 	pieceSlots = 24
 	vector     = 32
-	ahead      = 1024
-	farAhead   = 2048
+	ahead      = 2048
 )
 
 // Numbers of tables and abi.
@@ -423,12 +422,9 @@ func join(name string, far bool) {
 		for _, read := range []Mem{
 			{Base: marks, Index: k, Scale: 8}, {Base: gaps, Index: k, Scale: 8}, {Base: ends, Index: m, Scale: 4}, {Base: from},
 		} {
-			PREFETCHNTA(read.Offset(farAhead))
+			PREFETCHNTA(read.Offset(ahead))
 		}
-		PREFETCHT0(Mem{Base: out, Index: m, Scale: 4, Disp: farAhead})
-		PREFETCHT0(Mem{Base: to, Disp: farAhead})
-	} else {
-		Comment("Code that is written is memory that is read first, and the least regular of it all.")
+		PREFETCHT0(Mem{Base: out, Index: m, Scale: 4, Disp: ahead})
 		PREFETCHT0(Mem{Base: to, Disp: ahead})
 	}
 	Comment("The gap")
