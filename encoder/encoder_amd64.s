@@ -772,8 +772,8 @@ joined:
 	ADDQ R12, SI
 	LEAQ 1(R13), R9
 
-	// The processor's own prefetching ends where a page does, of which there are six at
-	// once. What is read isn't needed again.
+	// The processor's own prefetching ends where a page does, and each of the six lists comes
+	// to ends of pages. What is read isn't needed again.
 	PREFETCHNTA 2048(DX)(R8*8)
 	PREFETCHNTA 2048(BX)(R8*8)
 	PREFETCHNTA 2048(CX)(R13*4)

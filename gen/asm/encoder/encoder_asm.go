@@ -345,7 +345,7 @@ func write() {
 	RET()
 }
 
-// join makes a function that joins. It may be for lists that no cache has.
+// join makes a function that joins. If far, it is for lists that no cache has.
 func join(name string, far bool) {
 	TEXT(name, NOSPLIT, "func(joint *[13]uint64, stop int) (ok bool)")
 	align.Line()
@@ -417,8 +417,8 @@ func join(name string, far bool) {
 	LEAQ(Mem{Base: m, Disp: 1}, slot)
 
 	if far {
-		Comment("The processor's own prefetching ends where a page does, of which there are six at",
-			"once. What is read isn't needed again.")
+		Comment("The processor's own prefetching ends where a page does, and each of the six lists comes",
+			"to ends of pages. What is read isn't needed again.")
 		for _, read := range []Mem{
 			{Base: marks, Index: k, Scale: 8}, {Base: gaps, Index: k, Scale: 8}, {Base: ends, Index: m, Scale: 4}, {Base: from},
 		} {
